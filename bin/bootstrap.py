@@ -1,0 +1,210 @@
+"""Makes a virtual environment from a lock file: `.venv` for the launcher, `.venv-dev` for bin/test.
+
+    python3 bin/bootstrap.py --venv .venv --lock requirements.lock
+
+Needs Python 3.11 and uv or pip, nothing else. Reports on standard error; exit code 2 when it failed. Registry, proxy and
+certificates are whatever uv's and pip's own settings say: this file knows none of them.
+
+The environment is whole when `VENV/ready` exists; that file is written last. Its lines are a word and a value:
+
+    lock     SHA-256 of the lock file it was made from
+    python   the binary interface its compiled modules need, for example cpython-311-x86_64-linux-gnu
+    site     its site-packages, relative to the environment
+    modules  what lies there after the install: a file for each top-level package and module
+
+The launcher cannot afford a hash or an interpreter start, so two file times stand for them: `ready` has the lock file's time and
+`pyvenv.cfg` the base interpreter's. Where one differs, the launcher comes here. If nothing else changed (a `git checkout`, a copy
+of the folder, a patch release of Python), the times are set again; otherwise the environment is made anew.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing keeps two first starts apart there
+    fcntl = None  # type: ignore[assignment]
+
+ROOT = Path(__file__).resolve().parent.parent
+# The Python to build on, also where this runs in some virtual environment. The real path, for a `python3` would name a Python
+# without the packages after the next upgrade, where this dangles.
+BASE = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+# With a PYTHONPATH pip would take what lies there for installed.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+ENVIRONMENT["PYTHONSAFEPATH"] = "1"
+ENVIRONMENT["PIP_USE_PEP517"] = "1"  # Debian's pip would run setup.py the old way
+
+
+def main() -> int:
+    options = read_arguments()
+    try:
+        set_up(ROOT / options.venv, ROOT / options.lock)
+    except subprocess.CalledProcessError as error:
+        return failed(f"exit code {error.returncode} of {shlex.join(error.cmd)}")
+    except OSError as error:
+        return failed(str(error))
+    except KeyboardInterrupt:
+        return failed("interrupted")
+    return 0
+
+
+def failed(reason: str) -> int:
+    by_hand = shlex.join([sys.executable, str(ROOT / "bin/bootstrap.py"), *sys.argv[1:]])
+    say(f"set-up failed: {reason}")
+    say(f"offline, proxy or mirror? set HTTPS_PROXY, PIP_INDEX_URL (uv: UV_DEFAULT_INDEX); to try by hand: {by_hand}")
+    return 2
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Makes a virtual environment from a lock file.")
+    parser.add_argument("--venv", required=True, help="folder in the checkout; replaced when it is not whole")
+    parser.add_argument("--lock", required=True, help="requirements with hashes, relative to the checkout")
+    options = parser.parse_args()
+    if not re.fullmatch(r"\.venv[\w.-]*", options.venv):
+        parser.error("--venv must be .venv or .venv-something, for what is there is deleted")
+    if sys.version_info < (3, 11):  # noqa: UP036 - true for whoever runs this by hand with an older one
+        parser.error(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
+    return options
+
+
+def say(text: str) -> None:
+    print(f"omni-bridge: {text}", file=sys.stderr, flush=True)
+
+
+def set_up(venv: Path, lock: Path) -> None:
+    with only_one(venv):
+        lock_time = lock.stat().st_mtime_ns  # before it is read: a later change must show
+        if not is_whole(venv, lock):
+            make(venv, lock)
+        with contextlib.suppress(OSError):  # a read-only checkout works all the same, only without the fast path
+            set_time(venv / "pyvenv.cfg", python_of(venv).stat().st_mtime_ns)
+            set_time(venv / "ready", lock_time)
+
+
+@contextlib.contextmanager
+def only_one(venv: Path) -> Iterator[None]:
+    """Holds the file `VENV.lock`. The kernel frees it however this process ends."""
+    try:
+        held = os.open(f"{venv}.lock", os.O_WRONLY | os.O_CREAT)
+    except OSError:  # a read-only checkout: nothing can be made in it, but what is there may be whole
+        yield
+        return
+    try:
+        if fcntl:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say("waiting for another set-up of this checkout")
+                fcntl.flock(held, fcntl.LOCK_EX)
+            # Children hold it too: where this process is killed, the next set-up waits for the installer that lives on.
+            os.set_inheritable(held, True)
+        yield
+    finally:
+        os.close(held)
+
+
+def is_whole(venv: Path, lock: Path) -> bool:
+    try:
+        words = dict(line.split(" ", 1) for line in (venv / "ready").read_text().splitlines())
+        interface, site = interface_and_site(venv)
+        return (
+            words["lock"] == hashlib.sha256(lock.read_bytes()).hexdigest()
+            and words["python"] == interface
+            and all((site / module).is_file() for module in words["modules"].split())
+        )
+    except (OSError, ValueError, KeyError, subprocess.CalledProcessError):
+        return False
+
+
+def make(venv: Path, lock: Path) -> None:
+    started = time.monotonic()
+    say(f"setting up {venv.name}, once")
+    lock_digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    remove(venv)
+    run(BASE, "-m", "venv", "--without-pip", str(venv))
+    interface, site = interface_and_site(venv)
+    install(venv, lock)
+    # A relative line in a .pth file makes the project importable, also after the checkout was moved.
+    (site / "omni_bridge.pth").write_text(os.path.relpath(ROOT, site) + "\n")
+    # Importing LiteLLM takes 2 s with bytecode, 5 s without. What does not compile here is not imported either.
+    run(str(python_of(venv)), "-m", "compileall", "-qq", "-j0", str(site), check=False)
+    write_ready(venv, lock_digest, interface, site)
+    say(f"{venv.name} is ready after {time.monotonic() - started:.0f} s")
+
+
+def remove(venv: Path) -> None:
+    (venv / "ready").unlink(missing_ok=True)  # first: a removal that is cut short must not look whole
+    if venv.is_symlink():
+        venv.unlink()
+    elif venv.exists():
+        shutil.rmtree(venv)
+
+
+def install(venv: Path, lock: Path) -> None:
+    """Installs exactly what `lock` pins. setuptools comes first and leaves last: jsonrpcserver and OSlash come as
+    source, and an isolated build would fetch the newest setuptools, whatever that is."""
+    tool = find_installer(venv)
+    setuptools = re.search(r"^setuptools==(?:.*\\\n)*.*", lock.read_text("utf-8"), re.MULTILINE)
+    if setuptools:
+        build_tools = venv / "build-tools.lock"
+        build_tools.write_text(setuptools[0] + "\n")
+        tool("install", "--require-hashes", "--no-compile", "-r", str(build_tools))
+    tool("install", "--require-hashes", "--no-compile", "--no-build-isolation", "-r", str(lock))
+    if setuptools:
+        tool("uninstall", "-y", "setuptools")
+
+
+def find_installer(venv: Path) -> Callable[..., None]:
+    python = str(python_of(venv))
+    if uv := shutil.which("uv"):
+        say("installing with uv")
+        return lambda verb, *rest: run(uv, "pip", verb, "--quiet", "--python", python, *rest)
+    pip = [BASE, "-m", "pip", "--python", python]
+    if subprocess.run([BASE, "-I", "-c", "import pip"], stderr=subprocess.DEVNULL).returncode:
+        say("this Python has no pip, trying ensurepip; where that is missing too, install uv or python3-pip")
+        run(python, "-m", "ensurepip")
+        pip = [python, "-m", "pip"]
+    say("installing with pip, about half a minute")
+    return lambda verb, *rest: run(*pip, "--quiet", "--no-input", "--disable-pip-version-check", verb, *rest)
+
+
+def write_ready(venv: Path, lock_digest: str, interface: str, site: Path) -> None:
+    modules = sorted(path.relative_to(site).as_posix() for path in [*site.glob("*/__init__.py"), *site.glob("*.py")])
+    words = {"lock": lock_digest, "python": interface, "site": site.relative_to(venv), "modules": " ".join(modules)}
+    unfinished = venv / "ready.new"
+    unfinished.write_text("".join(f"{word} {value}\n" for word, value in words.items()))
+    unfinished.replace(venv / "ready")
+
+
+def set_time(path: Path, nanoseconds: int) -> None:
+    os.utime(path, ns=(nanoseconds, nanoseconds))
+
+
+def python_of(venv: Path) -> Path:
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def interface_and_site(venv: Path) -> tuple[str, Path]:
+    question = "from sysconfig import *; print(get_config_var('SOABI') or get_platform()); print(get_path('purelib'))"
+    command = [str(python_of(venv)), "-I", "-X", "utf8", "-c", question]
+    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout.splitlines()
+    return answer[0], Path(answer[1])
+
+
+def run(*command: str, check: bool = True) -> None:
+    """Runs a step of the set-up. What it prints goes to standard error."""
+    subprocess.run(command, check=check, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=ENVIRONMENT, close_fds=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,341 @@
+"""One chat: a `Model`'s deltas become the caller's deltas and one final result.
+
+Owns the Model port, the clocks of a request and the assembly of an answer: what is sent as deltas and what is sent as the result
+come from the same place, so that joined they are equal. Refuses to know any provider's or LiteLLM's shape (``models/`` has turned
+it into `Delta` by then), and what a message on the wire looks like around a delta.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bridge_worker.errors import BridgeError
+from bridge_worker.protocol import ChatParams, ChatResult, Deadlines, FunctionCall, Timing, ToolCall, Usage
+
+# No answer at all is worse for an agent than an error: without a deadline of its own a chat ends after ten minutes, LiteLLM's own
+# default, and a stream after two minutes of silence, more than reasoning models take between two events.
+DEFAULT_DEADLINES = Deadlines(total_ms=600_000, idle_ms=120_000)
+
+# What goes to the model as the caller wrote it, beside model and messages.
+_NOT_OPTIONS = {"model", "messages", "stream", "deadlines", "provider_params"}
+_OPTIONS = tuple(name for name in ChatParams.model_fields if name not in _NOT_OPTIONS)
+
+Emit = Callable[[dict[str, Any]], Awaitable[None]]
+Find = Callable[[str], Awaitable["Model"]]
+
+
+@dataclass(slots=True)
+class ChatRequest:
+    """What a model is asked. ``options`` holds OpenAI's parameters that were given, as they were given."""
+
+    model: str
+    messages: list[dict[str, Any]]
+    options: dict[str, Any]
+    stream: bool
+    deadlines: Deadlines
+    received: float  # time.monotonic()
+    upstream_open: bool = False  # the model says so while it holds a connection; after a cancel it is the proof, or its absence
+
+
+@dataclass(slots=True)
+class ToolCallPiece:
+    """A part of a tool call, as a provider sends it. Providers leave out ids, repeat them, and number from anywhere."""
+
+    index: int | None = None
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+    provider_specific_fields: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Delta:
+    """A step of an answer, normalised. A plain chat is one delta that has everything.
+
+    Text and pieces add up; ``message`` members are merged into the message to append; of the facts below the last one counts.
+    """
+
+    content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[ToolCallPiece] = field(default_factory=list)
+    thinking_blocks: list[dict[str, Any]] = field(default_factory=list)
+    message: dict[str, Any] = field(default_factory=dict)
+    logprobs: list[Any] | None = None
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    id: str | None = None
+    model: str | None = None
+    provider: str | None = None
+
+
+class Model(Protocol):
+    """Whatever can answer a chat."""
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """The answer's deltas; with ``request.stream`` as they come, else one.
+
+        Closing the generator, or cancelling the task that waits for it, closes the upstream connection before it returns.
+        Raises BridgeError only. A stream that the provider cut short ends in ``stream_interrupted``.
+        """
+
+
+def chat_request(params: Mapping[str, Any], received: float) -> ChatRequest:
+    """``params`` must have passed `protocol.validate_chat`."""
+    given = {name: value for name, value in (params.get("deadlines") or {}).items() if value is not None}
+    return ChatRequest(
+        model=params["model"],
+        messages=params["messages"],
+        options={name: params[name] for name in _OPTIONS if params.get(name) is not None} | (params.get("provider_params") or {}),
+        stream=bool(params.get("stream")),
+        deadlines=DEFAULT_DEADLINES.model_copy(update=given),
+        received=received,
+    )
+
+
+async def run_chat(request: ChatRequest, find: Find, emit: Emit | None = None) -> ChatResult:
+    """Drives the model that ``find`` returns for a name to the end of its answer; waiting for the model is on the clock too.
+
+    ``emit`` gets each delta in OpenAI's shape and may wait, which slows the model down.
+
+    Raises BridgeError; one that comes after the first delta has ``partial``. A cancelled task raises BridgeError ``cancelled``.
+    """
+    answer = _Answer(request)
+    clock = _Clock(request)
+    try:
+        async with asyncio.timeout(None) as timer:
+            clock.start(timer)
+            model = await find(request.model)
+            answer.start()
+            async with aclosing(model.chat(request)) as deltas:
+                async for delta in deltas:
+                    wire = answer.add(delta)
+                    if wire and emit:
+                        clock.pause(timer)
+                        await emit(wire)
+                    if request.stream:
+                        clock.expect_next(timer, answer.first_token)
+        last = answer.finish()
+        if last and emit:
+            await emit(last)
+        return answer.result()
+    except TimeoutError:
+        late = f"the model did not answer within {clock.deadline} = {clock.limit_ms} ms; raise it in deadlines, or try again"
+        raise answer.fault("timeout", late, deadline=clock.deadline) from None
+    except asyncio.CancelledError:
+        raise answer.fault("cancelled", "cancelled before it was finished", upstream_closed=not request.upstream_open) from None
+    except BridgeError as error:
+        error.model, error.provider = error.model or request.model, error.provider or answer.provider
+        if error.kind in ("stream_interrupted", "bad_upstream_response"):
+            error.extra.setdefault("partial", answer.partial())
+        raise
+
+
+class _Clock:
+    """Which deadline is the next one. An `asyncio.timeout` that is moved, so that the clock costs microseconds a delta."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        limits = request.deadlines
+        passed = time.monotonic() - request.received
+        now = asyncio.get_running_loop().time()
+        self._limits = {"total_ms": limits.total_ms, "first_token_ms": limits.first_token_ms, "idle_ms": limits.idle_ms}
+        self._total = _at(now - passed, limits.total_ms)
+        self._first = _at(now - passed, limits.first_token_ms) if request.stream else float("inf")
+        self._idle = limits.idle_ms
+        self.deadline = "total_ms"
+
+    @property
+    def limit_ms(self) -> int | None:
+        return self._limits[self.deadline]
+
+    def start(self, timer: asyncio.Timeout) -> None:
+        self._set(timer, "first_token_ms", self._first)
+
+    def pause(self, timer: asyncio.Timeout) -> None:
+        """The caller reads slowly: that is no silence of the provider's."""
+        self._set(timer, "total_ms", self._total)
+
+    def expect_next(self, timer: asyncio.Timeout, first_token: float | None) -> None:
+        if first_token is None:
+            self._set(timer, "first_token_ms", self._first)
+        else:
+            self._set(timer, "idle_ms", _at(asyncio.get_running_loop().time(), self._idle))
+
+    def _set(self, timer: asyncio.Timeout, name: str, when: float) -> None:
+        self.deadline, when = (name, when) if when < self._total else ("total_ms", self._total)
+        timer.reschedule(None if when == float("inf") else when)
+
+
+def _at(start: float, after_ms: int | None) -> float:
+    return float("inf") if after_ms is None else start + after_ms / 1000
+
+
+@dataclass(slots=True)
+class _ToolCall:
+    position: int
+    index: int | None
+    id: str
+    name: str
+    arguments: list[str]
+    provider_specific_fields: dict[str, Any] | None
+    announced: bool = False
+
+
+class _Answer:
+    """Adds deltas up."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._request = request
+        self._started = request.received
+        self.first_token: float | None = None
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+        self._tool_calls: list[_ToolCall] = []
+        self._thinking_blocks: list[dict[str, Any]] = []
+        self._message: dict[str, Any] = {}
+        self._logprobs: list[Any] = []
+        self._facts = Delta()
+
+    def start(self) -> None:
+        self._started = time.monotonic()
+
+    def add(self, delta: Delta) -> dict[str, Any]:
+        """What of ``delta`` the caller is to see, in OpenAI's shape; {} for none."""
+        wire: dict[str, Any] = {}
+        if delta.content:
+            self._content.append(delta.content)
+            wire["content"] = delta.content
+        if delta.reasoning:
+            self._reasoning.append(delta.reasoning)
+            wire["reasoning_content"] = delta.reasoning
+        if delta.tool_calls:
+            wire["tool_calls"] = [self._add_piece(piece) for piece in delta.tool_calls]
+        if wire and self.first_token is None:
+            self.first_token = time.monotonic()
+        self._thinking_blocks += delta.thinking_blocks
+        self._message |= delta.message
+        self._logprobs += delta.logprobs or []
+        for name in ("finish_reason", "usage", "cost_usd", "id", "model", "provider"):
+            if (value := getattr(delta, name)) is not None:
+                setattr(self._facts, name, value)
+        return wire
+
+    def finish(self) -> dict[str, Any]:
+        """Checks the whole, and returns what the caller's deltas still lack of it."""
+        missing = [call for call in self._tool_calls if not "".join(call.arguments).strip()]
+        for call in missing:  # a call without arguments is sent as "" by some providers; the contract is valid JSON
+            call.arguments = ["{}"]
+        for call in self._tool_calls:
+            _check_arguments(call)
+        return {"tool_calls": [{"index": call.position, "function": {"arguments": "{}"}} for call in missing]} if missing else {}
+
+    def result(self) -> ChatResult:
+        content = "".join(self._content) or None
+        reasoning = "".join(self._reasoning) or None
+        tool_calls = [
+            ToolCall(id=call.id, type="function", function=FunctionCall(name=call.name, arguments="".join(call.arguments)))
+            for call in self._tool_calls
+        ]
+        finish_reason = self._facts.finish_reason
+        now = time.monotonic()
+        return ChatResult(
+            content=content,
+            tool_calls=tool_calls,
+            reasoning=reasoning,
+            finish_reason="tool_calls" if tool_calls and finish_reason == "stop" else finish_reason,
+            message=self._message_to_append(content, reasoning),
+            usage=self._facts.usage,
+            cost_usd=self._facts.cost_usd,
+            model=self._facts.model,
+            requested_model=self._request.model,
+            provider=self._facts.provider,
+            id=self._facts.id,
+            logprobs={"content": self._logprobs} if self._logprobs else None,
+            timing=Timing(
+                queued_ms=self._since_arrival(self._started),
+                first_token_ms=self._since_arrival(self.first_token) if self._request.stream and self.first_token else None,
+                total_ms=self._since_arrival(now),
+            ),
+        )
+
+    @property
+    def provider(self) -> str | None:
+        return self._facts.provider
+
+    def partial(self) -> dict[str, object]:
+        return {"content": "".join(self._content) or None, "tool_calls": [_tool_call(call) for call in self._tool_calls]}
+
+    def fault(self, kind: str, message: str, **extra: object) -> BridgeError:
+        facts = self._facts
+        extra["partial"] = self.partial()
+        return BridgeError(kind, message, provider=facts.provider, model=facts.model or self._request.model, extra=extra)
+
+    def _add_piece(self, piece: ToolCallPiece) -> dict[str, Any]:
+        call = self._call_of(piece)
+        call.arguments.append(piece.arguments)
+        if piece.name and not call.name:
+            call.name = piece.name
+        if piece.provider_specific_fields:
+            call.provider_specific_fields = (call.provider_specific_fields or {}) | piece.provider_specific_fields
+        function = {"arguments": piece.arguments}
+        if call.announced or not call.name:
+            return {"index": call.position, "function": function}
+        call.announced = True
+        return {"index": call.position, "id": call.id, "type": "function", "function": {"name": call.name, **function}}
+
+    def _call_of(self, piece: ToolCallPiece) -> _ToolCall:
+        """The call that a piece belongs to: by its id, else by its index, else the last. A name of its own begins a new call."""
+        if piece.id:
+            same_id = (call for call in self._tool_calls if call.id == piece.id)
+            known = next((call for call in same_id if call.index == piece.index or not piece.name), None)
+        elif piece.name:
+            known = next((call for call in self._tool_calls if call.index == piece.index and not call.announced), None)
+        else:
+            same_index = [call for call in self._tool_calls if call.index == piece.index]
+            known = next(reversed(same_index or self._tool_calls), None)
+        if known:
+            return known
+        taken = {call.id for call in self._tool_calls}
+        id = piece.id if piece.id and piece.id not in taken else f"call_{uuid.uuid4().hex[:24]}"
+        call = _ToolCall(len(self._tool_calls), piece.index, id, "", [], None)
+        self._tool_calls.append(call)
+        return call
+
+    def _message_to_append(self, content: str | None, reasoning: str | None) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        if self._tool_calls:
+            message["tool_calls"] = [_tool_call(call) for call in self._tool_calls]
+        if reasoning:
+            message["reasoning_content"] = reasoning
+        if self._thinking_blocks:
+            message["thinking_blocks"] = self._thinking_blocks
+        return message | self._message
+
+    def _since_arrival(self, when: float) -> float:
+        return round((when - self._request.received) * 1000, 3)
+
+
+def _tool_call(call: _ToolCall) -> dict[str, Any]:
+    state = {"provider_specific_fields": call.provider_specific_fields} if call.provider_specific_fields else {}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": "".join(call.arguments)}, **state}
+
+
+def _check_arguments(call: _ToolCall) -> None:
+    try:
+        json.loads("".join(call.arguments), parse_constant=_not_json)
+    except ValueError as error:
+        wrong = f"the model called {call.name or 'a tool'} with arguments that are not JSON ({error}); try again"
+        raise BridgeError("bad_upstream_response", wrong) from None
+    if not call.name:
+        raise BridgeError("bad_upstream_response", "the model called a tool without naming it; try again")
+
+
+def _not_json(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,124 @@
+"""What is loaded behind the first answers, in what order, and who waits for it.
+
+Owns the one thread of late imports: first the methods (jsonrpcserver, pydantic: 0.1 s), then LiteLLM (2 s) and its warm-up. They
+are late because an agent waits for ``initialize``, and a pipe user for ``offline/echo``. Refuses to know what is asked of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from bridge_worker.errors import BridgeError
+
+if TYPE_CHECKING:
+    from bridge_worker.chat import Model
+    from bridge_worker.config import Config
+    from bridge_worker.methods import Methods
+    from bridge_worker.models.litellm import LiteLLM
+    from bridge_worker.redact import Redactor
+
+LOAD_SECONDS = 60.0  # it takes 2-5 s; a disk that needs longer than this has another problem
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Loads in its own thread from `start` on. What failed to load is an error for every request that needs it, and no other."""
+
+    def __init__(self, config: Config, redactor: Redactor) -> None:
+        self._config = config
+        self._redactor = redactor
+        self._methods: _Part[Methods] = _Part("the bridge's methods")
+        self._model: _Part[LiteLLM] = _Part("LiteLLM")
+        self._version: str | None = None
+        self._started = 0.0
+        self.warm_ms = 0.0
+
+    def start(self) -> None:
+        """Call it once, in the loop that will wait."""
+        self._started = time.monotonic()
+        threading.Thread(target=self._load, args=(asyncio.get_running_loop(),), name="engine", daemon=True).start()
+
+    def state(self) -> Mapping[str, object]:
+        """``engine`` on the wire."""
+        return {"name": "litellm", "version": self._version, "ready": self._model.value is not None}
+
+    async def methods(self) -> Methods:
+        return await self._methods.get(self._started)
+
+    async def find(self, name: str) -> Model:
+        """The model that serves ``name``. Raises BridgeError ``internal`` when LiteLLM can't be loaded."""
+        return await self._model.get(self._started)
+
+    async def ready(self) -> None:
+        """Returns when LiteLLM is warm; raises as `find` does."""
+        await self._model.get(self._started)
+
+    async def aclose(self) -> None:
+        if self._model.value is not None:
+            await self._model.value.aclose()
+
+    def _load(self, loop: asyncio.AbstractEventLoop) -> None:
+        # A collection while modules are being made finds nothing and costs a fifth of the import.
+        gc.disable()
+        try:
+            self._methods.load(loop, self._load_methods)
+            self._model.load(loop, self._load_model)
+        finally:
+            gc.freeze()  # what was imported stays; no collection needs to look at it again
+            gc.set_threshold(50_000, 20, 20)
+            gc.enable()
+
+    def _load_methods(self) -> Methods:
+        from bridge_worker.methods import Methods
+
+        return Methods(self.find, self._config.provider_params, self._redactor)
+
+    def _load_model(self) -> LiteLLM:
+        from bridge_worker.models.litellm import LiteLLM, litellm_version, warm_up
+
+        self._version = litellm_version()
+        model = LiteLLM(self._config.router)
+        warm_up()
+        self.warm_ms = round((time.monotonic() - self._started) * 1000, 1)
+        return model
+
+
+class _Part(Generic[T]):
+    """Something that is loaded in a thread and waited for in a loop."""
+
+    def __init__(self, name: str) -> None:
+        self.value: T | None = None
+        self._name = name
+        self._error: str | None = None
+        self._settled = asyncio.Event()
+
+    def load(self, loop: asyncio.AbstractEventLoop, load: Callable[[], T]) -> None:
+        try:
+            self.value = load()
+        except BaseException as error:  # SystemExit too: whoever waits must hear of it
+            _log.critical("%s failed to load", self._name, exc_info=error)
+            lines = str(error).strip().splitlines() or [""]
+            self._error = f"{self._name} could not be loaded ({type(error).__name__}: {lines[0]:.300})"
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(self._settled.set)
+
+    async def get(self, started: float) -> T:
+        if self.value is None and self._error is None:
+            try:
+                async with asyncio.timeout(started + LOAD_SECONDS - time.monotonic()):
+                    await self._settled.wait()
+            except TimeoutError:
+                raise BridgeError(
+                    "internal", f"{self._name} is not loaded after {LOAD_SECONDS:.0f} s; restart the worker"
+                ) from None
+        if self.value is None:
+            raise BridgeError("internal", f"{self._error}; mend the installation or the config and restart the worker")
+        return self.value

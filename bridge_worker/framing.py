@@ -1,0 +1,132 @@
+"""Bytes to JSON values and back, one value a line. Sans-IO: no descriptor, no clock, no task.
+
+Owns UTF-8, the line limit and everything that can be wrong with a line as JSON. Refuses to know what a value means: whether it is a
+request, a batch or nonsense is ``session``'s business. A line that can't be read is not an exception but a value, a `Fault`,
+because the line after it must still work.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bridge_worker.errors import BridgeError
+
+DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A line that was JSON: its value, of any JSON type."""
+
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A line that was not; ``error`` is what its sender must be told, with ``id: null``."""
+
+    error: BridgeError
+
+
+class Framer:
+    """Cuts a byte stream into messages, whatever pieces it arrives in.
+
+    Bounded: no more than ``max_bytes`` of an unfinished line are held. The rest of a longer line is dropped while it streams in,
+    and the line is answered once, when it ends.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._line = bytearray()
+        self._too_long = False
+        self._first = True
+
+    def feed(self, data: bytes) -> Iterator[Message | Fault]:
+        """The messages and faults that ``data`` completes, in order. The caller must exhaust the iterator."""
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            self._hold(data, start, end)
+            start = end + 1
+            if (event := self._end_line()) is not None:
+                yield event
+        self._hold(data, start, len(data))
+
+    def close(self) -> Iterator[Message | Fault]:
+        """What the stream's end completes: a last line without a newline counts."""
+        if (event := self._end_line()) is not None:
+            yield event
+
+    def _hold(self, data: bytes, start: int, end: int) -> None:
+        if self._too_long or start == end:
+            return
+        # One byte of grace for the "\r" of "\r\n", which is not part of the message.
+        if len(self._line) + end - start > self._max_bytes + 1:
+            self._too_long = True
+            self._line = bytearray()  # a fresh one: clear() would keep the allocation
+        else:
+            self._line += memoryview(data)[start:end]
+
+    def _end_line(self) -> Message | Fault | None:
+        line, self._line = self._line, bytearray()
+        too_long, self._too_long = self._too_long, False
+        if self._first:
+            self._first = False
+            line = line.removeprefix(_BOM)
+        if line.endswith(b"\r"):
+            line = line[:-1]
+        if too_long or len(line) > self._max_bytes:
+            limit = f"the line is longer than the limit of {self._max_bytes} bytes; send less or start with --max-message-bytes"
+            return Fault(BridgeError("invalid_message", limit))
+        return decode(line) if line.strip() else None
+
+
+def decode(line: bytes | bytearray) -> Message | Fault:
+    """One line as JSON by RFC 8259: NaN, Infinity, numbers beyond a double and two members of one name are not let through."""
+    try:
+        return Message(_DECODER.decode(line.decode("utf-8")))
+    except UnicodeDecodeError as error:
+        return _unreadable(f"the line is not UTF-8 (byte {error.start})")
+    except json.JSONDecodeError as error:
+        return _unreadable(f"the line is not JSON: {error.msg} at character {error.pos}")
+    except RecursionError:
+        return _unreadable("the JSON is nested too deeply")
+    except ValueError as error:  # ours below, and int() of more than 4,300 digits
+        return _unreadable(f"the line is not JSON that can be used: {error}")
+
+
+def encode(value: object) -> bytes:
+    """``value`` as one line. A lone surrogate, which UTF-8 can't carry, goes out as the JSON escape that it came in as.
+
+    Raises ValueError for NaN and Infinity, and TypeError for what JSON has no form for.
+    """
+    return _ENCODER.encode(value).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _unreadable(message: str) -> Fault:
+    return Fault(BridgeError("parse_error", message))
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError("a number is out of range")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("an object has two members of the same name")  # two readers may read it as two different requests
+    return members
+
+
+# Built once: json.loads() and json.dumps() with options make a new one at every call (8 us).
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)

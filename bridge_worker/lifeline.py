@@ -1,0 +1,72 @@
+"""Who must be alive for this process to be of use: the reader of its answers, and its parent.
+
+Owns two kinds of watch, each a thread that sleeps in the kernel. Refuses to know what is done when one is gone. Not
+PR_SET_PDEATHSIG, which fires when the parent's spawning *thread* ends.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+
+_POLL_SECONDS = 0.5  # where the system has no pidfd
+
+
+def watch_reader(fd: int, gone: Callable[[], object]) -> None:
+    """Calls ``gone``, in another thread, when nobody can read any more what is written to ``fd``. A write finds out only later."""
+    if not hasattr(select, "poll"):
+        return  # Windows: the next write will tell
+    poll = select.poll()
+    poll.register(fd, 0)  # errors are always reported
+
+    def wait() -> None:
+        events = poll.poll()
+        if any(event & (select.POLLERR | select.POLLHUP) for _, event in events):  # POLLNVAL: not a pipe, nothing to watch
+            gone()
+
+    threading.Thread(target=wait, name="reader-watch", daemon=True).start()
+
+
+def watch_process(pid: int, gone: Callable[[], object]) -> None:
+    """Calls ``gone``, in another thread, when process ``pid`` has ended."""
+
+    def wait() -> None:
+        try:
+            _wait_for_end(pid)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            return  # it lives, and may not be watched
+        gone()
+
+    threading.Thread(target=wait, name="process-watch", daemon=True).start()
+
+
+def watch_parent(gone: Callable[[], object]) -> None:
+    """Calls ``gone``, in another thread, when the parent of now has ended."""
+    parent = os.getppid()
+    if parent > 1:
+        watch_process(parent, gone)
+
+
+def _wait_for_end(pid: int) -> None:
+    try:
+        fd = os.pidfd_open(pid)
+    except (AttributeError, OSError) as error:
+        if isinstance(error, ProcessLookupError):
+            raise
+        _poll_for_end(pid)
+        return
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll()
+    os.close(fd)
+
+
+def _poll_for_end(pid: int) -> None:
+    pause = threading.Event()
+    while True:
+        os.kill(pid, 0)
+        pause.wait(_POLL_SECONDS)

@@ -1,0 +1,149 @@
+"""The log: JSON or text lines on stderr, one a request at level info, never content, never a secret.
+
+Owns fd 2's use by this process. A full or closed stderr must not block or break anything: lines go through a bounded queue to a
+thread, and what finds no place is counted and dropped. Refuses to decide what is worth logging.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+_MAX_QUEUED_LINES = 10_000
+_MAX_LINE_BYTES = 64 * 1024
+
+Redact = Callable[[str], str]
+
+
+def set_up(level: str, format: str, redact: Redact, fd: int = 2) -> LineWriter:
+    """Makes the root logger, and all that is printed, go to ``fd``. The writer's ``flush`` is for the process's end."""
+    writer = LineWriter(fd)
+    handler = _Handler(writer)
+    handler.setFormatter(_Json(redact) if format == "json" else _Text(redact))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    logging.raiseExceptions = False
+    sys.stdout, sys.stderr = _Printed(logging.DEBUG), _Printed(logging.WARNING)
+    return writer
+
+
+class LineWriter:
+    """Writes lines in a thread, so that nobody waits for a reader."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lines: deque[bytes] = deque()
+        self._dropped = 0
+        self._writing = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    def write(self, line: str) -> None:
+        data = line.encode("utf-8", "backslashreplace")[:_MAX_LINE_BYTES] + b"\n"
+        with self._changed:
+            if len(self._lines) >= _MAX_QUEUED_LINES:
+                self._dropped += 1
+                return
+            if self._dropped:
+                self._lines.append(
+                    b'{"level":"warning","message":"%d log lines were dropped: stderr was not read"}\n' % self._dropped
+                )
+                self._dropped = 0
+            self._lines.append(data)
+            self._changed.notify_all()
+
+    def flush(self, timeout: float) -> None:
+        """Waits, ``timeout`` seconds at most, until all is written."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._lines and not self._writing, timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._lines)
+                data = b"".join(self._lines)
+                self._lines.clear()
+                self._writing = True
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(self._fd, view) :]
+            except OSError:
+                pass  # closed, or a full disk: there is nowhere left to say so
+
+
+class _Printed(io.StringIO):
+    """Stands in for sys.stdout and sys.stderr: what a library prints becomes a log line, and can't block."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self._log = logging.getLogger("printed")
+        self._level = level
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._rest = self._rest[-_MAX_LINE_BYTES:]
+        for line in lines:
+            if line.strip():
+                self._log.log(self._level, "%s", line)
+        return len(text)
+
+
+class _Handler(logging.Handler):
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__()
+        self._writer = writer
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._writer.write(self.format(record))
+        except Exception as error:  # a record that can't be formatted must not take the request with it
+            self._writer.write(f'{{"level":"error","message":"a log record could not be formatted: {type(error).__name__}"}}')
+
+
+class _Json(logging.Formatter):
+    """``time`` is UTC; ``fields`` of the record become members."""
+
+    def __init__(self, redact: Redact) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _utc(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": self._redact(record.getMessage()),
+        }
+        for name, value in getattr(record, "fields", {}).items():
+            line[name] = self._redact(value) if isinstance(value, str) else value
+        if record.exc_info:
+            line["exception"] = self._redact(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+class _Text(logging.Formatter):
+    def __init__(self, redact: Redact) -> None:
+        super().__init__()
+        self._redact = redact
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items() if value is not None)
+        text = f"{_utc(record.created)} {record.levelname.lower()} {record.name}: {record.getMessage()} {fields}".rstrip()
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return self._redact(text)
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"

@@ -1,0 +1,132 @@
+"""The methods that need more than the session: validate, call, dump. THE boundary where an exception becomes an error on the wire.
+
+Owns jsonrpcserver, which binds a request to its function. Refuses to know bytes, tasks and the lifecycle. No exception leaves
+`Methods.dispatch`: a `BridgeError` is sent cleaned, anything else is logged whole and sent bare as ``internal``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from jsonrpcserver import Error, Result, Success
+from jsonrpcserver.async_dispatcher import dispatch_request
+from jsonrpcserver.dispatcher import to_response
+from jsonrpcserver.request import Request
+from jsonrpcserver.response import to_serializable_one
+
+from bridge_worker.chat import Emit, Find, chat_request, run_chat
+from bridge_worker.errors import MAX_MESSAGE_BYTES, BridgeError
+from bridge_worker.models.offline import PREFIX as OFFLINE
+from bridge_worker.models.offline import Offline
+from bridge_worker.protocol import ChatResult, validate_chat
+from bridge_worker.redact import Redactor, clean
+from bridge_worker.session import Response, Start
+
+Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+_log = logging.getLogger("bridge_worker.requests")
+
+
+@dataclass(slots=True)
+class _Call:
+    """What a method is told beside its params. ``log`` gathers what the request's one log line says; never content."""
+
+    id: str | int
+    received: float
+    notify: Notify
+    log: dict[str, object]
+
+
+class Methods:
+    """``find_engine_model`` finds the model for every name that is not ``offline/...``."""
+
+    def __init__(self, find_engine_model: Find, provider_params: frozenset[str], redactor: Redactor) -> None:
+        self._find_engine_model = find_engine_model
+        self._provider_params = provider_params
+        self._redactor = redactor
+        self._offline = Offline()
+        self._methods = _Table(chat=self._bound(self._chat))
+
+    async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
+        """The whole JSON-RPC response to ``start``. A cancelled task gets its response too, and ends."""
+        call = _Call(start.id, received, notify, {"id": start.id, "method": start.method})
+        request = Request(start.method, start.params, start.id)
+        _, result = await dispatch_request(self._methods, call, request)
+        call.log["ms"] = round((time.monotonic() - received) * 1000, 3)
+        _log.info("request", extra={"fields": call.log})
+        return cast(Response, to_serializable_one(to_response(request, result)))
+
+    async def chat(self, params: dict[str, Any], received: float, emit: Emit | None) -> ChatResult:
+        """Validates and runs one chat. Raises BridgeError."""
+        validate_chat(params)
+        self._check_provider_params(params)
+        request = chat_request(params, received)
+        return await run_chat(request, self._find, emit if request.stream else None)
+
+    def cleaned(self, error: BridgeError) -> BridgeError:
+        """As it may leave the process: no key, no traceback, no path, no more than 2 KB."""
+        error.message = clean(error.message, self._redactor, MAX_MESSAGE_BYTES)
+        return error
+
+    async def _find(self, name: str) -> Any:
+        return self._offline if name.startswith(OFFLINE) else await self._find_engine_model(name)
+
+    def _check_provider_params(self, params: dict[str, Any]) -> None:
+        for name in params.get("provider_params") or {}:
+            if name not in self._provider_params:
+                hint = "the operator allows such names in the config, under omni_bridge: provider_params"
+                raise BridgeError("invalid_request", f"provider_params.{name} is not allowed here; {hint}")
+
+    async def _chat(self, call: _Call, params: dict[str, Any]) -> dict[str, Any]:
+        seq = 0
+
+        async def notify_delta(delta: dict[str, Any]) -> None:
+            nonlocal seq
+            seq += 1
+            await call.notify("notifications/chat/delta", {"requestId": call.id, "seq": seq - 1, "delta": delta})
+
+        call.log |= {"model": params.get("model"), "stream": params.get("stream") is True}
+        result = await self.chat(params, call.received, notify_delta)
+        usage = result.usage
+        call.log |= {
+            "provider": result.provider,
+            "input_tokens": usage.input_tokens if usage else None,
+            "output_tokens": usage.output_tokens if usage else None,
+            "cost_usd": result.cost_usd,
+        }
+        return result.model_dump()
+
+    def _bound(self, method: Callable[[_Call, dict[str, Any]], Awaitable[object]]) -> Callable[..., Awaitable[Result]]:
+        async def call_method(call: _Call, /, **params: Any) -> Result:
+            try:
+                result = await method(call, params)
+                call.log["outcome"] = "ok"
+                return Success(result)
+            except BridgeError as error:
+                return self._failed(call, error)
+            except Exception:
+                _log.exception("a method failed", extra={"fields": {"id": call.id}})
+                return self._failed(call, BridgeError("internal", "the bridge failed at this request; its log says where"))
+
+        return call_method
+
+    def _failed(self, call: _Call, error: BridgeError) -> Result:
+        call.log |= {"outcome": error.kind, "provider": error.provider, "status": error.status}
+        return Error(error.code, self.cleaned(error).message, error.data())
+
+
+class _Table(dict[str, Callable[..., Awaitable[Result]]]):
+    """A missing method is a function that says so, so that this error takes the same way out as any other."""
+
+    def __missing__(self, name: str) -> Callable[..., Awaitable[Result]]:
+        async def no_such_method(call: _Call, /, **params: Any) -> Result:
+            call.log["outcome"] = "method_not_found"
+            known = ", ".join(["initialize", "ping", "shutdown", *self])
+            error = BridgeError("method_not_found", f"there is no method {name!r:.100}; there are: {known}")
+            return Error(error.code, error.message, error.data())
+
+        return no_such_method

@@ -1,0 +1,265 @@
+"""The ordinary path: LiteLLM's `acompletion`, or its Router when there is a gateway config. Importing this file imports LiteLLM.
+
+Owns every LiteLLM switch, every private thing of it that a call relies on (each marked PRIVATE and held by a canary test), and the
+shape of its answers. Refuses to know the wire, deadlines, and how deltas add up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import litellm
+from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
+from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
+
+from bridge_worker.chat import ChatRequest, Delta, ToolCallPiece
+from bridge_worker.errors import BridgeError
+from bridge_worker.models import faults
+from bridge_worker.protocol import Usage
+
+# One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
+# request are the bridge's own and usually end it earlier.
+REQUEST_TIMEOUT_SECONDS = 600.0
+CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
+
+# They ask a person to log in and block meanwhile, or load a model into this process.
+_UNUSABLE_PROVIDERS = ("github_copilot", "chatgpt", "petals", "vllm")
+
+_log = logging.getLogger(__name__)
+
+
+class LiteLLM:
+    """A `Model`. ``router_settings`` are the Router's keyword arguments, ``model_list`` among them.
+
+    Without them any model is served by its LiteLLM name, with the key and base URL that LiteLLM finds in the environment.
+    """
+
+    def __init__(self, router_settings: Mapping[str, Any] | None = None) -> None:
+        _quieten()
+        self._router: Any = litellm.Router(**router_settings) if router_settings else None
+
+    @property
+    def version(self) -> str:
+        return litellm_version()
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        self._check_model(request.model)
+        streamed = False
+        request.upstream_open = True
+        try:
+            if not request.stream:
+                response = await self._complete(request)
+                request.upstream_open = False
+                yield _whole(response)
+                return
+            stream = await self._complete(request)
+            try:
+                async for chunk in stream:
+                    delta = _piece(chunk)
+                    streamed = streamed or bool(delta.content or delta.reasoning or delta.tool_calls)
+                    yield delta
+                yield _stream_end(stream, streamed=streamed)
+            finally:
+                request.upstream_open = not await _close(stream)
+        except asyncio.CancelledError:
+            # A call that is cancelled before its stream exists has closed its connection by now; LiteLLM's clients see to that.
+            request.upstream_open = request.upstream_open and request.stream and streamed
+            raise
+        except (BridgeError, GeneratorExit):
+            raise
+        except Exception as error:
+            request.upstream_open = False
+            _log.debug("LiteLLM raised", exc_info=error)
+            raise faults.from_litellm(error, model=request.model, streamed=streamed) from error
+
+    async def aclose(self) -> None:
+        """Flushes LiteLLM's callbacks and closes its connections."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(GLOBAL_LOGGING_WORKER.flush(), 2)
+        await GLOBAL_LOGGING_WORKER.stop()
+        await litellm.close_litellm_async_clients()
+
+    async def _complete(self, request: ChatRequest) -> Any:
+        options = dict(request.options)
+        if "metadata" in options:
+            options["metadata"] = dict(options["metadata"])  # the Router writes into it
+        if request.stream:
+            options |= {"stream": True, "stream_options": {"include_usage": True}}
+        options["_skip_mcp_handler"] = (
+            True  # PRIVATE: else tools need the mcp package, and could be run here instead of by the agent
+        )
+        if self._router:
+            return await self._router.acompletion(model=request.model, messages=request.messages, **options)
+        return await litellm.acompletion(
+            model=request.model, messages=request.messages, timeout=REQUEST_TIMEOUT_SECONDS, max_retries=0, **options
+        )
+
+    def _check_model(self, model: str) -> None:
+        if self._router is None and model.split("/")[0] in _UNUSABLE_PROVIDERS:
+            wrong = f"{model.split('/')[0]} can't be used through the bridge: it would wait for a person, or load the model into it"
+            raise BridgeError("model_not_found", wrong, model=model)
+
+
+def litellm_version() -> str:
+    from importlib.metadata import version  # 40 ms, so not on the way to the first answer
+
+    return version("litellm")
+
+
+def warm_up() -> None:
+    """Does once, in the calling thread, what would else stall the loop for half a second at the first call."""
+
+    async def first_calls() -> None:
+        call: dict[str, Any] = {"model": "openai/warm-up", "messages": [{"role": "user", "content": "hi"}], "mock_response": "hi"}
+        await litellm.acompletion(**call, _skip_mcp_handler=True)
+        async for _ in await litellm.acompletion(**call, stream=True, _skip_mcp_handler=True):
+            pass
+        await GLOBAL_LOGGING_WORKER.flush()
+        await GLOBAL_LOGGING_WORKER.stop()
+
+    _quieten()
+    from openai import AsyncOpenAI  # 500 modules
+
+    _ = AsyncOpenAI(api_key="none").chat.completions
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_default_executor(ThreadPoolExecutor(1))
+        runner.run(first_calls())
+
+
+def _quieten() -> None:
+    """LiteLLM prints and logs to stdout by design. The descriptor is guarded all the same; this keeps the log readable."""
+    litellm.suppress_debug_info = True
+    litellm.set_verbose = False
+    litellm.disable_hf_tokenizer_download = True  # a blocking download with retries, up to 47 s
+    litellm.redact_messages_in_exceptions = True
+    litellm.telemetry = False
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.CRITICAL)  # its lines hold prompts, keys and tracebacks; what matters of them is raised as well
+
+
+async def _close(stream: Any) -> bool:
+    """True when it is closed. In a task of its own, because a cancel that comes meanwhile must not leave it half done."""
+    closing = asyncio.ensure_future(stream.aclose())
+    done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
+    return bool(done) and closing.exception() is None
+
+
+def _whole(response: Any) -> Delta:
+    if not getattr(response, "choices", None):
+        raise BridgeError("bad_upstream_response", "the provider answered without any choice; try again")
+    choice = response.choices[0]
+    delta = _delta(choice, choice.message)
+    delta.usage = _usage(getattr(response, "usage", None), delta)
+    return _with_facts(delta, response, response.model)
+
+
+def _piece(chunk: Any) -> Delta:
+    if not chunk.choices:
+        return Delta(id=chunk.id)
+    choice = chunk.choices[0]
+    delta = _delta(choice, choice.delta)
+    delta.finish_reason = None  # LiteLLM makes one up for a stream that broke off; see _stream_end
+    delta.id = chunk.id
+    return delta
+
+
+def _stream_end(stream: Any, *, streamed: bool) -> Delta:
+    """What only the whole stream tells. PRIVATE: ``stream.chunks`` holds what the provider sent, little of what LiteLLM adds."""
+    chunks = stream.chunks
+    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
+    if not streamed and (not reasons or (len(choices) == 1 and reasons == ["stop"])):
+        # HTML, JSON cut short, no choices: LiteLLM has read all of it as an empty answer that ended well.
+        raise BridgeError("bad_upstream_response", "the provider's stream held no answer; try again")
+    if not reasons:
+        raise BridgeError("stream_interrupted", "the provider's stream ended without a finish reason; the answer may be cut short")
+    delta = Delta(finish_reason=reasons[-1])
+    reported = [chunk for chunk in chunks if getattr(chunk, "usage", None)]
+    if reported:  # Anthropic says input and output in different events; LiteLLM adds them up
+        whole = reported[0] if len(reported) == 1 else litellm.stream_chunk_builder(chunks)
+        delta.usage = _usage(whole.usage, delta)
+    return _with_facts(delta, stream, getattr(chunks[-1], "model", None))
+
+
+def _delta(choice: Any, said: Any) -> Delta:
+    """``said`` is a message or a delta of LiteLLM's, which have the same members."""
+    return Delta(
+        content=said.content,
+        reasoning=getattr(said, "reasoning_content", None),
+        tool_calls=[_tool_call_piece(call) for call in said.tool_calls or ()],
+        thinking_blocks=list(getattr(said, "thinking_blocks", None) or ()),
+        finish_reason=choice.finish_reason,
+        logprobs=_logprobs(choice),
+    )
+
+
+def _tool_call_piece(call: Any) -> ToolCallPiece:
+    function = call.function
+    return ToolCallPiece(
+        index=getattr(call, "index", None),
+        id=call.id,
+        name=function.name,
+        arguments=function.arguments or "",
+        provider_specific_fields=getattr(call, "provider_specific_fields", None),
+    )
+
+
+def _logprobs(choice: Any) -> list[Any] | None:
+    logprobs = getattr(choice, "logprobs", None)
+    if logprobs is None:
+        return None
+    content = logprobs.get("content") if isinstance(logprobs, dict) else getattr(logprobs, "content", None)
+    return [token if isinstance(token, dict) else token.model_dump() for token in content or ()]
+
+
+def _usage(usage: Any, delta: Delta) -> Usage | None:
+    """None where the provider said nothing: LiteLLM then has zeros, or a count of its own."""
+    if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
+        return None
+    input_details = getattr(usage, "prompt_tokens_details", None)
+    output_details = getattr(usage, "completion_tokens_details", None)
+    return Usage(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+        cached_input_tokens=getattr(input_details, "cached_tokens", None),
+        cache_write_tokens=getattr(input_details, "cache_write_tokens", None)
+        or getattr(input_details, "cache_creation_tokens", None),
+        reasoning_tokens=getattr(output_details, "reasoning_tokens", None),
+    )
+
+
+def _with_facts(delta: Delta, response: Any, model: str | None) -> Delta:
+    hidden = getattr(response, "_hidden_params", None) or {}
+    delta.id = getattr(response, "id", None)
+    delta.model = hidden.get("provider_response_model") or model
+    delta.provider = hidden.get("custom_llm_provider") or getattr(response, "custom_llm_provider", None)
+    delta.cost_usd = _cost(hidden, delta)
+    return delta
+
+
+def _cost(hidden: Mapping[str, Any], delta: Delta) -> float | None:
+    """From LiteLLM's price map and the provider's usage; the same for plain and streamed. None when either is unknown."""
+    if delta.usage is None:
+        return None
+    usage = litellm.Usage(
+        prompt_tokens=delta.usage.input_tokens,
+        completion_tokens=delta.usage.output_tokens,
+        total_tokens=delta.usage.total_tokens,
+        prompt_tokens_details={"cached_tokens": delta.usage.cached_input_tokens or 0},
+        completion_tokens_details={"reasoning_tokens": delta.usage.reasoning_tokens or 0},
+        cache_creation_input_tokens=delta.usage.cache_write_tokens or 0,
+    )
+    for name in (hidden.get("model_id"), hidden.get("litellm_model_name"), delta.model):
+        with suppress(Exception):  # ModelNotMappedError, and whatever a price formula of a provider raises
+            prices = litellm.cost_per_token(model=name, custom_llm_provider=delta.provider, usage_object=usage)
+            return float(sum(prices))
+    return None

@@ -1,0 +1,507 @@
+"""The wire types: what may be said to the bridge and what it says, as pydantic models. The JSON Schema is made from these.
+
+Owns every name and shape of DESIGN's wire contract, and the allow-list that keeps a half-trusted caller's params from reaching a
+key, a host or code. Refuses to know how a request is carried out, and never changes a value: `ChatParams` is validated and then the
+caller's own JSON is passed on, so that nothing is lost or re-ordered on the way.
+
+Strict: a string is not a number, an unknown member is an error that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.json_schema import models_json_schema
+
+from bridge_worker.errors import KINDS, BridgeError
+
+# Members that could send a key to another host, read a file or a variable, run code, or fake an answer. LiteLLM takes them all as
+# keyword arguments (its proxy bans the same); here they are refused at any depth but inside a JSON Schema, where a name is data.
+REFUSED = frozenset(
+    """
+    api_base base_url api_key api_version api_type organization extra_headers headers extra_body extra_query default_headers
+    custom_llm_provider model_list fallbacks context_window_fallbacks content_policy_fallbacks callbacks success_callback
+    failure_callback input_callback logger_fn litellm_credential_name litellm_params litellm_metadata litellm_logging_obj
+    litellm_call_id proxy_server_request client http_client ssl_verify mock_response mock_tool_calls mock_delay mock_timeout
+    mock_testing_fallbacks mock_testing_context_fallbacks mock_testing_content_policy_fallbacks mock_testing_rate_limit_error
+    caching cache input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second server_url
+    aws_access_key_id aws_secret_access_key aws_session_token aws_region_name aws_session_name aws_profile_name aws_role_name
+    aws_web_identity_token aws_sts_endpoint aws_external_id aws_bedrock_runtime_endpoint vertex_project vertex_location
+    vertex_credentials vertex_ai_project vertex_ai_location vertex_ai_credentials azure_ad_token azure_ad_token_provider
+    azure_username azure_password azure_scope tenant_id client_id client_secret token hf_model_name oci_key oci_key_file oci_signer
+    langfuse_host langfuse_secret langfuse_public_key langfuse_secret_key langsmith_base_url langsmith_api_key posthog_host
+    posthog_api_key user_config allowed_model_region drop_params additional_drop_params allowed_openai_params _skip_mcp_handler
+    """.split()
+)
+# Where a caller's own names begin: the members of a JSON Schema, of a tool's arguments and of a provider's opaque state.
+_OPAQUE = frozenset({"parameters", "schema", "input_schema"})
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
+
+
+class _Open(BaseModel):
+    """What clients of other protocols add members to."""
+
+    model_config = ConfigDict(extra="allow", strict=True, defer_build=True)
+
+
+# --- chat: what is asked -----------------------------------------------------------------------------------------------------
+
+SafeUrl = Annotated[str, Field(pattern=r"^(data:|https://)")]  # neither a file nor the plain-text network
+
+
+class CacheControl(_Model):
+    type: Literal["ephemeral"]
+    ttl: str | None = None
+
+
+class TextPart(_Model):
+    type: Literal["text"]
+    text: str
+    cache_control: CacheControl | None = None
+
+
+class ImageUrl(_Model):
+    url: SafeUrl
+    detail: str | None = None
+    format: str | None = None
+
+
+class ImagePart(_Model):
+    type: Literal["image_url"]
+    image_url: ImageUrl | SafeUrl
+    cache_control: CacheControl | None = None
+
+
+class InputAudio(_Model):
+    data: str
+    format: str
+
+
+class AudioPart(_Model):
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+    cache_control: CacheControl | None = None
+
+
+class FileData(_Model):
+    file_data: SafeUrl | None = None
+    file_id: Annotated[str, Field(pattern=r"^(https://|[A-Za-z0-9_-]+$)")] | None = None
+    filename: str | None = None
+    format: str | None = None
+
+
+class FilePart(_Model):
+    type: Literal["file"]
+    file: FileData
+    cache_control: CacheControl | None = None
+
+
+class RefusalPart(_Model):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ThinkingBlock(_Model):
+    """Anthropic's; the signature must come back unchanged."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: str | None = None
+    cache_control: CacheControl | None = None
+
+
+class RedactedThinkingBlock(_Model):
+    type: Literal["redacted_thinking"]
+    data: str
+    cache_control: CacheControl | None = None
+
+
+AnyThinkingBlock = Annotated[ThinkingBlock | RedactedThinkingBlock, Field(discriminator="type")]
+ContentPart = Annotated[
+    TextPart | ImagePart | AudioPart | FilePart | RefusalPart | ThinkingBlock | RedactedThinkingBlock, Field(discriminator="type")
+]
+Content = str | list[ContentPart]
+
+
+class FunctionCall(_Model):
+    name: str
+    arguments: str  # JSON text, as the model wrote it
+
+
+class ToolCall(_Model):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class ToolCallInMessage(ToolCall):
+    provider_specific_fields: dict[str, Any] | None = None  # opaque state, such as Gemini's thought signatures
+    index: int | None = None
+
+
+class SystemMessage(_Model):
+    role: Literal["system", "developer"]
+    content: Content
+    name: str | None = None
+    cache_control: CacheControl | None = None
+
+
+class UserMessage(_Model):
+    role: Literal["user"]
+    content: Content
+    name: str | None = None
+    cache_control: CacheControl | None = None
+
+
+class AssistantMessage(_Model):
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: list[ToolCallInMessage] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    thinking_blocks: list[AnyThinkingBlock] | None = None
+    provider_specific_fields: dict[str, Any] | None = None
+    cache_control: CacheControl | None = None
+
+
+class ToolMessage(_Model):
+    role: Literal["tool"]
+    tool_call_id: str
+    content: Content
+    name: str | None = None
+    cache_control: CacheControl | None = None
+
+
+ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class FunctionTool(_Model):
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None  # JSON Schema
+    strict: bool | None = None
+
+
+class Tool(_Model):
+    type: Literal["function"]
+    function: FunctionTool
+    cache_control: CacheControl | None = None
+
+
+class FunctionName(_Model):
+    name: str
+
+
+class NamedToolChoice(_Model):
+    type: Literal["function"]
+    function: FunctionName
+
+
+class NamedSchema(_Model):
+    name: str
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(_Model):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+
+class Thinking(_Model):
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[int, Field(ge=0)] | None = None
+    display: str | None = None
+
+
+class Deadlines(_Model):
+    """Milliseconds from the arrival of the request; null is no such deadline. The last two are for streams."""
+
+    total_ms: Annotated[int, Field(gt=0)] | None = None
+    first_token_ms: Annotated[int, Field(gt=0)] | None = None
+    idle_ms: Annotated[int, Field(gt=0)] | None = None
+
+
+class ChatParams(_Model):
+    """OpenAI's names and meanings, as far as LiteLLM can carry them to a provider; the last two are the bridge's own."""
+
+    model: Annotated[str, Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    stream: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: Annotated[int, Field(gt=0)] | None = None
+    max_completion_tokens: Annotated[int, Field(gt=0)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: str | None = None
+    thinking: Thinking | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    deadlines: Deadlines | None = None
+    provider_params: dict[str, Any] | None = None
+
+
+# --- chat: what is answered --------------------------------------------------------------------------------------------------
+
+
+class Usage(_Model):
+    """Tokens; null where the provider did not say. Input tokens include cached ones."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class Timing(_Model):
+    """Milliseconds since the request arrived; ``queued_ms`` until it was given to the model. No first token in a plain chat."""
+
+    queued_ms: float
+    first_token_ms: float | None
+    total_ms: float
+
+
+class ChatResult(_Model):
+    content: str | None
+    tool_calls: list[ToolCall]
+    reasoning: str | None
+    finish_reason: str | None
+    message: dict[str, Any]  # append it verbatim to messages for the next turn
+    usage: Usage | None
+    cost_usd: float | None
+    model: str | None
+    requested_model: str
+    provider: str | None
+    id: str | None
+    logprobs: dict[str, Any] | None
+    timing: Timing
+
+
+class FunctionDelta(_Model):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(_Model):
+    """A piece of the tool call at ``index`` of the result's ``tool_calls``; id and name come with its first piece."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
+class Delta(_Model):
+    content: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+
+
+class ChatDelta(_Model):
+    requestId: str | int
+    seq: int
+    delta: Delta
+
+
+# --- lifecycle ---------------------------------------------------------------------------------------------------------------
+
+
+class InitializeParams(_Open):
+    """As MCP spells it. ``processId``: the worker exits when that process is gone."""
+
+    protocolVersion: str
+    processId: Annotated[int, Field(gt=0)] | None = None
+
+
+class Limits(_Model):
+    maxMessageBytes: int
+    maxInFlight: int
+
+
+class EngineState(_Model):
+    """``version`` is null until it is known, ``ready`` false until the engine is imported and warm."""
+
+    name: str
+    version: str | None
+    ready: bool
+
+
+class ServerInfo(_Model):
+    name: str
+    version: str
+
+
+class InitializeResult(_Model):
+    protocolVersion: str
+    serverInfo: ServerInfo
+    capabilities: dict[str, Any]
+    limits: Limits
+    engine: EngineState
+
+
+class ShutdownParams(_Open):
+    mode: Literal["drain", "cancel"] = "drain"
+
+
+class CancelledParams(_Open):
+    requestId: str | int
+    reason: str | None = None
+
+
+class ReadyParams(_Model):
+    engine: EngineState
+    warmMs: float
+
+
+class Empty(_Open):
+    pass
+
+
+# --- errors ------------------------------------------------------------------------------------------------------------------
+
+
+class Partial(_Model):
+    """What had come when it broke off."""
+
+    content: str | None
+    tool_calls: list[dict[str, Any]]
+
+
+class ErrorData(_Model):
+    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]  # the table is the source; mypy can't read it
+    retryable: bool
+    retry_after_ms: int | None
+    provider: str | None
+    model: str | None
+    status: int | None
+    partial: Partial | None = None
+    upstream_closed: bool | None = None
+    deadline: str | None = None
+
+
+class Error(_Model):
+    code: int
+    message: str
+    data: ErrorData
+
+
+# --- the set -----------------------------------------------------------------------------------------------------------------
+
+
+class Method(NamedTuple):
+    params: type[BaseModel]
+    result: type[BaseModel]
+
+
+METHODS: Mapping[str, Method] = {
+    "initialize": Method(InitializeParams, InitializeResult),
+    "ping": Method(Empty, Empty),
+    "shutdown": Method(ShutdownParams, Empty),
+    "chat": Method(ChatParams, ChatResult),
+}
+NOTIFICATIONS_IN: Mapping[str, type[BaseModel]] = {
+    "notifications/initialized": Empty,
+    "notifications/cancelled": CancelledParams,
+}
+NOTIFICATIONS_OUT: Mapping[str, type[BaseModel]] = {
+    "notifications/ready": ReadyParams,
+    "notifications/chat/delta": ChatDelta,
+}
+
+
+def json_schema() -> dict[str, object]:
+    """JSON Schema 2020-12 of the whole wire: ``methods``, ``notifications`` and ``error``, each pointing into ``$defs``."""
+    types = [type for method in METHODS.values() for type in method]
+    types += [*NOTIFICATIONS_IN.values(), *NOTIFICATIONS_OUT.values(), Error]
+    _, definitions = models_json_schema([(type, "validation") for type in dict.fromkeys(types)], title="omni-bridge/1")
+
+    def ref(type: type[BaseModel]) -> dict[str, str]:
+        return {"$ref": f"#/$defs/{type.__name__}"}
+
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:omni-bridge:1",
+        **definitions,
+        "methods": {name: {"params": ref(method.params), "result": ref(method.result)} for name, method in METHODS.items()},
+        "notifications": {
+            "toBridge": {name: ref(type) for name, type in NOTIFICATIONS_IN.items()},
+            "fromBridge": {name: ref(type) for name, type in NOTIFICATIONS_OUT.items()},
+        },
+        "error": ref(Error),
+    }
+
+
+def validate_chat(params: Mapping[str, object]) -> ChatParams:
+    """Raises BridgeError ``invalid_request`` that names the member at fault."""
+    for path in _refused(params, ""):
+        raise BridgeError(
+            "invalid_request", f"{path} is refused: it could send a key elsewhere, read what is not yours or run code"
+        )
+    try:
+        return ChatParams.model_validate(params)
+    except ValidationError as error:
+        raise BridgeError("invalid_request", _explain(error, params)) from None
+
+
+def _refused(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            if name in REFUSED:
+                yield f"{path}.{name}".lstrip(".")
+            elif name not in _OPAQUE:
+                yield from _refused(member, f"{path}.{name}")
+    elif isinstance(value, list):
+        for position, member in enumerate(value):
+            yield from _refused(member, f"{path}[{position}]")
+
+
+def _explain(error: ValidationError, params: object) -> str:
+    """The first three faults, each with the path that the caller would write."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    told = "; ".join(f"{_path(fault['loc'], params)}: {_reason(fault['type'], fault['msg'])}" for fault in faults[:3])
+    return f"{told} (and {len(faults) - 3} more)" if len(faults) > 3 else told
+
+
+def _path(location: tuple[int | str, ...], value: object) -> str:
+    """pydantic's location without the names of union branches, which are no part of the caller's JSON."""
+    path = ""
+    for index, step in enumerate(location):
+        last = index == len(location) - 1
+        if isinstance(step, int):
+            path += f"[{step}]"
+            value = value[step] if isinstance(value, list) and step < len(value) else None
+        elif isinstance(value, dict) and (step in value or (last and not step.startswith(("list[", "function-")))):
+            path += f".{step}"
+            value = value.get(step)
+    return path.lstrip(".") or "params"
+
+
+def _reason(type: str, message: str) -> str:
+    match type:
+        case "extra_forbidden":
+            return "no such member; see protocol.md for those there are"
+        case "missing":
+            return "is missing"
+        case "string_pattern_mismatch":
+            return "must be a data: or https: URL (or, for file_id, an id)"
+        case _:
+            return message[:1].lower() + message[1:]

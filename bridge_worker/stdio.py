@@ -1,0 +1,241 @@
+"""The process's own descriptors: who may read fd 0 and write fd 1, and how bytes pass them without blocking the loop.
+
+Owns private copies of the two, taken before any library can print, and the threads that block on them. Refuses to know what the
+bytes are. `BytePipe` is the seam: `Stdio` is the real one, tests have one in memory.
+
+The descriptors stay in blocking mode, which is shared with whoever else holds the pipe or terminal. So a read waits until there is
+something, a small write asks first whether there is room, and only what could block is done in a thread: a large write, a regular
+file (``omni-bridge --stdio < requests.jsonl``), any pipe on Windows. A hop through a thread costs 50 us of CPU a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import select
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+_READ_BYTES = 256 * 1024
+_ATOMIC_BYTES = getattr(select, "PIPE_BUF", 512)
+_PIPE_BYTES = 1024 * 1024  # Linux lets a user have pipes of this size; a 5 MB message then takes 5 wake-ups, not 80
+
+
+class BytePipe(Protocol):
+    """What a server talks through."""
+
+    async def read(self) -> bytes:
+        """The next bytes, as soon as there are any; b"" at the end of input, and ever after."""
+
+    def write(self, data: bytes) -> None:
+        """Queues one whole message; never blocks. Does nothing once the pipe is broken."""
+
+    def queued(self) -> int:
+        """Bytes that were written and have not left the process."""
+
+    async def drained(self, limit: int) -> None:
+        """Returns when no more than ``limit`` bytes are queued, or the pipe is broken."""
+
+    async def broken(self) -> None:
+        """Returns when nobody can read what is written any more."""
+
+
+def claim_descriptors() -> tuple[int, int]:
+    """Private copies of fd 0 and fd 1; afterwards fd 0 is the null device and fd 1 is stderr, also for child processes.
+
+    The second is -1, which can't be written to, when stdout was closed from the start.
+    """
+    closed = [fd for fd in (0, 1, 2) if not _is_open(fd)]
+    for _ in closed:  # else the next file that is opened gets the number, and is taken for a standard stream
+        os.open(os.devnull, os.O_RDWR)
+    source, sink = os.dup(0), -1 if 1 in closed else os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    for fd in (source, sink):
+        _widen(fd)
+    return source, sink
+
+
+class Stdio:
+    """`BytePipe` over two descriptors. Make it inside the running loop that is to use it."""
+
+    def __init__(self, source: int, sink: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._source = _Source(source, loop)
+        self._sink = _Sink(sink, loop)
+        self.read = self._source.read
+        self.write = self._sink.write
+        self.queued = self._sink.queued
+        self.drained = self._sink.drained
+        self.break_off = self._sink.break_off
+
+    async def broken(self) -> None:
+        await self._sink.broken.wait()
+
+
+class _Source:
+    """Reads one chunk ahead and no more: who doesn't take it, slows the sender down."""
+
+    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._fd = fd
+        self._loop = loop
+        self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        self._ended = False
+        self._wanted = threading.Semaphore(1)  # for the thread, where there is one
+        self._watched = _can_watch(fd, loop)
+        if self._watched:
+            loop.add_reader(fd, self._read_ready)
+        else:
+            threading.Thread(target=self._read_in_thread, name="stdin", daemon=True).start()
+
+    async def read(self) -> bytes:
+        if self._ended:
+            return b""
+        chunk = await self._chunks.get()
+        self._ended = not chunk
+        if self._watched and chunk:
+            self._loop.add_reader(self._fd, self._read_ready)
+        self._wanted.release()
+        return chunk
+
+    def _read_ready(self) -> None:
+        self._loop.remove_reader(self._fd)
+        self._chunks.put_nowait(_read(self._fd))
+
+    def _read_in_thread(self) -> None:
+        chunk = b"-"
+        while chunk:
+            self._wanted.acquire()
+            chunk = _read(self._fd)
+            if not _tell(self._loop, self._chunks.put_nowait, chunk):
+                return
+
+
+class _Sink:
+    """A queue that is emptied once a turn of the loop, with one write for all that has gathered.
+
+    A write that the pipe has room for is done at once (POSIX: up to PIPE_BUF bytes never block when poll says so); a thread does
+    the others, one at a time. All state belongs to the loop.
+    """
+
+    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.broken = asyncio.Event()
+        self._fd = fd
+        self._loop = loop
+        self._messages: list[bytes] = []
+        self._queued = 0
+        self._scheduled = False
+        self._in_thread = False
+        self._work: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._progress = asyncio.Event()
+        self._poll = select.poll() if hasattr(select, "poll") else None
+        if self._poll and fd >= 0:
+            self._poll.register(fd, select.POLLOUT)
+        threading.Thread(target=self._write_in_thread, name="stdout", daemon=True).start()
+
+    def write(self, data: bytes) -> None:
+        if self.broken.is_set():
+            return
+        self._messages.append(data)
+        self._queued += len(data)
+        if not self._scheduled and not self._in_thread:
+            self._scheduled = True
+            self._loop.call_soon(self._pass_on)
+
+    def queued(self) -> int:
+        return self._queued
+
+    async def drained(self, limit: int) -> None:
+        while self._queued > limit and not self.broken.is_set():
+            self._progress.clear()
+            await self._progress.wait()
+
+    def break_off(self) -> None:
+        """Nobody reads any more. Also for who finds that out elsewhere, such as a watch on the parent process."""
+        self.broken.set()
+        self._progress.set()
+
+    def _pass_on(self) -> None:
+        self._scheduled = False
+        data = self._messages[0] if len(self._messages) == 1 else b"".join(self._messages)
+        self._messages.clear()
+        if len(data) <= _ATOMIC_BYTES and self._has_room():
+            self._written(len(data), _write_all(self._fd, data))
+        else:
+            self._in_thread = True
+            self._work.put(data)
+
+    def _has_room(self) -> bool:
+        return self._poll is not None and any(event & select.POLLOUT for _, event in self._poll.poll(0))
+
+    def _write_in_thread(self) -> None:
+        while True:
+            data = self._work.get()
+            if not _tell(self._loop, self._written, len(data), _write_all(self._fd, data)):
+                return
+
+    def _written(self, count: int, whole: bool) -> None:
+        self._in_thread = False
+        self._queued -= count
+        self._progress.set()
+        if not whole:
+            self.break_off()
+        elif self._messages:
+            self._pass_on()
+
+
+def _can_watch(fd: int, loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop can wait for ``fd``: not for a regular file, and for nothing of the kind on Windows."""
+    try:
+        loop.add_reader(fd, bool)
+    except (NotImplementedError, OSError, ValueError):
+        return False
+    loop.remove_reader(fd)
+    return True
+
+
+def _read(fd: int) -> bytes:
+    try:
+        return os.read(fd, _READ_BYTES)
+    except OSError:
+        return b""
+
+
+def _write_all(fd: int, data: bytes) -> bool:
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError:
+        return False
+    return True
+
+
+def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> bool:
+    """Calls ``callback`` on the loop; False when the loop has ended."""
+    try:
+        loop.call_soon_threadsafe(callback, *args)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _widen(fd: int) -> None:
+    """A larger pipe, where it is one and the system has that call."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

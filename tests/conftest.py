@@ -1,0 +1,33 @@
+"""Fixtures that more than one test file uses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.upstream import Upstream
+from tests.worker import Worker
+
+Spawn = Callable[..., Worker]
+
+
+@pytest.fixture
+def upstream() -> Iterator[Upstream]:
+    """A provider that speaks OpenAI's wire format."""
+    with Upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture
+def spawn() -> Iterator[Spawn]:
+    """Starts workers, as many as a test wants, and ends them after it."""
+    with ExitStack() as stack:
+        yield lambda *flags, **options: stack.enter_context(Worker(*flags, **options))
+
+
+@pytest.fixture
+def worker(upstream: Upstream, spawn: Spawn) -> Worker:
+    """A worker whose ``openai/...`` models are answered by ``upstream``."""
+    return spawn(env={"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url})
