@@ -67,7 +67,8 @@ def _serve(options: argparse.Namespace, config: Config) -> tuple[int, LineWriter
     if config.ignored:
         _log.warning("the config's %s have no effect here yet", ", ".join(config.ignored))
     try:
-        return asyncio.run(_run(options, Engine(config, redactor), *descriptors)), writer
+        # Not asyncio.run(), nor closing the runner: they wait for executor threads, one of which may hang for good.
+        return asyncio.Runner().run(_run(options, Engine(config, redactor), *descriptors)), writer
     except Exception:
         _log.critical("the bridge failed", exc_info=True)
         return EXIT_INTERNAL, writer
@@ -148,8 +149,9 @@ def _seconds(text: str) -> float:
 def _print_schema() -> NoReturn:
     from bridge_worker.protocol import json_schema  # pydantic: not on the way to the first answer
 
-    print(json.dumps(json_schema(), indent=2))
-    sys.stdout.flush()
+    with contextlib.suppress(BrokenPipeError):  # | head
+        print(json.dumps(json_schema(), indent=2))
+        sys.stdout.flush()
     os._exit(0)
 
 

@@ -58,7 +58,8 @@ class Methods:
         _, result = await dispatch_request(self._methods, call, request)
         call.log["ms"] = round((time.monotonic() - received) * 1000, 3)
         _log.info("request", extra={"fields": call.log})
-        return cast(Response, to_serializable_one(to_response(request, result)))
+        response = cast(Response, to_serializable_one(to_response(request, result)))
+        return {"jsonrpc": "2.0", "id": start.id} | response  # the id early, as in all others
 
     async def chat(self, params: dict[str, Any], received: float, emit: Emit | None) -> ChatResult:
         """Validates and runs one chat. Raises BridgeError."""

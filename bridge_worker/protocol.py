@@ -222,7 +222,7 @@ class Thinking(_Model):
 
 
 class Deadlines(_Model):
-    """Milliseconds from the arrival of the request; null is no such deadline. The last two are for streams."""
+    """Milliseconds: the first two from the arrival of the request, the last between two events of a stream. Null is the default."""
 
     total_ms: Annotated[int, Field(gt=0)] | None = None
     first_token_ms: Annotated[int, Field(gt=0)] | None = None
