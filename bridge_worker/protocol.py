@@ -329,7 +329,7 @@ class InitializeParams(_Open):
     """As MCP spells it. ``processId``: the worker exits when that process is gone."""
 
     protocolVersion: str
-    processId: Annotated[int, Field(gt=0)] | None = None
+    processId: Annotated[int, Field(gt=0, lt=2**31)] | None = None
 
 
 class Limits(_Model):

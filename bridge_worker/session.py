@@ -235,7 +235,7 @@ class Session:
         process_id = params.get("processId")
         if not isinstance(asked, str):
             raise BridgeError("invalid_request", f'initialize needs protocolVersion, a string such as "{PROTOCOL_VERSION}"')
-        if process_id is not None and (type(process_id) is not int or process_id < 1):
+        if process_id is not None and (type(process_id) is not int or not 0 < process_id < 2**31):
             raise BridgeError("invalid_request", "processId must be the positive process id of the client, or null")
         version = asked if asked in MCP_VERSIONS else PROTOCOL_VERSION
         result = {
