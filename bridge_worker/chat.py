@@ -88,7 +88,7 @@ class Model(Protocol):
 
 
 def chat_request(params: Mapping[str, Any], received: float) -> ChatRequest:
-    """``params`` must have passed `protocol.validate_chat`."""
+    """``params`` must have passed `validation.validate`."""
     given = {name: value for name, value in (params.get("deadlines") or {}).items() if value is not None}
     return ChatRequest(
         model=params["model"],
@@ -219,7 +219,8 @@ class _Answer:
             wire["tool_calls"] = [self._add_piece(piece) for piece in delta.tool_calls]
         if wire and self.first_token is None:
             self.first_token = time.monotonic()
-        self._thinking_blocks += delta.thinking_blocks
+        for block in delta.thinking_blocks:
+            _add_thinking(self._thinking_blocks, block)
         self._message |= delta.message
         self._logprobs += delta.logprobs or []
         for name in ("finish_reason", "usage", "cost_usd", "id", "model", "provider"):
@@ -322,6 +323,16 @@ class _Answer:
         return round((when - self._request.received) * 1000, 3)
 
 
+def _add_thinking(blocks: list[dict[str, Any]], block: dict[str, Any]) -> None:
+    """Streamed, a block comes in pieces and its signature in the last; it must go back to the provider as one."""
+    last = blocks[-1] if blocks else {}
+    if block.get("type") == last.get("type") == "thinking" and not last.get("signature"):
+        last["thinking"] += block.get("thinking") or ""
+        last["signature"] = block.get("signature")
+    else:
+        blocks.append(dict(block))
+
+
 def _tool_call(call: _ToolCall) -> dict[str, Any]:
     state = {"provider_specific_fields": call.provider_specific_fields} if call.provider_specific_fields else {}
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": "".join(call.arguments)}, **state}
@@ -330,7 +341,7 @@ def _tool_call(call: _ToolCall) -> dict[str, Any]:
 def _check_arguments(call: _ToolCall) -> None:
     try:
         json.loads("".join(call.arguments), parse_constant=_not_json)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         wrong = f"the model called {call.name or 'a tool'} with arguments that are not JSON ({error}); try again"
         raise BridgeError("bad_upstream_response", wrong) from None
     if not call.name:

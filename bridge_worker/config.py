@@ -48,13 +48,16 @@ def load_config(path: str | None) -> Config:
     settings = _mapping(path, document, "router_settings")
     bridge = _mapping(path, document, "omni_bridge")
     if unknown := set(bridge) - {"provider_params"}:
-        raise ConfigError(f"{path}: omni_bridge.{sorted(unknown)[0]} is not a setting; there is: provider_params")
+        raise ConfigError(f"{path}: omni_bridge.{sorted(map(str, unknown))[0]} is not a setting; there is: provider_params")
+    provider_params = bridge.get("provider_params") or []
+    if not isinstance(provider_params, list) or not all(isinstance(name, str) for name in provider_params):
+        raise ConfigError(f"{path}: omni_bridge.provider_params must be a list of names")
     router = _resolved({"timeout": _ROUTER_TIMEOUT_SECONDS} | settings | {"model_list": models}, path)
     return Config(
         router=router,
-        provider_params=frozenset(bridge.get("provider_params") or ()),
+        provider_params=frozenset(provider_params),
         secrets=tuple(_secrets(router["model_list"])),
-        ignored=tuple(sorted(set(document) - _SERVED)),
+        ignored=tuple(sorted(map(str, set(document) - _SERVED))),
     )
 
 
@@ -67,7 +70,7 @@ def _read(path: str) -> dict[str, Any]:
         raise ConfigError(f"{path}: can't be read: {error.strerror}; check --config or OMNI_BRIDGE_CONFIG") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the second for a date that there is not
         mark = getattr(error, "problem_mark", None)
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         raise ConfigError(f"{path}{place}: not YAML: {getattr(error, 'problem', None) or 'it can not be parsed'}") from None

@@ -22,9 +22,10 @@ from bridge_worker.chat import Emit, Find, chat_request, run_chat
 from bridge_worker.errors import MAX_MESSAGE_BYTES, BridgeError
 from bridge_worker.models.offline import PREFIX as OFFLINE
 from bridge_worker.models.offline import Offline
-from bridge_worker.protocol import ChatResult, validate_chat
+from bridge_worker.protocol import ChatParams, ChatResult
 from bridge_worker.redact import Redactor, clean
 from bridge_worker.session import Response, Start
+from bridge_worker.validation import validate
 
 Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
 
@@ -63,7 +64,7 @@ class Methods:
 
     async def chat(self, params: dict[str, Any], received: float, emit: Emit | None) -> ChatResult:
         """Validates and runs one chat. Raises BridgeError."""
-        validate_chat(params)
+        validate(params, ChatParams)
         self._check_provider_params(params)
         request = chat_request(params, received)
         return await run_chat(request, self._find, emit if request.stream else None)

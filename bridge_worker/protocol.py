@@ -1,42 +1,18 @@
 """The wire types: what may be said to the bridge and what it says, as pydantic models. The JSON Schema is made from these.
 
-Owns every name and shape of DESIGN's wire contract, and the allow-list that keeps a half-trusted caller's params from reaching a
-key, a host or code. Refuses to know how a request is carried out, and never changes a value: `ChatParams` is validated and then the
-caller's own JSON is passed on, so that nothing is lost or re-ordered on the way.
-
-Strict: a string is not a number, an unknown member is an error that names it.
+Owns every name and shape of the wire contract. Refuses to know how a request is carried out. Strict: a string is not a number, an
+unknown member is an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
-from bridge_worker.errors import KINDS, BridgeError
-
-# Members that could send a key to another host, read a file or a variable, run code, or fake an answer. LiteLLM takes them all as
-# keyword arguments (its proxy bans the same); here they are refused at any depth but inside a JSON Schema, where a name is data.
-REFUSED = frozenset(
-    """
-    api_base base_url api_key api_version api_type organization extra_headers headers extra_body extra_query default_headers
-    custom_llm_provider model_list fallbacks context_window_fallbacks content_policy_fallbacks callbacks success_callback
-    failure_callback input_callback logger_fn litellm_credential_name litellm_params litellm_metadata litellm_logging_obj
-    litellm_call_id proxy_server_request client http_client ssl_verify mock_response mock_tool_calls mock_delay mock_timeout
-    mock_testing_fallbacks mock_testing_context_fallbacks mock_testing_content_policy_fallbacks mock_testing_rate_limit_error
-    caching cache input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second server_url
-    aws_access_key_id aws_secret_access_key aws_session_token aws_region_name aws_session_name aws_profile_name aws_role_name
-    aws_web_identity_token aws_sts_endpoint aws_external_id aws_bedrock_runtime_endpoint vertex_project vertex_location
-    vertex_credentials vertex_ai_project vertex_ai_location vertex_ai_credentials azure_ad_token azure_ad_token_provider
-    azure_username azure_password azure_scope tenant_id client_id client_secret token hf_model_name oci_key oci_key_file oci_signer
-    langfuse_host langfuse_secret langfuse_public_key langfuse_secret_key langsmith_base_url langsmith_api_key posthog_host
-    posthog_api_key user_config allowed_model_region drop_params additional_drop_params allowed_openai_params _skip_mcp_handler
-    """.split()
-)
-# Where a caller's own names begin: the members of a JSON Schema, of a tool's arguments and of a provider's opaque state.
-_OPAQUE = frozenset({"parameters", "schema", "input_schema"})
+from bridge_worker.errors import KINDS
 
 
 class _Model(BaseModel):
@@ -448,60 +424,3 @@ def json_schema() -> dict[str, object]:
         },
         "error": ref(Error),
     }
-
-
-def validate_chat(params: Mapping[str, object]) -> ChatParams:
-    """Raises BridgeError ``invalid_request`` that names the member at fault."""
-    for path in _refused(params, ""):
-        raise BridgeError(
-            "invalid_request", f"{path} is refused: it could send a key elsewhere, read what is not yours or run code"
-        )
-    try:
-        return ChatParams.model_validate(params)
-    except ValidationError as error:
-        raise BridgeError("invalid_request", _explain(error, params)) from None
-
-
-def _refused(value: object, path: str) -> Iterator[str]:
-    if isinstance(value, dict):
-        for name, member in value.items():
-            if name in REFUSED:
-                yield f"{path}.{name}".lstrip(".")
-            elif name not in _OPAQUE:
-                yield from _refused(member, f"{path}.{name}")
-    elif isinstance(value, list):
-        for position, member in enumerate(value):
-            yield from _refused(member, f"{path}[{position}]")
-
-
-def _explain(error: ValidationError, params: object) -> str:
-    """The first three faults, each with the path that the caller would write."""
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    told = "; ".join(f"{_path(fault['loc'], params)}: {_reason(fault['type'], fault['msg'])}" for fault in faults[:3])
-    return f"{told} (and {len(faults) - 3} more)" if len(faults) > 3 else told
-
-
-def _path(location: tuple[int | str, ...], value: object) -> str:
-    """pydantic's location without the names of union branches, which are no part of the caller's JSON."""
-    path = ""
-    for index, step in enumerate(location):
-        last = index == len(location) - 1
-        if isinstance(step, int):
-            path += f"[{step}]"
-            value = value[step] if isinstance(value, list) and step < len(value) else None
-        elif isinstance(value, dict) and (step in value or (last and not step.startswith(("list[", "function-")))):
-            path += f".{step}"
-            value = value.get(step)
-    return path.lstrip(".") or "params"
-
-
-def _reason(type: str, message: str) -> str:
-    match type:
-        case "extra_forbidden":
-            return "no such member; see protocol.md for those there are"
-        case "missing":
-            return "is missing"
-        case "string_pattern_mismatch":
-            return "must be a data: or https: URL (or, for file_id, an id)"
-        case _:
-            return message[:1].lower() + message[1:]

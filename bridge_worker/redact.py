@@ -1,9 +1,9 @@
 """Takes secrets out of text that leaves the process: error messages and log lines.
 
 Owns what counts as a secret, every spelling in which one may turn up, and what an error message looks like on the wire. Refuses to
-know where a text came from, which keys a config has (it is told, by `Redactor.add`) and how long a message may be. Every pattern here
-takes time linear in the text, whatever a provider sends: what repeats without bound is followed by nothing that could fail, and what
-can start inside a failed match is bounded.
+know where a text came from, which keys a config has (it is told, by `Redactor.add`) and how long a message may be. Every pattern
+here takes time linear in the text, whatever a provider sends: what repeats without bound is followed by nothing that could fail, and
+what can start inside a failed match is bounded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ REDACTED = "[redacted]"
 
 _T = TypeVar("_T")
 
-# Shorter than any provider's key and than the shortest password that is accepted nowadays. "true" and "1234" are all over honest text:
-# to mask them would spoil it, and the holes would show what the value is.
+# Shorter than any provider's key and than the shortest password that is accepted nowadays. "true" and "1234" are all over honest
+# text: to mask them would spoil it, and the holes would show what the value is.
 _MIN_SECRET = 8
 # Placeholder keys of local servers ("not-needed", "lm-studio"), regions ("us-east-1"), modes: words, when short, are no keys.
 _WORDS = re.compile(r"[a-z]+(?:[-_.][a-z]+)*(?:-\d)?|[A-Z]+(?:_[A-Z]+)*")
@@ -43,7 +43,8 @@ _KEY_STARTS = {
     r"[A-Z0-9]{12,}": ("AKIA", "ASIA"),  # AWS
     r"[\w-]{8,500}\.[\w.-]+": ("eyJ",),  # JSON Web Tokens
 }
-_CREDENTIAL = r"(?=[^\s\d]{0,40}\d|\S{20})[^\s\"'`,;&\\[]{8,}"  # "Bearer authentication" is prose: a credential has a digit or is long
+# "Bearer authentication" is prose: a credential has a digit or is long.
+_CREDENTIAL = r"(?=[^\s\d]{0,40}\d|\S{20})[^\s\"'`,;&\\[]{8,}"
 _QUOTE = r"""(?:\\?["'])?"""
 _IS = rf"{_QUOTE}(?:[ \t]{{0,4}}[:=][ \t]{{0,4}}|, ?)b?{_QUOTE}(?i:(?:bearer|basic)[ \t]{{1,4}})?"
 # An empty group ends what stays readable: in "Authorization: Bearer xyz" all but the last word.
@@ -110,7 +111,7 @@ def _spellings(value: str) -> Iterator[str]:
         yield from (own, own.replace("+", "-").replace("/", "_"))
 
 
-# ---- error messages ----------------------------------------------------------------------------------------------------------------
+# ---- error messages ------------------------------------------------------------------------------------------------------------
 
 _MAX_INPUT = 65_536  # characters of a text that are looked at; a provider's error page may have megabytes
 _MAX_SECRET = 4_096  # a secret that the cut at _MAX_INPUT has split is within this distance of it
@@ -135,24 +136,25 @@ _PATH = re.compile(
 
 
 def clean(text: str, redactor: Redactor, max_bytes: int) -> str:
-    """``text`` as it may stand in an error message on the wire: the provider's own sentence, on one line, without secrets, tracebacks
-    and paths, in at most ``max_bytes`` of UTF-8."""
+    """``text`` as it may stand in an error message on the wire: one line without secrets, tracebacks and paths, in at most
+    ``max_bytes`` of UTF-8."""
     cut = len(text) > _MAX_INPUT
     text = redactor.redact(text[:_MAX_INPUT])
     text = text[:-_MAX_SECRET] if cut else text
-    text = _provider_sentence(_TAIL.split(text, maxsplit=1)[0])
-    text = " ".join(_PATH.sub("[path]", _without_html(text)).split())
-    return _shortened(redactor.redact(text) or "no reason was given", max_bytes)  # again, because JSON was decoded
+    text = _PATH.sub("[path]", sentence(text))
+    return _shortened(redactor.redact(text), max_bytes)  # once more, because JSON was decoded
 
 
-def _provider_sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """The provider's own sentence in ``text``, on one line: without what LiteLLM puts before and behind it, out of its JSON."""
+    text = _TAIL.split(text, maxsplit=1)[0]
     start = 0
     while prefix := _PREFIX.match(text, start):
         start = prefix.end()
     text = text[start:].strip()
     if text.startswith(("b'", 'b"')):  # a streamed body, which LiteLLM quotes as Python's repr
-        text = _literal(text.rstrip("."), bytes, b"").decode("utf-8", "replace") or text
-    return _json_message(text) or text
+        text = _literal(text.rstrip("."), bytes, b"").decode("utf-8", "replace") or text[2:]
+    return " ".join(_without_html(_json_message(text) or text).split()) or "no reason was given"
 
 
 def _json_message(text: str) -> str | None:

@@ -160,7 +160,8 @@ class Server:
 
     def _start(self, start: Start) -> None:
         self._idle.clear()
-        self._tasks[start.id] = asyncio.create_task(self._run(start, time.monotonic()))
+        self._tasks[start.id] = task = asyncio.create_task(self._run(start, time.monotonic()))
+        task.add_done_callback(lambda task: self._ended(start.id, task))
 
     async def _run(self, start: Start, received: float) -> None:
         task = asyncio.current_task()
@@ -173,8 +174,6 @@ class Server:
         try:
             methods = await self._engine.methods()
             response = await methods.dispatch(start, received, notify)
-        except asyncio.CancelledError:  # before a method had begun
-            response = error_response(start.id, _cancelled(upstream_closed=True))
         except BridgeError as error:
             response = error_response(start.id, error)
         except Exception:
@@ -182,6 +181,11 @@ class Server:
             response = error_response(start.id, BridgeError("internal", "the bridge failed at this request; its log says where"))
         if self._tasks.get(start.id) is task:
             self._answer(start.id, response)
+
+    def _ended(self, id: Id, task: asyncio.Task[None]) -> None:
+        """A cancel that comes before a method has begun ends its task without an answer."""
+        if self._tasks.get(id) is task:
+            self._answer(id, error_response(id, _cancelled(upstream_closed=True)))
 
     def _answer(self, id: Id, response: Response) -> None:
         del self._tasks[id]

@@ -50,30 +50,23 @@ class LiteLLM:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         self._check_model(request.model)
         streamed = False
-        request.upstream_open = True
         try:
+            answer = await self._complete(request)  # cancelled here, LiteLLM's clients close their connection by themselves
             if not request.stream:
-                response = await self._complete(request)
-                request.upstream_open = False
-                yield _whole(response)
+                yield _whole(answer, request.model)
                 return
-            stream = await self._complete(request)
+            request.upstream_open = True
             try:
-                async for chunk in stream:
+                async for chunk in answer:
                     delta = _piece(chunk)
                     streamed = streamed or bool(delta.content or delta.reasoning or delta.tool_calls)
                     yield delta
-                yield _stream_end(stream, streamed=streamed)
+                yield _stream_end(answer, request.model, streamed=streamed)
             finally:
-                request.upstream_open = not await _close(stream)
-        except asyncio.CancelledError:
-            # A call that is cancelled before its stream exists has closed its connection by now; LiteLLM's clients see to that.
-            request.upstream_open = request.upstream_open and request.stream and streamed
-            raise
-        except (BridgeError, GeneratorExit):
+                request.upstream_open = not await _close(answer)
+        except BridgeError:
             raise
         except Exception as error:
-            request.upstream_open = False
             _log.debug("LiteLLM raised", exc_info=error)
             raise faults.from_litellm(error, model=request.model, streamed=streamed) from error
 
@@ -90,9 +83,8 @@ class LiteLLM:
             options["metadata"] = dict(options["metadata"])  # the Router writes into it
         if request.stream:
             options |= {"stream": True, "stream_options": {"include_usage": True}}
-        options["_skip_mcp_handler"] = (
-            True  # PRIVATE: else tools need the mcp package, and could be run here instead of by the agent
-        )
+        # PRIVATE: else tools need the mcp package, and could be run here instead of by the agent.
+        options["_skip_mcp_handler"] = True
         if self._router:
             return await self._router.acompletion(model=request.model, messages=request.messages, **options)
         return await litellm.acompletion(
@@ -152,13 +144,14 @@ async def _close(stream: Any) -> bool:
     return bool(done) and closing.exception() is None
 
 
-def _whole(response: Any) -> Delta:
+def _whole(response: Any, asked: str) -> Delta:
     if not getattr(response, "choices", None):
-        raise BridgeError("bad_upstream_response", "the provider answered without any choice; try again")
+        wrong = "the provider answered without any choice; try again"
+        raise BridgeError("bad_upstream_response", wrong, provider=_provider(response, asked))
     choice = response.choices[0]
     delta = _delta(choice, choice.message)
     delta.usage = _usage(getattr(response, "usage", None), delta)
-    return _with_facts(delta, response, response.model)
+    return _with_facts(delta, response, asked, response.model)
 
 
 def _piece(chunk: Any) -> Delta:
@@ -171,22 +164,24 @@ def _piece(chunk: Any) -> Delta:
     return delta
 
 
-def _stream_end(stream: Any, *, streamed: bool) -> Delta:
+def _stream_end(stream: Any, asked: str, *, streamed: bool) -> Delta:
     """What only the whole stream tells. PRIVATE: ``stream.chunks`` holds what the provider sent, little of what LiteLLM adds."""
     chunks = stream.chunks
     choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
     reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
     if not streamed and (not reasons or (len(choices) == 1 and reasons == ["stop"])):
         # HTML, JSON cut short, no choices: LiteLLM has read all of it as an empty answer that ended well.
-        raise BridgeError("bad_upstream_response", "the provider's stream held no answer; try again")
+        wrong = "the provider's stream held no answer; try again"
+        raise BridgeError("bad_upstream_response", wrong, provider=_provider(stream, asked))
     if not reasons:
-        raise BridgeError("stream_interrupted", "the provider's stream ended without a finish reason; the answer may be cut short")
+        wrong = "the provider's stream ended without a finish reason; the answer may be cut short"
+        raise BridgeError("stream_interrupted", wrong, provider=_provider(stream, asked))
     delta = Delta(finish_reason=reasons[-1])
     reported = [chunk for chunk in chunks if getattr(chunk, "usage", None)]
     if reported:  # Anthropic says input and output in different events; LiteLLM adds them up
         whole = reported[0] if len(reported) == 1 else litellm.stream_chunk_builder(chunks)
         delta.usage = _usage(whole.usage, delta)
-    return _with_facts(delta, stream, getattr(chunks[-1], "model", None))
+    return _with_facts(delta, stream, asked, _model_of(chunks))
 
 
 def _delta(choice: Any, said: Any) -> Delta:
@@ -237,13 +232,29 @@ def _usage(usage: Any, delta: Delta) -> Usage | None:
     )
 
 
-def _with_facts(delta: Delta, response: Any, model: str | None) -> Delta:
+def _with_facts(delta: Delta, response: Any, asked: str, model: str | None) -> Delta:
     hidden = getattr(response, "_hidden_params", None) or {}
     delta.id = getattr(response, "id", None)
     delta.model = hidden.get("provider_response_model") or model
-    delta.provider = hidden.get("custom_llm_provider") or getattr(response, "custom_llm_provider", None)
+    delta.provider = _provider(response, asked)
     delta.cost_usd = _cost(hidden, delta)
     return delta
+
+
+def _model_of(chunks: list[Any]) -> str | None:
+    """What the provider calls itself; a chunk's own ``model`` is what was asked for."""
+    named = [getattr(chunk, "_hidden_params", {}).get("provider_response_model") for chunk in chunks]
+    return next((str(name) for name in [*named, chunks[-1].model] if name), None)
+
+
+def _provider(response: Any, asked: str) -> str | None:
+    hidden = getattr(response, "_hidden_params", None) or {}
+    known = hidden.get("custom_llm_provider") or getattr(response, "custom_llm_provider", None)
+    if known:
+        return str(known)
+    with suppress(Exception):  # a name of the Router's, which tells no provider
+        return str(litellm.get_llm_provider(asked)[1])
+    return None
 
 
 def _cost(hidden: Mapping[str, Any], delta: Delta) -> float | None:

@@ -1,0 +1,116 @@
+"""Whether params may be carried out, and if not, which member is at fault and what to do about it.
+
+Owns the names that keep a half-trusted caller's params from reaching a key, a host or code, and the words in which pydantic's findings
+are told. Refuses to change a value: params are validated and then the caller's own JSON is passed on, so that nothing is lost or
+re-ordered on the way.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from bridge_worker.errors import BridgeError
+
+M = TypeVar("M", bound=BaseModel)
+
+# Members that could send a key to another host, read a file or a variable, run code, or fake an answer. LiteLLM takes them all as
+# keyword arguments (its proxy bans the same); here they are refused at any depth but inside a JSON Schema, where a name is data.
+REFUSED = frozenset(
+    """
+    api_base base_url api_key api_version api_type organization extra_headers headers extra_body extra_query default_headers
+    custom_llm_provider model_list fallbacks context_window_fallbacks content_policy_fallbacks callbacks success_callback
+    failure_callback input_callback logger_fn litellm_credential_name litellm_params litellm_metadata litellm_logging_obj
+    litellm_call_id proxy_server_request client http_client ssl_verify mock_response mock_tool_calls mock_delay mock_timeout
+    mock_testing_fallbacks mock_testing_context_fallbacks mock_testing_content_policy_fallbacks mock_testing_rate_limit_error
+    caching cache input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second server_url
+    aws_access_key_id aws_secret_access_key aws_session_token aws_region_name aws_session_name aws_profile_name aws_role_name
+    aws_web_identity_token aws_sts_endpoint aws_external_id aws_bedrock_runtime_endpoint vertex_project vertex_location
+    vertex_credentials vertex_ai_project vertex_ai_location vertex_ai_credentials azure_ad_token azure_ad_token_provider
+    azure_username azure_password azure_scope tenant_id client_id client_secret token hf_model_name oci_key oci_key_file oci_signer
+    langfuse_host langfuse_secret langfuse_public_key langfuse_secret_key langsmith_base_url langsmith_api_key posthog_host
+    posthog_api_key user_config allowed_model_region drop_params additional_drop_params allowed_openai_params _skip_mcp_handler
+    """.split()
+)
+# Below these a name is data: the members of a JSON Schema.
+_SCHEMAS = re.compile(r"tools\[\d+\]\.function\.parameters|response_format\.json_schema\.schema")
+_TOLD = 3  # faults a message names; the rest are counted
+
+
+def validate(params: Mapping[str, Any], type: type[M]) -> M:
+    """Raises BridgeError ``invalid_request`` that names the member at fault."""
+    try:
+        if refused := next(_refused(params, ""), None):
+            wrong = f"{refused} is refused: it could send a key elsewhere, read a secret or run code"
+            raise BridgeError("invalid_request", wrong)
+        if "://" in str(params.get("model")):  # some of LiteLLM's providers take an address there, and send it the key
+            raise BridgeError("invalid_request", "model must be a name, not an address")
+        return type.model_validate(params)
+    except ValidationError as error:
+        raise BridgeError("invalid_request", _explain(error, params)) from None
+    except RecursionError:
+        raise BridgeError("invalid_request", "the params are nested too deeply") from None
+
+
+def _refused(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            place = f"{path}.{name}".lstrip(".")
+            if name in REFUSED:
+                yield place
+            elif not isinstance(member, str) and not _SCHEMAS.fullmatch(place):
+                yield from _refused(member, place)
+    elif isinstance(value, list):
+        for position, member in enumerate(value):
+            yield from _refused(member, f"{path}[{position}]")
+
+
+def _explain(error: ValidationError, params: object) -> str:
+    """The first faults, each with the path that the caller would write."""
+    reasons: dict[str, str] = {}
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        reasons.setdefault(_path(fault["loc"], params, fault["type"]), _reason(fault["type"], fault["msg"]))
+    # Of a union every branch complains; the branch that was meant is the one that got furthest.
+    paths = [path for path in reasons if not any(other.startswith((f"{path}.", f"{path}[")) for other in reasons)]
+    told = "; ".join(f"{path}: {reasons[path]}" for path in paths[:_TOLD])
+    return f"{told} (and {len(paths) - _TOLD} more)" if len(paths) > _TOLD else told
+
+
+def _path(location: tuple[int | str, ...], value: object, type: str) -> str:
+    """pydantic's location without the names of union branches, which are no part of the caller's JSON."""
+    path = ""
+    for index, step in enumerate(location):
+        last = index == len(location) - 1
+        if isinstance(step, int):
+            path += f"[{step}]"
+            value = value[step] if isinstance(value, list) and step < len(value) else None
+        elif isinstance(value, dict) and _is_member(step, value, last, type):
+            path += f".{step}"
+            value = value.get(step)
+    return path.lstrip(".") or "params"
+
+
+def _is_member(step: str, value: dict[str, Any], last: bool, type: str) -> bool:
+    is_tag = not last and step in (value.get("type"), value.get("role"))
+    return not is_tag and (step in value or (last and type == "missing"))
+
+
+def _reason(type: str, message: str) -> str:
+    match type:
+        case "extra_forbidden":
+            return "no such member; see protocol.md for those there are"
+        case "missing":
+            return "is missing"
+        case "string_pattern_mismatch":
+            return "must be a data: or https: URL (or, for file_id, an id)"
+        case "union_tag_not_found":
+            return 'needs a "role" (a message) or a "type" (a part)'
+        case "union_tag_invalid":
+            return "there is no such role or type"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "must be an object"
+        case _:
+            return message[:1].lower() + message[1:]
