@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from bridge_worker.errors import BridgeError
 
 if TYPE_CHECKING:
-    from bridge_worker.chat import Model
+    from bridge_worker.completion import Model
     from bridge_worker.config import Config
     from bridge_worker.methods import Methods
     from bridge_worker.models.litellm import LiteLLM

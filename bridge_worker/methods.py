@@ -18,7 +18,7 @@ from jsonrpcserver.dispatcher import to_response
 from jsonrpcserver.request import Request
 from jsonrpcserver.response import to_serializable_one
 
-from bridge_worker.chat import Emit, Find, chat_request, run_chat
+from bridge_worker.completion import Emit, Find, chat_request, run_chat
 from bridge_worker.errors import MAX_MESSAGE_BYTES, BridgeError
 from bridge_worker.models.offline import PREFIX as OFFLINE
 from bridge_worker.models.offline import Offline

@@ -17,7 +17,7 @@ import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
 
-from bridge_worker.chat import ChatRequest, Delta, ToolCallPiece
+from bridge_worker.completion import ChatRequest, Delta, ToolCallPiece
 from bridge_worker.errors import BridgeError
 from bridge_worker.models import faults
 from bridge_worker.protocol import Usage

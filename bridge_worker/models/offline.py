@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from bridge_worker.chat import ChatRequest, Delta, ToolCallPiece
+from bridge_worker.completion import ChatRequest, Delta, ToolCallPiece
 from bridge_worker.errors import BridgeError
 from bridge_worker.protocol import Usage
 
