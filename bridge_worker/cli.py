@@ -156,8 +156,8 @@ def _print_schema() -> NoReturn:
 
 
 def _fail(message: str) -> NoReturn:
-    sys.stderr.write(f"omni-bridge: {' '.join(message.split())}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # nobody has to listen
+        os.write(2, f"omni-bridge: {' '.join(message.split())}\n".encode("utf-8", "backslashreplace"))
     os._exit(EXIT_USAGE)
 
 

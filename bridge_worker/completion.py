@@ -117,13 +117,13 @@ async def run_chat(request: ChatRequest, find: Find, emit: Emit | None = None) -
             async with aclosing(model.chat(request)) as deltas:
                 async for delta in deltas:
                     wire = answer.add(delta)
-                    if wire and emit:
+                    if wire and emit is not None:
                         clock.pause(timer)
                         await emit(wire)
                     if request.stream:
                         clock.expect_next(timer, answer.first_token)
         last = answer.finish()
-        if last and emit:
+        if last and emit is not None:
             await emit(last)
         return answer.result()
     except TimeoutError:
@@ -133,7 +133,7 @@ async def run_chat(request: ChatRequest, find: Find, emit: Emit | None = None) -
         raise answer.fault("cancelled", "cancelled before it was finished", upstream_closed=not request.upstream_open) from None
     except BridgeError as error:
         error.model, error.provider = error.model or request.model, error.provider or answer.provider
-        if error.kind in ("stream_interrupted", "bad_upstream_response"):
+        if answer.first_token is not None or error.kind == "bad_upstream_response":
             error.extra.setdefault("partial", answer.partial())
         raise
 
@@ -179,13 +179,15 @@ def _at(start: float, after_ms: int | None) -> float:
 
 @dataclass(slots=True)
 class _ToolCall:
+    """``position`` and ``id`` are what the caller is told; ``index`` and ``provider_id`` what the provider said."""
+
     position: int
     index: int | None
+    provider_id: str | None
     id: str
-    name: str
-    arguments: list[str]
-    provider_specific_fields: dict[str, Any] | None
-    announced: bool = False
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+    provider_specific_fields: dict[str, Any] | None = None
 
 
 class _Answer:
@@ -215,8 +217,8 @@ class _Answer:
         if delta.reasoning:
             self._reasoning.append(delta.reasoning)
             wire["reasoning_content"] = delta.reasoning
-        if delta.tool_calls:
-            wire["tool_calls"] = [self._add_piece(piece) for piece in delta.tool_calls]
+        if pieces := [told for piece in delta.tool_calls if (told := self._add_piece(piece))]:
+            wire["tool_calls"] = pieces
         if wire and self.first_token is None:
             self.first_token = time.monotonic()
         for block in delta.thinking_blocks:
@@ -232,7 +234,7 @@ class _Answer:
         """Checks the whole, and returns what the caller's deltas still lack of it."""
         missing = [call for call in self._tool_calls if not "".join(call.arguments).strip()]
         for call in missing:  # a call without arguments is sent as "" by some providers; the contract is valid JSON
-            call.arguments = ["{}"]
+            call.arguments.append("{}")
         for call in self._tool_calls:
             _check_arguments(call)
         return {"tool_calls": [{"index": call.position, "function": {"arguments": "{}"}} for call in missing]} if missing else {}
@@ -278,34 +280,34 @@ class _Answer:
         extra["partial"] = self.partial()
         return BridgeError(kind, message, provider=facts.provider, model=facts.model or self._request.model, extra=extra)
 
-    def _add_piece(self, piece: ToolCallPiece) -> dict[str, Any]:
+    def _add_piece(self, piece: ToolCallPiece) -> dict[str, Any] | None:
+        """What the caller is told of ``piece``: nothing until its call has a name, for id and name come with the first piece."""
         call = self._call_of(piece)
         call.arguments.append(piece.arguments)
-        if piece.name and not call.name:
-            call.name = piece.name
         if piece.provider_specific_fields:
             call.provider_specific_fields = (call.provider_specific_fields or {}) | piece.provider_specific_fields
-        function = {"arguments": piece.arguments}
-        if call.announced or not call.name:
-            return {"index": call.position, "function": function}
-        call.announced = True
-        return {"index": call.position, "id": call.id, "type": "function", "function": {"name": call.name, **function}}
+        if call.name:
+            return {"index": call.position, "function": {"arguments": piece.arguments}}
+        if not piece.name:
+            return None
+        call.name = piece.name
+        function = {"name": call.name, "arguments": "".join(call.arguments)}
+        return {"index": call.position, "id": call.id, "type": "function", "function": function}
 
     def _call_of(self, piece: ToolCallPiece) -> _ToolCall:
-        """The call that a piece belongs to: by its id, else by its index, else the last. A name of its own begins a new call."""
+        """The call that a piece belongs to: by its id, else by its index, else the last. A name without an id begins a new one."""
         if piece.id:
-            same_id = (call for call in self._tool_calls if call.id == piece.id)
-            known = next((call for call in same_id if call.index == piece.index or not piece.name), None)
+            same_id = [call for call in self._tool_calls if call.provider_id == piece.id]
+            same = [call for call in same_id if call.index == piece.index] or ([] if piece.name else same_id)
         elif piece.name:
-            known = next((call for call in self._tool_calls if call.index == piece.index and not call.announced), None)
+            same = [call for call in self._tool_calls if call.index == piece.index and not call.name]
         else:
-            same_index = [call for call in self._tool_calls if call.index == piece.index]
-            known = next(reversed(same_index or self._tool_calls), None)
-        if known:
-            return known
+            same = [call for call in self._tool_calls if call.index == piece.index] or self._tool_calls
+        if same:
+            return same[-1]
         taken = {call.id for call in self._tool_calls}
         id = piece.id if piece.id and piece.id not in taken else f"call_{uuid.uuid4().hex[:24]}"
-        call = _ToolCall(len(self._tool_calls), piece.index, id, "", [], None)
+        call = _ToolCall(len(self._tool_calls), piece.index, piece.id, id)
         self._tool_calls.append(call)
         return call
 

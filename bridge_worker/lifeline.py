@@ -16,6 +16,9 @@ _POLL_SECONDS = 0.5  # where the system has no pidfd
 
 def watch_reader(fd: int, gone: Callable[[], object]) -> None:
     """Calls ``gone``, in another thread, when nobody can read any more what is written to ``fd``. A write finds out only later."""
+    if fd < 0:
+        gone()
+        return
     if not hasattr(select, "poll"):
         return  # Windows: the next write will tell
     poll = select.poll()

@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Callable
 
 _MAX_QUEUED_LINES = 10_000
-_MAX_LINE_BYTES = 64 * 1024
+_MAX_QUEUED_BYTES = 8 * 1024 * 1024
+_MAX_LINE_CHARACTERS = 16 * 1024
 
 Redact = Callable[[str], str]
 
@@ -40,15 +41,16 @@ class LineWriter:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._lines: deque[bytes] = deque()
+        self._queued = 0  # bytes
         self._dropped = 0
         self._writing = False
         self._changed = threading.Condition()
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def write(self, line: str) -> None:
-        data = line.encode("utf-8", "backslashreplace")[:_MAX_LINE_BYTES] + b"\n"
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
         with self._changed:
-            if len(self._lines) >= _MAX_QUEUED_LINES:
+            if len(self._lines) >= _MAX_QUEUED_LINES or self._queued > _MAX_QUEUED_BYTES:
                 self._dropped += 1
                 return
             if self._dropped:
@@ -57,6 +59,7 @@ class LineWriter:
                 )
                 self._dropped = 0
             self._lines.append(data)
+            self._queued += len(data)
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> None:
@@ -72,6 +75,7 @@ class LineWriter:
                 self._changed.wait_for(lambda: self._lines)
                 data = b"".join(self._lines)
                 self._lines.clear()
+                self._queued = 0
                 self._writing = True
             try:
                 view = memoryview(data)
@@ -92,7 +96,7 @@ class _Printed(io.StringIO):
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
-        self._rest = self._rest[-_MAX_LINE_BYTES:]
+        self._rest = self._rest[-_MAX_LINE_CHARACTERS:]
         for line in lines:
             if line.strip():
                 self._log.log(self._level, "%s", line)
@@ -129,7 +133,8 @@ class _Json(logging.Formatter):
             line[name] = self._redact(value) if isinstance(value, str) else value
         if record.exc_info:
             line["exception"] = self._redact(self.formatException(record.exc_info))
-        return json.dumps(line, ensure_ascii=False, default=str)
+        text = json.dumps(line, ensure_ascii=False, default=str)
+        return text if len(text) <= _MAX_LINE_CHARACTERS else json.dumps(_shortened(line), ensure_ascii=False)
 
 
 class _Text(logging.Formatter):
@@ -140,9 +145,20 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items() if value is not None)
         text = f"{_utc(record.created)} {record.levelname.lower()} {record.name}: {record.getMessage()} {fields}".rstrip()
+        text = _printable(self._redact(text))[:_MAX_LINE_CHARACTERS]
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        return self._redact(text)
+            text += "\n" + self._redact(self.formatException(record.exc_info))[-_MAX_LINE_CHARACTERS:]
+        return text
+
+
+def _shortened(line: dict[str, object]) -> dict[str, object]:
+    kept = {name: str(line[name])[: _MAX_LINE_CHARACTERS // 8] for name in ("time", "level", "logger", "message")}
+    return {**kept, "exception": str(line.get("exception", ""))[-_MAX_LINE_CHARACTERS // 8 :], "cut": True}
+
+
+def _printable(text: str) -> str:
+    """A model's name that a caller made up must not begin a line of its own."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _utc(seconds: float) -> str:

@@ -91,7 +91,8 @@ class Methods:
             seq += 1
             await call.notify("notifications/chat/delta", {"requestId": call.id, "seq": seq - 1, "delta": delta})
 
-        call.log |= {"model": params.get("model"), "stream": params.get("stream") is True}
+        model = params.get("model")  # not yet validated: a confused caller may have put anything there
+        call.log |= {"model": model if isinstance(model, str) else None, "stream": params.get("stream") is True}
         result = await self.chat(params, call.received, notify_delta)
         usage = result.usage
         call.log |= {
@@ -110,13 +111,16 @@ class Methods:
                 return Success(result)
             except BridgeError as error:
                 return self._failed(call, error)
-            except Exception:
-                _log.exception("a method failed", extra={"fields": {"id": call.id}})
-                return self._failed(call, BridgeError("internal", "the bridge failed at this request; its log says where"))
+            except Exception as error:
+                wrapped = BridgeError("internal", "the bridge failed at this request; its log says where")
+                wrapped.__cause__ = error
+                return self._failed(call, wrapped)
 
         return call_method
 
     def _failed(self, call: _Call, error: BridgeError) -> Result:
+        if error.kind == "internal":
+            _log.error("a method failed", exc_info=error, extra={"fields": {"id": call.id}})
         call.log |= {"outcome": error.kind, "provider": error.provider, "status": error.status}
         return Error(error.code, self.cleaned(error).message, error.data())
 

@@ -2,8 +2,8 @@
 
 Owns what counts as a secret, every spelling in which one may turn up, and what an error message looks like on the wire. Refuses to
 know where a text came from, which keys a config has (it is told, by `Redactor.add`) and how long a message may be. Every pattern
-here takes time linear in the text, whatever a provider sends: what repeats without bound is followed by nothing that could fail, and
-what can start inside a failed match is bounded.
+takes time linear in the text, whatever a provider sends: what repeats without bound is followed by nothing that could fail, and what
+can start inside a failed match is bounded.
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ _KEY_STARTS = {
     r"[\w-]{8,500}\.[\w.-]+": ("eyJ",),  # JSON Web Tokens
 }
 # "Bearer authentication" is prose: a credential has a digit or is long.
-_CREDENTIAL = r"(?=[^\s\d]{0,40}\d|\S{20})[^\s\"'`,;&\\[]{8,}"
-_QUOTE = r"""(?:\\?["'])?"""
-_IS = rf"{_QUOTE}(?:[ \t]{{0,4}}[:=][ \t]{{0,4}}|, ?)b?{_QUOTE}(?i:(?:bearer|basic)[ \t]{{1,4}})?"
+_CREDENTIAL = r"(?=[^\s\d\"'`,;&\\[]{0,40}\d|[^\s\"'`,;&\\[]{20})[^\s\"'`,;&\\[]{8,}"
+_QUOTE = r"""\\?["']"""
+_IS = (  # header: value, "name": "value", name='value', (b'header', b'value')
+    rf"(?:(?:{_QUOTE})?[ \t]{{0,4}}[:=][ \t]{{0,4}}b?(?:{_QUOTE})?|{_QUOTE}, ?b?{_QUOTE})(?i:(?:bearer|basic)[ \t]{{1,4}})?"
+)
 # An empty group ends what stays readable: in "Authorization: Bearer xyz" all but the last word.
 _SHAPES = re.compile(
     "|".join(
@@ -111,7 +113,7 @@ def _spellings(value: str) -> Iterator[str]:
         yield from (own, own.replace("+", "-").replace("/", "_"))
 
 
-# ---- error messages ------------------------------------------------------------------------------------------------------------
+# ---- error messages --------------------------------------------------------------------------------------------------------
 
 _MAX_INPUT = 65_536  # characters of a text that are looked at; a provider's error page may have megabytes
 _MAX_SECRET = 4_096  # a secret that the cut at _MAX_INPUT has split is within this distance of it

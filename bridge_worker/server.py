@@ -90,8 +90,8 @@ class Server:
 
     async def run(self) -> int:
         """Serves until the input ends, `stop`, ``shutdown``, or nobody is left to answer; then the exit code."""
-        self._in_background(self._read())
         self._in_background(self._watch_pipe())
+        reading = self._in_background(self._read())
         try:
             await self._drain.wait()
             self._session.drain()
@@ -99,6 +99,7 @@ class Server:
             for id in list(self._tasks):
                 self._cancel(id)
             await self._idle.wait()
+            reading.cancel()  # what came now could not be answered any more
             self._write(self._session.end())
             await _first(self._pipe.drained(0), self._flush_patience())
             return EXIT_BROKEN if self._broken or self._pipe.queued() else EXIT_DRAINED
@@ -127,7 +128,7 @@ class Server:
 
     async def _read(self) -> None:
         received = 0
-        while data := await self._pipe.read():
+        while data := await self._next_chunk():
             for item in self._framer.feed(data):
                 self._take(item)
                 received += 1
@@ -137,6 +138,10 @@ class Server:
         for item in self._framer.close():
             self._take(item)
         self._drain.set()
+
+    async def _next_chunk(self) -> bytes:
+        await self._pipe.drained(READ_QUEUE_BYTES)
+        return await self._pipe.read()
 
     def _take(self, item: Message | Fault) -> None:
         events = self._session.refuse(item.error) if isinstance(item, Fault) else self._session.receive(item.value)
@@ -210,16 +215,19 @@ class Server:
         if wants_ready:
             self._in_background(self._tell_ready())
 
-    def _in_background(self, work: Coroutine[object, object, None]) -> None:
+    def _in_background(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
     async def _tell_ready(self) -> None:
         try:
             await self._engine.ready()
         except BridgeError:
             return  # every chat will say why
+        if self._drain.is_set():
+            return
         params = {"engine": self._engine.state(), "warmMs": self._engine.warm_ms}
         self._pipe.write(encode({"jsonrpc": "2.0", "method": "notifications/ready", "params": params}))
 

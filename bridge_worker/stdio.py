@@ -57,7 +57,8 @@ def claim_descriptors() -> tuple[int, int]:
     os.close(null)
     os.dup2(2, 1)
     for fd in (source, sink):
-        _widen(fd)
+        if fd >= 0:
+            _widen(fd)
     return source, sink
 
 

@@ -1,8 +1,8 @@
 """Whether params may be carried out, and if not, which member is at fault and what to do about it.
 
-Owns the names that keep a half-trusted caller's params from reaching a key, a host or code, and the words in which pydantic's findings
-are told. Refuses to change a value: params are validated and then the caller's own JSON is passed on, so that nothing is lost or
-re-ordered on the way.
+Owns the names that keep a half-trusted caller's params from reaching a key, a host or code, and the words in which pydantic's
+findings are told. Refuses to change a value: params are validated and then the caller's own JSON is passed on, so that nothing is
+lost or re-ordered on the way.
 """
 
 from __future__ import annotations
@@ -70,12 +70,12 @@ def _refused(value: object, path: str) -> Iterator[str]:
 
 def _explain(error: ValidationError, params: object) -> str:
     """The first faults, each with the path that the caller would write."""
-    reasons: dict[str, str] = {}
+    reasons: dict[str, dict[str, None]] = {}
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        reasons.setdefault(_path(fault["loc"], params, fault["type"]), _reason(fault["type"], fault["msg"]))
+        reasons.setdefault(_path(fault["loc"], params, fault["type"]), {})[_reason(fault["type"], fault["msg"])] = None
     # Of a union every branch complains; the branch that was meant is the one that got furthest.
     paths = [path for path in reasons if not any(other.startswith((f"{path}.", f"{path}[")) for other in reasons)]
-    told = "; ".join(f"{path}: {reasons[path]}" for path in paths[:_TOLD])
+    told = "; ".join(f"{path}: {' or '.join(reasons[path])}" for path in paths[:_TOLD])
     return f"{told} (and {len(paths) - _TOLD} more)" if len(paths) > _TOLD else told
 
 
@@ -87,14 +87,17 @@ def _path(location: tuple[int | str, ...], value: object, type: str) -> str:
         if isinstance(step, int):
             path += f"[{step}]"
             value = value[step] if isinstance(value, list) and step < len(value) else None
-        elif isinstance(value, dict) and _is_member(step, value, last, type):
+        elif isinstance(value, dict) and _is_member(location[: index + 1], value, last, type):
             path += f".{step}"
             value = value.get(step)
     return path.lstrip(".") or "params"
 
 
-def _is_member(step: str, value: dict[str, Any], last: bool, type: str) -> bool:
-    is_tag = not last and step in (value.get("type"), value.get("role"))
+def _is_member(location: tuple[int | str, ...], value: dict[str, Any], last: bool, type: str) -> bool:
+    """Not so for the tag of a union, which stands behind the index of a message or part."""
+    step = location[-1]
+    behind_index = len(location) > 1 and isinstance(location[-2], int)
+    is_tag = behind_index and not last and step != "function" and step in (value.get("type"), value.get("role"))
     return not is_tag and (step in value or (last and type == "missing"))
 
 

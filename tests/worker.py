@@ -151,11 +151,14 @@ class Worker:
             self.stderr += line.decode(errors="replace")
 
 
+_AT_START = dict(os.environ)  # before a test imports bridge_worker.models, which sets LiteLLM's switches
+
+
 def clean_environment() -> dict[str, str]:
     """Without what a developer's shell may hold of keys, proxies and settings of this very program."""
     prefixes = ("OMNI_BRIDGE_", "LITELLM_")
     words = ("_API_KEY", "_BASE_URL", "_API_BASE", "_PROXY", "_proxy", "_TOKEN")
-    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes) and not name.endswith(words)}
+    return {name: value for name, value in _AT_START.items() if not name.startswith(prefixes) and not name.endswith(words)}
 
 
 def run(*flags: str, input: bytes = b"", env: Mapping[str, str] | None = None, command: Sequence[str] = COMMAND) -> tuple[int, str, str]:

@@ -4,6 +4,7 @@ This file owns what must be true of the environment before LiteLLM is imported, 
 operator has set wins.
 """
 
+import logging
 import os
 
 _BEFORE_IMPORT = {
@@ -17,6 +18,7 @@ _BEFORE_IMPORT = {
     "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "4096",
     "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER": "True",  # LiteLLM's own HTTP path for OpenAI: half the CPU a call and a chunk
 }
+LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 _NEVER = (
     "JSON_LOGS",  # hangs a handler on the root logger and replaces sys.excepthook
     "LITELLM_PRINT_STANDARD_LOGGING_PAYLOAD",  # prints every prompt
@@ -27,3 +29,5 @@ for _name, _value in _BEFORE_IMPORT.items():
     os.environ.setdefault(_name, _value)
 for _name in _NEVER:
     os.environ.pop(_name, None)
+for _name in LOGGERS:  # else its import logs to stdout in a host whose root logger is at level debug
+    logging.getLogger(_name).setLevel(logging.CRITICAL)

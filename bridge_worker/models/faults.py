@@ -1,9 +1,9 @@
 """What LiteLLM raised becomes a `BridgeError`.
 
 Owns the classification: which kind, which status, when to try again, and the sentence for a person. An exception and its causes are
-read from the outside in; the first one that is evidence decides. LiteLLM's own status is not evidence: a refused connection has 500, a
+read from the outside in, and the first one that is evidence decides. LiteLLM's own status is none: a refused connection has 500, a
 413 of Anthropic 400, a 529 of Anthropic 500, an unreadable answer of Gemini 422. Refuses to know what happens next: no retry, no
-fallback, no log. The message may still hold a key; it is cleaned where it leaves the process.
+fallback, no log. A message may still hold a key; it is cleaned where it leaves the process.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ import openai
 from bridge_worker.errors import KINDS, BridgeError
 from bridge_worker.redact import sentence
 
+# ---- the tables ------------------------------------------------------------------------------------------------------------
+
 _BY_STATUS = {
     400: "rejected_by_provider",
     401: "authentication",
@@ -34,20 +36,20 @@ _BY_STATUS = {
     504: "timeout",
 }  # any other 4xx is rejected_by_provider, 5xx is provider_unavailable, and an error with 2xx or 3xx is a bad_upstream_response
 
-# LiteLLM's reading of an answer that knows more than the status does. The status itself is further in. Named by package and class, so
-# that nothing has to be installed or imported to be recognised; a base class stands for what is derived from it.
+# LiteLLM's reading of an answer, where it knows more than the status does; the status is further in. Here and below by package and
+# class, so that nothing has to be installed to be recognised. A class stands for what is derived from it.
 _READINGS = {
-    "litellm.ContextWindowExceededError": "context_length_exceeded",  # all that a 400 says
+    "litellm.ContextWindowExceededError": "context_length_exceeded",
     "litellm.ContentPolicyViolationError": "content_policy",
-    "litellm.AuthenticationError": "authentication",  # Gemini's answer to a wrong key is a 400
+    "litellm.AuthenticationError": "authentication",  # Gemini answers a wrong key with 400
     "litellm.PermissionDeniedError": "permission",
     "litellm.NotFoundError": "model_not_found",
     "litellm.RateLimitError": "rate_limited",  # also Bedrock's throttling, a 400, and an rpm limit of the Router
     "litellm.Timeout": "timeout",
-    "litellm.BadGatewayError": "provider_unavailable",  # also an error with code 502 in an answer with 200, as OpenRouter sends it
+    "litellm.BadGatewayError": "provider_unavailable",  # also code 502 in the body of a 200, as OpenRouter sends it
     "litellm.ServiceUnavailableError": "provider_unavailable",
 }
-# Evidence that no answer of the provider is further in: what follows, if anything, is another call or the cause of this.
+# No answer of the provider is further in than these: what follows, if anything, is an earlier call, or what caused this.
 _CAUSES = {
     "litellm.RouterRateLimitError": "rate_limited",  # a ValueError: every deployment is cooling down
     "litellm.RouterRateLimitErrorBasic": "rate_limited",
@@ -58,23 +60,23 @@ _CAUSES = {
     "litellm.APIResponseValidationError": "bad_upstream_response",
     "openai.APIResponseValidationError": "bad_upstream_response",
     "httpx.TimeoutException": "timeout",
-    "httpx.TransportError": "provider_unavailable",
     "httpx.DecodingError": "bad_upstream_response",
     "httpx.RequestError": "provider_unavailable",
     "aiohttp.ServerTimeoutError": "timeout",
     "aiohttp.ClientError": "provider_unavailable",
     "botocore.NoCredentialsError": "authentication",
     "google.DefaultCredentialsError": "authentication",
-    "builtins.ModuleNotFoundError": "internal",  # an optional dependency of LiteLLM
     "json.JSONDecodeError": "bad_upstream_response",
     "pydantic_core.ValidationError": "bad_upstream_response",
     "builtins.UnicodeDecodeError": "bad_upstream_response",
+    "builtins.ModuleNotFoundError": "internal",  # an optional dependency of LiteLLM
+    "asyncio.CancelledError": "cancelled",
     "builtins.TimeoutError": "timeout",
     "builtins.ConnectionError": "provider_unavailable",
     "socket.gaierror": "provider_unavailable",
     "ssl.SSLError": "provider_unavailable",
 }
-# PRIVATE: LiteLLM's functions that read an answer or write a request. Whatever fails within them is about that, be it a KeyError.
+# PRIVATE: LiteLLM's functions that write a request or read an answer. What breaks in them, be it a KeyError, is about that.
 _BY_FUNCTION = {
     "transform_request": "rejected_by_provider",
     "async_transform_request": "rejected_by_provider",
@@ -84,14 +86,15 @@ _BY_FUNCTION = {
     "_transform_google_generate_content_to_openai_model_response": "bad_upstream_response",
     "convert_to_model_response_object": "bad_upstream_response",
     "chunk_parser": "bad_upstream_response",
+    "_strict_line": "bad_upstream_response",  # ours, in mends.py
 }
-# PRIVATE: sentences of LiteLLM and the OpenAI SDK, where the class says only that something went wrong.
-_BY_SENTENCE = (
-    (re.compile(r"missing (?:credentials|[\w ]{0,20}api[ _]key)|api_key is (?:not set|required)", re.IGNORECASE), "authentication"),
-    (re.compile(r"no healthy deployments|LLM Provider NOT provided"), "model_not_found"),
-    (re.compile(r"invalid response from LLM endpoint|provider returned .{0,30}'choices'"), "bad_upstream_response"),
-)
-# After the first delta these mean that the stream broke off. The others say what to do next, streamed or not.
+# PRIVATE: sentences of LiteLLM and the OpenAI SDK, where the class says no more than that something went wrong.
+_BY_SENTENCE = {
+    r"[Mm]issing (?:credentials|[\w ]{0,20}(?i:api[ _]key))|API_KEY is (?:not set|required)": "authentication",
+    r"no healthy deployments|LLM Provider NOT provided": "model_not_found",
+    r"response from LLM endpoint|provider returned .{0,30}'choices'|response from Azure|'model_dump'": "bad_upstream_response",
+}
+# After the first delta these mean that the stream broke off. The others tell the caller what to mend, streamed or not.
 _INTERRUPTIONS = {"rejected_by_provider", "rate_limited", "timeout", "provider_unavailable", "bad_upstream_response"}
 
 _UNREACHABLE = {
@@ -100,19 +103,20 @@ _UNREACHABLE = {
     "socket.gaierror": "its host name was not found",
     "ssl.SSLError": "TLS could not be agreed on",
     "aiohttp.ServerDisconnectedError": "it closed the connection",
-    "builtins.Exception": "the connection broke",
+    "httpx.TransportError": "the connection broke",
 }
-
+_NO_PROVIDERS = {"litellm-httpx-handler", "vertex_ai_beta"}  # parts of LiteLLM; the latter stands for Gemini too, when it streams
+_KEY_NAME = re.compile(r"\b[A-Z][A-Z0-9]{0,30}(?:_[A-Z0-9]{1,30}){0,4}_(?:KEY|TOKEN)\b")
 
 _MAX_TEXT = 65_536  # characters of an error that are searched
-_NO_PROVIDERS = {"litellm-httpx-handler", "vertex_ai_beta"}  # the latter for Gemini too, when it streams
-_KEY_NAME = re.compile(r"\b[A-Z][A-Z0-9]{0,30}(?:_[A-Z0-9]{1,30}){0,4}_(?:KEY|TOKEN)\b")
+_MAX_WAIT_MS = 7 * 86_400_000  # longer than any limit's window: then the number is a date, or nonsense
 _UNIT_MS = {"ms": 1, "": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|[smhd]?)")
-_ADVICE = re.compile(  # OpenAI, Groq: "Please try again in 1.2s"; Azure: "retry after 26 seconds"; Gemini: "retryDelay": "7s"
+_ADVICE = re.compile(  # OpenAI, Groq: "Please try again in 7m1.2s"; Azure: "retry after 26 seconds"; Gemini: "retryDelay": "7s"
     r"(?i:try again in|retry (?:in|after)|retryDelay\W{1,5})\s{0,2}((?:\d{1,9}(?:\.\d{1,9})? ?(?:ms|[smhd])[a-z]{0,6} ?){1,4})"
 )
-_MAX_WAIT_MS = 7 * 86_400_000  # more than any limit's window: then the number is a date, or nonsense
+
+# ---- the classification ----------------------------------------------------------------------------------------------------
 
 
 class _Finding(NamedTuple):
@@ -124,17 +128,16 @@ class _Finding(NamedTuple):
 def from_litellm(error: BaseException, *, model: str | None, streamed: bool = False) -> BridgeError:
     """``model`` is the name that the caller asked for; ``streamed``: a delta has been sent. A `BridgeError` is returned as it is.
 
-    ``status`` is what the provider's HTTP answer had, never a number that LiteLLM filled in. ``retry_after_ms`` is the provider's or the
-    Router's advice.
+    ``status`` is that of the provider's HTTP answer, never a number that LiteLLM filled in. ``retry_after_ms`` is the advice of the
+    provider or of the Router.
     """
     if isinstance(error, BridgeError):
         return error
     chain = list(_chain(error))
     found = _find(chain)
     provider = _provider(chain, model)
-    message = _message(found, chain, provider, model)
-    extra: dict[str, object] = {"deadline": "provider"} if found.kind == "timeout" else {}
-    kind = found.kind
+    kind, message = found.kind, _message(found, chain, provider, model)
+    extra: dict[str, object] = {"deadline": "provider"} if kind == "timeout" else {}
     if streamed and kind in _INTERRUPTIONS:
         kind, message, extra = "stream_interrupted", f"the stream broke off: {message}", {}
     retry_after_ms = _retry_after_ms(chain, found) if KINDS[kind].retryable else None
@@ -143,13 +146,12 @@ def from_litellm(error: BaseException, *, model: str | None, streamed: bool = Fa
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """``error`` and what led to it. Also where ``from None`` hides it: the OpenAI SDK hides the HTTP status so."""
+    """``error`` and what led to it. Also where ``from None`` hides it: so the OpenAI SDK hides the HTTP answer."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        original = getattr(
-            error, "original_exception", None
-        )  # PRIVATE: of MidStreamFallbackError, which wraps whatever a stream raises
+        # PRIVATE: MidStreamFallbackError wraps whatever a stream raises
+        original = getattr(error, "original_exception", None)
         if original is None:
             yield error
         error = original or error.__cause__ or error.__context__
@@ -181,12 +183,12 @@ def _named(table: Mapping[str, str], error: BaseException) -> str | None:
 
 
 def _in_stream(error: BaseException) -> str | None:
-    """An error event of a provider that the OpenAI SDK reads; the SDK's errors with a status are subclasses, and so are LiteLLM's."""
+    """An error event, as the OpenAI SDK raises it. What has a status is of a derived class, and so are all errors of LiteLLM."""
     return "provider_unavailable" if type(error) is openai.APIError else None
 
 
 def _by_function(error: BaseException) -> str | None:
-    if hasattr(error, "status_code"):  # not an accident: LiteLLM says something by it
+    if hasattr(error, "status_code"):  # raised on purpose, and it says more than where it was raised
         return None
     names = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
     return next((_BY_FUNCTION[name] for name in names if name in _BY_FUNCTION), None)
@@ -194,22 +196,23 @@ def _by_function(error: BaseException) -> str | None:
 
 def _by_sentence(error: BaseException) -> str | None:
     text = str(error)[:_MAX_TEXT]
-    return next((kind for pattern, kind in _BY_SENTENCE if pattern.search(text)), None)
+    return next((kind for pattern, kind in _BY_SENTENCE.items() if re.search(pattern, text)), None)
 
 
 def _by_claim(chain: list[BaseException]) -> str:
-    """By the status that LiteLLM gives, where nothing speaks for or against it: an error event in a stream, a check before the call."""
+    """By LiteLLM's status, where nothing speaks for or against it: an error event in a stream, a check before the call."""
     for link in chain:
         status = getattr(link, "status_code", None)
-        if (
-            isinstance(status, int) and type(link) is not litellm.APIConnectionError
-        ):  # that one has 500 for whatever LiteLLM can't map
+        if isinstance(status, int) and type(link) is not litellm.APIConnectionError:  # which has 500 for all that LiteLLM can't map
             return _by_status(status)
     return "internal"
 
 
+# ---- what is told ----------------------------------------------------------------------------------------------------------
+
+
 def _provider(chain: list[BaseException], model: str | None) -> str | None:
-    """LiteLLM's name for it. Some of its errors have the name of a part of LiteLLM instead; then what the model's name begins with."""
+    """LiteLLM's name for it; where its error names a part of LiteLLM instead, what the model's name begins with."""
     names = (getattr(link, "llm_provider", None) for link in chain)
     prefix = (model or "").partition("/")[0]
     known = prefix if prefix in litellm.provider_list else None
@@ -222,22 +225,21 @@ def _message(found: _Finding, chain: list[BaseException], provider: str | None, 
         return _about_key(said, provider, answered=found.response is not None)
     if found.response is not None:
         return said
-    match found.kind:
-        case "internal" if isinstance(found.cause, ModuleNotFoundError):
-            return f"this model needs the Python package {found.cause.name}, which is not installed here"
-        case "internal":
-            return "an internal error; the log has the whole of it"
-        case "model_not_found":
-            return f"there is no provider or deployment for the model {model}; models/list has those there are"
-        case "rate_limited" if hasattr(found.cause, "cooldown_time") or provider is None:
-            return f"every deployment of {model} is cooling down or at its limit; try again later"
-        case "timeout":
-            return f"{who} did not answer in time"
-        case "provider_unavailable" if found.cause is not chain[0]:
-            return f"{who} could not be reached: {_unreachable(found.cause)}"
-        case "bad_upstream_response":
-            return f"{who} sent an answer that can't be used: {said}"
-    return said
+    if found.kind == "provider_unavailable":
+        reason = _unreachable(found.cause)
+        return f"{who} could not be reached: {reason}" if reason else said
+    if found.kind == "rate_limited":
+        return said if provider else f"every deployment of {model} is cooling down or at its limit; try again later"
+    if isinstance(found.cause, ModuleNotFoundError):
+        return f"this model needs the Python package {found.cause.name}, which is not installed here"
+    ours = {
+        "model_not_found": f"there is no provider or deployment for the model {model}; models/list has those there are",
+        "timeout": f"{who} did not answer in time",
+        "bad_upstream_response": f"{who} sent an answer that can't be used: {said}",
+        "cancelled": "cancelled before it was finished",
+        "internal": "an internal error; the log has the whole of it",
+    }
+    return ours.get(found.kind, said)
 
 
 def _about_key(said: str, provider: str | None, *, answered: bool) -> str:
@@ -250,19 +252,17 @@ def _about_key(said: str, provider: str | None, *, answered: bool) -> str:
     )
 
 
-def _unreachable(cause: BaseException) -> str:
-    reasons = [_named(_UNREACHABLE, link) for link in _chain(cause)]
-    return next(reason for reason in reversed(reasons) if reason)
+def _unreachable(cause: BaseException) -> str | None:
+    """The innermost reason: httpx's error has aiohttp's within, and that the system's."""
+    reasons = [reason for link in _chain(cause) if (reason := _named(_UNREACHABLE, link))]
+    return reasons[-1] if reasons else None
 
 
 def _retry_after_ms(chain: list[BaseException], found: _Finding) -> int | None:
+    # PRIVATE: RouterRateLimitError's seconds; and the headers of an answer that is not among the causes
+    cooldown = getattr(found.cause, "cooldown_time", None)
     headers = found.response.headers if found.response is not None else getattr(chain[0], "litellm_response_headers", None) or {}
-    cooldown = getattr(found.cause, "cooldown_time", None)  # seconds, of RouterRateLimitError
-    advice = [
-        None if cooldown is None else cooldown * 1000,
-        _number(headers.get("retry-after-ms")),
-        _seconds_or_date(headers),
-    ]
+    advice = [cooldown and cooldown * 1000, _number(headers.get("retry-after-ms")), _seconds_or_date(headers)]
     if found.kind == "rate_limited":
         in_words = _ADVICE.search(str(chain[0])[:_MAX_TEXT])
         advice += [_duration(in_words[1]) if in_words else None, _limit_reset(headers)]
@@ -281,10 +281,11 @@ def _seconds_or_date(headers: Mapping[str, str]) -> float | None:
 
 def _limit_reset(headers: Mapping[str, str]) -> float | None:
     """OpenAI's x-ratelimit-reset-requests and -tokens: when the limit that is used up is whole again; else the sooner one."""
-    waits = {limit: _duration(headers.get(f"x-ratelimit-reset-{limit}", "")) for limit in ("requests", "tokens")}
+    limits = ("requests", "tokens")
+    waits = {limit: _duration(headers.get(f"x-ratelimit-reset-{limit}", "")) for limit in limits}
     known = {limit: wait for limit, wait in waits.items() if wait is not None}
     used_up = [wait for limit, wait in known.items() if headers.get(f"x-ratelimit-remaining-{limit}") == "0"]
-    return max(used_up, default=None) or min(known.values(), default=None)
+    return max(used_up) if used_up else min(known.values(), default=None)
 
 
 def _duration(text: str) -> float | None:

@@ -19,7 +19,7 @@ from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # P
 
 from bridge_worker.completion import ChatRequest, Delta, ToolCallPiece
 from bridge_worker.errors import BridgeError
-from bridge_worker.models import faults
+from bridge_worker.models import LOGGERS, faults, mends  # noqa: F401  # importing the second mends LiteLLM
 from bridge_worker.protocol import Usage
 
 # One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
@@ -29,8 +29,6 @@ CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the
 
 # They ask a person to log in and block meanwhile, or load a model into this process.
 _UNUSABLE_PROVIDERS = ("github_copilot", "chatgpt", "petals", "vllm")
-
-_log = logging.getLogger(__name__)
 
 
 class LiteLLM:
@@ -56,18 +54,18 @@ class LiteLLM:
                 yield _whole(answer, request.model)
                 return
             request.upstream_open = True
+            facts = Delta(provider=_provider(answer, request.model))
             try:
                 async for chunk in answer:
-                    delta = _piece(chunk)
+                    delta = _piece(chunk, facts)
                     streamed = streamed or bool(delta.content or delta.reasoning or delta.tool_calls)
                     yield delta
-                yield _stream_end(answer, request.model, streamed=streamed)
             finally:
                 request.upstream_open = not await _close(answer)
+            yield _stream_end(answer, facts, streamed=streamed)
         except BridgeError:
             raise
         except Exception as error:
-            _log.debug("LiteLLM raised", exc_info=error)
             raise faults.from_litellm(error, model=request.model, streamed=streamed) from error
 
     async def aclose(self) -> None:
@@ -92,8 +90,12 @@ class LiteLLM:
         )
 
     def _check_model(self, model: str) -> None:
-        if self._router is None and model.split("/")[0] in _UNUSABLE_PROVIDERS:
-            wrong = f"{model.split('/')[0]} can't be used through the bridge: it would wait for a person, or load the model into it"
+        if self._router is not None:
+            # The Router would serve a deployment by its id or LiteLLM name too. PRIVATE: pattern_router, which knows wildcards.
+            if model not in self._router.get_model_names() and not self._router.pattern_router.route(model):
+                raise BridgeError("model_not_found", f"there is no {model!r:.100} in the config's model_list", model=model)
+        elif (provider := model.split("/")[0]) in _UNUSABLE_PROVIDERS:
+            wrong = f"{provider} can't be used through the bridge: it would wait for a person, or load the model into it"
             raise BridgeError("model_not_found", wrong, model=model)
 
 
@@ -130,7 +132,7 @@ def _quieten() -> None:
     litellm.disable_hf_tokenizer_download = True  # a blocking download with retries, up to 47 s
     litellm.redact_messages_in_exceptions = True
     litellm.telemetry = False
-    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+    for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
@@ -145,43 +147,37 @@ async def _close(stream: Any) -> bool:
 
 
 def _whole(response: Any, asked: str) -> Delta:
+    provider = _provider(response, asked)
     if not getattr(response, "choices", None):
-        wrong = "the provider answered without any choice; try again"
-        raise BridgeError("bad_upstream_response", wrong, provider=_provider(response, asked))
+        raise BridgeError("bad_upstream_response", "the provider answered without any choice; try again", provider=provider)
     choice = response.choices[0]
     delta = _delta(choice, choice.message)
-    delta.usage = _usage(getattr(response, "usage", None), delta)
-    return _with_facts(delta, response, asked, response.model)
-
-
-def _piece(chunk: Any) -> Delta:
-    if not chunk.choices:
-        return Delta(id=chunk.id)
-    choice = chunk.choices[0]
-    delta = _delta(choice, choice.delta)
-    delta.finish_reason = None  # LiteLLM makes one up for a stream that broke off; see _stream_end
-    delta.id = chunk.id
+    delta.id = response.id
+    delta.provider = provider
+    delta.model = response.model
+    delta.usage = _usage(getattr(response, "usage", None))
+    delta.cost_usd = _cost(response, delta)
     return delta
 
 
-def _stream_end(stream: Any, asked: str, *, streamed: bool) -> Delta:
-    """What only the whole stream tells. PRIVATE: ``stream.chunks`` holds what the provider sent, little of what LiteLLM adds."""
-    chunks = stream.chunks
-    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
-    reasons = [choice.finish_reason for choice in choices if choice.finish_reason]
-    if not streamed and (not reasons or (len(choices) == 1 and reasons == ["stop"])):
-        # HTML, JSON cut short, no choices: LiteLLM has read all of it as an empty answer that ended well.
-        wrong = "the provider's stream held no answer; try again"
-        raise BridgeError("bad_upstream_response", wrong, provider=_provider(stream, asked))
-    if not reasons:
-        wrong = "the provider's stream ended without a finish reason; the answer may be cut short"
-        raise BridgeError("stream_interrupted", wrong, provider=_provider(stream, asked))
-    delta = Delta(finish_reason=reasons[-1])
-    reported = [chunk for chunk in chunks if getattr(chunk, "usage", None)]
-    if reported:  # Anthropic says input and output in different events; LiteLLM adds them up
-        whole = reported[0] if len(reported) == 1 else litellm.stream_chunk_builder(chunks)
-        delta.usage = _usage(whole.usage, delta)
-    return _with_facts(delta, stream, asked, _model_of(chunks))
+def _piece(chunk: Any, facts: Delta) -> Delta:
+    """``facts`` gathers what the end of the stream is judged by."""
+    delta = _delta(chunk.choices[0], chunk.choices[0].delta) if chunk.choices else Delta()
+    delta.id = chunk.id
+    facts.finish_reason = delta.finish_reason or facts.finish_reason
+    facts.usage = _usage(getattr(chunk, "usage", None)) or facts.usage
+    facts.model = chunk._hidden_params.get("provider_response_model") or facts.model or chunk.model
+    return delta
+
+
+def _stream_end(stream: Any, facts: Delta, *, streamed: bool) -> Delta:
+    if facts.finish_reason is None:  # see mends: LiteLLM makes none up any more
+        if streamed:
+            wrong = "the provider's stream ended without a finish reason; the answer may be cut short"
+            raise BridgeError("stream_interrupted", wrong, provider=facts.provider)
+        raise BridgeError("bad_upstream_response", "the provider's stream held no answer; try again", provider=facts.provider)
+    facts.cost_usd = _cost(stream, facts)
+    return facts
 
 
 def _delta(choice: Any, said: Any) -> Delta:
@@ -215,8 +211,8 @@ def _logprobs(choice: Any) -> list[Any] | None:
     return [token if isinstance(token, dict) else token.model_dump() for token in content or ()]
 
 
-def _usage(usage: Any, delta: Delta) -> Usage | None:
-    """None where the provider said nothing: LiteLLM then has zeros, or a count of its own."""
+def _usage(usage: Any) -> Usage | None:
+    """None where the provider said nothing: LiteLLM then has zeros."""
     if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
         return None
     input_details = getattr(usage, "prompt_tokens_details", None)
@@ -232,21 +228,6 @@ def _usage(usage: Any, delta: Delta) -> Usage | None:
     )
 
 
-def _with_facts(delta: Delta, response: Any, asked: str, model: str | None) -> Delta:
-    hidden = getattr(response, "_hidden_params", None) or {}
-    delta.id = getattr(response, "id", None)
-    delta.model = hidden.get("provider_response_model") or model
-    delta.provider = _provider(response, asked)
-    delta.cost_usd = _cost(hidden, delta)
-    return delta
-
-
-def _model_of(chunks: list[Any]) -> str | None:
-    """What the provider calls itself; a chunk's own ``model`` is what was asked for."""
-    named = [getattr(chunk, "_hidden_params", {}).get("provider_response_model") for chunk in chunks]
-    return next((str(name) for name in [*named, chunks[-1].model] if name), None)
-
-
 def _provider(response: Any, asked: str) -> str | None:
     hidden = getattr(response, "_hidden_params", None) or {}
     known = hidden.get("custom_llm_provider") or getattr(response, "custom_llm_provider", None)
@@ -257,10 +238,11 @@ def _provider(response: Any, asked: str) -> str | None:
     return None
 
 
-def _cost(hidden: Mapping[str, Any], delta: Delta) -> float | None:
+def _cost(response: Any, delta: Delta) -> float | None:
     """From LiteLLM's price map and the provider's usage; the same for plain and streamed. None when either is unknown."""
     if delta.usage is None:
         return None
+    hidden = getattr(response, "_hidden_params", None) or {}
     usage = litellm.Usage(
         prompt_tokens=delta.usage.input_tokens,
         completion_tokens=delta.usage.output_tokens,

@@ -1,7 +1,7 @@
 """Models that need no key, no network and no LiteLLM: for a first try, for an agent's CI, for telling a provider's fault from ours.
 
 Owns ``offline/echo`` and ``offline/tools``. They come through the same path as any other model, so what works with them works.
-Their tokens are words, and they cost nothing.
+Their tokens are words, and they cost nothing. Refuses to be clever: one echoes, the other fills in a form.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import AsyncGenerator, Mapping
+from fractions import Fraction
 from typing import Any
 
 from bridge_worker.completion import ChatRequest, Delta, ToolCallPiece
@@ -62,7 +63,11 @@ def _tool_calls(request: ChatRequest) -> list[ToolCallPiece]:
     tool = next((tool["function"] for tool in tools if tool["function"]["name"] == wanted), None)
     if tool is None:
         raise BridgeError("rejected_by_provider", f"tool_choice names {wanted!r:.100}, which is not among the tools")
-    arguments = json.dumps(example(tool.get("parameters") or {"type": "object"}), ensure_ascii=False)
+    try:
+        arguments = json.dumps(example(tool.get("parameters") or {"type": "object"}), ensure_ascii=False)
+    except Exception as error:  # whatever a schema that is none leads to
+        wrong = f"the parameters of {wanted!r:.100} are no JSON Schema that can be satisfied simply ({type(error).__name__})"
+        raise BridgeError("rejected_by_provider", wrong) from None
     return [ToolCallPiece(index=0, id=f"call_{len(request.messages)}", name=tool["name"], arguments=arguments)]
 
 
@@ -83,68 +88,91 @@ def _usage(request: ChatRequest, content: str, calls: list[ToolCallPiece]) -> Us
     return Usage(input_tokens=asked, output_tokens=answered, total_tokens=asked + answered)
 
 
-def example(schema: Any, root: Mapping[str, Any] | None = None, depth: int = 0) -> Any:
-    """A small value that satisfies ``schema`` (JSON Schema): enough of it for the schemas that tools have, no solver."""
-    if not isinstance(schema, dict) or depth > 32:
-        return {} if depth == 0 else None
-    root = schema if root is None else root
-    if isinstance(schema.get("$ref"), str):
-        return example(_resolve(schema["$ref"], root), root, depth + 1)
-    for named in ("const", "default"):
-        if named in schema:
-            return schema[named]
-    for listed in ("enum", "examples"):
-        if schema.get(listed):
-            return schema[listed][0]
-    for choice in ("anyOf", "oneOf"):
-        if schema.get(choice):
-            return example(_merged(schema, choice, [schema[choice][0]]), root, depth + 1)
-    if schema.get("allOf"):
-        parts = [_resolve(part["$ref"], root) if "$ref" in part else part for part in schema["allOf"]]
-        return example(_merged(schema, "allOf", parts), root, depth + 1)
-    return _of_type(schema, root, depth)
+_MAX_STEPS = 10_000  # a tree without an end, and lists of lists, double at each level
+_MAX_LENGTH = 100_000
 
 
-def _of_type(schema: Mapping[str, Any], root: Mapping[str, Any], depth: int) -> Any:
-    type = schema.get("type", "object" if "properties" in schema or depth == 0 else "string")
-    match type[0] if isinstance(type, list) else type:
-        case "object":
-            properties = schema.get("properties", {})
-            return {name: example(properties.get(name, {}), root, depth + 1) for name in schema.get("required", [])}
-        case "array":
-            return [example(schema.get("items", {}), root, depth + 1) for _ in range(schema.get("minItems", 0))]
-        case "integer" | "number" as kind:
-            return _number(schema, whole=kind == "integer")
-        case "boolean":
-            return True
-        case "null":
-            return None
-        case _:
-            return _string(schema)
+def example(schema: Any) -> Any:
+    """A small value that satisfies ``schema`` (JSON Schema): enough of it for the schemas that tools have, no solver.
+
+    Raises ValueError where that would be large, and anything at all for what is no schema.
+    """
+    return _Example(schema).of(schema, 0)
+
+
+class _Example:
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._steps = 0
+
+    def of(self, schema: Any, depth: int) -> Any:
+        self._count()
+        if not isinstance(schema, dict) or depth > 32:
+            return {} if depth == 0 else None
+        if isinstance(schema.get("$ref"), str):
+            return self.of(_merged(schema, "$ref", [_resolve(schema["$ref"], self._root)]), depth + 1)
+        for named in ("const", "default"):
+            if named in schema:
+                return schema[named]
+        for listed in ("enum", "examples"):
+            if schema.get(listed):
+                return schema[listed][0]
+        for choice in ("anyOf", "oneOf"):
+            if schema.get(choice):
+                return self.of(_merged(schema, choice, schema[choice][:1]), depth + 1)
+        if schema.get("allOf"):
+            parts = [_resolve(part["$ref"], self._root) if "$ref" in part else part for part in schema["allOf"]]
+            return self.of(_merged(schema, "allOf", parts), depth + 1)
+        return self._of_type(schema, depth)
+
+    def _count(self) -> None:
+        self._steps += 1
+        if self._steps > _MAX_STEPS:
+            raise ValueError("the schema asks for too much")
+
+    def _of_type(self, schema: Mapping[str, Any], depth: int) -> Any:
+        type = schema.get("type", "object" if "properties" in schema or depth == 0 else "string")
+        match type[0] if isinstance(type, list) else type:
+            case "object":
+                properties = schema.get("properties", {})
+                return {name: self.of(properties.get(name, {}), depth + 1) for name in schema.get("required", [])}
+            case "array":
+                first = schema.get("prefixItems", [])
+                rest = range(schema.get("minItems", 0) - len(first))
+                return [self.of(one, depth + 1) for one in first] + [self.of(schema.get("items", {}), depth + 1) for _ in rest]
+            case "integer" | "number" as kind:
+                return _number(schema, whole=kind == "integer")
+            case "boolean":
+                return True
+            case "null":
+                return None
+            case _:
+                return _string(schema)
 
 
 def _string(schema: Mapping[str, Any]) -> str:
     formats = {"date": "2026-01-31", "date-time": "2026-01-31T12:00:00Z", "time": "12:00:00Z", "email": "someone@example.com"}
     formats |= {"uri": "https://example.com/", "uuid": "00000000-0000-4000-8000-000000000000", "ipv4": "192.0.2.1"}
     text = formats.get(schema.get("format", ""), "example")
+    if schema.get("minLength", 0) > _MAX_LENGTH:
+        raise ValueError("the schema asks for too long a text")
     return text.ljust(schema.get("minLength", 0), "x")[: schema.get("maxLength")]
 
 
-def _number(schema: Mapping[str, Any], *, whole: bool) -> float:
-    step: float = schema.get("multipleOf", 1)
-    low, high = schema.get("minimum", schema.get("exclusiveMinimum")), schema.get("maximum", schema.get("exclusiveMaximum"))
+def _number(schema: Mapping[str, Any], *, whole: bool) -> Any:
+    step: Any = schema.get("multipleOf", 1)
+    low: Any = max((schema[name] for name in ("minimum", "exclusiveMinimum") if name in schema), default=None)
+    high: Any = min((schema[name] for name in ("maximum", "exclusiveMaximum") if name in schema), default=None)
     if low is not None:
-        number: float = math.ceil(low / step) * step
+        number = math.ceil(Fraction(low) / Fraction(step)) * step  # exact, and for integers of any size
         number += step if number == schema.get("exclusiveMinimum") else 0
     elif high is not None:
-        number = math.floor(high / step) * step
+        number = math.floor(Fraction(high) / Fraction(step)) * step
         number -= step if number == schema.get("exclusiveMaximum") else 0
     else:
         return step
     between = low is not None and high is not None and not whole and "multipleOf" not in schema
-    if between and not low < number < high:
-        number = (low + high) / 2
-    return number
+    return (low + high) / 2 if between and not low < number < high else number
 
 
 def _merged(schema: Mapping[str, Any], without: str, parts: list[Any]) -> dict[str, Any]:

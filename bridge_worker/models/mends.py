@@ -1,0 +1,105 @@
+"""LiteLLM's faults that would make an answer wrong, each mended at its one source. Importing this file mends them.
+
+Owns every replacement of a function of LiteLLM or httpx; all are PRIVATE, and tests/test_canary.py fails when an upgrade changes
+what they stand on. Refuses to add anything of our own: a mend makes LiteLLM say what the provider said, or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import httpx
+import litellm
+from litellm.litellm_core_utils.streaming_chunk_builder_utils import ChunkProcessor
+from litellm.llms.base_llm.base_model_iterator import BaseModelResponseIterator
+from litellm.llms.ollama.common_utils import OllamaModelInfo
+
+_NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None, "index": 0, "tool_use": None}
+
+_made_up_finish = litellm.CustomStreamWrapper.finish_reason_handler
+_counted_usage = ChunkProcessor.calculate_usage
+_ask_ollama = OllamaModelInfo.get_runtime_model_info
+_known_to_ollama: dict[tuple[str, str | None], dict[str, Any]] = {}
+
+
+def _finish_reason_of_the_provider(self: Any) -> Any:
+    """Without it a stream that was cut short ends in "stop", like a whole one."""
+    chunk = _made_up_finish(self)
+    if not (self.received_finish_reason or self.intermittent_finish_reason):
+        chunk.choices[0].finish_reason = None
+    return chunk
+
+
+def _usage_of_the_provider(self: Any, chunks: Any, *arguments: Any, **options: Any) -> Any:
+    """Without it a stream without usage gets a count of LiteLLM's own tokenizer, which may also take a minute."""
+    reported = self._calculate_usage_per_chunk(chunks=chunks)
+    if reported["prompt_tokens"] is None and reported["completion_tokens"] is None:
+        return litellm.Usage()
+    return _counted_usage(self, chunks, *arguments, **options)
+
+
+def _strict_line(self: Any, str_line: str) -> Any:
+    """Without it a malformed event is passed over, and an event whose text has "[DONE]" in it ends the stream."""
+    text = litellm.CustomStreamWrapper.strip_sse_data_from_chunk(str_line) or ""
+    if not str_line.startswith("data:") or text.strip() in ("", "[DONE]"):
+        return _NOTHING
+    event = json.loads(text)
+    if not isinstance(event, dict):
+        raise ValueError("an event of the stream is not an object")
+    return self.chunk_parser(chunk=event)
+
+
+def _ollama_model_info(self: Any, model: str, api_base: str | None = None, api_key: str | None = None) -> dict[str, Any]:
+    """Without it each chat asks Ollama about its model three times in the loop's thread, and a slow host stops every request."""
+    key = (self._strip_ollama_model_prefix(model), api_base)
+    if key not in _known_to_ollama and not _in_loop():  # LiteLLM asks first in the thread that prepares the call
+        _known_to_ollama[key] = _ask_ollama(self, model, api_base, api_key)
+    free = {"key": key[0], "litellm_provider": "ollama", "mode": "chat", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
+    return _known_to_ollama.get(key) or free | dict.fromkeys(("max_tokens", "max_input_tokens", "max_output_tokens"))
+
+
+def _in_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+class SseLineDecoder:
+    """Lines as server-sent events have them: ended by LF, CRLF or CR.
+
+    httpx also splits at U+2028 and six others, which JSON text may hold as they are; the rest of such an event is then lost.
+    """
+
+    _END = re.compile(r"\r\n|\n|\r")
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._after_cr = False
+
+    def decode(self, text: str) -> list[str]:
+        if self._after_cr and text.startswith("\n"):
+            text = text[1:]
+        self._after_cr = text.endswith("\r")
+        first, *rest = self._END.split(text)
+        self._parts.append(first)
+        if not rest:
+            return []
+        lines = ["".join(self._parts), *rest[:-1]]
+        self._parts = [rest[-1]]
+        return lines
+
+    def flush(self) -> list[str]:
+        last, self._parts = "".join(self._parts), []
+        return [last] if last else []
+
+
+litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider
+ChunkProcessor.calculate_usage = _usage_of_the_provider
+BaseModelResponseIterator._handle_string_chunk = _strict_line
+OllamaModelInfo.get_runtime_model_info = _ollama_model_info
+httpx._models.LineDecoder = SseLineDecoder  # type: ignore[attr-defined,assignment]
