@@ -133,7 +133,7 @@ async def run_chat(request: ChatRequest, find: Find, emit: Emit | None = None) -
         raise answer.fault("cancelled", "cancelled before it was finished", upstream_closed=not request.upstream_open) from None
     except BridgeError as error:
         error.model, error.provider = error.model or request.model, error.provider or answer.provider
-        if answer.first_token is not None or error.kind == "bad_upstream_response":
+        if answer.first_token is not None or error.kind in ("stream_interrupted", "bad_upstream_response"):
             error.extra.setdefault("partial", answer.partial())
         raise
 

@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 _MAX_QUEUED_LINES = 10_000
 _MAX_QUEUED_BYTES = 8 * 1024 * 1024
-_MAX_LINE_CHARACTERS = 16 * 1024
+_MAX_LINE_BYTES = 64 * 1024
+_MAX_LINE_CHARACTERS = _MAX_LINE_BYTES // 8  # a character is at most 6 bytes here, a lone surrogate's escape
 
 Redact = Callable[[str], str]
 
@@ -134,7 +135,8 @@ class _Json(logging.Formatter):
         if record.exc_info:
             line["exception"] = self._redact(self.formatException(record.exc_info))
         text = json.dumps(line, ensure_ascii=False, default=str)
-        return text if len(text) <= _MAX_LINE_CHARACTERS else json.dumps(_shortened(line), ensure_ascii=False)
+        short = len(text) <= _MAX_LINE_CHARACTERS or len(text.encode("utf-8", "backslashreplace")) <= _MAX_LINE_BYTES
+        return text if short else json.dumps(_shortened(line), ensure_ascii=False)
 
 
 class _Text(logging.Formatter):

@@ -1,9 +1,9 @@
 """Takes secrets out of text that leaves the process: error messages and log lines.
 
 Owns what counts as a secret, every spelling in which one may turn up, and what an error message looks like on the wire. Refuses to
-know where a text came from, which keys a config has (it is told, by `Redactor.add`) and how long a message may be. Every pattern
-takes time linear in the text, whatever a provider sends: what repeats without bound is followed by nothing that could fail, and what
-can start inside a failed match is bounded.
+know where a text came from, which keys a config has (it is told, by `Redactor.add`) and how long a message may be. Every pattern is
+linear in the text, whatever a provider sends: what repeats without bound is followed by nothing that could fail, and what can start
+inside a failed match is bounded.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _WORDS = re.compile(r"[a-z]+(?:[-_.][a-z]+)*(?:-\d)?|[A-Z]+(?:_[A-Z]+)*")
 _MAX_WORDS = 16
 
 _SECRET_NAME = re.compile(
-    r"(?:KEYS?(?:_ID|_?\d+)?$|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|AUTH$|_PAT$|_DSN$|^AWS_)"
-    r"(?!.*_(?:FILE|PATH|BUNDLE|REGION|PROFILE)$)",
+    r"(?!.*_(?:FILE|PATH|BUNDLE|REGION|PROFILE)$)"
+    r"(?:AWS_|.*(?:KEYS?(?:_ID|_?\d+)?$|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|AUTH$|_PAT$|_DSN$))",
     re.IGNORECASE,
 )
 
@@ -43,11 +43,13 @@ _KEY_STARTS = {
     r"[A-Z0-9]{12,}": ("AKIA", "ASIA"),  # AWS
     r"[\w-]{8,500}\.[\w.-]+": ("eyJ",),  # JSON Web Tokens
 }
+_CHARACTER = r"[^\s\"'`,;&\\[]"
 # "Bearer authentication" is prose: a credential has a digit or is long.
-_CREDENTIAL = r"(?=[^\s\d\"'`,;&\\[]{0,40}\d|[^\s\"'`,;&\\[]{20})[^\s\"'`,;&\\[]{8,}"
+_CREDENTIAL = rf"(?=[^\s\d\"'`,;&\\[]{{0,40}}\d|{_CHARACTER}{{20}}){_CHARACTER}{{8,}}"
 _QUOTE = r"""\\?["']"""
 _IS = (  # header: value, "name": "value", name='value', (b'header', b'value')
-    rf"(?:(?:{_QUOTE})?[ \t]{{0,4}}[:=][ \t]{{0,4}}b?(?:{_QUOTE})?|{_QUOTE}, ?b?{_QUOTE})(?i:(?:bearer|basic)[ \t]{{1,4}})?"
+    rf"(?:(?:{_QUOTE})?[ \t]{{0,4}}[:=][ \t]{{0,4}}b?(?:{_QUOTE})?|{_QUOTE}, ?b?{_QUOTE})"
+    rf"(?:(?i:bearer|basic)[ \t]{{1,4}}(){_CHARACTER}{{8,}}|(){_CREDENTIAL})"
 )
 # An empty group ends what stays readable: in "Authorization: Bearer xyz" all but the last word.
 _SHAPES = re.compile(
@@ -55,9 +57,9 @@ _SHAPES = re.compile(
         [rf"{key[0]}(?<![A-Za-z0-9_].){re.escape(key[1:])}{rest}" for rest, keys in _KEY_STARTS.items() for key in keys]
         + [
             rf"[Bb](?<![A-Za-z0-9_].)(?i:earer|asic)[ \t]{{1,4}}(){_CREDENTIAL}",
-            rf"[Aa](?i:pi[_-]?key|uthorization){_IS}(){_CREDENTIAL}",
-            rf"[AaRrSs](?i:ccess|uth|efresh|ession|ecurity)(?i:[_-]?token){_IS}(){_CREDENTIAL}",
-            rf"[SsPp](?i:ecret|ecret[_-]key|ecret[_-]?access[_-]?key|assword|asswd){_IS}(){_CREDENTIAL}",
+            rf"[Aa](?i:pi[_-]?key|uthorization){_IS}",
+            rf"[AaRrSs](?i:ccess|uth|efresh|ession|ecurity)(?i:[_-]?token){_IS}",
+            rf"[SsPp](?i:ecret|ecret[_-]key|ecret[_-]?access[_-]?key|assword|asswd){_IS}",
             rf"[Aa](?i:pi key)(?: provided)?:?[ \t]{{1,4}}(){_CREDENTIAL}",
             r"[?&](?:key|token|sig|signature|code|X-Amz-[A-Za-z-]{1,30})=()[^&\s\"'<>#[]+",
             r"://()[^\s/@:\"'[]{0,128}:[^\s/@\"'[]{1,256}@",  # user:password@ in a URL
@@ -77,7 +79,7 @@ class Redactor:
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._spellings: tuple[str, ...] = ()
         for name, value in environ.items():
-            if _SECRET_NAME.search(name):
+            if _SECRET_NAME.match(name):
                 self.add(value)
 
     def add(self, value: str) -> None:
