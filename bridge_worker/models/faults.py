@@ -154,7 +154,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         original = getattr(error, "original_exception", None)
         if original is None:
             yield error
-        error = original or error.__cause__ or error.__context__
+        # The Router raises the original *from* its wrapper: a circle, and what came before is the wrapper's context.
+        error = original if original is not None and id(original) not in seen else error.__cause__ or error.__context__
 
 
 def _find(chain: list[BaseException]) -> _Finding:

@@ -34,17 +34,21 @@ def _finish_reason_of_the_provider(self: Any) -> Any:
 
 
 def _usage_of_the_provider(self: Any, chunks: Any, *arguments: Any, **options: Any) -> Any:
-    """Without it a stream without usage gets a count of LiteLLM's own tokenizer, which may also take a minute."""
+    """Without it a stream without usage gets a count of LiteLLM's own tokenizer, and one without reasoning tokens gets 0 of them."""
     reported = self._calculate_usage_per_chunk(chunks=chunks)
     if reported["prompt_tokens"] is None and reported["completion_tokens"] is None:
         return litellm.Usage()
-    return _counted_usage(self, chunks, *arguments, **options)
+    return _counted_usage(self, chunks, *arguments, **options | {"reasoning_tokens": None})
+
+
+def _no_count(self: Any, response: Any) -> None:
+    """Without it the reasoning of each stream is tokenised anew, which may take a minute; the provider's number is in its usage."""
 
 
 def _strict_line(self: Any, str_line: str) -> Any:
     """Without it a malformed event is passed over, and an event whose text has "[DONE]" in it ends the stream."""
     text = litellm.CustomStreamWrapper.strip_sse_data_from_chunk(str_line) or ""
-    if not str_line.startswith("data:") or text.strip() in ("", "[DONE]"):
+    if not str_line.startswith(("data:", "{")) or text.strip() in ("", "[DONE]"):  # "{": Ollama sends bare JSON, a line an event
         return _NOTHING
     event = json.loads(text)
     if not isinstance(event, dict):
@@ -100,6 +104,7 @@ class SseLineDecoder:
 
 litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider
 ChunkProcessor.calculate_usage = _usage_of_the_provider
+ChunkProcessor.count_reasoning_tokens = _no_count
 BaseModelResponseIterator._handle_string_chunk = _strict_line
 OllamaModelInfo.get_runtime_model_info = _ollama_model_info
 httpx._models.LineDecoder = SseLineDecoder  # type: ignore[attr-defined,assignment]

@@ -1,0 +1,227 @@
+"""Rewrites the parts of protocol.md and README.md that the code already says; each stands between two marker comments.
+
+    .venv-dev/bin/python bin/generate.py            rewrites them
+    .venv-dev/bin/python bin/generate.py --check    changes nothing; exit code 1 and a message where a part has drifted
+
+Owns how the tables look. Refuses to say anything that is not in the code: prose belongs outside the markers.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # the code beside this script, not an installed one
+
+from pydantic import BaseModel  # noqa: E402
+
+from bridge_worker import cli, protocol  # noqa: E402
+from bridge_worker.errors import KINDS  # noqa: E402
+from bridge_worker.session import LIFECYCLE, Input, State  # noqa: E402
+
+FILES = ("protocol.md", "README.md")
+COMMAND = ".venv-dev/bin/python bin/generate.py"
+_PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+Schema = Mapping[str, Any]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Rewrites the generated parts of protocol.md and README.md.")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if a part has drifted")
+    check = parser.parse_args().check
+    drifted = []
+    for name in FILES:
+        path = ROOT / name
+        old = path.read_text(encoding="utf-8")
+        new = regenerated(old)
+        if new == old:
+            continue
+        drifted += [f"{name}: {part}" for part in differing(old, new)]
+        if not check:
+            path.write_text(new, encoding="utf-8")
+    for part in drifted:
+        print(f"{part} {'has drifted' if check else 'rewritten'}")
+    if drifted and check:
+        print(f"the code has changed since these were made; run: {COMMAND}")
+    return 1 if drifted and check else 0
+
+
+def regenerated(text: str) -> str:
+    """``text`` with each part made anew. KeyError: a marker names a part that there is none of."""
+    return _PART.sub(lambda part: f"{part[1]}{PARTS[part[2]]()}\n{part[4]}", text)
+
+
+def differing(old: str, new: str) -> list[str]:
+    pairs = zip(_PART.finditer(old), _PART.finditer(new), strict=True)
+    return [before[2] for before, after in pairs if before[3] != after[3]]
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------------
+
+
+def errors() -> str:
+    rows = ((kind.code, f"`{name}`", "yes" if kind.retryable else "no", kind.when) for name, kind in KINDS.items())
+    return table(("code", "kind", "retryable", "when"), rows)
+
+
+def lifecycle() -> str:
+    def cell(state: State, message: Input) -> str:
+        action, next_state = LIFECYCLE[state, message]
+        then = "" if next_state is state else f"; now {next_state.value}"
+        return action.value.replace("{}", "`{}`") + then
+
+    head = ("", *(state.value for state in State))
+    return table(head, ((message_name(message), *(cell(state, message) for state in State)) for message in Input))
+
+
+def message_name(message: Input) -> str:
+    return message.value if " " in message.value else f"`{message.value}`"
+
+
+def methods() -> str:
+    rows = [(f"`{name}`", "client", members(method.params), members(method.result)) for name, method in protocol.METHODS.items()]
+    rows += [(f"`{name}`", "client", members(params), "") for name, params in protocol.NOTIFICATIONS_IN.items()]
+    rows += [(f"`{name}`", "worker", members(params), "") for name, params in protocol.NOTIFICATIONS_OUT.items()]
+    return table(("message", "sent by", "params", "result"), rows)
+
+
+def members(type: type[BaseModel]) -> str:
+    """The names of the members, `?` after those that may be left out."""
+    if type in (protocol.ChatParams, protocol.ChatResult):
+        return "below"
+    fields = (name if field.is_required() else f"{name}?" for name, field in type.model_fields.items())
+    return f"`{{{', '.join(fields)}}}`"
+
+
+def chat_params() -> str:
+    return typescript(protocol.ChatParams, "validation")
+
+
+def chat_result() -> str:
+    return typescript(protocol.ChatResult, "serialization")
+
+
+def chat_delta() -> str:
+    return typescript(protocol.ChatDelta, "validation")
+
+
+def flags() -> str:
+    rows = []
+    for action in cli._parser()._actions:
+        name = action.option_strings[-1]
+        takes_value = action.nargs != 0
+        default = "" if not takes_value or action.default is None else f"`{action.default}`"
+        variable = f"`OMNI_BRIDGE_{name[2:].upper().replace('-', '_')}`" if name[2:] in cli._VARIABLES else ""
+        values = f"`{'`, `'.join(action.choices)}`; " if action.choices else ""
+        rows.append((f"`{name}`", variable, default, f"{values}{action.help}"))
+    return table(("flag", "or in the environment", "default", "what it does"), rows)
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "methods": methods,
+    "lifecycle": lifecycle,
+    "chat params": chat_params,
+    "chat result": chat_result,
+    "chat delta": chat_delta,
+    "errors": errors,
+    "flags": flags,
+}
+
+
+# --- Markdown -------------------------------------------------------------------------------------------------------------
+
+
+def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    head = list(head)
+    return "\n".join(map(row, [head, ["---"] * len(head), *rows]))
+
+
+def row(cells: Iterable[object]) -> str:
+    texts = [str(cell).replace("|", "\\|") for cell in cells]
+    return "|" + "|".join(f" {text} " if text else " " for text in texts) + "|"
+
+
+# --- TypeScript: the notation for JSON that most readers know -------------------------------------------------------------
+
+
+def typescript(root: type[BaseModel], mode: Literal["validation", "serialization"]) -> str:
+    """The type and all that it refers to, each after its first use. What is written out whole is told by "serialization"."""
+    schema = root.model_json_schema(mode=mode)
+    types = schema.pop("$defs", {}) | {root.__name__: schema}
+    order = [root.__name__]
+    for name in order:  # grows while it is read
+        for found in re.findall(r"#/\$defs/(\w+)", json.dumps(types[name])):
+            if found not in order:
+                order.append(found)
+    text = "\n".join(interface(name, types[name]) for name in order)
+    for alias, union in unions().items():
+        if union in text:
+            text = text.replace(f"({union})[]", f"{alias}[]")
+            text += f"\ntype {alias} = {union}"
+    return f"```ts\n{text}\n```"
+
+
+def unions() -> Mapping[str, str]:
+    """Those that have a name in protocol.py, as `typed` writes them."""
+    aliases = {"ChatMessage": protocol.ChatMessage, "ContentPart": protocol.ContentPart}
+    return {name: " | ".join(member.__name__ for member in get_args(get_args(of)[0])) for name, of in aliases.items()}
+
+
+def interface(name: str, schema: Schema) -> str:
+    required = schema.get("required", ())
+    shown = [line(member, of, must=member in required) for member, of in schema.get("properties", {}).items()]
+    one_line = f"type {name} = {{ {'; '.join(shown)} }}"
+    if len(one_line) <= 120 and "//" not in one_line:
+        return one_line
+    return "\n".join([f"type {name} = {{", *(f"  {member}" for member in shown), "}"])
+
+
+def line(name: str, schema: Schema, *, must: bool) -> str:
+    of, limits = typed(schema), note(schema)
+    if not must:  # what may be left out may be null
+        of = of.removesuffix(" | null")
+    return f"{name}{'' if must else '?'}: {of}" + (f"  // {limits}" if limits else "")
+
+
+def typed(schema: Schema) -> str:
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    for union in ("anyOf", "oneOf"):
+        if union in schema:
+            return " | ".join(dict.fromkeys(typed(choice) for choice in schema[union]))
+    if "const" in schema or "enum" in schema:
+        return " | ".join(f'"{value}"' for value in schema.get("enum", [schema.get("const")]))
+    match schema.get("type"):
+        case "array":
+            of = typed(schema["items"])
+            return f"({of})[]" if " " in of else f"{of}[]"
+        case "object":
+            values = schema.get("additionalProperties")
+            return f"{{ [name: string]: {typed(values) if isinstance(values, dict) else 'unknown'} }}"
+        case str(name):
+            return name
+    return "unknown"
+
+
+def note(schema: Schema) -> str:
+    """The limits that the type can't say."""
+    notes = []
+    for part in (schema, *schema.get("anyOf", ())):
+        if part.get("minItems") or part.get("minLength"):
+            notes.append("not empty")
+        if "minimum" in part:
+            notes.append(f"at least {part['minimum']}")
+        if "exclusiveMinimum" in part:
+            notes.append(f"more than {part['exclusiveMinimum']}")
+        if "pattern" in part:
+            notes.append(f"like {part['pattern']}")
+    return ", ".join(dict.fromkeys(notes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
