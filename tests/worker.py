@@ -117,11 +117,13 @@ class Worker:
 
     def wait_for_delta(self, id: int | str) -> None:
         """Returns when the first delta of a streamed chat is there."""
-        self.wait_for(lambda m: isinstance(m, dict) and m.get("method") == "notifications/chat/delta" and m["params"]["requestId"] == id)
+        self.wait_for(
+            lambda m: isinstance(m, dict) and m.get("method") == "notifications/chat/delta" and m["params"]["requestId"] == id
+        )
 
     def deltas(self, id: int | str) -> list[Json]:
         """The params of the deltas of a request so far."""
-        notes = [m["params"] for m in self.received if isinstance(m, dict) and m.get("method") == "notifications/chat/delta"]
+        notes = [message["params"] for message in self.received if isinstance(message, dict) and is_delta(message)]
         return [note for note in notes if note["requestId"] == id]
 
     def end_input(self) -> None:
@@ -161,10 +163,21 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in _AT_START.items() if not name.startswith(prefixes) and not name.endswith(words)}
 
 
-def run(*flags: str, input: bytes = b"", env: Mapping[str, str] | None = None, command: Sequence[str] = COMMAND) -> tuple[int, str, str]:
+def is_delta(message: Json) -> bool:
+    return message.get("method") == "notifications/chat/delta"
+
+
+def run(
+    *flags: str, input: bytes = b"", env: Mapping[str, str] | None = None, command: Sequence[str] = COMMAND
+) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of one whole run."""
     done = subprocess.run(
-        [*command, *flags], input=input, capture_output=True, env=clean_environment() | dict(env or {}), timeout=WAIT_SECONDS, check=False
+        [*command, *flags],
+        input=input,
+        capture_output=True,
+        env=clean_environment() | dict(env or {}),
+        timeout=WAIT_SECONDS,
+        check=False,
     )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 

@@ -64,7 +64,6 @@ _CAUSES = {
     "httpx.RequestError": "provider_unavailable",
     "aiohttp.ServerTimeoutError": "timeout",
     "aiohttp.ClientError": "provider_unavailable",
-    "botocore.NoCredentialsError": "authentication",
     "google.DefaultCredentialsError": "authentication",
     "json.JSONDecodeError": "bad_upstream_response",
     "pydantic_core.ValidationError": "bad_upstream_response",
@@ -216,8 +215,7 @@ def _provider(chain: list[BaseException], model: str | None) -> str | None:
     """LiteLLM's name for it; where its error names a part of LiteLLM instead, what the model's name begins with."""
     names = (getattr(link, "llm_provider", None) for link in chain)
     prefix = (model or "").partition("/")[0]
-    known = prefix if prefix in litellm.provider_list else None
-    return next((name for name in names if name and name not in _NO_PROVIDERS), known)
+    return next((name for name in names if name and name not in _NO_PROVIDERS), prefix if prefix in litellm.provider_list else None)
 
 
 def _message(found: _Finding, chain: list[BaseException], provider: str | None, model: str | None) -> str:
@@ -273,8 +271,7 @@ def _retry_after_ms(chain: list[BaseException], found: _Finding) -> int | None:
 
 def _seconds_or_date(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after", "")
-    seconds = _number(value)
-    if seconds is not None:
+    if (seconds := _number(value)) is not None:
         return seconds * 1000
     at, now = _date(value), _date(headers.get("date", ""))  # by the provider's clock, if it has one
     return None if at is None else (at - (now or time.time())) * 1000
@@ -282,8 +279,7 @@ def _seconds_or_date(headers: Mapping[str, str]) -> float | None:
 
 def _limit_reset(headers: Mapping[str, str]) -> float | None:
     """OpenAI's x-ratelimit-reset-requests and -tokens: when the limit that is used up is whole again; else the sooner one."""
-    limits = ("requests", "tokens")
-    waits = {limit: _duration(headers.get(f"x-ratelimit-reset-{limit}", "")) for limit in limits}
+    waits = {limit: _duration(headers.get(f"x-ratelimit-reset-{limit}", "")) for limit in ("requests", "tokens")}
     known = {limit: wait for limit, wait in waits.items() if wait is not None}
     used_up = [wait for limit, wait in known.items() if headers.get(f"x-ratelimit-remaining-{limit}") == "0"]
     return max(used_up) if used_up else min(known.values(), default=None)

@@ -34,7 +34,7 @@ def _finish_reason_of_the_provider(self: Any) -> Any:
 
 
 def _usage_of_the_provider(self: Any, chunks: Any, *arguments: Any, **options: Any) -> Any:
-    """Without it a stream without usage gets a count of LiteLLM's own tokenizer, and one without reasoning tokens gets 0 of them."""
+    """Without it a stream without usage gets a count by LiteLLM's tokenizer, and one without reasoning tokens gets 0 of them."""
     reported = self._calculate_usage_per_chunk(chunks=chunks)
     if reported["prompt_tokens"] is None and reported["completion_tokens"] is None:
         return litellm.Usage()
