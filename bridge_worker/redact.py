@@ -123,10 +123,11 @@ _MAX_SECRET = 4_096  # a secret that the cut at _MAX_INPUT has split is within t
 _TAIL = re.compile(  # what LiteLLM puts behind the provider's sentence
     r"Traceback \(most recent call last|This looks like a bug in LiteLLM|LiteLLM: model group|Deployment Info|Received Model Group"
     r"|Available Model Group Fallbacks|Received Messages=| Error_str: | LiteLLM Retried: | Original exception: | Passed model="
-    r"|\. Handle with `litellm|\. File an issue if litellm|\. To drop these, set `litellm|, or set `litellm|; an admin can check the proxy"
+    r"|\. Handle with `litellm|\. File an issue if litellm|\. To drop these, set `litellm|, or set `litellm|; an admin can check"
 )
 _PREFIX = re.compile(  # "litellm.RateLimitError: RateLimitError: OpenAIException - ", also doubled
-    r"\s*(?:(?:litellm\.)?[A-Z]\w{0,60}(?:Error|Exception|Timeout)|litellm\.Timeout|Timeout Error|LiteLLM)(?: [A-Z]\w{0,60}){0,2}(?::| -)\s"
+    r"\s*(?:(?:litellm\.)?[A-Z]\w{0,60}(?:Error|Exception|Timeout)|litellm\.Timeout|Timeout Error|LiteLLM)"
+    r"(?: [A-Z]\w{0,60}){0,2}(?::| -)\s"
 )
 _HTML = re.compile(r"<!doctype html|<html[\s>]", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^<>]{0,200}>([^<]{1,200})", re.IGNORECASE)

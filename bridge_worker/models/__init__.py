@@ -1,7 +1,7 @@
 """The Model port's implementations, one file each. The only folder that imports LiteLLM.
 
 This file owns what must be true of the environment before LiteLLM is imported, because LiteLLM reads it at import. A value that the
-operator has set wins.
+operator has set wins. Refuses to import LiteLLM itself: the offline models live here too, and do not wait for it.
 """
 
 import logging

@@ -23,8 +23,6 @@ import openai
 from bridge_worker.errors import KINDS, BridgeError
 from bridge_worker.redact import sentence
 
-# ---- the tables ------------------------------------------------------------------------------------------------------------
-
 _BY_STATUS = {
     400: "rejected_by_provider",
     401: "authentication",
@@ -57,14 +55,12 @@ _CAUSES = {
     "litellm.UnsupportedParamsError": "rejected_by_provider",
     "litellm.ImageFetchError": "rejected_by_provider",  # the status further in is that of the image's host
     "litellm.LiteLLMUnknownProvider": "model_not_found",
-    "litellm.APIResponseValidationError": "bad_upstream_response",
     "openai.APIResponseValidationError": "bad_upstream_response",
     "httpx.TimeoutException": "timeout",
     "httpx.DecodingError": "bad_upstream_response",
     "httpx.RequestError": "provider_unavailable",
     "aiohttp.ServerTimeoutError": "timeout",
     "aiohttp.ClientError": "provider_unavailable",
-    "google.DefaultCredentialsError": "authentication",
     "json.JSONDecodeError": "bad_upstream_response",
     "pydantic_core.ValidationError": "bad_upstream_response",
     "builtins.UnicodeDecodeError": "bad_upstream_response",
@@ -85,6 +81,7 @@ _BY_FUNCTION = {
     "_transform_google_generate_content_to_openai_model_response": "bad_upstream_response",
     "convert_to_model_response_object": "bad_upstream_response",
     "chunk_parser": "bad_upstream_response",
+    "_dispatch_provider_chunk": "bad_upstream_response",
     "_strict_line": "bad_upstream_response",  # ours, in mends.py
 }
 # PRIVATE: sentences of LiteLLM and the OpenAI SDK, where the class says no more than that something went wrong.
@@ -140,7 +137,7 @@ def from_litellm(error: BaseException, *, model: str | None, streamed: bool = Fa
     if streamed and kind in _INTERRUPTIONS:
         kind, message, extra = "stream_interrupted", f"the stream broke off: {message}", {}
     retry_after_ms = _retry_after_ms(chain, found) if KINDS[kind].retryable else None
-    status = found.response.status_code if found.response is not None else None
+    status = None if found.response is None else found.response.status_code
     return BridgeError(kind, message, retry_after_ms, provider, model, status, extra)
 
 
@@ -170,11 +167,9 @@ def _find(chain: list[BaseException]) -> _Finding:
 
 
 def _by_status(status: int) -> str:
-    if status in _BY_STATUS:
-        return _BY_STATUS[status]
     if status < 400:
         return "bad_upstream_response"
-    return "rejected_by_provider" if status < 500 else "provider_unavailable"
+    return _BY_STATUS.get(status, "rejected_by_provider" if status < 500 else "provider_unavailable")
 
 
 def _named(table: Mapping[str, str], error: BaseException) -> str | None:
@@ -231,10 +226,11 @@ def _message(found: _Finding, chain: list[BaseException], provider: str | None, 
         return said if provider else f"every deployment of {model} is cooling down or at its limit; try again later"
     if isinstance(found.cause, ModuleNotFoundError):
         return f"this model needs the Python package {found.cause.name}, which is not installed here"
+    accident = type(found.cause).__module__ == "builtins"  # "'list' object has no attribute 'get'" is for the log
     ours = {
         "model_not_found": f"there is no provider or deployment for the model {model}; models/list has those there are",
         "timeout": f"{who} did not answer in time",
-        "bad_upstream_response": f"{who} sent an answer that can't be used: {said}",
+        "bad_upstream_response": f"{who} sent an answer that can't be used" + ("" if accident else f": {said}"),
         "cancelled": "cancelled before it was finished",
         "internal": "an internal error; the log has the whole of it",
     }

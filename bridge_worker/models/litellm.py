@@ -131,7 +131,6 @@ def _quieten() -> None:
     litellm.set_verbose = False
     litellm.disable_hf_tokenizer_download = True  # a blocking download with retries, up to 47 s
     litellm.redact_messages_in_exceptions = True
-    litellm.telemetry = False
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()

@@ -86,6 +86,8 @@ class SseLineDecoder:
         self._after_cr = False
 
     def decode(self, text: str) -> list[str]:
+        if not text:
+            return []
         if self._after_cr and text.startswith("\n"):
             text = text[1:]
         self._after_cr = text.endswith("\r")
