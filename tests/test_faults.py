@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -63,7 +64,8 @@ class Upstream:
 
     def close(self) -> None:
         async def all_of_it() -> None:
-            await GLOBAL_LOGGING_WORKER.stop()
+            with contextlib.suppress(RuntimeError):  # it may still hold tasks of another test file's loop, which has ended
+                await GLOBAL_LOGGING_WORKER.stop()
             await litellm.close_litellm_async_clients()
             await self._site.cleanup()
 
