@@ -147,6 +147,7 @@ def test_a_line_that_never_ends_is_not_kept() -> None:
     assert [kind(event) for event in framer.close()] == ["invalid_message"]
 
 
+@pytest.mark.rule("FRM-5")
 def test_a_stream_that_ends_inside_a_line_that_is_too_long_yields_one_fault() -> None:
     framer = Framer(10)
     assert list(framer.feed(b"x" * 50)) == []

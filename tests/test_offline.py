@@ -20,7 +20,7 @@ from bridge_worker.validation import validate
 
 Json = dict[str, Any]
 
-quick = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 USER = {"role": "user", "content": "hello there"}
 TOOL = {"role": "tool", "tool_call_id": "call_1", "content": "21 degrees"}
@@ -356,10 +356,7 @@ ABSURD: dict[str, Json] = {
 }
 
 
-DANGER = ("an endless tree", "a very long list", "a very long text")  # U7
-
-
-@pytest.mark.parametrize("schema", [schema for name, schema in ABSURD.items() if name not in DANGER])
+@pytest.mark.parametrize("schema", ABSURD.values(), ids=ABSURD)
 def test_an_absurd_schema_costs_no_more_than_an_error(schema: Json) -> None:
     try:
         (made,) = chat("offline/tools", tools=[{"type": "function", "function": {"name": "f", "parameters": schema}}])[0].tool_calls

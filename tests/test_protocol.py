@@ -53,6 +53,10 @@ def assistant(**members: Any) -> Json:
     return chat(messages=[USER, {"role": "assistant", "content": None, **members}])
 
 
+def tool(**members: Any) -> Json:
+    return {"type": "function", "function": {"name": "f"} | members}
+
+
 def refusal(params: Json) -> str:
     with pytest.raises(BridgeError) as caught:
         validate(params, ChatParams)
@@ -312,6 +316,10 @@ HIDING_PLACES = {
     "what a message's state calls schema": lambda name: assistant(
         provider_specific_fields={"json_schema": {"schema": {name: "x"}}}
     ),
+    "what a message's state calls tools": lambda name: assistant(
+        provider_specific_fields={"tools": [tool(parameters={name: "x"})]}
+    ),
+    "what provider_params call tools": lambda name: chat(provider_params={"tools": [tool(parameters={name: "x"})]}),
     "metadata": lambda name: chat(metadata={name: "x"}),
     "provider_params": lambda name: chat(provider_params={name: "x"}),
     "deep in provider_params": lambda name: chat(provider_params={"a": {"input_schema": [{name: "x"}]}}),

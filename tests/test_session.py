@@ -260,6 +260,7 @@ def test_a_line_that_could_not_be_read_is_answered_with_id_null() -> None:
     assert error_of(session().refuse(BridgeError("parse_error", "not JSON"))) == (None, -32700, "parse_error")
 
 
+@pytest.mark.rule("ERR-1")
 def test_an_error_on_the_wire_has_the_standard_shape() -> None:
     (line,) = sent(session().receive(request("ping", id=None)))
     assert line["jsonrpc"] == "2.0"
@@ -300,6 +301,7 @@ def test_a_duplicate_of_a_shutdown_that_waits_is_refused() -> None:
     assert sent(peer.end()) == [response(1, {})]
 
 
+@pytest.mark.rule("CAN-4")
 def test_an_id_may_be_used_again_once_it_is_answered() -> None:
     peer = session()
     for _ in range(3):
@@ -416,6 +418,7 @@ def test_any_other_version_gets_the_bridges_own(version: str) -> None:
     assert events[1:] == [Greeted(None, True)]
 
 
+@pytest.mark.rule("LIF-6")
 @pytest.mark.parametrize("version", [None, 1, 1.0, True, [], {}, ["2025-06-18"]])
 def test_a_protocol_version_that_is_no_string_is_refused(version: object) -> None:
     assert error_of(greet(protocolVersion=version)) == (1, -32602, "invalid_request")
@@ -561,6 +564,7 @@ def test_a_batch_is_not_written_while_its_own_line_is_still_being_read() -> None
     assert sent(peer.answer(2, response(2, "b"))) == [[response(1, {}), response(3, {}), response(2, "b")]]
 
 
+@pytest.mark.rule("RPC-5")
 def test_a_duplicate_inside_a_batch_is_refused_and_the_first_goes_on() -> None:
     peer = session()
     assert peer.receive([request(id=1), request(id=1)]) == [Start(1, "chat", {})]
@@ -726,7 +730,7 @@ def owed_for(message: object) -> Counter[object]:
     return Counter() if is_notification else Counter([None])
 
 
-TestConversation = Conversation.TestCase
+TestConversation = pytest.mark.rule("RPC-1", "RPC-2", "BAT-1")(Conversation.TestCase)
 TestConversation.settings = settings(
     max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -26,7 +26,7 @@ from bridge_worker.validation import validate
 
 Json = dict[str, Any]
 
-quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FOREVER = 1e9  # seconds on the test's clock
 STOP = Delta(finish_reason="stop")
