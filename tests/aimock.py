@@ -1,7 +1,7 @@
 """npm's aimock: one server that speaks the wire formats of ten providers, written by people who have not seen this bridge.
 
 Owns its installation (pinned in tests/node/package.json, into tests/.node, which git ignores), its process and its journal. What it
-answers is in tests/aimock.json. A test run from nothing needs npm and its registry; without them the tests that use it fail and say so.
+answers is in tests/aimock.json. Without node, npm and npm's registry the tests that use it fail, and say so.
 """
 
 from __future__ import annotations
@@ -64,12 +64,13 @@ def install() -> None:
     if _INSTALLED.exists() and _INSTALLED.read_bytes() == _WANTED.read_bytes():
         return
     npm = shutil.which("npm")
-    assert npm and shutil.which("node"), "these tests need node and npm on the PATH: they start npm's aimock"
+    assert npm, "these tests need node and npm on the PATH: they start npm's aimock"
     shutil.rmtree(_FOLDER, ignore_errors=True)
     _FOLDER.mkdir()
     name, version = next(iter(json.loads(_WANTED.read_bytes())["dependencies"].items()))
     flags = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(_FOLDER)]
-    done = subprocess.run([npm, "install", *flags, f"{name}@{version}"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    command = [npm, "install", *flags, f"{name}@{version}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, f"npm could not install {name}@{version}: {done.stderr[-2000:]}"
     shutil.copyfile(_WANTED, _INSTALLED)
 

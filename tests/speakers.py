@@ -1,7 +1,7 @@
 """The wire formats of providers, spoken as their documentation has them: one `Answer`, said in each, whole and streamed.
 
-Owns what a good answer looks like on each wire. Refuses to know the bridge and LiteLLM: what is asserted, and of which format LiteLLM
-can't do it, is in `tests.cases`. Each class names the page of the provider's that it follows.
+Owns what a good answer looks like on each wire. Refuses to know the bridge and LiteLLM: what is asserted, and of which format
+LiteLLM can't do it, is in `tests.cases`. Each class names the page of the provider's that it follows.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""What one provider alone says: each text file in ``cassettes/`` is one answer as its documentation has it, whole and streamed, what the
-agent must get of it, and what the provider must get back when the agent appends ``message`` for its next turn.
+"""What one provider alone says, and gets back: each text file in ``cassettes/`` is one answer as its documentation has it.
+
+It holds the answer whole and streamed, what the agent must get of it, and what the provider must get when the agent appends
+``message`` for its next turn.
 """
 
 from __future__ import annotations
@@ -101,7 +103,7 @@ def next_turn(message: Json) -> list[Json]:
     return [{"role": "user", "content": "hello"}, message, *(answers or [{"role": "user", "content": "and on"}])]
 
 
-@pytest.mark.rule("RES-9", "RES-10", "RES-11", "RES-12")
+@pytest.mark.rule("RES-8", "RES-13", "RES-14", "RES-15", "RES-18")
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("path", CASSETTES, ids=lambda path: path.stem)
 def test_an_answer_is_heard_and_goes_back_as_it_came(path: Path, streamed: bool, player: Player, worker: Worker) -> None:

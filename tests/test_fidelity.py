@@ -58,6 +58,7 @@ def marked(case: Case) -> Any:
     return pytest.param(case, id=case.id, marks=marks)
 
 
+@pytest.mark.rule("RES-4", "RES-9", "RES-12", "RES-16", "RES-17", "RES-18", "RCP-1", "RCP-2", "RCP-4")
 @pytest.mark.parametrize("case", [marked(case) for case in cases()])
 def test_a_provider_is_told_and_heard_exactly(case: Case, provider: Provider, worker: Worker) -> None:
     provider.play(case)

@@ -87,6 +87,7 @@ def _delta(choice: Any, said: Any) -> Delta:
         annotations=_plain(getattr(said, "annotations", None)),
         images=_images(getattr(said, "images", None)),
         logprobs=_logprobs(choice),
+        finish_reason=_finish_reason(choice.finish_reason),
     )
     if audio := getattr(said, "audio", None):
         delta.message["audio"] = {name: value for name, value in _plain(audio).items() if value is not None}

@@ -1,8 +1,8 @@
 """What LiteLLM does on the way to an answer: each call to a deployment, how it ended, and the body that went out.
 
 Owns the one callback of ours that LiteLLM knows, and fills a request's receipt from it. They are LiteLLM's public hooks, in the
-order in which they come: before a deployment is called, when its request is ready, after a deployment has failed. A context variable
-says for which request; calls that are none of a chat have none. Refuses to know what a change of a request means (`outgoing`).
+order in which they come: before a deployment is called, when its request is ready, after a deployment has failed. A context
+variable says for which request; calls that are none of a chat have none. Refuses to know what a change of a request means.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ class Record:
         self._started: float | None = None  # time.monotonic() of the attempt that is under way
         self._body: Any = None
         self._held_back: list[Change] = []
+        self._asked = outgoing.asked_of(request)
         self.target = _target({"model": request.model})  # until a deployment is called
         _current.set(self)
 
@@ -64,7 +65,7 @@ class Record:
         self._started = None
         if self._body is not None:
             with suppress(Exception):  # a body of an unknown kind: then nobody knows, and null says so
-                self._request.receipt.dropped = self._held_back + outgoing.changes(self._request, self._body, self._held_back)
+                self._request.receipt.dropped = self._held_back + outgoing.changes(self._asked, self._body, self._held_back)
         self._body = None
 
 

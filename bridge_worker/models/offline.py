@@ -40,6 +40,7 @@ class Offline:
             finish_reason=finish_reason,
             usage=_usage(request, content, calls),
             cost_usd=0.0,
+            cost_source="provider",
             id="offline",
             model=request.model,
             provider="offline",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge_worker.completion import STATE, ChatRequest
 from bridge_worker.protocol import Change
@@ -115,16 +115,31 @@ def _family(provider: str | None, model: str | None) -> str | None:
 # --- what did not arrive --------------------------------------------------------------------------------------------------------
 
 
-def changes(request: ChatRequest, body: Any, known: list[Change]) -> list[Change]:
-    """What of ``request`` is not in ``body``, or has another value there; without what is ``known`` already."""
+class Asked(NamedTuple):
+    """What is looked for, taken before LiteLLM is called, because it writes into messages. ``probes`` are (where, a text)."""
+
+    options: Mapping[str, Any]
+    probes: list[tuple[str, str]]
+    marked: bool  # for the provider's cache
+
+
+def asked_of(request: ChatRequest) -> Asked:
+    messages = request.messages
+    probes = [found for index, message in enumerate(messages) for found in _probes(message, f"messages[{index}]")]
+    marked = any(_is_marked(value) for value in [*messages, *request.options.get("tools", ())])
+    return Asked(request.options, probes, marked)
+
+
+def changes(asked: Asked, body: Any, known: list[Change]) -> list[Change]:
+    """What of ``asked`` is not in ``body``, or has another value there; without what is ``known`` already."""
     if isinstance(body, str | bytes):
         body = json.loads(body)
     settings: dict[str, list[Any]] = {}
     for name, value in _settings(body):
         settings.setdefault(name, []).append(value)
-    found = [change for name, asked in request.options.items() if (change := _change(name, asked, settings))]
+    found = [change for name, value in asked.options.items() if (change := _change(name, value, settings))]
     told = {change.param for change in known}
-    return found + [change for change in _lost(request, body) if change.param not in told]
+    return found + [change for change in _lost(asked, body) if change.param not in told]
 
 
 def _settings(value: Any) -> Iterator[tuple[str, Any]]:
@@ -169,44 +184,40 @@ def _flat(values: list[Any]) -> Iterator[Any]:
         yield from value if isinstance(value, list) else ()
 
 
-def _lost(request: ChatRequest, body: Any) -> Iterator[Change]:
-    """Of the messages: state, images, sound, files and cache marks. Looked for only where there are any."""
-    wanted = [
-        (path, probe) for index, message in enumerate(request.messages) for path, probe in _probes(message, f"messages[{index}]")
-    ]
-    marks = [message for message in [*request.messages, *request.options.get("tools", ())] if _is_marked(message)]
-    if not wanted and not marks:
+def _lost(asked: Asked, body: Any) -> Iterator[Change]:
+    """Of the messages: state, images, sound, files and cache marks. The body is searched only where there are any."""
+    if not asked.probes and not asked.marked:
         return
     texts = list(_texts(body))
-    for path in dict.fromkeys(path for path, _ in wanted):
-        probes = [probe for other, probe in wanted if other == path]
+    for path in dict.fromkeys(path for path, _ in asked.probes):
+        probes = [probe for other, probe in asked.probes if other == path]
         if not all(any(probe in text for text in texts) for probe in probes):
             yield Change(param=path, change="dropped")
-    if marks and not {"cache_control", "cachePoint", "cachedContent"} & set(texts):
+    if asked.marked and not {"cache_control", "cachePoint", "cachedContent"} & set(texts):
         yield Change(param="cache_control", change="dropped")
 
 
 def _probes(message: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    """(where, a text that must be somewhere in the body)."""
+    """A text that must be somewhere in the body, for each part that is no plain text."""
     content = message.get("content")
     for index, part in enumerate(content if isinstance(content, list) else ()):
-        kind = part.get("type")
-        source = part.get(kind) if kind in ("image_url", "input_audio", "file") else None
-        told = (
-            source
-            if isinstance(source, str)
-            else next((source[name] for name in ("url", "data", "file_data", "file_id") if source.get(name)), "")
-            if source
-            else ""
-        )
-        if told.startswith("https:") or not told:
-            continue  # LiteLLM may fetch it and send what it got
-        yield f"{path}.content[{index}]", told[-_PROBE:]
+        told = _source(part)
+        if told and not told.startswith("https:"):  # LiteLLM may fetch it and send what it got
+            yield f"{path}.content[{index}]", told[-_PROBE:]
     for name in STATE:
         yield from ((f"{path}.{name}", text) for text in _leaves(message.get(name)) if len(text) >= _MIN_STATE)
     for index, call in enumerate(message.get("tool_calls") or ()):
         state = _leaves(call.get("provider_specific_fields"))
         yield from ((f"{path}.tool_calls[{index}].provider_specific_fields", text) for text in state if len(text) >= _MIN_STATE)
+
+
+def _source(part: Mapping[str, Any]) -> str | None:
+    """The data, URL or id of an image, of sound or of a file."""
+    kind = str(part.get("type"))
+    source = part.get(kind) if kind in ("image_url", "input_audio", "file") else None
+    if isinstance(source, dict):
+        return next((source[name] for name in ("url", "data", "file_data", "file_id") if source.get(name)), None)
+    return source
 
 
 def _is_marked(value: dict[str, Any]) -> bool:
