@@ -22,8 +22,9 @@ from pydantic import BaseModel  # noqa: E402
 from bridge_worker import cli, protocol  # noqa: E402
 from bridge_worker.errors import KINDS  # noqa: E402
 from bridge_worker.session import LIFECYCLE, Input, State  # noqa: E402
+from tests import cases  # noqa: E402
 
-FILES = ("protocol.md", "README.md")
+FILES = ("protocol.md", "README.md", "docs/matrix.md")
 COMMAND = ".venv-dev/bin/python bin/generate.py"
 _PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -122,6 +123,24 @@ def flags() -> str:
     return table(("flag", "or in the environment", "default", "what it does"), rows)
 
 
+def matrix() -> str:
+    """A row a feature, a column a format, from the table that the tests run."""
+    head = ("", *cases.ALL)
+    rows = [(feature.name, *(cell(feature, wire) for wire in cases.ALL)) for feature in cases.FEATURES]
+    return table(head, rows)
+
+
+def cell(feature: cases.Feature, wire: str) -> str:
+    if wire not in feature.formats:
+        return feature.elsewhere
+    limit = cases.LIMITS.get((feature.name, wire))
+    if not limit:
+        return "✓"
+    where = "" if set(limit.modes) >= set(feature.modes) else f", {limit.modes[0]}"
+    told = "; an error" if limit.refused else "; the receipt says so" if limit.dropped else ""
+    return f"{limit.why}{where}{told}"
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "methods": methods,
     "lifecycle": lifecycle,
@@ -130,6 +149,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "chat delta": chat_delta,
     "errors": errors,
     "flags": flags,
+    "matrix": matrix,
 }
 
 

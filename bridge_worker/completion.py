@@ -14,14 +14,30 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from bridge_worker.errors import BridgeError
-from bridge_worker.protocol import ChatParams, ChatResult, Deadlines, FunctionCall, Timing, ToolCall, Usage
+from bridge_worker.protocol import (
+    Change,
+    ChatParams,
+    ChatResult,
+    Deadlines,
+    FunctionCall,
+    Origin,
+    RateLimits,
+    Receipt,
+    Timing,
+    ToolCall,
+    Usage,
+)
 
 # No answer at all is worse for an agent than an error: without a deadline of its own a chat ends after ten minutes, LiteLLM's own
 # default, and a stream after two minutes of silence, more than reasoning models take between two events.
 DEFAULT_DEADLINES = Deadlines(total_ms=600_000, idle_ms=120_000)
+
+# Base64 of all images and sound of an answer. What is beyond it is left out and named in the receipt: the default limit of a line
+# is 64 MiB, and the same image comes back in the next request.
+MAX_MEDIA_CHARACTERS = 32 * 1024 * 1024
 
 # What goes to the model as the caller wrote it, beside model and messages.
 _NOT_OPTIONS = {"model", "messages", "stream", "deadlines", "provider_params"}
@@ -41,6 +57,7 @@ class ChatRequest:
     stream: bool
     deadlines: Deadlines
     received: float  # time.monotonic()
+    receipt: Receipt  # the model notes here what it does
     upstream_open: bool = False  # the model says so while it holds a connection; after a cancel it is the proof, or its absence
 
 
@@ -66,14 +83,26 @@ class Delta:
     reasoning: str | None = None
     tool_calls: list[ToolCallPiece] = field(default_factory=list)
     thinking_blocks: list[dict[str, Any]] = field(default_factory=list)
+    refusal: str | None = None
+    annotations: list[dict[str, Any]] | None = None
+    images: list[dict[str, Any]] | None = None
     message: dict[str, Any] = field(default_factory=dict)
     logprobs: list[Any] | None = None
     finish_reason: str | None = None
+    raw_finish_reason: str | None = None
     usage: Usage | None = None
     cost_usd: float | None = None
+    cost_source: Literal["provider", "deployment", "price_map"] | None = None
+    price_map_date: str | None = None
+    rate_limits: RateLimits | None = None
     id: str | None = None
     model: str | None = None
     provider: str | None = None
+
+
+_FACTS = tuple(list(Delta.__dataclass_fields__)[list(Delta.__dataclass_fields__).index("finish_reason") :])
+# A provider's state in a message: what no other provider can read.
+STATE = ("thinking_blocks", "reasoning_content", "reasoning_items", "provider_specific_fields")
 
 
 class Model(Protocol):
@@ -97,6 +126,7 @@ def chat_request(params: Mapping[str, Any], received: float) -> ChatRequest:
         stream=bool(params.get("stream")),
         deadlines=DEFAULT_DEADLINES.model_copy(update=given),
         received=received,
+        receipt=Receipt(requested_model=params["model"]),
     )
 
 
@@ -105,8 +135,20 @@ async def run_chat(request: ChatRequest, find: Find, emit: Emit | None = None) -
 
     ``emit`` gets each delta in OpenAI's shape and may wait, which slows the model down.
 
-    Raises BridgeError; one that comes after the first delta has ``partial``. A cancelled task raises BridgeError ``cancelled``.
+    Raises BridgeError, with the receipt; one that comes after the first delta has ``partial``. A cancelled task raises BridgeError
+    ``cancelled``.
     """
+    try:
+        return await _run(request, find, emit)
+    except BridgeError as error:
+        attempts = request.receipt.attempts
+        if attempts and attempts[-1].outcome == "ok":  # well sent, and of no use
+            attempts[-1].outcome = error.kind
+        error.extra["receipt"] = request.receipt.model_dump()
+        raise
+
+
+async def _run(request: ChatRequest, find: Find, emit: Emit | None) -> ChatResult:
     answer = _Answer(request)
     clock = _Clock(request)
     try:
@@ -127,6 +169,8 @@ async def run_chat(request: ChatRequest, find: Find, emit: Emit | None = None) -
             await emit(last)
         return answer.result()
     except TimeoutError:
+        if request.receipt.attempts:
+            request.receipt.attempts[-1].outcome = "timeout"  # to the model it was a cancel
         late = f"the model did not answer within {clock.deadline} = {clock.limit_ms} ms; raise it in deadlines, or try again"
         raise answer.fault("timeout", late, deadline=clock.deadline) from None
     except asyncio.CancelledError:
@@ -201,6 +245,9 @@ class _Answer:
         self._reasoning: list[str] = []
         self._tool_calls: list[_ToolCall] = []
         self._thinking_blocks: list[dict[str, Any]] = []
+        self._refusal: list[str] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._images: list[dict[str, Any]] = []
         self._message: dict[str, Any] = {}
         self._logprobs: list[Any] = []
         self._facts = Delta()
@@ -219,13 +266,19 @@ class _Answer:
             wire["reasoning_content"] = delta.reasoning
         if pieces := [told for piece in delta.tool_calls if (told := self._add_piece(piece))]:
             wire["tool_calls"] = pieces
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+            wire["refusal"] = delta.refusal
         if wire and self.first_token is None:
             self.first_token = time.monotonic()
         for block in delta.thinking_blocks:
             _add_thinking(self._thinking_blocks, block)
-        self._message |= delta.message
-        self._logprobs += delta.logprobs or []
-        for name in ("finish_reason", "usage", "cost_usd", "id", "model", "provider"):
+        self._annotations += delta.annotations or ()
+        self._images += delta.images or ()
+        if delta.message:
+            _add_members(self._message, delta.message)
+        self._logprobs += delta.logprobs or ()
+        for name in _FACTS:
             if (value := getattr(delta, name)) is not None:
                 setattr(self._facts, name, value)
         return wire
@@ -246,26 +299,35 @@ class _Answer:
             ToolCall(id=call.id, type="function", function=FunctionCall(name=call.name, arguments="".join(call.arguments)))
             for call in self._tool_calls
         ]
-        finish_reason = self._facts.finish_reason
+        facts = self._facts
+        message = self._message_to_append(content, reasoning)
         now = time.monotonic()
+        self._request.receipt.served_model = facts.model
         return ChatResult(
             content=content,
             tool_calls=tool_calls,
             reasoning=reasoning,
-            finish_reason="tool_calls" if tool_calls and finish_reason == "stop" else finish_reason,
-            message=self._message_to_append(content, reasoning),
-            usage=self._facts.usage,
-            cost_usd=self._facts.cost_usd,
-            model=self._facts.model,
+            refusal="".join(self._refusal) or None,
+            annotations=self._annotations or None,
+            finish_reason=self._finish_reason(),
+            raw_finish_reason=facts.raw_finish_reason or facts.finish_reason,
+            message=message,
+            usage=facts.usage,
+            cost_usd=facts.cost_usd,
+            cost_source=facts.cost_source,
+            price_map_date=facts.price_map_date,
+            rate_limits=facts.rate_limits,
+            model=facts.model,
             requested_model=self._request.model,
-            provider=self._facts.provider,
-            id=self._facts.id,
+            provider=facts.provider,
+            id=facts.id,
             logprobs={"content": self._logprobs} if self._logprobs else None,
             timing=Timing(
                 queued_ms=self._since_arrival(self._started),
                 first_token_ms=self._since_arrival(self.first_token) if self._request.stream and self.first_token else None,
                 total_ms=self._since_arrival(now),
             ),
+            receipt=self._request.receipt,
         )
 
     @property
@@ -311,6 +373,15 @@ class _Answer:
         self._tool_calls.append(call)
         return call
 
+    def _finish_reason(self) -> Any:
+        """What is there counts more than what the provider says of it."""
+        reason = self._facts.finish_reason
+        if self._tool_calls and reason == "stop":
+            return "tool_calls"
+        if self._refusal and not self._tool_calls:
+            return "content_filter"
+        return "stop" if reason == "tool_calls" and not self._tool_calls else reason
+
     def _message_to_append(self, content: str | None, reasoning: str | None) -> dict[str, Any]:
         message: dict[str, Any] = {"role": "assistant", "content": content}
         if self._tool_calls:
@@ -319,7 +390,32 @@ class _Answer:
             message["reasoning_content"] = reasoning
         if self._thinking_blocks:
             message["thinking_blocks"] = self._thinking_blocks
-        return message | self._message
+        if self._refusal:
+            message["refusal"] = "".join(self._refusal)
+        if self._annotations:
+            message["annotations"] = self._annotations
+        message |= self._message
+        self._add_media(message)
+        calls = message.get("tool_calls", ())
+        if any(name in message for name in STATE) or any("provider_specific_fields" in call for call in calls):
+            message["origin"] = Origin(provider=self._facts.provider, model=self._facts.model).model_dump()
+        return message
+
+    def _add_media(self, message: dict[str, Any]) -> None:
+        room = MAX_MEDIA_CHARACTERS
+        for position, image in enumerate(self._images):
+            room -= len(image["image_url"]["url"])
+            if room >= 0:
+                message.setdefault("images", []).append(image)
+            else:
+                self._left_out(f"message.images[{position}]")
+        if "audio" in message and len(message["audio"].get("data") or "") > room:
+            message["audio"] = message["audio"] | {"data": None}
+            self._left_out("message.audio.data")
+
+    def _left_out(self, what: str) -> None:
+        receipt = self._request.receipt
+        receipt.dropped = [*(receipt.dropped or ()), Change(param=what, change="dropped")]
 
     def _since_arrival(self, when: float) -> float:
         return round((when - self._request.received) * 1000, 3)
@@ -333,6 +429,21 @@ def _add_thinking(blocks: list[dict[str, Any]], block: dict[str, Any]) -> None:
         last["signature"] = block.get("signature")
     else:
         blocks.append(dict(block))
+
+
+def _add_members(whole: dict[str, Any], piece: dict[str, Any]) -> None:
+    """Streamed members of a message: lists and objects grow, sound and its transcript are joined."""
+    for name, value in piece.items():
+        known = whole.get(name)
+        if name == "audio" and known:
+            joined = {part: (known.get(part) or "") + value[part] for part in ("data", "transcript") if value.get(part)}
+            whole[name] = known | {part: told for part, told in value.items() if told is not None} | joined
+        elif isinstance(known, dict) and isinstance(value, dict):
+            whole[name] = known | value
+        elif isinstance(known, list) and isinstance(value, list):
+            whole[name] = known + value
+        else:
+            whole[name] = value
 
 
 def _tool_call(call: _ToolCall) -> dict[str, Any]:

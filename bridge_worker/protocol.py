@@ -134,6 +134,23 @@ class UserMessage(_Model):
     cache_control: CacheControl | None = None
 
 
+class Origin(_Model):
+    """Who said a message that holds a provider's own state. Another provider is sent the message without that state."""
+
+    provider: str | None
+    model: str | None
+
+
+class Audio(_Model):
+    """Base64 in ``data``. Sent back, OpenAI gets the id alone."""
+
+    id: str | None = None
+    data: str | None = None
+    transcript: str | None = None
+    expires_at: int | None = None
+    format: str | None = None
+
+
 class AssistantMessage(_Model):
     role: Literal["assistant"]
     content: Content | None = None
@@ -142,7 +159,12 @@ class AssistantMessage(_Model):
     refusal: str | None = None
     reasoning_content: str | None = None
     thinking_blocks: list[AnyThinkingBlock] | None = None
+    reasoning_items: list[dict[str, Any]] | None = None  # OpenAI's, encrypted
+    images: list[ImagePart] | None = None
+    audio: Audio | None = None
+    annotations: list[dict[str, Any]] | None = None
     provider_specific_fields: dict[str, Any] | None = None
+    origin: Origin | None = None
     cache_control: CacheControl | None = None
 
 
@@ -256,20 +278,71 @@ class Timing(_Model):
     total_ms: float
 
 
+class RateLimits(_Model):
+    """What the provider's headers say is left, and the milliseconds until the first of its windows is full again."""
+
+    requests_remaining: int | None = None
+    tokens_remaining: int | None = None
+    reset_ms: int | None = None
+
+
+class Attempt(_Model):
+    """One call to a provider: ``outcome`` is "ok" or an error's kind. ``deployment`` is its id in the gateway's config."""
+
+    outcome: str
+    status: int | None
+    ms: float
+    model: str | None
+    provider: str | None
+    deployment: str | None
+
+
+class Change(_Model):
+    """A part of the request that did not reach the provider as it was asked; ``sent`` is what a rewritten value became."""
+
+    param: str
+    change: Literal["dropped", "rewritten"]
+    sent: str | int | float | bool | None = None
+
+
+class EngineVersion(_Model):
+    name: str
+    version: str | None
+
+
+class Receipt(_Model):
+    """What became of a chat on its way. ``dropped`` is null where the request could not be seen on its way out."""
+
+    requested_model: str
+    served_model: str | None = None
+    deployment: str | None = None
+    attempts: list[Attempt] = Field(default_factory=list)
+    fallback: bool = False
+    dropped: list[Change] | None = None
+    engine: EngineVersion | None = None
+
+
 class ChatResult(_Model):
     content: str | None
     tool_calls: list[ToolCall]
     reasoning: str | None
-    finish_reason: str | None
+    refusal: str | None
+    annotations: list[dict[str, Any]] | None
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"] | None
+    raw_finish_reason: str | None
     message: dict[str, Any]  # append it verbatim to messages for the next turn
     usage: Usage | None
     cost_usd: float | None
+    cost_source: Literal["provider", "deployment", "price_map"] | None
+    price_map_date: str | None
+    rate_limits: RateLimits | None
     model: str | None
     requested_model: str
     provider: str | None
     id: str | None
     logprobs: dict[str, Any] | None
     timing: Timing
+    receipt: Receipt
 
 
 class FunctionDelta(_Model):
@@ -289,6 +362,7 @@ class ToolCallDelta(_Model):
 class Delta(_Model):
     content: str | None = None
     reasoning_content: str | None = None
+    refusal: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
 
 
@@ -372,6 +446,7 @@ class ErrorData(_Model):
     partial: Partial | None = None
     upstream_closed: bool | None = None
     deadline: str | None = None
+    receipt: Receipt | None = None
 
 
 class Error(_Model):

@@ -10,6 +10,8 @@ import pytest
 from tests.upstream import Upstream
 from tests.worker import Worker
 
+pytest.register_assert_rewrite("tests.cases")  # it asserts, but is no test module
+
 Spawn = Callable[..., Worker]
 
 

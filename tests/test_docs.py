@@ -145,8 +145,8 @@ def test_generated_parts_are_up_to_date() -> None:
 
 
 def test_a_drifted_part_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:
-    for folder in ("bin", "bridge_worker"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("bin", "bridge_worker", "docs", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".node"))
     for file in ("README.md", "protocol.md"):
         text = (ROOT / file).read_text(encoding="utf-8")
         (tmp_path / file).write_text(

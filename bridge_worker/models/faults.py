@@ -61,6 +61,7 @@ _CAUSES = {
     "httpx.RequestError": "provider_unavailable",
     "aiohttp.ServerTimeoutError": "timeout",
     "aiohttp.ClientError": "provider_unavailable",
+    "botocore.ParserError": "bad_upstream_response",  # a frame of AWS's event stream
     "json.JSONDecodeError": "bad_upstream_response",
     "pydantic_core.ValidationError": "bad_upstream_response",
     "builtins.UnicodeDecodeError": "bad_upstream_response",
@@ -89,6 +90,7 @@ _BY_SENTENCE = {
     r"[Mm]issing (?:credentials|[\w ]{0,20}(?i:api[ _]key))|API_KEY is (?:not set|required)": "authentication",
     r"no healthy deployments|LLM Provider NOT provided": "model_not_found",
     r"response from LLM endpoint|provider returned .{0,30}'choices'|response from Azure|'model_dump'": "bad_upstream_response",
+    r"closed the responses stream before any terminal event": "bad_upstream_response",
 }
 # After the first delta these mean that the stream broke off. The others tell the caller what to mend, streamed or not.
 _INTERRUPTIONS = {"rejected_by_provider", "rate_limited", "timeout", "provider_unavailable", "bad_upstream_response"}

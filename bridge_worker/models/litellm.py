@@ -1,7 +1,7 @@
 """The ordinary path: LiteLLM's `acompletion`, or its Router when there is a gateway config. Importing this file imports LiteLLM.
 
-Owns every LiteLLM switch, every private thing of it that a call relies on (each marked PRIVATE and held by a canary test), and the
-shape of its answers. Refuses to know the wire, deadlines, and how deltas add up.
+Owns every LiteLLM switch, and every private thing of it that a call relies on (each marked PRIVATE and held by a canary test).
+Refuses to know the wire, deadlines, the shape of LiteLLM's answers (`answers`) and what it does on the way (`attempts`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
 
-from bridge_worker.completion import ChatRequest, Delta, ToolCallPiece
+from bridge_worker.completion import ChatRequest, Delta
 from bridge_worker.errors import BridgeError
-from bridge_worker.models import LOGGERS, faults, mends  # noqa: F401  # importing the second mends LiteLLM
-from bridge_worker.protocol import Usage
+from bridge_worker.models import LOGGERS, answers, attempts, faults, mends  # noqa: F401  # importing the last mends LiteLLM
+from bridge_worker.protocol import EngineVersion
 
 # One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
 # request are the bridge's own and usually end it earlier.
@@ -39,6 +39,8 @@ class LiteLLM:
 
     def __init__(self, router_settings: Mapping[str, Any] | None = None) -> None:
         _quieten()
+        attempts.watch()
+        self._engine = EngineVersion(name="litellm", version=litellm_version())
         self._router: Any = litellm.Router(**router_settings) if router_settings else None
 
     @property
@@ -46,27 +48,35 @@ class LiteLLM:
         return litellm_version()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        request.receipt.engine = self._engine
         self._check_model(request.model)
         streamed = False
+        record = attempts.Record(request)
         try:
             answer = await self._complete(request)  # cancelled here, LiteLLM's clients close their connection by themselves
             if not request.stream:
-                yield _whole(answer, request.model)
+                delta = answers.whole(answer, record.target)
+                record.end("ok")
+                yield delta
                 return
             request.upstream_open = True
-            facts = Delta(provider=_provider(answer, request.model))
+            facts = Delta()
             try:
                 async for chunk in answer:
-                    delta = _piece(chunk, facts)
+                    delta = answers.piece(chunk, facts)
                     streamed = streamed or bool(delta.content or delta.reasoning or delta.tool_calls)
                     yield delta
             finally:
                 request.upstream_open = not await _close(answer)
-            yield _stream_end(answer, facts, streamed=streamed)
-        except BridgeError:
-            raise
+            last = answers.stream_end(answer, facts, record.target, streamed=streamed)
+            record.end("ok")
+            yield last
         except Exception as error:
-            raise faults.from_litellm(error, model=request.model, streamed=streamed) from error
+            fault = faults.from_litellm(error, model=request.model, streamed=streamed)
+            record.end(fault.kind, fault.status)
+            raise fault from error
+        finally:
+            record.end("cancelled")
 
     async def aclose(self) -> None:
         """Flushes LiteLLM's callbacks and closes its connections."""
@@ -143,115 +153,3 @@ async def _close(stream: Any) -> bool:
     closing = asyncio.ensure_future(stream.aclose())
     done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
     return bool(done) and closing.exception() is None
-
-
-def _whole(response: Any, asked: str) -> Delta:
-    provider = _provider(response, asked)
-    if not getattr(response, "choices", None):
-        raise BridgeError("bad_upstream_response", "the provider answered without any choice; try again", provider=provider)
-    choice = response.choices[0]
-    delta = _delta(choice, choice.message)
-    delta.id = response.id
-    delta.provider = provider
-    delta.model = response.model
-    delta.usage = _usage(getattr(response, "usage", None))
-    delta.cost_usd = _cost(response, delta)
-    return delta
-
-
-def _piece(chunk: Any, facts: Delta) -> Delta:
-    """``facts`` gathers what the end of the stream is judged by."""
-    delta = _delta(chunk.choices[0], chunk.choices[0].delta) if chunk.choices else Delta()
-    delta.id = chunk.id
-    facts.finish_reason = delta.finish_reason or facts.finish_reason
-    facts.usage = _usage(getattr(chunk, "usage", None)) or facts.usage
-    facts.model = chunk._hidden_params.get("provider_response_model") or facts.model or chunk.model
-    return delta
-
-
-def _stream_end(stream: Any, facts: Delta, *, streamed: bool) -> Delta:
-    if facts.finish_reason is None:  # see mends: LiteLLM makes none up any more
-        if streamed:
-            wrong = "the provider's stream ended without a finish reason; the answer may be cut short"
-            raise BridgeError("stream_interrupted", wrong, provider=facts.provider)
-        raise BridgeError("bad_upstream_response", "the provider's stream held no answer; try again", provider=facts.provider)
-    facts.cost_usd = _cost(stream, facts)
-    return facts
-
-
-def _delta(choice: Any, said: Any) -> Delta:
-    """``said`` is a message or a delta of LiteLLM's, which have the same members."""
-    return Delta(
-        content=said.content,
-        reasoning=getattr(said, "reasoning_content", None),
-        tool_calls=[_tool_call_piece(call) for call in said.tool_calls or ()],
-        thinking_blocks=list(getattr(said, "thinking_blocks", None) or ()),
-        finish_reason=choice.finish_reason,
-        logprobs=_logprobs(choice),
-    )
-
-
-def _tool_call_piece(call: Any) -> ToolCallPiece:
-    function = call.function
-    return ToolCallPiece(
-        index=getattr(call, "index", None),
-        id=call.id,
-        name=function.name,
-        arguments=function.arguments or "",
-        provider_specific_fields=getattr(call, "provider_specific_fields", None),
-    )
-
-
-def _logprobs(choice: Any) -> list[Any] | None:
-    logprobs = getattr(choice, "logprobs", None)
-    if logprobs is None:
-        return None
-    content = logprobs.get("content") if isinstance(logprobs, dict) else getattr(logprobs, "content", None)
-    return [token if isinstance(token, dict) else token.model_dump() for token in content or ()]
-
-
-def _usage(usage: Any) -> Usage | None:
-    """None where the provider said nothing: LiteLLM then has zeros."""
-    if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
-        return None
-    input_details = getattr(usage, "prompt_tokens_details", None)
-    output_details = getattr(usage, "completion_tokens_details", None)
-    return Usage(
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        total_tokens=usage.total_tokens,
-        cached_input_tokens=getattr(input_details, "cached_tokens", None),
-        cache_write_tokens=getattr(input_details, "cache_write_tokens", None)
-        or getattr(input_details, "cache_creation_tokens", None),
-        reasoning_tokens=getattr(output_details, "reasoning_tokens", None),
-    )
-
-
-def _provider(response: Any, asked: str) -> str | None:
-    hidden = getattr(response, "_hidden_params", None) or {}
-    known = hidden.get("custom_llm_provider") or getattr(response, "custom_llm_provider", None)
-    if known:
-        return str(known)
-    with suppress(Exception):  # a name of the Router's, which tells no provider
-        return str(litellm.get_llm_provider(asked)[1])
-    return None
-
-
-def _cost(response: Any, delta: Delta) -> float | None:
-    """From LiteLLM's price map and the provider's usage; the same for plain and streamed. None when either is unknown."""
-    if delta.usage is None:
-        return None
-    hidden = getattr(response, "_hidden_params", None) or {}
-    usage = litellm.Usage(
-        prompt_tokens=delta.usage.input_tokens,
-        completion_tokens=delta.usage.output_tokens,
-        total_tokens=delta.usage.total_tokens,
-        prompt_tokens_details={"cached_tokens": delta.usage.cached_input_tokens or 0},
-        completion_tokens_details={"reasoning_tokens": delta.usage.reasoning_tokens or 0},
-        cache_creation_input_tokens=delta.usage.cache_write_tokens or 0,
-    )
-    for name in (hidden.get("model_id"), hidden.get("litellm_model_name"), delta.model):
-        with suppress(Exception):  # ModelNotMappedError, and whatever a price formula of a provider raises
-            prices = litellm.cost_per_token(model=name, custom_llm_provider=delta.provider, usage_object=usage)
-            return float(sum(prices))
-    return None

@@ -7,6 +7,7 @@ what they stand on. Refuses to add anything of our own: a mend makes LiteLLM say
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import re
 from typing import Any
@@ -16,12 +17,22 @@ import litellm
 from litellm.litellm_core_utils.streaming_chunk_builder_utils import ChunkProcessor
 from litellm.llms.base_llm.base_model_iterator import BaseModelResponseIterator
 from litellm.llms.ollama.common_utils import OllamaModelInfo
+from litellm.llms.openai.chat.gpt_transformation import OpenAIChatCompletionStreamingHandler
+from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import ModelResponseIterator as GeminiIterator
+from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import VertexGeminiConfig
+from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
 
+from bridge_worker.models import cohere as cohere  # to import it is to mend
+
+_responses: Any = importlib.import_module("litellm.responses.main")  # a function of LiteLLM's hides the module
 _NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None, "index": 0, "tool_use": None}
 
 _made_up_finish = litellm.CustomStreamWrapper.finish_reason_handler
 _counted_usage = ChunkProcessor.calculate_usage
 _ask_ollama = OllamaModelInfo.get_runtime_model_info
+_made_up_choice = VertexGeminiConfig._create_streaming_choice
+_read_responses = BaseResponsesAPIStreamingIterator._process_chunk
+_read_openai = OpenAIChatCompletionStreamingHandler.chunk_parser
 _known_to_ollama: dict[tuple[str, str | None], dict[str, Any]] = {}
 
 
@@ -47,13 +58,18 @@ def _no_count(self: Any, response: Any) -> None:
 
 def _strict_line(self: Any, str_line: str) -> Any:
     """Without it a malformed event is passed over, and an event whose text has "[DONE]" in it ends the stream."""
-    text = litellm.CustomStreamWrapper.strip_sse_data_from_chunk(str_line) or ""
-    if not str_line.startswith(("data:", "{")) or text.strip() in ("", "[DONE]"):  # "{": Ollama sends bare JSON, a line an event
-        return _NOTHING
+    return _NOTHING if (event := _event(str_line)) is None else self.chunk_parser(chunk=event)
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """What a line of a stream holds, be it an SSE event's or a line of JSON; None for what is no data."""
+    text = (litellm.CustomStreamWrapper.strip_sse_data_from_chunk(line) or "").strip()
+    if not line.startswith(("data:", "{")) or text in ("", "[DONE]"):
+        return None
     event = json.loads(text)
     if not isinstance(event, dict):
         raise ValueError("an event of the stream is not an object")
-    return self.chunk_parser(chunk=event)
+    return event
 
 
 def _ollama_model_info(self: Any, model: str, api_base: str | None = None, api_key: str | None = None) -> dict[str, Any]:
@@ -71,6 +87,38 @@ def _in_loop() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def _strict_gemini(self: Any, chunk: str) -> Any:
+    """Without it a malformed event ends the stream as if it were whole, and so does a comment, which is no event at all."""
+    return None if (event := _event(chunk)) is None else self.chunk_parser(chunk=event)
+
+
+def _gemini_choice(**said: Any) -> Any:
+    """Without it each event of a stream ends it with "stop"."""
+    choice = _made_up_choice(**said)
+    if not said["candidate"].get("finishReason"):
+        choice.finish_reason = None
+    return choice
+
+
+def _strict_responses(self: Any, chunk: Any) -> Any:
+    """Without it a malformed event is passed over."""
+    _event(f"data:{chunk}")
+    return _read_responses(self, chunk)
+
+
+def _with_refusal(self: Any, chunk: dict[str, Any]) -> Any:
+    """Without it a refusal that is streamed is an empty answer."""
+    for choice in chunk.get("choices") or ():
+        delta = choice.get("delta") or {}
+        if delta.get("refusal"):
+            delta["provider_specific_fields"] = {"refusal": delta["refusal"]}
+    return _read_openai(self, chunk)
+
+
+def _no_gateway(**_: Any) -> None:
+    """Without it OpenAI's Responses API needs the mcp package, and its tools could be run here instead of by the agent."""
 
 
 class SseLineDecoder:
@@ -104,9 +152,14 @@ class SseLineDecoder:
         return [last] if last else []
 
 
+_responses._responses_try_dispatch_mcp_gateway = _no_gateway
 litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider
 ChunkProcessor.calculate_usage = _usage_of_the_provider
 ChunkProcessor.count_reasoning_tokens = _no_count
+OpenAIChatCompletionStreamingHandler.chunk_parser = _with_refusal
+GeminiIterator._common_chunk_parsing_logic = _strict_gemini
+VertexGeminiConfig._create_streaming_choice = staticmethod(_gemini_choice)
+BaseResponsesAPIStreamingIterator._process_chunk = _strict_responses
 BaseModelResponseIterator._handle_string_chunk = _strict_line
 OllamaModelInfo.get_runtime_model_info = _ollama_model_info
 httpx._models.LineDecoder = SseLineDecoder  # type: ignore[attr-defined,assignment]

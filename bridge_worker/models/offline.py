@@ -13,9 +13,10 @@ from collections.abc import AsyncGenerator, Mapping
 from fractions import Fraction
 from typing import Any
 
+from bridge_worker import __version__
 from bridge_worker.completion import ChatRequest, Delta, ToolCallPiece
 from bridge_worker.errors import BridgeError
-from bridge_worker.protocol import Usage
+from bridge_worker.protocol import EngineVersion, Usage
 
 PREFIX = "offline/"
 NAMES = ("offline/echo", "offline/tools")
@@ -25,6 +26,8 @@ class Offline:
     """A `Model`."""
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        request.receipt.engine = EngineVersion(name="offline", version=__version__)
+        request.receipt.dropped = []
         if request.model not in NAMES:
             raise BridgeError("model_not_found", f"there is no {request.model!r:.100}; offline models are {' and '.join(NAMES)}")
         if request.model == "offline/tools" and (calls := _tool_calls(request)):
@@ -37,6 +40,7 @@ class Offline:
             finish_reason=finish_reason,
             usage=_usage(request, content, calls),
             cost_usd=0.0,
+            cost_source="provider",
             id="offline",
             model=request.model,
             provider="offline",

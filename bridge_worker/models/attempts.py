@@ -1,0 +1,101 @@
+"""What LiteLLM does on the way to an answer: each call to a deployment, how it ended, and the body that went out.
+
+Owns the one callback of ours that LiteLLM knows, and fills a request's receipt from it. They are LiteLLM's public hooks, in the
+order in which they come: before a deployment is called, when its request is ready, after a deployment has failed. A context
+variable says for which request; calls that are none of a chat have none. Refuses to know what a change of a request means.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import Any
+
+import litellm
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.types.utils import CallTypes
+
+from bridge_worker.completion import ChatRequest
+from bridge_worker.models import faults, outgoing
+from bridge_worker.models.answers import Target
+from bridge_worker.protocol import Attempt, Change
+
+_current: ContextVar[Record | None] = ContextVar("omni_bridge_record", default=None)
+
+
+class Record:
+    """Of one request. Making it makes it the current one of the calling task."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._request = request
+        self._started: float | None = None  # time.monotonic() of the attempt that is under way
+        self._body: Any = None
+        self._held_back: list[Change] = []
+        self._asked = outgoing.asked_of(request)
+        self.target = _target({"model": request.model})  # until a deployment is called
+        _current.set(self)
+
+    def begin(self, call: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A deployment is about to be called with these keyword arguments; returns better ones, None for no change."""
+        receipt = self._request.receipt
+        self._started = time.monotonic()
+        self.target = _target(call)
+        model, provider, deployment = self.target
+        # Whatever breaks it off without another word is a cancel.
+        receipt.attempts.append(
+            Attempt(outcome="cancelled", status=None, ms=0.0, model=model, provider=provider, deployment=deployment)
+        )
+        receipt.deployment = deployment
+        receipt.fallback = receipt.fallback or bool(call.get("fallback_depth"))
+        messages, self._held_back = outgoing.for_provider(call["messages"], provider, model)
+        return None if messages is call["messages"] else {**call, "messages": messages}
+
+    def sends(self, body: Any) -> None:
+        self._body = body
+
+    def end(self, outcome: str, status: int | None = None) -> None:
+        """Of the attempt that is under way; without one, nothing happens."""
+        if self._started is None:
+            return
+        attempt = self._request.receipt.attempts[-1]
+        attempt.outcome, attempt.status = outcome, status
+        attempt.ms = round((time.monotonic() - self._started) * 1000, 3)
+        self._started = None
+        if self._body is not None:
+            with suppress(Exception):  # a body of an unknown kind: then nobody knows, and null says so
+                self._request.receipt.dropped = self._held_back + outgoing.changes(self._asked, self._body, self._held_back)
+        self._body = None
+
+
+class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM's types are not read
+    async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: CallTypes | None) -> dict[str, Any] | None:
+        record = _current.get()
+        return record.begin(kwargs) if record and call_type is CallTypes.acompletion else None
+
+    def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
+        if record := _current.get():
+            record.sends((kwargs.get("additional_args") or {}).get("complete_input_dict"))
+
+    async def async_post_call_failure_deployment_hook(
+        self, request_data: Mapping[str, Any], exception: Exception, call_type: CallTypes | None, fallback_depth: int | None = None
+    ) -> None:
+        record = _current.get()
+        if record and call_type is CallTypes.acompletion:
+            error = faults.from_litellm(exception, model=None)
+            record.end(error.kind, error.status)
+
+
+def watch() -> None:
+    """From now on; once is enough."""
+    if not any(isinstance(callback, _Watch) for callback in litellm.callbacks):
+        litellm.callbacks.append(_Watch())
+
+
+def _target(call: Mapping[str, Any]) -> Target:
+    deployment = (call.get("model_info") or {}).get("id")
+    with suppress(Exception):  # a name that is the Router's, or a provider that LiteLLM does not know
+        name, provider, _, _ = litellm.get_llm_provider(call["model"], call.get("custom_llm_provider"), call.get("api_base"))
+        return Target(name, provider, deployment)
+    return Target(call.get("model"), None, deployment)

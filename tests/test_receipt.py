@@ -1,0 +1,179 @@
+"""What a result and an error say of the way of a chat: the attempts, what did not arrive, the price and its source."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge_worker.completion import MAX_MEDIA_CHARACTERS, ChatRequest, Delta, chat_request, run_chat
+from bridge_worker.errors import BridgeError
+from tests.conftest import Spawn
+from tests.upstream import Upstream
+from tests.worker import Json, Worker
+
+KEY = "sk-secret-1234567890"
+USER = [{"role": "user", "content": "hello"}]
+
+
+def deployment(name: str, model: str, upstream: Upstream, **more: Any) -> Json:
+    params = {"model": f"openai/{model}", "api_base": upstream.base_url, "api_key": KEY, **more}
+    return {"model_name": name, "litellm_params": params, "model_info": {"id": f"id-of-{model}"}}
+
+
+@pytest.fixture
+def routed(upstream: Upstream, spawn: Spawn, tmp_path: Path) -> Worker:
+    """A worker with a config: "wanted" fails and falls back to "spare"; "priced" has prices of its own; "flaky" is tried again."""
+    models = [
+        deployment("wanted", "status-503", upstream),
+        deployment("spare", "gpt-4o-mini", upstream),
+        deployment("priced", "own", upstream, input_cost_per_token=1.0, output_cost_per_token=2.0),
+        deployment("flaky", "flaky-1", upstream, num_retries=1),
+        deployment("broken", "status-429", upstream),
+    ]
+    settings = {"fallbacks": [{"wanted": ["spare"]}], "num_retries": 0, "disable_cooldowns": True}
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"model_list": models, "router_settings": settings}), encoding="utf-8")
+    return spawn("--config", str(config))
+
+
+@pytest.mark.rule("RCP-2", "RCP-3", "RCP-5")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_fallback_is_told_with_both_attempts(routed: Worker, stream: bool) -> None:
+    receipt = routed.chat("wanted", stream=stream)["receipt"]
+
+    told = [(attempt["outcome"], attempt["status"], attempt["model"], attempt["deployment"]) for attempt in receipt["attempts"]]
+    assert told == [
+        ("provider_unavailable", 503, "status-503", "id-of-status-503"),
+        ("ok", None, "gpt-4o-mini", "id-of-gpt-4o-mini"),
+    ]
+    assert all(attempt["ms"] > 0 and attempt["provider"] == "openai" for attempt in receipt["attempts"])
+    assert (receipt["requested_model"], receipt["served_model"]) == ("wanted", "gpt-4o-mini-2026-01-01")
+    assert (receipt["deployment"], receipt["fallback"]) == ("id-of-gpt-4o-mini", True)
+    assert receipt["engine"]["name"] == "litellm"
+    assert receipt["engine"]["version"].count(".") == 2
+
+
+@pytest.mark.rule("RCP-2")
+def test_a_retry_is_an_attempt_of_its_own(routed: Worker) -> None:
+    receipt = routed.chat("flaky")["receipt"]
+
+    assert [attempt["outcome"] for attempt in receipt["attempts"]] == ["provider_unavailable", "ok"]
+    assert receipt["fallback"] is False
+
+
+@pytest.mark.rule("RCP-1", "RCP-6")
+def test_an_error_has_its_receipt_without_a_secret(routed: Worker, upstream: Upstream) -> None:
+    error = routed.call("chat", {"model": "broken", "messages": USER})["error"]
+
+    receipt = error["data"]["receipt"]
+    assert [(attempt["outcome"], attempt["status"]) for attempt in receipt["attempts"]] == [("rate_limited", 429)]
+    text = json.dumps(receipt)
+    assert KEY not in text
+    assert upstream.base_url not in text
+    assert "authorization" not in text.lower()
+
+
+@pytest.mark.rule("RES-16")
+def test_a_deployments_own_price_counts_first(routed: Worker) -> None:
+    result = routed.chat("priced")
+
+    usage = result["usage"]
+    assert result["cost_usd"] == pytest.approx(usage["input_tokens"] * 1.0 + usage["output_tokens"] * 2.0)
+    assert (result["cost_source"], result["price_map_date"]) == ("deployment", None)
+
+
+@pytest.mark.rule("RES-16")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_providers_own_figure_is_the_cost(spawn: Spawn, upstream: Upstream, stream: bool) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "cost": 0.0021}
+    said = {"role": "assistant", "content": "hi"}
+    head = {"id": "gen-1", "created": 1, "model": "some/model"}
+    choice = {"index": 0, "finish_reason": "stop"}
+    whole = head | {"object": "chat.completion", "choices": [choice | {"message": said}], "usage": usage}
+    chunk = head | {"object": "chat.completion.chunk", "choices": [choice | {"delta": said}]}
+    last = head | {"object": "chat.completion.chunk", "choices": [], "usage": usage}
+    upstream.script("some/model", **({"chunks": [chunk, last, b"data: [DONE]\n\n"]} if stream else {"body": whole}))
+    worker = spawn(env={"OPENROUTER_API_KEY": "sk-or-test-0001", "OPENROUTER_API_BASE": upstream.base_url})
+
+    result = worker.chat("openrouter/some/model", stream=stream)
+
+    assert (result["cost_usd"], result["cost_source"]) == (0.0021, "provider")
+
+
+@pytest.mark.rule("RCP-1", "RCP-2")
+def test_a_deadline_and_a_cancel_end_their_attempts(worker: Worker, upstream: Upstream) -> None:
+    worker.chat("openai/gpt-4o-mini")  # so that LiteLLM is loaded, and the deadline falls into the call
+    late = worker.call("chat", {"model": "openai/hang", "messages": USER, "deadlines": {"total_ms": 300}})
+    id = worker.request("chat", {"model": "openai/hang-after-1", "messages": USER, "stream": True})
+    worker.wait_for_delta(id)
+    worker.notify("notifications/cancelled", {"requestId": id})
+    cancelled = worker.response(id)
+
+    assert [attempt["outcome"] for attempt in late["error"]["data"]["receipt"]["attempts"]] == ["timeout"]
+    assert [attempt["outcome"] for attempt in cancelled["error"]["data"]["receipt"]["attempts"]] == ["cancelled"]
+
+
+@pytest.mark.rule("RCP-1")
+def test_a_chat_that_no_provider_was_asked_for_has_no_attempts(worker: Worker) -> None:
+    receipt = worker.chat("offline/echo")["receipt"]
+
+    assert (receipt["attempts"], receipt["dropped"], receipt["engine"]["name"]) == ([], [], "offline")
+
+
+@pytest.mark.rule("RCP-4")
+def test_what_was_asked_and_did_not_go_out_is_named(spawn: Spawn, upstream: Upstream) -> None:
+    worker = spawn(env={"HOSTED_VLLM_API_KEY": "vllm-test-0001", "HOSTED_VLLM_API_BASE": upstream.base_url})
+    messages = [{"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]}]
+
+    receipt = worker.chat("hosted_vllm/m", messages=messages, metadata={"session": "7"})["receipt"]
+
+    assert {change["param"]: change["change"] for change in receipt["dropped"]} == {
+        "cache_control": "dropped",
+        "metadata": "dropped",
+    }
+
+
+class Painter:
+    """A `Model` that answers with images."""
+
+    def __init__(self, *sizes: int) -> None:
+        self._sizes = sizes
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        images = [{"type": "image_url", "image_url": {"url": "x" * size}} for size in self._sizes]
+        yield Delta(images=images, finish_reason="stop")
+
+
+@pytest.mark.rule("RES-14")
+def test_images_beyond_the_limit_are_left_out_and_named() -> None:
+    async def find(name: str) -> Any:
+        return Painter(MAX_MEDIA_CHARACTERS, 1)
+
+    result = asyncio.run(run_chat(chat_request({"model": "m", "messages": USER}, 0.0), find))
+
+    assert [len(image["image_url"]["url"]) for image in result.message["images"]] == [MAX_MEDIA_CHARACTERS]
+    assert [(change.param, change.change) for change in result.receipt.dropped or ()] == [("message.images[1]", "dropped")]
+
+
+@pytest.mark.rule("RCP-1")
+def test_an_error_of_the_model_has_the_receipt() -> None:
+    async def find(name: str) -> Any:
+        raise BridgeError("model_not_found", "there is none")
+
+    with pytest.raises(BridgeError) as raised:
+        asyncio.run(run_chat(chat_request({"model": "m", "messages": USER}, 0.0), find))
+
+    assert raised.value.data()["receipt"] == {
+        "requested_model": "m",
+        "served_model": None,
+        "deployment": None,
+        "attempts": [],
+        "fallback": False,
+        "dropped": None,
+        "engine": None,
+    }
