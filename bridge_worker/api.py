@@ -68,7 +68,17 @@ def _as_json(asked: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _methods() -> Methods:
-    return Methods(_find_engine_model, Config().provider_params, Redactor(os.environ))
+    return Methods(
+        _find_engine_model,
+        Config().provider_params,
+        Redactor(os.environ),
+        find_services=_find_services,
+        engine_state=dict,  # only `chat` is offered here
+    )
+
+
+async def _find_services() -> Any:
+    raise BridgeError("internal", "a process that imports the bridge has only chat")
 
 
 async def _find_engine_model(name: str) -> Any:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bridge_worker.methods import Methods
     from bridge_worker.models.litellm import LiteLLM
     from bridge_worker.redact import Redactor
+    from bridge_worker.services import Services
 
 LOAD_SECONDS = 60.0  # it takes 2-5 s; a disk that needs longer than this has another problem
 
@@ -37,6 +38,7 @@ class Engine:
         self._redactor = redactor
         self._methods: _Part[Methods] = _Part("the bridge's methods")
         self._model: _Part[LiteLLM] = _Part("LiteLLM")
+        self._services: Services | None = None
         self._version: str | None = None
         self._started = 0.0
         self.warm_ms = 0.0
@@ -56,6 +58,12 @@ class Engine:
     async def find(self, name: str) -> Model:
         """The model that serves ``name``. Raises BridgeError ``internal`` when LiteLLM can't be loaded."""
         return await self._model.get(self._started)
+
+    async def services(self) -> Services:
+        """What LiteLLM does beside chat. Raises as `find` does."""
+        await self._model.get(self._started)
+        assert self._services is not None  # noqa: S101  # for mypy: it is made with the model
+        return self._services
 
     async def ready(self) -> None:
         """Returns when LiteLLM is warm; raises as `find` does."""
@@ -79,13 +87,17 @@ class Engine:
     def _load_methods(self) -> Methods:
         from bridge_worker.methods import Methods
 
-        return Methods(self.find, self._config.provider_params, self._redactor)
+        return Methods(
+            self.find, self._config.provider_params, self._redactor, find_services=self.services, engine_state=self.state
+        )
 
     def _load_model(self) -> LiteLLM:
+        from bridge_worker.models.catalog import LiteLLMServices
         from bridge_worker.models.litellm import LiteLLM, litellm_version, warm_up
 
         self._version = litellm_version()
         model = LiteLLM(self._config.router)
+        self._services = LiteLLMServices(model)
         warm_up()
         self.warm_ms = round((time.monotonic() - self._started) * 1000, 1)
         return model

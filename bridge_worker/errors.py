@@ -31,6 +31,7 @@ KINDS: Mapping[str, Kind] = {
     "invalid_message": Kind(-32600, False, "JSON, but not a JSON-RPC 2.0 request; a line over the limit; an id already in flight"),
     "method_not_found": Kind(-32601, False, "no such method"),
     "invalid_request": Kind(-32602, False, "the params do not fit the method: a missing, unknown or refused member"),
+    "unsupported_version": Kind(-32022, False, "MCP: `_meta` names a revision that is not served; `supported` has those that are"),
     "internal": Kind(-32603, False, "a fault of the bridge itself; the log has the whole of it"),
     "authentication": Kind(1001, False, "401 from the provider, or no key for it"),
     "permission": Kind(1002, False, "403 from the provider"),
@@ -55,7 +56,8 @@ class BridgeError(Exception):
     """An error as the caller will see it. ``message`` is one sentence for a person and says what to do next.
 
     ``retry_after_ms`` is milliseconds from now, ``status`` the provider's HTTP status, ``extra`` what only this kind has
-    (``partial``, ``deadline``, ``upstream_closed``). The message is cleaned and cut where it leaves the process, not here.
+    (``partial``, ``deadline``, ``upstream_closed``, ``supported``). The message is cleaned and cut where it leaves
+    the process, not here.
     """
 
     kind: str

@@ -1,15 +1,16 @@
 """The methods that need more than the session: validate, call, dump. THE boundary where an exception becomes an error on the wire.
 
-Owns jsonrpcserver, which binds a request to its function. Refuses to know bytes, tasks and the lifecycle. No exception leaves
-`Methods.dispatch`: a `BridgeError` is sent cleaned, anything else is logged whole and sent bare as ``internal``.
+Owns jsonrpcserver, which binds a request to its function, and `chat`; the others are in `queries` (beside chat) and `tools` (of
+MCP). Refuses to know bytes, tasks and the lifecycle. No exception leaves `Methods.dispatch`: a `BridgeError` is sent cleaned,
+anything else is logged whole and sent bare as ``internal``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 from jsonrpcserver import Error, Result, Success
@@ -17,52 +18,74 @@ from jsonrpcserver.async_dispatcher import dispatch_request
 from jsonrpcserver.dispatcher import to_response
 from jsonrpcserver.request import Request
 from jsonrpcserver.response import to_serializable_one
+from pydantic import BaseModel
 
+from bridge_worker import __version__
+from bridge_worker.calls import Account, Call, Notify, memory_bytes
 from bridge_worker.completion import Emit, Find, chat_request, run_chat
 from bridge_worker.errors import MAX_MESSAGE_BYTES, BridgeError
 from bridge_worker.models.offline import PREFIX as OFFLINE
 from bridge_worker.models.offline import Offline
-from bridge_worker.protocol import ChatParams, ChatResult
+from bridge_worker.protocol import ChatParams, ChatResult, EngineState, NoParams, Status
+from bridge_worker.queries import FindServices, Queries
 from bridge_worker.redact import Redactor, clean
 from bridge_worker.session import Response, Start
+from bridge_worker.tools import Tools
 from bridge_worker.validation import validate
 
-Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
+Params = dict[str, Any]
+Method = Callable[[Call, Params], Awaitable[object]]
 
 _log = logging.getLogger("bridge_worker.requests")
 
 
-@dataclass(slots=True)
-class _Call:
-    """What a method is told beside its params. ``log`` gathers what the request's one log line says; never content."""
-
-    id: str | int
-    received: float
-    notify: Notify
-    log: dict[str, object]
-
-
 class Methods:
-    """``find_engine_model`` finds the model for every name that is not ``offline/...``."""
+    """``find_engine_model`` and ``find_services`` find what serves every name that is not ``offline/...``."""
 
-    def __init__(self, find_engine_model: Find, provider_params: frozenset[str], redactor: Redactor) -> None:
+    def __init__(
+        self,
+        find_engine_model: Find,
+        provider_params: frozenset[str],
+        redactor: Redactor,
+        *,
+        find_services: FindServices,
+        engine_state: Callable[[], Mapping[str, object]],
+    ) -> None:
         self._find_engine_model = find_engine_model
         self._provider_params = provider_params
         self._redactor = redactor
+        self._engine_state = engine_state
         self._offline = Offline()
-        self._methods = _Table(chat=self._bound(self._chat))
+        self._account = Account()
+        queries = Queries(find_services, self._check_provider_params)
+        tools = Tools(self.chat, queries.tokens_count, queries.models_list, self.cleaned)
+        methods: dict[str, Method] = {
+            "chat": self._chat,
+            "chat/check": _of_params(queries.chat_check),
+            "models/list": _of_params(queries.models_list),
+            "models/get": _of_params(queries.models_get),
+            "tokens/count": _of_params(queries.tokens_count),
+            "embed": _with_clock(queries.embed),
+            "rerank": _with_clock(queries.rerank),
+            "status": _of_params(self._status),
+            "tools/list": tools.list,
+            "tools/call": tools.call,
+        }
+        self._methods = _Table({name: self._bound(method) for name, method in methods.items()})
 
     async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
         """The whole JSON-RPC response to ``start``. A cancelled task gets its response too, and ends."""
-        call = _Call(start.id, received, notify, {"id": start.id, "method": start.method})
+        call = Call(start.id, received, notify, {"id": start.id, "method": start.method})
+        self._account.begin()
         request = Request(start.method, start.params, start.id)
         _, result = await dispatch_request(self._methods, call, request)
         call.log["ms"] = round((time.monotonic() - received) * 1000, 3)
+        self._account.end(str(call.log["outcome"]))
         _log.info("request", extra={"fields": call.log})
         response = cast(Response, to_serializable_one(to_response(request, result)))
         return {"jsonrpc": "2.0", "id": start.id} | response  # the id early, as in all others
 
-    async def chat(self, params: dict[str, Any], received: float, emit: Emit | None) -> ChatResult:
+    async def chat(self, params: Params, received: float, emit: Emit | None) -> ChatResult:
         """Validates and runs one chat. Raises BridgeError."""
         validate(params, ChatParams)
         self._check_provider_params(params)
@@ -77,13 +100,13 @@ class Methods:
     async def _find(self, name: str) -> Any:
         return self._offline if name.startswith(OFFLINE) else await self._find_engine_model(name)
 
-    def _check_provider_params(self, params: dict[str, Any]) -> None:
+    def _check_provider_params(self, params: Params) -> None:
         for name in params.get("provider_params") or {}:
             if name not in self._provider_params:
                 hint = "the operator allows such names in the config, under omni_bridge: provider_params"
                 raise BridgeError("invalid_request", f"provider_params.{name} is not allowed here; {hint}")
 
-    async def _chat(self, call: _Call, params: dict[str, Any]) -> dict[str, Any]:
+    async def _chat(self, call: Call, params: Params) -> Params:
         seq = 0
 
         async def notify_delta(delta: dict[str, Any]) -> None:
@@ -103,12 +126,24 @@ class Methods:
         }
         return result.model_dump()
 
-    def _bound(self, method: Callable[[_Call, dict[str, Any]], Awaitable[object]]) -> Callable[..., Awaitable[Result]]:
-        async def call_method(call: _Call, /, **params: Any) -> Result:
+    async def _status(self, params: Params) -> Status:
+        validate(params, NoParams)
+        return Status(
+            version=__version__,
+            uptime_ms=self._account.uptime_ms,
+            requests=self._account.requests(),
+            memory_bytes=memory_bytes(),
+            engine=EngineState.model_validate(self._engine_state()),
+        )
+
+    def _bound(self, method: Method) -> Callable[..., Awaitable[Result]]:
+        async def call_method(call: Call, /, **params: Any) -> Result:
             try:
                 result = await method(call, params)
                 call.log["outcome"] = "ok"
                 return Success(result)
+            except asyncio.CancelledError:  # a chat says it itself, with what had come; nothing else has anything open by then
+                return self._failed(call, _cancelled())
             except BridgeError as error:
                 return self._failed(call, error)
             except Exception as error:
@@ -118,20 +153,41 @@ class Methods:
 
         return call_method
 
-    def _failed(self, call: _Call, error: BridgeError) -> Result:
+    def _failed(self, call: Call, error: BridgeError) -> Result:
         if error.kind == "internal":
             _log.error("a method failed", exc_info=error, extra={"fields": {"id": call.id}})
         call.log |= {"outcome": error.kind, "provider": error.provider, "status": error.status}
         return Error(error.code, self.cleaned(error).message, error.data())
 
 
+def _of_params(work: Callable[[Params], Awaitable[BaseModel]]) -> Method:
+    async def method(call: Call, params: Params) -> Params:
+        call.log["model"] = params.get("model")
+        return (await work(params)).model_dump()
+
+    return method
+
+
+def _with_clock(work: Callable[[Params, float], Awaitable[BaseModel]]) -> Method:
+    async def method(call: Call, params: Params) -> Params:
+        call.log["model"] = params.get("model")
+        return (await work(params, call.received)).model_dump()
+
+    return method
+
+
+def _cancelled() -> BridgeError:
+    extra: dict[str, object] = {"upstream_closed": True, "partial": {"content": None, "tool_calls": []}}
+    return BridgeError("cancelled", "cancelled before it was finished", extra=extra)
+
+
 class _Table(dict[str, Callable[..., Awaitable[Result]]]):
     """A missing method is a function that says so, so that this error takes the same way out as any other."""
 
     def __missing__(self, name: str) -> Callable[..., Awaitable[Result]]:
-        async def no_such_method(call: _Call, /, **params: Any) -> Result:
+        async def no_such_method(call: Call, /, **params: Any) -> Result:
             call.log["outcome"] = "method_not_found"
-            known = ", ".join(["initialize", "ping", "shutdown", *self])
+            known = ", ".join(["initialize", "ping", "shutdown", "server/discover", *self])
             error = BridgeError("method_not_found", f"there is no method {name!r:.100}; there are: {known}")
             return Error(error.code, error.message, error.data())
 

@@ -426,6 +426,269 @@ class Empty(_Open):
     pass
 
 
+# --- the other methods -------------------------------------------------------------------------------------------------------
+
+
+class TotalDeadline(_Model):
+    """Milliseconds from the arrival of the request. Null is the default, 600,000."""
+
+    total_ms: Annotated[int, Field(gt=0)] | None = None
+
+
+ModelName = Annotated[str, Field(min_length=1)]
+
+
+class ModelsListParams(_Model):
+    """``all``: not only what is configured, but each model whose provider's key is there. ``cursor``: a result's ``nextCursor``."""
+
+    all: bool | None = None
+    cursor: str | None = None
+
+
+class ModelSummary(_Model):
+    """``key_present`` is null where none is needed, or where it can come from what can't be seen, such as a cloud role."""
+
+    model: str
+    provider: str | None
+    mode: str | None  # chat, embedding, rerank, ...
+    key_present: bool | None
+
+
+class ModelsListResult(_Model):
+    models: list[ModelSummary]
+    nextCursor: str | None  # null on the last page
+
+
+class ModelsGetParams(_Model):
+    model: ModelName
+
+
+class ModelLimits(_Model):
+    """Tokens; ``context_tokens`` is the longest input."""
+
+    context_tokens: int | None
+    output_tokens: int | None
+
+
+class ModelPrices(_Model):
+    """US dollars a token, and a query where a model is paid by these."""
+
+    input_usd: float | None
+    output_usd: float | None
+    cached_input_usd: float | None
+    cache_write_usd: float | None
+    query_usd: float | None
+
+
+class ModelModalities(_Model):
+    input: list[str] | None
+    output: list[str] | None
+
+
+class ModelSupport(_Model):
+    """Null where it is not known."""
+
+    tools: bool | None
+    parallel_tool_calls: bool | None
+    tool_choice: bool | None
+    json_schema: bool | None
+    reasoning: bool | None
+    vision: bool | None
+    audio_input: bool | None
+    audio_output: bool | None
+    pdf_input: bool | None
+    prompt_caching: bool | None
+
+
+class ModelInfo(ModelSummary):
+    """Of a name with several deployments: what holds for each of them, and the highest prices. Null where it is not known."""
+
+    deployments: list[str]  # the names behind this one
+    limits: ModelLimits
+    prices: ModelPrices
+    modalities: ModelModalities
+    supports: ModelSupport
+    parameters: list[str] | None  # of `chat`, those that have an effect
+    unsupported_parameters: Literal["rejected", "dropped"]  # what becomes of the others
+    deprecation_date: str | None
+
+
+class TokensCountParams(_Model):
+    model: ModelName
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    tools: list[Tool] | None = None
+
+
+class TokenCount(_Model):
+    """``exact``: what the provider will count; else an estimate with the tokenizer that is named."""
+
+    input_tokens: int
+    tokenizer: str
+    exact: bool
+
+
+class CapabilityGap(_Model):
+    """``member`` of the params asks for what the model can't do."""
+
+    member: str
+    reason: str
+
+
+class ChatCheck(_Model):
+    """``ok`` is false where the chat would surely fail. Null where it is not known."""
+
+    ok: bool
+    requested_model: str
+    deployments: list[str]
+    provider: str | None
+    key_present: bool | None
+    gaps: list[CapabilityGap]
+    dropped: list[str]  # params that would have no effect
+    input_tokens: int
+    tokenizer: str
+    exact: bool
+    max_output_tokens: int | None
+    max_cost_usd: float | None
+
+
+class EmbedParams(_Model):
+    model: ModelName
+    input: Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, Field(gt=0)] | None = None
+    user: str | None = None
+    deadlines: TotalDeadline | None = None
+    provider_params: dict[str, Any] | None = None
+
+
+class EmbedResult(_Model):
+    """One embedding for each input, in order; with ``base64`` the little-endian 32-bit floats of each."""
+
+    embeddings: list[list[float] | str]
+    usage: Usage | None
+    cost_usd: float | None
+    model: str | None
+    requested_model: str
+    provider: str | None
+
+
+class RerankParams(_Model):
+    model: ModelName
+    query: Annotated[str, Field(min_length=1)]
+    documents: Annotated[list[str], Field(min_length=1)]
+    top_n: Annotated[int, Field(gt=0)] | None = None
+    return_documents: bool | None = None
+    deadlines: TotalDeadline | None = None
+    provider_params: dict[str, Any] | None = None
+
+
+class RankedDocument(_Model):
+    """``index`` into the documents that were asked about; ``document`` is null unless it was asked for."""
+
+    index: int
+    score: float
+    document: str | None
+
+
+class RerankResult(_Model):
+    """The most relevant first."""
+
+    results: list[RankedDocument]
+    usage: Usage | None
+    cost_usd: float | None
+    model: str | None
+    requested_model: str
+    provider: str | None
+
+
+class NoParams(_Model):
+    pass
+
+
+class RequestCounts(_Model):
+    """Since the start; ``outcomes`` has "ok" and kinds of errors."""
+
+    in_flight: int  # this one included
+    total: int
+    outcomes: dict[str, int]
+
+
+class Status(_Model):
+    version: str
+    uptime_ms: float
+    requests: RequestCounts
+    memory_bytes: int | None  # resident
+    engine: EngineState
+
+
+# --- MCP ---------------------------------------------------------------------------------------------------------------------
+
+
+class McpParams(_Open):
+    """``_meta`` as MCP's revision 2026-07-28 has it in every request; earlier ones have only ``progressToken`` there."""
+
+    meta: Annotated[dict[str, Any] | None, Field(alias="_meta")] = None
+
+
+class ToolsListParams(McpParams):
+    cursor: str | None = None
+
+
+class ToolsCallParams(McpParams):
+    name: str
+    arguments: dict[str, Any] | None = None
+
+
+class McpResult(_Open):
+    """``resultType`` and ``_meta`` are there for a client of revision 2026-07-28."""
+
+    resultType: Literal["complete"] | None = None
+    meta: Annotated[dict[str, Any] | None, Field(alias="_meta")] = None
+
+
+class DiscoverResult(McpResult):
+    supportedVersions: list[str]
+    capabilities: dict[str, Any]
+    ttlMs: int
+    cacheScope: Literal["public", "private"]
+
+
+class McpTool(_Model):
+    name: str
+    title: str
+    description: str
+    inputSchema: dict[str, Any]
+    outputSchema: dict[str, Any]
+    annotations: dict[str, bool]
+
+
+class ToolsListResult(McpResult):
+    tools: list[McpTool]
+    ttlMs: int | None = None
+    cacheScope: Literal["public", "private"] | None = None
+
+
+class TextContent(_Model):
+    type: Literal["text"]
+    text: str
+
+
+class ToolsCallResult(McpResult):
+    """``isError``: the tool failed, ``content`` says why, and ``_meta`` has the whole error as ``omni-bridge/error``."""
+
+    content: list[TextContent]
+    structuredContent: dict[str, Any] | None = None
+    isError: bool
+
+
+class ProgressParams(_Model):
+    """``message`` is a piece of the answer's text, ``progress`` the number of pieces so far."""
+
+    progressToken: str | int
+    progress: int
+    message: str
+
+
 # --- errors ------------------------------------------------------------------------------------------------------------------
 
 
@@ -447,6 +710,8 @@ class ErrorData(_Model):
     upstream_closed: bool | None = None
     deadline: str | None = None
     receipt: Receipt | None = None
+    supported: list[str] | None = None
+    requested: str | None = None
 
 
 class Error(_Model):
@@ -468,6 +733,16 @@ METHODS: Mapping[str, Method] = {
     "ping": Method(Empty, Empty),
     "shutdown": Method(ShutdownParams, Empty),
     "chat": Method(ChatParams, ChatResult),
+    "chat/check": Method(ChatParams, ChatCheck),
+    "models/list": Method(ModelsListParams, ModelsListResult),
+    "models/get": Method(ModelsGetParams, ModelInfo),
+    "tokens/count": Method(TokensCountParams, TokenCount),
+    "embed": Method(EmbedParams, EmbedResult),
+    "rerank": Method(RerankParams, RerankResult),
+    "status": Method(NoParams, Status),
+    "server/discover": Method(McpParams, DiscoverResult),
+    "tools/list": Method(ToolsListParams, ToolsListResult),
+    "tools/call": Method(ToolsCallParams, ToolsCallResult),
 }
 NOTIFICATIONS_IN: Mapping[str, type[BaseModel]] = {
     "notifications/initialized": Empty,
@@ -476,6 +751,7 @@ NOTIFICATIONS_IN: Mapping[str, type[BaseModel]] = {
 NOTIFICATIONS_OUT: Mapping[str, type[BaseModel]] = {
     "notifications/ready": ReadyParams,
     "notifications/chat/delta": ChatDelta,
+    "notifications/progress": ProgressParams,
 }
 
 

@@ -4,8 +4,9 @@ Owns the JSON-RPC envelope and the lifecycle methods, which are answered here so
 imported. Refuses to know what any other method does, how long it takes, and what a byte or a task is: `Start` hands a request to
 whoever runs it, and `Session.answer` takes the response back.
 
-Invariants: every request with a legible id is answered once and only once; a notification never is; an id is in flight from its
-`Start` to its answer.
+Invariants: every request with a legible id is answered once and only once, but for a ``tools/call`` that an MCP client has
+cancelled: MCP wants silence then. A notification is never answered. An id is in flight from its `Start` to its answer, or to where
+its answer would be.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from bridge_worker import __version__
+from bridge_worker import mcp
 from bridge_worker.errors import BridgeError
 
 PROTOCOL_VERSION = "omni-bridge/1"
-# The revisions of MCP whose lifecycle this is. A stock MCP client sends one of them and wants it back.
-MCP_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+MCP_VERSIONS = mcp.GREETING_REVISIONS  # a stock MCP client sends one of them and wants it back
 DEFAULT_MAX_IN_FLIGHT = 256
 
 Id = str | int
@@ -36,6 +36,7 @@ class Input(Enum):
     INITIALIZE = "initialize"
     PING = "ping"
     SHUTDOWN = "shutdown"
+    DISCOVER = "server/discover"
     REQUEST = "any other request"
     CANCELLED = "notifications/cancelled"
     NOTIFICATION = "any other notification"
@@ -44,6 +45,7 @@ class Input(Enum):
 class Action(Enum):
     GREET = "answered with the version and limits"
     PONG = "answered {}"
+    DISCOVER = "answered with the MCP revisions"
     START = "started"
     CANCEL = "the request it names is cancelled"
     IGNORE = "ignored"
@@ -57,24 +59,27 @@ LIFECYCLE: Mapping[tuple[State, Input], tuple[Action, State]] = {
     (State.OPEN, Input.INITIALIZE): (Action.GREET, State.GREETED),
     (State.OPEN, Input.PING): (Action.PONG, State.OPEN),
     (State.OPEN, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
+    (State.OPEN, Input.DISCOVER): (Action.DISCOVER, State.OPEN),
     (State.OPEN, Input.REQUEST): (Action.START, State.OPEN),
     (State.OPEN, Input.CANCELLED): (Action.CANCEL, State.OPEN),
     (State.OPEN, Input.NOTIFICATION): (Action.IGNORE, State.OPEN),
     (State.GREETED, Input.INITIALIZE): (Action.REFUSE_GREETED, State.GREETED),
     (State.GREETED, Input.PING): (Action.PONG, State.GREETED),
     (State.GREETED, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
+    (State.GREETED, Input.DISCOVER): (Action.DISCOVER, State.GREETED),
     (State.GREETED, Input.REQUEST): (Action.START, State.GREETED),
     (State.GREETED, Input.CANCELLED): (Action.CANCEL, State.GREETED),
     (State.GREETED, Input.NOTIFICATION): (Action.IGNORE, State.GREETED),
     (State.DRAINING, Input.INITIALIZE): (Action.REFUSE_DRAINING, State.DRAINING),
     (State.DRAINING, Input.PING): (Action.PONG, State.DRAINING),
     (State.DRAINING, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
+    (State.DRAINING, Input.DISCOVER): (Action.REFUSE_DRAINING, State.DRAINING),
     (State.DRAINING, Input.REQUEST): (Action.REFUSE_DRAINING, State.DRAINING),
     (State.DRAINING, Input.CANCELLED): (Action.CANCEL, State.DRAINING),
     (State.DRAINING, Input.NOTIFICATION): (Action.IGNORE, State.DRAINING),
 }
 
-_REQUESTS = {"initialize": Input.INITIALIZE, "ping": Input.PING, "shutdown": Input.SHUTDOWN}
+_REQUESTS = {input.value: input for input in (Input.INITIALIZE, Input.PING, Input.SHUTDOWN, Input.DISCOVER)}
 _NOTIFICATIONS = {"notifications/cancelled": Input.CANCELLED}
 
 
@@ -89,7 +94,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop this request, which is in flight, at its caller's wish; it must still be answered."""
+    """Stop this request, which is in flight, at its caller's wish; `Session.answer` must still be told how it ended."""
 
     id: Id
 
@@ -127,6 +132,15 @@ class _Batch:
     responses: list[Response] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Flight:
+    """A request that was started. ``silent``: its client has cancelled it and is to hear nothing of it any more."""
+
+    batch: _Batch | None
+    silent_when_cancelled: bool
+    silent: bool = False
+
+
 def response(id: Id | None, result: object) -> Response:
     return {"jsonrpc": "2.0", "id": id, "result": result}
 
@@ -149,7 +163,8 @@ class Session:
         self._engine = engine
         self._limits = {"maxMessageBytes": max_message_bytes, "maxInFlight": max_in_flight}
         self._max_in_flight = max_in_flight
-        self._in_flight: dict[Id, _Batch | None] = {}
+        self._mcp = False
+        self._in_flight: dict[Id, _Flight] = {}
         self._waiting_for_end: dict[Id, _Batch | None] = {}
 
     @property
@@ -172,10 +187,14 @@ class Session:
         return [Send(error_response(None, error))]
 
     def answer(self, id: Id, response: Response) -> list[Event]:
-        """What to write now that ``id`` has its response: nothing while its batch waits, or when it was answered before."""
+        """What to write now that ``id`` has its response: nothing while its batch waits, when it was answered before, or when its
+        client wants silence."""
         if id not in self._in_flight:
             return []
-        return self._deliver(response, self._in_flight.pop(id))
+        flight = self._in_flight.pop(id)
+        if flight.silent:
+            return self._close_place(flight.batch) if flight.batch is not None else []
+        return self._deliver(response, flight.batch)
 
     def drain(self) -> None:
         """The input has ended, or a signal came: no request after this."""
@@ -210,6 +229,8 @@ class Session:
                 events = self._start(id, method, params, batch)
             case Action.PONG:
                 events = self._place(response(id, {}), batch)
+            case Action.DISCOVER:
+                events = self._place(response(id, mcp.discovered(params)), batch)
             case Action.GREET:
                 events = self._greet(id, params, batch)
             case Action.DRAIN:
@@ -225,7 +246,8 @@ class Session:
         if len(self._in_flight) >= self._max_in_flight:
             limit = f"{self._max_in_flight} requests are in flight, the limit; wait for an answer or raise --max-in-flight"
             raise BridgeError("overloaded", limit)
-        self._in_flight[id] = batch
+        of_mcp = self._mcp or mcp.has_envelope(params)
+        self._in_flight[id] = _Flight(batch, silent_when_cancelled=of_mcp and method == "tools/call")
         if batch is not None:
             batch.open += 1
         return [Start(id, method, params)]
@@ -237,15 +259,16 @@ class Session:
             raise BridgeError("invalid_request", f'initialize needs protocolVersion, a string such as "{PROTOCOL_VERSION}"')
         if process_id is not None and (type(process_id) is not int or not 0 < process_id < 2**31):
             raise BridgeError("invalid_request", "processId must be the positive process id of the client, or null")
-        version = asked if asked in MCP_VERSIONS else PROTOCOL_VERSION
+        self._mcp = asked in MCP_VERSIONS
+        version = asked if self._mcp else PROTOCOL_VERSION
         result = {
             "protocolVersion": version,
-            "serverInfo": {"name": "omni-bridge", "version": __version__},
-            "capabilities": {},
+            "serverInfo": mcp.SERVER_INFO,
+            "capabilities": mcp.CAPABILITIES if self._mcp else {},
             "limits": self._limits,
             "engine": self._engine(),
         }
-        return [*self._place(response(id, result), batch), Greeted(process_id, version == PROTOCOL_VERSION)]
+        return [*self._place(response(id, result), batch), Greeted(process_id, wants_ready=not self._mcp)]
 
     def _shutdown(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
         mode = params.get("mode", "drain")
@@ -258,7 +281,11 @@ class Session:
 
     def _cancel(self, params: dict[str, object]) -> list[Event]:
         id = params.get("requestId")
-        return [Cancel(id)] if isinstance(id, str | int) and type(id) is not bool and id in self._in_flight else []
+        if not isinstance(id, str | int) or type(id) is bool or id not in self._in_flight:
+            return []
+        flight = self._in_flight[id]
+        flight.silent = flight.silent_when_cancelled
+        return [Cancel(id)]
 
     def _place(self, response: Response, batch: _Batch | None) -> list[Event]:
         """A response that is there at once."""

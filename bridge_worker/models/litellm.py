@@ -28,7 +28,7 @@ REQUEST_TIMEOUT_SECONDS = 600.0
 CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
 
 # They ask a person to log in and block meanwhile, or load a model into this process.
-_UNUSABLE_PROVIDERS = ("github_copilot", "chatgpt", "petals", "vllm")
+UNUSABLE_PROVIDERS = ("github_copilot", "chatgpt", "petals", "vllm")
 
 
 class LiteLLM:
@@ -44,12 +44,17 @@ class LiteLLM:
         self._router: Any = litellm.Router(**router_settings) if router_settings else None
 
     @property
+    def router(self) -> Any:
+        """For what is not a chat; None without settings."""
+        return self._router
+
+    @property
     def version(self) -> str:
         return litellm_version()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         request.receipt.engine = self._engine
-        self._check_model(request.model)
+        self.check_model(request.model)
         streamed = False
         record = attempts.Record(request)
         try:
@@ -99,12 +104,13 @@ class LiteLLM:
             model=request.model, messages=request.messages, timeout=REQUEST_TIMEOUT_SECONDS, max_retries=0, **options
         )
 
-    def _check_model(self, model: str) -> None:
+    def check_model(self, model: str) -> None:
+        """Raises BridgeError ``model_not_found`` for a name that is not served, whatever it is asked for."""
         if self._router is not None:
             # The Router would serve a deployment by its id or LiteLLM name too. PRIVATE: pattern_router, which knows wildcards.
             if model not in self._router.get_model_names() and not self._router.pattern_router.route(model):
                 raise BridgeError("model_not_found", f"there is no {model!r:.100} in the config's model_list", model=model)
-        elif (provider := model.split("/")[0]) in _UNUSABLE_PROVIDERS:
+        elif (provider := model.split("/")[0]) in UNUSABLE_PROVIDERS:
             wrong = f"{provider} can't be used through the bridge: it would wait for a person, or load the model into it"
             raise BridgeError("model_not_found", wrong, model=model)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -87,9 +87,13 @@ def _pieces(content: str, calls: list[ToolCallPiece]) -> list[Delta]:
 
 
 def _usage(request: ChatRequest, content: str, calls: list[ToolCallPiece]) -> Usage:
-    asked = sum(len(_text(message.get("content") or "").split()) for message in request.messages)
+    asked = input_tokens(request.messages)
     answered = len(content.split()) + sum(len(call.arguments.split()) for call in calls)
     return Usage(input_tokens=asked, output_tokens=answered, total_tokens=asked + answered)
+
+
+def input_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
+    return sum(len(_text(message.get("content") or "").split()) for message in messages)
 
 
 _MAX_STEPS = 10_000  # a tree without an end, and lists of lists, double at each level

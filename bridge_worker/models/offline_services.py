@@ -1,0 +1,101 @@
+"""The `Services` of the models that need no key and no network: an agent's own tests can use every method.
+
+Owns ``offline/embed`` and ``offline/rerank`` beside what `offline` has. Their tokens are words, and they cost nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bridge_worker.errors import BridgeError
+from bridge_worker.models import offline
+from bridge_worker.protocol import (
+    ModelInfo,
+    ModelLimits,
+    ModelModalities,
+    ModelPrices,
+    ModelSummary,
+    ModelSupport,
+    TokenCount,
+    Usage,
+)
+from bridge_worker.services import Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
+
+EMBED = "offline/embed"
+RERANK = "offline/rerank"
+MODES = {**dict.fromkeys(offline.NAMES, "chat"), EMBED: "embedding", RERANK: "rerank"}
+_DIMENSIONS = 64
+_MOST_DIMENSIONS = 4096
+_PARAMETERS = ("tools", "tool_choice", "stream")
+
+
+class OfflineServices:
+    """`Services`."""
+
+    def names(self, *, every: bool) -> list[ModelSummary]:
+        return [ModelSummary(model=model, provider="offline", mode=mode, key_present=None) for model, mode in MODES.items()]
+
+    def describe(self, model: str) -> ModelInfo:
+        mode = _mode(model)
+        calls_tools = model == "offline/tools"
+        others = {name: False for name in ModelSupport.model_fields if name not in ("tools", "tool_choice")}
+        return ModelInfo(
+            model=model,
+            provider="offline",
+            mode=mode,
+            key_present=None,
+            deployments=[model],
+            limits=ModelLimits(context_tokens=None, output_tokens=None),
+            prices=ModelPrices(input_usd=0.0, output_usd=0.0, cached_input_usd=0.0, cache_write_usd=0.0, query_usd=0.0),
+            modalities=ModelModalities(input=["text"], output=["text"]),
+            supports=ModelSupport(tools=calls_tools, tool_choice=calls_tools, **others),
+            parameters=[name for name in _PARAMETERS if calls_tools or name == "stream"] if mode == "chat" else [],
+            unsupported_parameters="dropped",
+            deprecation_date=None,
+        )
+
+    def count(self, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> TokenCount:
+        _mode(model)
+        return TokenCount(input_tokens=offline.input_tokens(messages), tokenizer="words", exact=True)
+
+    def cost_usd(self, model: str, expense: Expense) -> float | None:
+        return 0.0
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        if request.model != EMBED:
+            raise BridgeError("model_not_found", f"{request.model!r:.100} makes no embeddings; offline, {EMBED} does")
+        dimensions = request.options.get("dimensions", _DIMENSIONS)
+        if dimensions > _MOST_DIMENSIONS:
+            raise BridgeError("rejected_by_provider", f"{EMBED} has at most {_MOST_DIMENSIONS} dimensions")
+        vectors = [_embedding(text, dimensions) for text in request.input]
+        return Embeddings(vectors, _words(*request.input), 0.0, request.model, "offline")
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        if request.model != RERANK:
+            raise BridgeError("model_not_found", f"{request.model!r:.100} ranks no documents; offline, {RERANK} does")
+        wanted = set(request.query.lower().split())
+        scores = [len(wanted & set(text.lower().split())) / max(len(wanted), 1) for text in request.documents]
+        return Ranking(list(enumerate(scores)), _words(request.query, *request.documents), 0.0, request.model, "offline")
+
+
+def _mode(model: str) -> str:
+    if model not in MODES:
+        raise BridgeError("model_not_found", f"there is no {model!r:.100}; offline models are {', '.join(MODES)}")
+    return MODES[model]
+
+
+def _words(*texts: str) -> Usage:
+    words = sum(len(text.split()) for text in texts)
+    return Usage(input_tokens=words, total_tokens=words)
+
+
+def _embedding(text: str, dimensions: int) -> list[float]:
+    """Of length 1; texts with words in common are close. Each word points along one axis, which its hash names."""
+    vector = [0.0] * dimensions
+    for word in text.lower().split() or [text]:
+        vector[int.from_bytes(hashlib.sha256(word.encode("utf-8", "surrogatepass")).digest()[:8]) % dimensions] += 1.0
+    length = math.hypot(*vector)
+    return [axis / length for axis in vector]

@@ -1,0 +1,99 @@
+"""LiteLLM's calls beside chat: embeddings and reranking.
+
+Owns the check of what comes back: a vector for each input, a score for documents that there are. Refuses to know the wire.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+import litellm
+
+from bridge_worker.errors import BridgeError
+from bridge_worker.models import faults
+from bridge_worker.models.litellm import REQUEST_TIMEOUT_SECONDS
+from bridge_worker.protocol import Usage
+from bridge_worker.services import Embeddings, EmbedRequest, Ranking, RerankRequest
+
+_DIRECT = {"timeout": REQUEST_TIMEOUT_SECONDS, "max_retries": 0}  # the Router has its own
+
+
+async def embed(router: Any, request: EmbedRequest) -> Embeddings:
+    """Raises BridgeError. Cancelling the task closes the connection before it ends."""
+    call = {"model": request.model, "input": request.input, **request.options}
+    response = await _answer(router.aembedding(**call) if router else litellm.aembedding(**call, **_DIRECT), request.model)
+    rows = sorted(getattr(response, "data", None) or [], key=lambda row: row["index"])
+    if [row["index"] for row in rows] != list(range(len(request.input))):
+        raise _bad(f"the provider sent {len(rows)} embeddings for {len(request.input)} inputs", request.model)
+    usage = response.usage
+    counted = Usage(input_tokens=usage.prompt_tokens, total_tokens=usage.total_tokens) if usage and usage.prompt_tokens else None
+    hidden = _hidden(response)
+    return Embeddings(
+        vectors=[_vector(row["embedding"], request.model) for row in rows],
+        usage=counted,
+        cost_usd=hidden.get("response_cost") if counted else None,
+        model=response.model,
+        provider=hidden.get("custom_llm_provider"),
+    )
+
+
+async def rerank(router: Any, request: RerankRequest) -> Ranking:
+    """Raises BridgeError. Cancelling the task closes the connection before it ends."""
+    call = {"query": request.query, "documents": request.documents, "return_documents": False, **request.options}
+    made = router.arerank(request.model, **call) if router else litellm.arerank(request.model, **call, **_DIRECT)
+    response = await _answer(made, request.model)
+    scores = [(row["index"], row["relevance_score"]) for row in response.results or []]
+    places = range(len(request.documents))
+    if not scores or len({index for index, _ in scores} & set(places)) != len(scores):
+        raise _bad("the provider ranked other documents than it was given", request.model)
+    hidden = _hidden(response)
+    return Ranking(
+        scores=scores,
+        usage=_rerank_usage(response.meta or {}),
+        cost_usd=hidden.get("response_cost"),
+        model=hidden.get("model") or request.model.rpartition("/")[2],
+        provider=hidden.get("custom_llm_provider"),
+    )
+
+
+async def _answer(made: Awaitable[Any], model: str) -> Any:
+    try:
+        return await made
+    except BridgeError:
+        raise
+    except Exception as error:
+        raise faults.from_litellm(error, model=model, streamed=False) from error
+
+
+def _vector(given: Any, model: str) -> list[float]:
+    """Some providers send what was asked for as numbers in base64, and the other way round."""
+    try:
+        raw = base64.b64decode(given, validate=True) if isinstance(given, str) else None
+        vector = list(struct.unpack(f"<{len(raw) // 4}f", raw)) if raw is not None else [float(axis) for axis in given]
+    except (ValueError, TypeError, struct.error):
+        raise _bad("the provider sent an embedding that is no list of numbers", model) from None
+    if not vector or not all(map(math.isfinite, vector)):
+        raise _bad("the provider sent an embedding that is empty or not finite", model)
+    return vector
+
+
+def _rerank_usage(meta: Mapping[str, Any]) -> Usage | None:
+    counted, billed = meta.get("tokens") or {}, meta.get("billed_units") or {}
+    usage = Usage(
+        input_tokens=counted.get("input_tokens"),
+        output_tokens=counted.get("output_tokens"),
+        total_tokens=billed.get("total_tokens"),
+    )
+    return usage if any(usage.model_dump().values()) else None
+
+
+def _hidden(response: Any) -> Mapping[str, Any]:
+    return getattr(response, "_hidden_params", None) or {}  # PRIVATE: cost and provider are nowhere else
+
+
+def _bad(wrong: str, model: str) -> BridgeError:
+    return BridgeError("bad_upstream_response", f"{wrong}; try again", model=model)
