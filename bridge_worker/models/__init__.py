@@ -16,6 +16,7 @@ _BEFORE_IMPORT = {
     "REPEATED_STREAMING_CHUNK_LIMIT": "1000000000",  # else a stream with 100 equal chunks, a ruled line say, is killed
     "AIOHTTP_CONNECTOR_LIMIT": "8192",  # else streams beyond 500 a host wait in a queue that nobody sees
     "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "4096",
+    "DEFAULT_MAX_RETRIES": "0",  # else an embedding that fails is tried twice more: a max_retries of 0 counts as none given there
     "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER": "True",  # LiteLLM's own HTTP path for OpenAI: half the CPU a call and a chunk
 }
 LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")

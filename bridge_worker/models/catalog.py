@@ -132,7 +132,10 @@ class LiteLLMServices:
 
     async def rerank(self, request: RerankRequest) -> Ranking:
         self._check(request.model)
-        return await vectors.rerank(self._router, request)
+        ranking = await vectors.rerank(self._router, request)
+        if ranking.provider is None:  # LiteLLM does not say it for every provider
+            ranking.provider = _same(deployment.provider for deployment in self._deployments(request.model))
+        return ranking
 
     def _summary(self, model: str) -> ModelSummary:
         if "*" in model:
