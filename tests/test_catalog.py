@@ -383,7 +383,9 @@ def test_a_missing_key_is_not_ok(bare: Worker) -> None:
 
 
 @pytest.mark.rule("CHK-3")
-def test_a_param_that_the_model_does_not_take_is_a_gap_or_dropped_as_the_config_says(configured: Worker, provider: Upstream) -> None:
+def test_a_param_that_the_model_does_not_take_is_a_gap_or_dropped_as_the_config_says(
+    configured: Worker, provider: Upstream
+) -> None:
     thinking = {"type": "disabled"}
     refused = check(configured, "small", thinking=thinking)
     assert [gap["member"] for gap in refused["gaps"]] == ["thinking"]

@@ -36,7 +36,9 @@ def worker(provider: Upstream) -> Iterator[Worker]:
 def greeted(provider: Upstream) -> Iterator[Worker]:
     """Of the era that greets."""
     with Worker(env={"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": provider.base_url}) as worker:
-        worker.call("initialize", {"protocolVersion": "2025-11-25", "clientInfo": {"name": "t", "version": "1"}, "capabilities": {}})
+        worker.call(
+            "initialize", {"protocolVersion": "2025-11-25", "clientInfo": {"name": "t", "version": "1"}, "capabilities": {}}
+        )
         yield worker
 
 
@@ -147,7 +149,9 @@ def test_three_tools_are_listed_with_their_schemas(worker: Worker) -> None:
         ("list_models", {}, None),
     ],
 )
-def test_a_result_is_structured_as_the_tool_says_and_told_as_text(worker: Worker, name: str, arguments: Json, text: str | None) -> None:
+def test_a_result_is_structured_as_the_tool_says_and_told_as_text(
+    worker: Worker, name: str, arguments: Json, text: str | None
+) -> None:
     tool = tools(worker)[name]
     Draft202012Validator(tool["inputSchema"]).validate(arguments)
     result = worker.call("tools/call", call(name, arguments))["result"]
@@ -222,7 +226,9 @@ def test_with_a_progress_token_the_text_is_told_as_it_comes(worker: Worker, toke
 def test_without_a_token_nothing_is_told_meanwhile(worker: Worker, meta: Json) -> None:
     seen = len(worker.received)
     worker.call("tools/call", call("chat", conversation(), **meta))
-    assert [m for m in worker.received[seen:] if isinstance(m, dict) and "method" in m and m["method"] != "notifications/ready"] == []
+    assert [
+        m for m in worker.received[seen:] if isinstance(m, dict) and "method" in m and m["method"] != "notifications/ready"
+    ] == []
 
 
 # --- silence ------------------------------------------------------------------------------------------------------------------
