@@ -74,4 +74,4 @@ async def cancel_in_flight(client: Client) -> bool:
 
 
 if __name__ == "__main__":
-    print(json.dumps(anyio.run(main, *sys.argv[1:])))
+    sys.stdout.write(json.dumps(anyio.run(main, *sys.argv[1:])))
