@@ -22,8 +22,8 @@ model_list:
   - model_name: mixed
     litellm_params: {model: anthropic/claude-sonnet-4-5, api_base: "%(url)s"}
   - model_name: priced
-    litellm_params: {model: openai/of-our-own, api_base: "%(url)s", api_key: k, input_cost_per_token: 0.5, output_cost_per_token: 2.0}
-    model_info: {max_input_tokens: 10, max_output_tokens: 3, supports_function_calling: false}
+    litellm_params: {model: openai/of-our-own, api_base: "%(url)s", api_key: k, input_cost_per_token: 0.5}
+    model_info: {max_input_tokens: 10, max_output_tokens: 3, supports_function_calling: false, output_cost_per_token: 2.0}
   - model_name: vectors
     litellm_params: {model: openai/text-embedding-3-small, api_base: "%(url)s", api_key: sk-in-config-1}
   - model_name: ranks
@@ -139,8 +139,8 @@ def test_limits_prices_and_abilities_of_a_known_model(bare: Worker) -> None:
     assert info["prices"]["output_usd"] == pytest.approx(6e-7)
     assert info["prices"]["cached_input_usd"] == pytest.approx(7.5e-8)
     supports = info["supports"]
-    assert supports["tools"] and supports["json_schema"] and supports["vision"]
-    assert supports["reasoning"] is False
+    assert [name for name, has in supports.items() if has is False] == ["reasoning", "audio_input", "audio_output"]
+    assert None not in supports.values()
     assert "image" in info["modalities"]["input"]
     assert info["modalities"]["output"] == ["text"]
     assert {"tools", "temperature", "response_format"} <= set(info["parameters"])
@@ -187,14 +187,16 @@ def test_whether_a_key_is_there(bare: Worker, model: str, present: bool | None) 
 )
 def test_a_key_is_found_under_each_of_its_names(monkeypatch: pytest.MonkeyPatch, variable: str, model: str) -> None:
     from bridge_worker.models.catalog import LiteLLMServices
+    from bridge_worker.models.litellm import LiteLLM
 
     for name in [name for name in os.environ if name.endswith(("_KEY", "_TOKEN"))]:
         monkeypatch.delenv(name)
-    assert LiteLLMServices(None).describe(model).key_present is False
+    catalog = LiteLLMServices(LiteLLM())
+    assert catalog.describe(model).key_present is False
     monkeypatch.setenv("AZURE_AI_API_KEY", "of another provider")
     monkeypatch.setenv(variable, "secret")
-    assert LiteLLMServices(None).describe(model).key_present is True
-    assert LiteLLMServices(None).describe("azure/x").key_present is None
+    assert catalog.describe(model).key_present is True
+    assert catalog.describe("azure/x").key_present is None
 
 
 @pytest.mark.rule("MOD-5", "MOD-6")
@@ -235,9 +237,9 @@ def test_a_name_that_nothing_serves_is_not_found(bare: Worker, method: str, mode
 
 @pytest.mark.rule("MOD-7")
 def test_with_a_config_only_its_names_are_found(configured: Worker) -> None:
-    error = configured.call("models/get", {"model": "openai/gpt-4o"})["error"]
-    assert error["data"]["kind"] == "model_not_found"
-    assert "models/list" in error["message"]
+    for method, params in (("models/get", {}), ("embed", {"input": "a"}), ("rerank", {"query": "q", "documents": ["a"]})):
+        error = configured.call(method, {"model": "openai/gpt-4o-mini", **params})["error"]
+        assert error["data"]["kind"] == "model_not_found"
 
 
 @pytest.mark.rule("MOD-9")
@@ -279,17 +281,23 @@ def test_tokens_are_counted_and_it_says_with_what(bare: Worker, model: str, toke
     assert bare.call("tokens/count", {"model": model, **said("hello world")})["result"] == expected
 
 
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+WITH_A_CALL = [
+    {"role": "user", "content": "hello"},
+    {"role": "assistant", "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "1", "content": "x"},
+]
+PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": "https://example.com/x.png"}]}
+SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+TOOL = {"type": "function", "function": {"name": "f", "description": "does nothing at all"}}
+
+
 @pytest.mark.rule("TOK-1")
 @pytest.mark.parametrize(
     "params",
-    [
-        {**said(), "tools": [{"type": "function", "function": {"name": "f", "description": "does nothing at all"}}]},
-        {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "tool_calls": [
-            {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]}, {"role": "tool", "tool_call_id": "1", "content": "x"}]},
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "https://example.com/x.png"}]}]},
-    ],
+    [{**said(), "tools": [TOOL]}, {"messages": WITH_A_CALL}, {"messages": [PICTURE]}],
     ids=["tools", "tool-calls", "image"],
-)  # fmt: skip
+)
 def test_a_count_that_is_no_more_than_an_estimate_says_so(bare: Worker, params: Json) -> None:
     result = bare.call("tokens/count", {"model": "openai/gpt-4o-mini", **params})["result"]
     assert result["exact"] is False
@@ -299,9 +307,8 @@ def test_a_count_that_is_no_more_than_an_estimate_says_so(bare: Worker, params: 
 @pytest.mark.rule("TOK-3", "MOD-8")
 def test_what_has_no_count_is_left_out_and_the_text_beside_it_counts(bare: Worker) -> None:
     text = {"type": "text", "text": "hello world"}
-    sound = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
     file = {"type": "file", "file": {"file_id": "abc"}}
-    params = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": [text, sound, file]}]}
+    params = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": [text, SOUND, file]}]}
     assert bare.call("tokens/count", params)["result"] == {"input_tokens": 9, "tokenizer": "o200k_base", "exact": False}
 
 
@@ -350,25 +357,27 @@ def test_a_higher_price_for_long_input_and_for_writing_the_cache_counts(bare: Wo
 @pytest.mark.rule("CHK-4")
 def test_a_cost_that_is_not_known_is_null(bare: Worker) -> None:
     assert check(bare, "openai/of-nobodys-making", max_tokens=5)["max_cost_usd"] is None
-    picture = {"role": "user", "content": [{"type": "image_url", "image_url": "https://example.com/x.png"}]}
-    assert check(bare, "openai/gpt-4o-mini", messages=[picture])["max_cost_usd"] is None
+    assert check(bare, "openai/gpt-4o-mini", messages=[PICTURE])["max_cost_usd"] is None
     assert check(bare, "offline/echo")["max_cost_usd"] == 0.0
+
+
+A_SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}
+WITH_SOUND = [{"role": "user", "content": [{"type": "text", "text": "?"}, SOUND]}]
 
 
 @pytest.mark.rule("CHK-2")
 @pytest.mark.parametrize(
     ("model", "params", "member"),
     [
-        ("offline/echo", {"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+        ("offline/echo", {"tools": [TOOL]}, "tools"),
         ("openai/gpt-4o-mini", {"thinking": {"type": "enabled"}}, "thinking"),
-        ("openai/gpt-4o-mini", {"messages": [{"role": "user", "content": [
-            {"type": "text", "text": "?"}, {"type": "input_audio", "input_audio": {"data": "A", "format": "wav"}}]}]}, "messages[0].content[1]"),
-        ("offline/echo", {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}}, "response_format"),
+        ("openai/gpt-4o-mini", {"messages": WITH_SOUND}, "messages[0].content[1]"),
+        ("offline/echo", {"response_format": A_SCHEMA}, "response_format"),
         ("openai/text-embedding-3-small", {}, "model"),
-        ("openai/gpt-4o-mini", {"messages": [{"role": "user", "content": "word " * 130_000}]}, "messages"),
+        ("openai/gpt-4o-mini", said("word " * 130_000), "messages"),
     ],
     ids=["tools", "thinking", "audio", "schema", "embedding-model", "too-long"],
-)  # fmt: skip
+)
 def test_a_gap_names_the_member_that_asks_too_much(bare: Worker, model: str, params: Json, member: str) -> None:
     result = check(bare, model, **params)
     assert result["ok"] is False

@@ -1,6 +1,7 @@
 """The `Services` of the models that need no key and no network: an agent's own tests can use every method.
 
-Owns ``offline/embed`` and ``offline/rerank`` beside what `offline` has. Their tokens are words, and they cost nothing.
+Owns ``offline/embed`` and ``offline/rerank``, and says of all offline models what there is to say: their tokens are words, and they cost
+nothing. Refuses to chat: `offline` does.
 """
 
 from __future__ import annotations
