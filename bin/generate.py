@@ -10,7 +10,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -107,6 +107,27 @@ def chat_result() -> str:
     return typescript(protocol.ChatResult, "serialization")
 
 
+def models() -> str:
+    return together(typescript(protocol.ModelsListResult, "serialization"), typescript(protocol.ModelInfo, "serialization"))
+
+
+def chat_check() -> str:
+    return together(typescript(protocol.TokenCount, "serialization"), typescript(protocol.ChatCheck, "serialization"))
+
+
+def embed_and_rerank() -> str:
+    return together(
+        typescript(protocol.EmbedParams, "validation"),
+        typescript(protocol.EmbedResult, "serialization", told={"Usage"}),
+        typescript(protocol.RerankParams, "validation", told={"TotalDeadline"}),
+        typescript(protocol.RerankResult, "serialization", told={"Usage"}),
+    )
+
+
+def status() -> str:
+    return typescript(protocol.Status, "serialization")
+
+
 def chat_delta() -> str:
     return typescript(protocol.ChatDelta, "validation")
 
@@ -147,6 +168,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "chat params": chat_params,
     "chat result": chat_result,
     "chat delta": chat_delta,
+    "models": models,
+    "chat check": chat_check,
+    "embed and rerank": embed_and_rerank,
+    "status": status,
     "errors": errors,
     "flags": flags,
     "matrix": matrix,
@@ -169,14 +194,17 @@ def row(cells: Iterable[object]) -> str:
 # --- TypeScript: the notation for JSON that most readers know -------------------------------------------------------------
 
 
-def typescript(root: type[BaseModel], mode: Literal["validation", "serialization"]) -> str:
-    """The type and all that it refers to, each after its first use. What is written out whole is told by "serialization"."""
+def typescript(root: type[BaseModel], mode: Literal["validation", "serialization"], told: Collection[str] = ()) -> str:
+    """The type and all that it refers to but has been ``told`` elsewhere, each after its first use.
+
+    What is written out whole is told by "serialization".
+    """
     schema = root.model_json_schema(mode=mode)
     types = schema.pop("$defs", {}) | {root.__name__: schema}
     order = [root.__name__]
     for name in order:  # grows while it is read
         for found in re.findall(r"#/\$defs/(\w+)", json.dumps(types[name])):
-            if found not in order:
+            if found not in order and found not in told:
                 order.append(found)
     text = "\n".join(interface(name, types[name]) for name in order)
     for alias, union in unions().items():
@@ -184,6 +212,11 @@ def typescript(root: type[BaseModel], mode: Literal["validation", "serialization
             text = text.replace(f"({union})[]", f"{alias}[]")
             text += f"\ntype {alias} = {union}"
     return f"```ts\n{text}\n```"
+
+
+def together(*blocks: str) -> str:
+    """One block of several."""
+    return "\n".join(blocks).replace("\n```\n```ts", "")
 
 
 def unions() -> Mapping[str, str]:

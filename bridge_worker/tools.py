@@ -144,8 +144,8 @@ def _listed() -> list[dict[str, Any]]:
             name=name,
             title=tool.title,
             description=tool.description,
-            inputSchema=_input_schema(tool.params),
-            outputSchema=tool.result.model_json_schema(),
+            inputSchema=_lean(_input_schema(tool.params)),
+            outputSchema=_lean(tool.result.model_json_schema()),
             annotations=tool.annotations,
         ).model_dump()
         for name, tool in _TOOLS.items()
@@ -155,6 +155,21 @@ def _listed() -> list[dict[str, Any]]:
 def _input_schema(params: type[BaseModel]) -> dict[str, Any]:
     schema = params.model_json_schema()
     return {**schema, "properties": {name: member for name, member in schema["properties"].items() if name != "stream"}}
+
+
+def _lean(schema: Any) -> Any:
+    """Without what says nothing: a host gives these schemas to its model, and pays for them."""
+    if isinstance(schema, list):
+        return [_lean(member) for member in schema]
+    if not isinstance(schema, dict):
+        return schema
+    said = {name: member for name, member in schema.items() if not _says_nothing(name, member)}
+    return {name: _lean(member) for name, member in said.items()}
+
+
+def _says_nothing(name: str, member: object) -> bool:
+    """What pydantic adds. A property of such a name is a schema, and no string or list of these."""
+    return (name == "title" and isinstance(member, str)) or (name == "default" and member is None) or name == "discriminator"
 
 
 def _succeeded(result: BaseModel) -> dict[str, Any]:

@@ -18,8 +18,10 @@ from typing import Any, Self
 from bridge_worker.completion import ChatRequest, Delta, Model
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods import Methods
+from bridge_worker.models.offline_services import OfflineServices
 from bridge_worker.redact import Redactor
 from bridge_worker.server import Dispatcher, Server
+from bridge_worker.services import Services
 
 Json = dict[str, Any]
 DELTA = "notifications/chat/delta"
@@ -238,8 +240,11 @@ class ScriptedEngine:
         if warm:
             self.warm.set()
         self.error: BridgeError | None = None
+        self.services: Services = OfflineServices()
         self._model = model
-        self._methods = dispatcher or Methods(self._find, frozenset(), Redactor({}))
+        self._methods = dispatcher or Methods(
+            self._find, frozenset(), Redactor({}), find_services=self._find_services, engine_state=self.state
+        )
 
     def state(self) -> Mapping[str, object]:
         return {"name": "litellm", "version": "1.0", "ready": self.warm.is_set() and not self.error}
@@ -252,6 +257,10 @@ class ScriptedEngine:
         await self.warm.wait()
         if self.error:
             raise self.error
+
+    async def _find_services(self) -> Services:
+        await self.ready()
+        return self.services
 
     async def _find(self, name: str) -> Model:
         await self.ready()

@@ -1,7 +1,7 @@
 """The `Services` of the models that need no key and no network: an agent's own tests can use every method.
 
-Owns ``offline/embed`` and ``offline/rerank``, and says of all offline models what there is to say: their tokens are words, and they cost
-nothing. Refuses to chat: `offline` does.
+Owns ``offline/embed`` and ``offline/rerank``, and says of all offline models what there is to say: their tokens are words, and they
+cost nothing. Refuses to chat: `offline` does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RERANK = "offline/rerank"
 MODES = {**dict.fromkeys(offline.NAMES, "chat"), EMBED: "embedding", RERANK: "rerank"}
 _DIMENSIONS = 64
 _MOST_DIMENSIONS = 4096
-_PARAMETERS = ("tools", "tool_choice", "stream")
+_PARAMETERS = ["tools", "tool_choice"]
 
 
 class OfflineServices:
@@ -53,7 +53,7 @@ class OfflineServices:
             prices=ModelPrices(input_usd=0.0, output_usd=0.0, cached_input_usd=0.0, cache_write_usd=0.0, query_usd=0.0),
             modalities=ModelModalities(input=["text"], output=["text"]),
             supports=ModelSupport(tools=calls_tools, tool_choice=calls_tools, **others),
-            parameters=[name for name in _PARAMETERS if calls_tools or name == "stream"] if mode == "chat" else [],
+            parameters=_PARAMETERS if calls_tools else [],
             unsupported_parameters="dropped",
             deprecation_date=None,
         )
@@ -67,16 +67,16 @@ class OfflineServices:
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         if request.model != EMBED:
-            raise BridgeError("model_not_found", f"{request.model!r:.100} makes no embeddings; offline, {EMBED} does")
+            raise _not_found(request.model, f"makes no embeddings; offline, {EMBED} does")
         dimensions = request.options.get("dimensions", _DIMENSIONS)
         if dimensions > _MOST_DIMENSIONS:
-            raise BridgeError("rejected_by_provider", f"{EMBED} has at most {_MOST_DIMENSIONS} dimensions")
+            raise BridgeError("rejected_by_provider", f"{EMBED} has at most {_MOST_DIMENSIONS} dimensions", model=EMBED)
         vectors = [_embedding(text, dimensions) for text in request.input]
         return Embeddings(vectors, _words(*request.input), 0.0, request.model, "offline")
 
     async def rerank(self, request: RerankRequest) -> Ranking:
         if request.model != RERANK:
-            raise BridgeError("model_not_found", f"{request.model!r:.100} ranks no documents; offline, {RERANK} does")
+            raise _not_found(request.model, f"ranks no documents; offline, {RERANK} does")
         wanted = set(request.query.lower().split())
         scores = [len(wanted & set(text.lower().split())) / max(len(wanted), 1) for text in request.documents]
         return Ranking(list(enumerate(scores)), _words(request.query, *request.documents), 0.0, request.model, "offline")
@@ -84,8 +84,12 @@ class OfflineServices:
 
 def _mode(model: str) -> str:
     if model not in MODES:
-        raise BridgeError("model_not_found", f"there is no {model!r:.100}; offline models are {', '.join(MODES)}")
+        raise _not_found(model, f"is no model; offline, there are {', '.join(MODES)}")
     return MODES[model]
+
+
+def _not_found(model: str, why: str) -> BridgeError:
+    return BridgeError("model_not_found", f"{model!r:.100} {why}", model=model)
 
 
 def _words(*texts: str) -> Usage:
