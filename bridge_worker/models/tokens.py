@@ -37,7 +37,8 @@ def count(
         tools=list(tools) if tools else None,
         use_default_image_token_count=True,  # else it fetches the image
     )
-    exact = bool(_PUBLISHED.fullmatch(name)) and not tools and all(map(_is_short_text, messages))
+    known = name in litellm.open_ai_chat_completion_models  # another is counted as gpt-3.5-turbo
+    exact = known and bool(_PUBLISHED.fullmatch(name)) and not tools and all(map(_is_short_text, messages))
     return TokenCount(input_tokens=counted, tokenizer=tokenizer, exact=exact)
 
 
