@@ -20,9 +20,11 @@ PACKAGE = Path(bridge_worker.__file__).parent
 # From the ground up; a module imports from lower floors only. A new module gets its place here.
 FLOORS: list[set[str]] = [
     {"bridge_worker", "errors", "redact"},
-    {"protocol"},
-    {"framing", "session", "completion", "validation", "logs", "lifeline", "stdio"},
-    {"models", "models.litellm", "models.offline", "models.faults", "models.mends", "config"},
+    {"protocol", "mcp"},
+    {"framing", "session", "completion", "services", "calls", "validation", "logs", "lifeline", "stdio"},
+    {"models", "models.litellm", "models.offline", "models.faults", "models.mends", "config"}
+    | {"models.catalog", "models.tokens", "models.vectors", "models.offline_services"},
+    {"queries", "tools"},
     {"methods"},
     {"engine", "server", "api"},
     {"cli"},
@@ -37,11 +39,15 @@ BESIDE = {
     ("models.litellm", "models.mends"),
     ("models.offline", "models"),
     ("models.litellm", "models"),
+    *(("models.catalog", name) for name in ("models", "models.litellm", "models.faults", "models.tokens", "models.vectors")),
+    *(("models.vectors", name) for name in ("models", "models.litellm", "models.faults")),
+    ("models.offline_services", "models.offline"),
 }
 
 # Loaded before `initialize` is answered. pydantic costs 0.1 s there, LiteLLM two.
 EARLY = {
     "errors",
+    "mcp",
     "framing",
     "session",
     "redact",
@@ -60,9 +66,9 @@ HEAVY = {"pydantic", "pydantic_core", "jsonrpcserver", "litellm", "openai", "aio
 MAX_LINES = 300
 # A reason for each, and no more than it needs.
 LONGER = {
-    "protocol": (450, "the whole wire in one place, a type after the other"),
+    "protocol": (710, "the whole wire in one place, a type after the other"),
     "completion": (400, "one chat: its clocks and its assembly share their state"),
-    "session": (310, "the lifecycle table is a third of it"),
+    "session": (340, "the lifecycle table is a third of it"),
 }
 # No boundary to speak of: they are a name and a doorway.
 DOORWAYS = {"bridge_worker", "__main__"}
@@ -153,9 +159,12 @@ def test_only_models_imports_litellm_and_what_comes_with_it() -> None:
     assert all(module.startswith("models.") for module in importers)
 
 
-def test_the_litellm_model_is_imported_by_two_modules_and_late() -> None:
+def test_the_litellm_model_is_imported_late_by_whoever_is_no_part_of_it() -> None:
     importers = {
-        (module, one.late or one.typing) for module in modules() for target, one in ours(module) if target == "models.litellm"
+        (module, one.late or one.typing)
+        for module in modules()
+        for target, one in ours(module)
+        if target in ("models.litellm", "models.catalog") and not module.startswith("models.")
     }
     assert importers == {("engine", True), ("api", True)}
 
@@ -165,7 +174,7 @@ def test_the_package_itself_imports_nothing_of_ours_before_it_is_used() -> None:
 
 
 def test_sans_io_modules_know_no_descriptor_no_clock_and_no_task() -> None:
-    for module in ("errors", "protocol", "validation", "framing", "session"):
+    for module in ("errors", "protocol", "mcp", "validation", "framing", "session"):
         assert not {name for name, _ in theirs(module)} & {
             "asyncio",
             "os",

@@ -72,6 +72,7 @@ READ_BY = {  # environment variable -> the file that reads it
     "HF_HUB_OFFLINE": "huggingface_hub/constants.py",
     "REPEATED_STREAMING_CHUNK_LIMIT": "constants.py",
     "AIOHTTP_CONNECTOR_LIMIT": "constants.py",
+    "DEFAULT_MAX_RETRIES": "constants.py",
     "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "constants.py",
     "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER": "main.py",
     "JSON_LOGS": "_logging.py",
@@ -180,7 +181,7 @@ def test_its_loggers_have_the_names_that_we_silence() -> None:
 
 
 def test_the_providers_that_we_refuse_are_its_names() -> None:
-    for name in ours._UNUSABLE_PROVIDERS:
+    for name in ours.UNUSABLE_PROVIDERS:
         assert name in litellm.provider_list, f"{name} has another name now: mend bridge_worker/models/litellm.py"
 
 
@@ -228,8 +229,8 @@ def test_the_router_tells_which_wildcards_it_has() -> None:
     router = litellm.Router(
         model_list=[{"model_name": "team/*", "litellm_params": params}, {"model_name": "one", "litellm_params": params}]
     )
-    assert router.pattern_router.route("team/any"), "mend LiteLLM._check_model in bridge_worker/models/litellm.py"
-    assert not router.pattern_router.route("other/any"), "mend LiteLLM._check_model in bridge_worker/models/litellm.py"
+    assert router.pattern_router.route("team/any"), "mend LiteLLM.check_model in bridge_worker/models/litellm.py"
+    assert not router.pattern_router.route("other/any"), "mend LiteLLM.check_model in bridge_worker/models/litellm.py"
     assert "one" in router.get_model_names()
     router.discard()
 

@@ -12,6 +12,7 @@ CONTRACT = {
     "invalid_message": (-32600, False),
     "method_not_found": (-32601, False),
     "invalid_request": (-32602, False),
+    "unsupported_version": (-32022, False),
     "internal": (-32603, False),
     "authentication": (1001, False),
     "permission": (1002, False),
@@ -41,7 +42,7 @@ def test_no_two_kinds_share_a_code() -> None:
 
 
 def test_no_kind_of_the_bridges_own_meets_the_range_that_json_rpc_reserves() -> None:
-    standard = {-32700, -32600, -32601, -32602, -32603}
+    standard = {-32700, -32600, -32601, -32602, -32603, -32022}  # the last is MCP's
     assert not {kind.code for kind in KINDS.values() if -32768 <= kind.code <= -32000} - standard
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bridge_worker import __version__
+from bridge_worker import __version__, mcp
 from bridge_worker.errors import BridgeError
 from bridge_worker.session import (
     LIFECYCLE,
@@ -80,6 +80,7 @@ MESSAGE: dict[Input, Json] = {
     Input.INITIALIZE: request("initialize", INITIALIZE),
     Input.PING: request("ping"),
     Input.SHUTDOWN: request("shutdown"),
+    Input.DISCOVER: request("server/discover"),
     Input.REQUEST: request("chat"),
     Input.CANCELLED: cancelled("running"),
     Input.NOTIFICATION: notification("notifications/whatever"),
@@ -95,6 +96,7 @@ def check_greeted(events: list[Event]) -> None:
 EFFECT = {
     Action.GREET: check_greeted,
     Action.PONG: lambda events: check(sent(events) == [response(1, {})]),
+    Action.DISCOVER: lambda events: check(sent(events) == [response(1, mcp.discovered({}))]),
     Action.START: lambda events: check(events == [Start(1, "chat", {})]),
     Action.CANCEL: lambda events: check(events == [Cancel("running")]),
     Action.IGNORE: lambda events: check(events == []),
@@ -113,18 +115,21 @@ EXPECTED = {
     (State.OPEN, Input.INITIALIZE): (Action.GREET, State.GREETED),
     (State.OPEN, Input.PING): (Action.PONG, State.OPEN),
     (State.OPEN, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
+    (State.OPEN, Input.DISCOVER): (Action.DISCOVER, State.OPEN),
     (State.OPEN, Input.REQUEST): (Action.START, State.OPEN),
     (State.OPEN, Input.CANCELLED): (Action.CANCEL, State.OPEN),
     (State.OPEN, Input.NOTIFICATION): (Action.IGNORE, State.OPEN),
     (State.GREETED, Input.INITIALIZE): (Action.REFUSE_GREETED, State.GREETED),
     (State.GREETED, Input.PING): (Action.PONG, State.GREETED),
     (State.GREETED, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
+    (State.GREETED, Input.DISCOVER): (Action.DISCOVER, State.GREETED),
     (State.GREETED, Input.REQUEST): (Action.START, State.GREETED),
     (State.GREETED, Input.CANCELLED): (Action.CANCEL, State.GREETED),
     (State.GREETED, Input.NOTIFICATION): (Action.IGNORE, State.GREETED),
     (State.DRAINING, Input.INITIALIZE): (Action.REFUSE_DRAINING, State.DRAINING),
     (State.DRAINING, Input.PING): (Action.PONG, State.DRAINING),
     (State.DRAINING, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
+    (State.DRAINING, Input.DISCOVER): (Action.REFUSE_DRAINING, State.DRAINING),
     (State.DRAINING, Input.REQUEST): (Action.REFUSE_DRAINING, State.DRAINING),
     (State.DRAINING, Input.CANCELLED): (Action.CANCEL, State.DRAINING),
     (State.DRAINING, Input.NOTIFICATION): (Action.IGNORE, State.DRAINING),
