@@ -107,15 +107,14 @@ class Queries:
         self._check_provider_params(params)
         options = {name: params[name] for name in ("dimensions", "user") if params.get(name) is not None}
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
-        base64_wanted = asked.encoding_format == "base64"
-        request = EmbedRequest(asked.model, texts, base64_wanted, options | (asked.provider_params or {}))
+        request = EmbedRequest(asked.model, texts, options | (asked.provider_params or {}))
 
         async def answer() -> EmbedResult:
             services = await self._services(asked.model)
             made = await services.embed(request)
-            vectors = [_in_base64(vector) if base64_wanted else vector for vector in made.vectors]
+            in_base64 = asked.encoding_format == "base64"
             return EmbedResult(
-                embeddings=vectors,
+                embeddings=[_in_base64(vector) if in_base64 else vector for vector in made.vectors],
                 usage=made.usage,
                 cost_usd=made.cost_usd,
                 model=made.model,

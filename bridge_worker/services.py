@@ -28,7 +28,6 @@ class EmbedRequest:
 
     model: str
     input: list[str]
-    base64: bool
     options: dict[str, Any] = field(default_factory=dict)
 
 

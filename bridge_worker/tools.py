@@ -94,8 +94,8 @@ class Tools:
         asked = _checked(params)
         if asked.name not in _TOOLS:
             raise BridgeError("invalid_request", f"there is no tool {asked.name!r:.100}; there are: {', '.join(_TOOLS)}")
-        call.log["tool"] = asked.name
         arguments = asked.arguments or {}
+        call.log |= {"tool": asked.name, "model": arguments.get("model")}
         try:
             if asked.name == "chat":
                 result: BaseModel = await self._call_chat(call, arguments, (asked.meta or {}).get("progressToken"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -11,12 +13,14 @@ from hypothesis import strategies as st
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.models.offline_services import OfflineServices
+from bridge_worker.protocol import ModelInfo, ModelSummary, TokenCount
 from bridge_worker.services import EmbedRequest, RerankRequest
 from tests.memory import Client, Json, timeless
+from tests.worker import WAIT_SECONDS
 
 
 def embedded(*texts: str, dimensions: int = 64) -> list[list[float]]:
-    request = EmbedRequest("offline/embed", list(texts), base64=False, options={"dimensions": dimensions})
+    request = EmbedRequest("offline/embed", list(texts), options={"dimensions": dimensions})
     return asyncio.run(OfflineServices().embed(request)).vectors
 
 
@@ -67,6 +71,52 @@ async def test_a_model_does_only_what_it_is_for(method: str, params: Json) -> No
     async with Client() as client:
         client.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
         assert await client.kind(1) == "model_not_found"
+
+
+class Slow(OfflineServices):
+    """Each question about a model blocks its thread until a test lets it go."""
+
+    def __init__(self) -> None:
+        self.asked, self.free = threading.Event(), threading.Event()
+
+    def names(self, *, every: bool) -> list[ModelSummary]:
+        self._wait()
+        return []
+
+    def describe(self, model: str) -> ModelInfo:
+        self._wait()
+        return super().describe("offline/echo")
+
+    def count(self, model: str, messages: Sequence[Json], tools: Sequence[Json] | None) -> TokenCount:
+        self._wait()
+        return super().count("offline/echo", messages, tools)
+
+    def _wait(self) -> None:
+        self.asked.set()
+        assert self.free.wait(WAIT_SECONDS)
+
+
+CONVERSATION = {"model": "some/model", "messages": [{"role": "user", "content": "a"}]}
+
+
+@pytest.mark.rule("CAN-1", "CAN-6")
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [("models/list", {}), ("models/get", {"model": "some/model"}), ("tokens/count", CONVERSATION), ("chat/check", CONVERSATION)],
+)
+def test_what_takes_long_holds_up_nothing_and_can_be_cancelled(method: str, params: Json) -> None:
+    async def converse() -> None:
+        async with Client() as client:
+            client.engine.services = slow = Slow()
+            client.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+            assert await asyncio.to_thread(slow.asked.wait, WAIT_SECONDS)
+            client.send({"jsonrpc": "2.0", "id": 2, "method": "status"})
+            assert (await client.answer(2))["result"]["requests"]["in_flight"] == 2
+            client.cancel(1)
+            assert await client.kind(1) == "cancelled"
+            slow.free.set()
+
+    asyncio.run(converse())
 
 
 @pytest.mark.rule("STA-1", "OFF-1")
