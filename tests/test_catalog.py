@@ -31,7 +31,12 @@ model_list:
   - model_name: forgiving
     litellm_params: {model: openai/gpt-4o-mini, api_base: "%(url)s", api_key: sk-in-config-1, drop_params: true}
   - model_name: gemini/*
-    litellm_params: {model: gemini/*}
+    litellm_params: {model: gemini/*, api_key: in-config-2}
+  - model_name: mistral/*
+    litellm_params: {model: mistral/*}
+  - model_name: in-azure
+    litellm_params: {model: azure/of-our-own, api_base: "%(url)s", api_key: k, api_version: v}
+    model_info: {base_model: azure/gpt-4o}
 """
 OFFLINE = ["offline/echo", "offline/embed", "offline/rerank", "offline/tools"]
 
@@ -94,7 +99,9 @@ def test_without_a_config_the_offline_models_are_listed(bare: Worker) -> None:
 @pytest.mark.rule("MOD-1", "MOD-6")
 def test_with_a_config_its_names_are_listed_too(configured: Worker) -> None:
     rows = {row["model"]: row for row in configured.call("models/list")["result"]["models"]}
-    assert list(rows) == sorted([*OFFLINE, "small", "mixed", "priced", "vectors", "ranks", "forgiving", "gemini/*"])
+    assert list(rows) == sorted(
+        [*OFFLINE, "small", "mixed", "priced", "vectors", "ranks", "forgiving", "gemini/*", "mistral/*", "in-azure"]
+    )
     assert rows["small"] == {"model": "small", "provider": "openai", "mode": "chat", "key_present": True}
     assert rows["mixed"] == {"model": "mixed", "provider": None, "mode": "chat", "key_present": False}
     assert rows["vectors"]["mode"] == "embedding"
@@ -118,6 +125,7 @@ def test_all_lists_what_a_wildcard_of_the_config_stands_for(configured: Worker) 
     names = {row["model"] for page in pages(configured, all=True) for row in page}
     assert "gemini/gemini-2.5-pro" in names
     assert "openai/gpt-4o" not in names
+    assert not [name for name in names if name.startswith("mistral/") and "*" not in name], "there is no key for them"
 
 
 @pytest.mark.rule("MOD-3")
@@ -310,6 +318,13 @@ def test_what_has_no_count_is_left_out_and_the_text_beside_it_counts(bare: Worke
     file = {"type": "file", "file": {"file_id": "abc"}}
     params = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": [text, SOUND, file]}]}
     assert bare.call("tokens/count", params)["result"] == {"input_tokens": 9, "tokenizer": "o200k_base", "exact": False}
+
+
+@pytest.mark.rule("TOK-1", "MOD-5")
+def test_a_deployment_with_a_base_model_is_that_model(configured: Worker) -> None:
+    assert got(configured, "in-azure")["limits"] == got(configured, "in-azure")["limits"] | {"context_tokens": 128000}
+    counted = configured.call("tokens/count", {"model": "in-azure", **said("hello world")})["result"]
+    assert counted == {"input_tokens": 9, "tokenizer": "o200k_base", "exact": True}
 
 
 @pytest.mark.rule("TOK-2")

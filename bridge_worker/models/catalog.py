@@ -10,12 +10,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import litellm
 
+from bridge_worker.errors import BridgeError
 from bridge_worker.models import faults, tokens, vectors
 from bridge_worker.models.litellm import UNUSABLE_PROVIDERS, LiteLLM
 from bridge_worker.protocol import (
@@ -85,19 +87,20 @@ class LiteLLMServices:
         if self._router is None:
             return list(_with_key()) if every else []
         names = set(self._router.get_model_names())
+        summaries = [self._summary(name) for name in names]
         if every:
             patterns = [name for name in names if "*" in name]
-            names |= {name for name in _known_names() if any(fnmatchcase(name, pattern) for pattern in patterns)}
-        return [self._summary(name) for name in names]
+            meant = {name for _, name in _known() if any(fnmatchcase(name, pattern) for pattern in patterns)} - names
+            found = map(self._summary, meant)
+            summaries += [summary for summary in found if summary.mode in _MODES and summary.key_present is not False]
+        return summaries
 
     def describe(self, model: str) -> ModelInfo:
         deployments = self._deployments(model)
         each = [deployment.facts for deployment in deployments]
         return ModelInfo(
             model=model,
-            provider=_same(deployment.provider for deployment in deployments),
-            mode=_same(facts.get("mode") for facts in each),
-            key_present=_all(deployment.key_present for deployment in deployments),
+            **_in_short(deployments),
             deployments=list(dict.fromkeys(deployment.name for deployment in deployments)),
             limits=ModelLimits(
                 context_tokens=_of_all(each, "max_input_tokens", min), output_tokens=_of_all(each, "max_output_tokens", min)
@@ -118,8 +121,8 @@ class LiteLLMServices:
 
     def count(self, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> TokenCount:
         deployment = self._deployments(model)[0]
-        model = deployment.facts.get("base_model") or deployment.bare
-        return tokens.count(str(model), deployment.provider, messages, tools)
+        name = str(deployment.facts.get("base_model") or deployment.bare)
+        return tokens.count(name.rpartition("/")[2], deployment.provider, messages, tools)
 
     def cost_usd(self, model: str, expense: Expense) -> float | None:
         costs = [_cost(deployment.facts, expense) for deployment in self._deployments(model)]
@@ -138,10 +141,11 @@ class LiteLLMServices:
         return ranking
 
     def _summary(self, model: str) -> ModelSummary:
-        if "*" in model:
-            return ModelSummary(model=model, provider=None, mode=None, key_present=None)
-        info = self.describe(model)
-        return ModelSummary(model=model, provider=info.provider, mode=info.mode, key_present=info.key_present)
+        """One that stands for many, or that LiteLLM can say nothing of, must not spoil the list."""
+        with suppress(BridgeError):
+            if "*" not in model:
+                return ModelSummary(model=model, **_in_short(self._deployments(model)))
+        return ModelSummary(model=model, provider=None, mode=None, key_present=None)
 
     def _deployments(self, model: str) -> list[_Deployment]:
         """At least one. Raises BridgeError ``model_not_found``."""
@@ -150,6 +154,14 @@ class LiteLLMServices:
             return [_deployment(model, {}, {})]
         rows = self._router.get_model_list(model_name=model)
         return [_deployment(row["litellm_params"]["model"], row["litellm_params"], row.get("model_info") or {}) for row in rows]
+
+
+def _in_short(deployments: Sequence[_Deployment]) -> dict[str, Any]:
+    return {
+        "provider": _same(deployment.provider for deployment in deployments),
+        "mode": _same(deployment.facts.get("mode") for deployment in deployments),
+        "key_present": _all(deployment.key_present for deployment in deployments),
+    }
 
 
 def _deployment(name: str, params: Facts, configured: Facts) -> _Deployment:
@@ -183,19 +195,18 @@ def _mapped(name: str, provider: str) -> Facts:
 
 
 def _with_key() -> Iterator[ModelSummary]:
-    for provider, names in litellm.models_by_provider.items():
-        if provider in UNUSABLE_PROVIDERS or not _key_in_environment(provider):
-            continue
-        for name in names:
-            mode = _mapped(name, provider).get("mode")
-            if mode in _MODES:
-                whole = name if name.startswith(f"{provider}/") else f"{provider}/{name}"
-                yield ModelSummary(model=whole, provider=provider, mode=mode, key_present=True)
+    keys = {provider: _key_in_environment(provider) for provider in litellm.models_by_provider}
+    for provider, name in _known():
+        mode = _mapped(name, provider).get("mode")
+        if keys[provider] and mode in _MODES:
+            yield ModelSummary(model=name, provider=provider, mode=mode, key_present=True)
 
 
-def _known_names() -> Iterator[str]:
+def _known() -> Iterator[tuple[str, str]]:
+    """(provider, name with the provider)"""
     for provider, names in litellm.models_by_provider.items():
-        yield from (name if name.startswith(f"{provider}/") else f"{provider}/{name}" for name in names)
+        if provider not in UNUSABLE_PROVIDERS:
+            yield from ((provider, name if name.startswith(f"{provider}/") else f"{provider}/{name}") for name in names)
 
 
 def _key_in_environment(provider: str) -> bool | None:
