@@ -25,10 +25,11 @@ import litellm
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from litellm.integrations.custom_logger import CustomLogger
 from packaging.requirements import Requirement
 
 import bridge_worker.models as environment
-from bridge_worker.models import faults, mends
+from bridge_worker.models import answers, attempts, cohere, faults, mends
 from bridge_worker.models import litellm as ours
 from tests.worker import clean_environment
 
@@ -297,6 +298,7 @@ def test_a_function_in_a_traceback_exists_under_its_name(name: str) -> None:
     assert re.search(rf"\bdef {name}\(", source_of(HAS_FUNCTION[name])), f"{name} is gone: mend bridge_worker/models/faults.py"
 
 
+GEMINI = "llms/vertex_ai/gemini/vertex_and_google_ai_studio_gemini.py"
 READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.py"
 
 
@@ -305,10 +307,11 @@ READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.
     [
         ("litellm_core_utils/get_llm_provider_logic.py", "LLM Provider NOT provided", "model_not_found"),
         ("llms/openai/openai.py", "invalid response from LLM endpoint", "bad_upstream_response"),
+        ("responses/streaming_iterator.py", "closed the responses stream before any terminal event", "bad_upstream_response"),
         (READS_ANSWERS, "provider returned a response with no 'choices'", "bad_upstream_response"),
         ("llms/anthropic/common_utils.py", "Missing Anthropic API Key", "authentication"),
     ],
-    ids=["no provider", "no answer", "no choices", "no key"],
+    ids=["no provider", "no answer", "cut short", "no choices", "no key"],
 )
 def test_a_sentence_still_stands_in_litellm(path: str, text: str, kind: str) -> None:
     assert text in source_of(path), "mend _BY_SENTENCE in bridge_worker/models/faults.py"
@@ -336,6 +339,42 @@ def test_missing_keys_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert litellm.validate_environment("groq/any")["missing_keys"] == ["GROQ_API_KEY"], "mend _about_key in faults.py"
 
 
+# ---- what models/attempts.py and models/answers.py stand on ----------------------------------------------------------------------
+
+
+def test_the_hooks_that_tell_of_attempts_are_called() -> None:
+    wrong = "mend bridge_worker/models/attempts.py"
+    hooks = {
+        "async_pre_call_deployment_hook": "utils.py",
+        "async_post_call_failure_deployment_hook": "utils.py",
+        "log_pre_api_call": "litellm_core_utils/litellm_logging.py",
+    }
+    for hook, path in hooks.items():
+        assert f"callback.{hook}(" in source_of(path), wrong
+        ours_takes, theirs = (list(inspect.signature(getattr(kind, hook)).parameters) for kind in (attempts._Watch, CustomLogger))
+        assert ours_takes == theirs, wrong
+    assert '"complete_input_dict": data' in source_of("llms/custom_httpx/llm_http_handler.py"), wrong
+
+
+def test_the_price_maps_date_is_known() -> None:
+    installed = importlib.metadata.version("litellm")
+    assert installed in answers.PRICE_MAP_DATES, "add the day on which this version was published, in models/answers.py"
+
+
+def test_geminis_signature_is_still_hidden_in_an_id() -> None:
+    separator = f'THOUGHT_SIGNATURE_SEPARATOR: Final = "{answers._SIGNED_ID}"'
+    assert separator in source_of("litellm_core_utils/prompt_templates/factory.py"), "mend _SIGNED_ID in models/answers.py"
+
+
+def test_coheres_answers_are_read_where_ours_stands() -> None:
+    wrong = "mend bridge_worker/models/cohere.py"
+    reader = cohere.CohereV2ModelResponseIterator
+    assert "self.convert_str_chunk_to_generic_chunk(chunk=chunk)" in inspect.getsource(reader.__anext__), wrong
+    taken = list(inspect.signature(cohere._read_by_litellm).parameters)
+    assert taken[:4] == ["self", "model", "raw_response", "model_response"], wrong
+    assert cohere.CohereV2ChatConfig.transform_response is cohere._read_whole, wrong
+
+
 # ---- what models/mends.py replaces ---------------------------------------------------------------------------------------------
 
 
@@ -349,6 +388,14 @@ def test_a_mend_stands_where_litellm_looks() -> None:
         "ChunkProcessor.calculate_usage": ("main.py", "processor.calculate_usage("),
         "ChunkProcessor.count_reasoning_tokens": ("main.py", "processor.count_reasoning_tokens(response)"),
         "BaseModelResponseIterator._handle_string_chunk": ("llms/base_llm/base_model_iterator.py", "self._handle_string_chunk("),
+        "_responses._responses_try_dispatch_mcp_gateway": (
+            "responses/main.py",
+            "_mcp_dispatch: Final = _responses_try_dispatch_mcp_gateway(",
+        ),
+        "OpenAIChatCompletionStreamingHandler.chunk_parser": ("llms/base_llm/base_model_iterator.py", "self.chunk_parser("),
+        "GeminiIterator._common_chunk_parsing_logic": (GEMINI, "self._common_chunk_parsing_logic(chunk=chunk)"),
+        "VertexGeminiConfig._create_streaming_choice": (GEMINI, "VertexGeminiConfig._create_streaming_choice("),
+        "BaseResponsesAPIStreamingIterator._process_chunk": ("responses/streaming_iterator.py", "self._process_chunk("),
         "OllamaModelInfo.get_runtime_model_info": ("llms/ollama/common_utils.py", "self.get_runtime_model_info("),
         "httpx._models.LineDecoder": ("httpx/_models.py", "decoder = LineDecoder()"),
     }
@@ -369,9 +416,11 @@ def mended() -> Iterator[str]:
     [
         (lambda: mends._made_up_finish, lambda: mends._finish_reason_of_the_provider),
         (lambda: mends._counted_usage, lambda: mends._usage_of_the_provider),
+        (lambda: mends._read_openai, lambda: mends._with_refusal),
+        (lambda: mends._read_responses, lambda: mends._strict_responses),
         (lambda: mends._ask_ollama, lambda: mends._ollama_model_info),
     ],
-    ids=["finish reason", "usage", "ollama"],
+    ids=["finish reason", "usage", "refusal", "responses", "ollama"],
 )
 def test_a_mend_takes_what_the_original_took(original: Callable[[], Any], mend: Callable[[], Any]) -> None:
     arguments = inspect.signature(original()).parameters
