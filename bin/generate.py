@@ -21,6 +21,7 @@ from pydantic import BaseModel  # noqa: E402
 
 from bridge_worker import cli, protocol  # noqa: E402
 from bridge_worker.errors import KINDS  # noqa: E402
+from bridge_worker.protocol import asked  # noqa: E402
 from bridge_worker.session import LIFECYCLE, Input, State  # noqa: E402
 from tests import cases  # noqa: E402
 
@@ -220,8 +221,8 @@ def together(*blocks: str) -> str:
 
 
 def unions() -> Mapping[str, str]:
-    """Those that have a name in protocol.py, as `typed` writes them."""
-    aliases = {"ChatMessage": protocol.ChatMessage, "ContentPart": protocol.ContentPart}
+    """Those that have a name in protocol/asked.py, as `typed` writes them."""
+    aliases = {"ChatMessage": asked.ChatMessage, "ContentPart": asked.ContentPart}
     return {name: " | ".join(member.__name__ for member in get_args(get_args(of)[0])) for name, of in aliases.items()}
 
 

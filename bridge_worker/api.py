@@ -18,7 +18,7 @@ from bridge_worker.config import Config
 from bridge_worker.errors import BridgeError
 from bridge_worker.framing import Message, decode, encode
 from bridge_worker.methods import Methods
-from bridge_worker.protocol import ChatResult
+from bridge_worker.protocol.answered import ChatResult
 from bridge_worker.redact import Redactor
 
 __all__ = ["BridgeError", "ChatResult", "achat", "chat"]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge_worker.protocol import RequestCounts
+from bridge_worker.protocol.services import RequestCounts
 
 Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
 

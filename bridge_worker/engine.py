@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from bridge_worker.errors import BridgeError
 
 if TYPE_CHECKING:
-    from bridge_worker.completion import Model
     from bridge_worker.config import Config
     from bridge_worker.methods import Methods
     from bridge_worker.models.litellm import LiteLLM
+    from bridge_worker.port import Model
     from bridge_worker.redact import Redactor
     from bridge_worker.services import Services
 

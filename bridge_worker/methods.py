@@ -26,7 +26,10 @@ from bridge_worker.completion import Emit, Find, chat_request, run_chat
 from bridge_worker.errors import MAX_MESSAGE_BYTES, BridgeError
 from bridge_worker.models.offline import PREFIX as OFFLINE
 from bridge_worker.models.offline import Offline
-from bridge_worker.protocol import ChatParams, ChatResult, EngineState, NoParams, Status
+from bridge_worker.protocol.answered import ChatResult
+from bridge_worker.protocol.asked import ChatParams
+from bridge_worker.protocol.lifecycle import EngineState
+from bridge_worker.protocol.services import NoParams, Status
 from bridge_worker.queries import FindServices, Queries
 from bridge_worker.redact import Redactor, clean
 from bridge_worker.session import Response, Start

@@ -18,10 +18,10 @@ from bridge_worker.completion import DEFAULT_DEADLINES
 from bridge_worker.errors import BridgeError
 from bridge_worker.models.offline import PREFIX as OFFLINE
 from bridge_worker.models.offline_services import OfflineServices
-from bridge_worker.protocol import (
+from bridge_worker.protocol.asked import ChatParams
+from bridge_worker.protocol.services import (
     CapabilityGap,
     ChatCheck,
-    ChatParams,
     EmbedParams,
     EmbedResult,
     ModelInfo,

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from bridge_worker.protocol import ModelInfo, ModelSummary, TokenCount, Usage
+from bridge_worker.protocol.answered import Usage
+from bridge_worker.protocol.services import ModelInfo, ModelSummary, TokenCount
 
 
 @dataclass(slots=True)

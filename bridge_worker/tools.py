@@ -18,19 +18,10 @@ from bridge_worker import mcp
 from bridge_worker.calls import Call
 from bridge_worker.completion import Emit
 from bridge_worker.errors import BridgeError
-from bridge_worker.protocol import (
-    ChatParams,
-    ChatResult,
-    McpTool,
-    ModelsListParams,
-    ModelsListResult,
-    TextContent,
-    TokenCount,
-    TokensCountParams,
-    ToolsCallParams,
-    ToolsCallResult,
-    ToolsListParams,
-)
+from bridge_worker.protocol.answered import ChatResult
+from bridge_worker.protocol.asked import ChatParams
+from bridge_worker.protocol.mcp import McpTool, TextContent, ToolsCallParams, ToolsCallResult, ToolsListParams
+from bridge_worker.protocol.services import ModelsListParams, ModelsListResult, TokenCount, TokensCountParams
 from bridge_worker.validation import validate
 
 Params = dict[str, Any]

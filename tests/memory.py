@@ -15,10 +15,10 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Self
 
-from bridge_worker.completion import ChatRequest, Delta, Model
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods import Methods
 from bridge_worker.models.offline_services import OfflineServices
+from bridge_worker.port import ChatRequest, Delta, Model
 from bridge_worker.redact import Redactor
 from bridge_worker.server import Dispatcher, Server
 from bridge_worker.services import Services

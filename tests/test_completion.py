@@ -18,10 +18,12 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from bridge_worker import protocol
-from bridge_worker.completion import ChatRequest, Delta, ToolCallPiece, chat_request, run_chat
+from bridge_worker.completion import chat_request, run_chat
 from bridge_worker.errors import BridgeError
-from bridge_worker.protocol import ChatResult, Usage
+from bridge_worker.port import ChatRequest, Delta, ToolCallPiece
+from bridge_worker.protocol.answered import ChatResult, Usage
+from bridge_worker.protocol.answered import Delta as WireDelta
+from bridge_worker.protocol.asked import ChatParams
 from bridge_worker.validation import validate
 
 Json = dict[str, Any]
@@ -90,7 +92,7 @@ class Scripted:
 
 def request(stream: bool = True, **params: Any) -> ChatRequest:
     asked = {"model": "scripted", "messages": [{"role": "user", "content": "hi"}], "stream": stream} | params
-    validate(asked, protocol.ChatParams)
+    validate(asked, ChatParams)
     return chat_request(asked, time.monotonic())
 
 
@@ -246,6 +248,12 @@ def interleaved(draw: st.DrawFn, tracks: list[list[Delta]], keep_starts: list[li
     return merged
 
 
+def without_receipt(error: BridgeError) -> dict[str, object]:
+    """What an error has beside the receipt, which every one has."""
+    assert "receipt" in error.extra
+    return {name: value for name, value in error.extra.items() if name != "receipt"}
+
+
 @pytest.mark.rule("STR-5", "STR-3", "STR-4", "RES-4", "RES-5")
 @quick
 @given(answers())
@@ -260,7 +268,7 @@ def test_joined_deltas_equal_the_result_and_that_is_what_the_model_meant(answer:
     ]
     assert len({c.id for c in done.result.tool_calls}) == len(answer.calls)
     for delta in done.deltas:
-        protocol.Delta.model_validate(delta)
+        WireDelta.model_validate(delta)
 
 
 pieces = st.builds(
@@ -404,15 +412,21 @@ def test_a_stop_with_tool_calls_is_told_as_tool_calls(reason: str, told: str) ->
 
 @pytest.mark.rule("RES-1", "RES-2", "RES-3", "RES-9")
 def test_what_the_model_did_not_say_is_null_and_what_no_one_called_is_an_empty_list() -> None:
-    result = answered(STOP).model_dump(exclude={"timing"})
+    result = answered(STOP).model_dump(exclude={"timing", "receipt"})
     assert result == {
         "content": None,
         "tool_calls": [],
         "reasoning": None,
+        "refusal": None,
+        "annotations": None,
         "finish_reason": "stop",
+        "raw_finish_reason": "stop",
         "message": {"role": "assistant", "content": None},
         "usage": None,
         "cost_usd": None,
+        "cost_source": None,
+        "price_map_date": None,
+        "rate_limits": None,
         "model": None,
         "requested_model": "scripted",
         "provider": None,
@@ -438,7 +452,7 @@ def test_logprobs_add_up(stream: bool) -> None:
 
 
 def accepted_as_input(message: Json) -> None:
-    validate({"model": "m", "messages": [{"role": "user", "content": "hi"}, message]}, protocol.ChatParams)
+    validate({"model": "m", "messages": [{"role": "user", "content": "hi"}, message]}, ChatParams)
 
 
 @pytest.mark.rule("RES-7", "RES-8")
@@ -604,7 +618,7 @@ def test_a_cancelled_chat_closes_the_connection_and_says_so_with_what_had_come(s
     error = run(cancelled_outcome(model, request(stream)))
     assert error.kind == "cancelled"
     assert model.closed
-    assert error.extra == {
+    assert without_receipt(error) == {
         "upstream_closed": True,
         "partial": {
             "content": "so far",
@@ -649,7 +663,7 @@ def test_a_chat_that_is_cancelled_before_there_is_a_model_has_nothing_to_close()
         assert error is not None
         return error
 
-    assert run(main()).extra == {"upstream_closed": True, "partial": {"content": None, "tool_calls": []}}
+    assert without_receipt(run(main())) == {"upstream_closed": True, "partial": {"content": None, "tool_calls": []}}
 
 
 # --- faults of the model -----------------------------------------------------------------------------------------------------
@@ -675,7 +689,8 @@ def test_any_fault_after_the_first_delta_has_what_had_come(kind: str) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_fault_before_the_first_delta_is_the_same_in_both_ways(stream: bool) -> None:
     error = failed(BridgeError("rate_limited", "slow down", 1500, "p", "m", 429), stream=stream)
-    assert error.data() == BridgeError("rate_limited", "", 1500, "p", "m", 429).data()
+    assert without_receipt(error) == {}
+    assert error.data() == BridgeError("rate_limited", "", 1500, "p", "m", 429, error.extra).data()
 
 
 @pytest.mark.parametrize("step", [STOP, BridgeError("rate_limited", "no"), FOREVER])

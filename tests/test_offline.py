@@ -15,7 +15,8 @@ from jsonschema import Draft202012Validator
 from bridge_worker.completion import chat_request, run_chat
 from bridge_worker.errors import BridgeError
 from bridge_worker.models.offline import NAMES, Offline, example
-from bridge_worker.protocol import ChatParams, ChatResult
+from bridge_worker.protocol.answered import ChatResult
+from bridge_worker.protocol.asked import ChatParams
 from bridge_worker.validation import validate
 
 Json = dict[str, Any]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.models.offline_services import OfflineServices
-from bridge_worker.protocol import ModelInfo, ModelSummary, TokenCount
+from bridge_worker.protocol.services import ModelInfo, ModelSummary, TokenCount
 from bridge_worker.services import EmbedRequest, RerankRequest
 from tests.memory import Client, Json, timeless
 from tests.worker import WAIT_SECONDS

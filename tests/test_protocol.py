@@ -16,16 +16,9 @@ from pydantic import BaseModel, ValidationError
 from bridge_worker.completion import chat_request, run_chat
 from bridge_worker.errors import KINDS, BridgeError
 from bridge_worker.models.offline import Offline
-from bridge_worker.protocol import (
-    METHODS,
-    NOTIFICATIONS_IN,
-    NOTIFICATIONS_OUT,
-    CancelledParams,
-    ChatParams,
-    InitializeParams,
-    ShutdownParams,
-    json_schema,
-)
+from bridge_worker.protocol import METHODS, NOTIFICATIONS_IN, NOTIFICATIONS_OUT, json_schema
+from bridge_worker.protocol.asked import ChatParams
+from bridge_worker.protocol.lifecycle import CancelledParams, InitializeParams, ShutdownParams
 from bridge_worker.session import MCP_VERSIONS, PROTOCOL_VERSION, Cancel, Drain, Greeted, Send, Session
 from bridge_worker.validation import REFUSED, validate
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.completion import MAX_MEDIA_CHARACTERS, ChatRequest, Delta, chat_request, run_chat
+from bridge_worker.assembly import MAX_MEDIA_CHARACTERS
+from bridge_worker.completion import chat_request, run_chat
 from bridge_worker.errors import BridgeError
+from bridge_worker.port import ChatRequest, Delta
 from tests.conftest import Spawn
 from tests.upstream import Upstream
 from tests.worker import Json, Worker

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from bridge_worker import server as server_module
-from bridge_worker.completion import Delta
 from bridge_worker.config import Config
 from bridge_worker.engine import Engine
 from bridge_worker.errors import BridgeError
 from bridge_worker.framing import encode
+from bridge_worker.port import Delta
 from bridge_worker.redact import Redactor
 from bridge_worker.server import CANCEL_SECONDS, DELTA_QUEUE_BYTES, EXIT_BROKEN, EXIT_DRAINED, GRACE_SECONDS, READ_QUEUE_BYTES
 from bridge_worker.session import Start, response

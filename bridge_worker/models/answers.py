@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 
 import litellm
 
-from bridge_worker.completion import Delta, ToolCallPiece
 from bridge_worker.errors import BridgeError
-from bridge_worker.protocol import RateLimits, Usage
+from bridge_worker.port import Delta, ToolCallPiece
+from bridge_worker.protocol.answered import RateLimits, Usage
 
 # LiteLLM's price map has no date of its own: the day on which the version that it came with was published.
 PRICE_MAP_DATES = {"1.106.2": "2026-10-21"}

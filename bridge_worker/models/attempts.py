@@ -17,10 +17,10 @@ import litellm
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.types.utils import CallTypes
 
-from bridge_worker.completion import ChatRequest
 from bridge_worker.models import faults, outgoing
 from bridge_worker.models.answers import Target
-from bridge_worker.protocol import Attempt, Change
+from bridge_worker.port import ChatRequest
+from bridge_worker.protocol.answered import Attempt, Change
 
 _current: ContextVar[Record | None] = ContextVar("omni_bridge_record", default=None)
 

@@ -20,8 +20,8 @@ import litellm
 from bridge_worker.errors import BridgeError
 from bridge_worker.models import faults, tokens, vectors
 from bridge_worker.models.litellm import UNUSABLE_PROVIDERS, LiteLLM
-from bridge_worker.protocol import (
-    ChatParams,
+from bridge_worker.protocol.asked import ChatParams
+from bridge_worker.protocol.services import (
     ModelInfo,
     ModelLimits,
     ModelModalities,

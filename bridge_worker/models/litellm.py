@@ -17,10 +17,10 @@ import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
 
-from bridge_worker.completion import ChatRequest, Delta
 from bridge_worker.errors import BridgeError
 from bridge_worker.models import LOGGERS, answers, attempts, faults, mends  # noqa: F401  # importing the last mends LiteLLM
-from bridge_worker.protocol import EngineVersion
+from bridge_worker.port import ChatRequest, Delta
+from bridge_worker.protocol.answered import EngineVersion
 
 # One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
 # request are the bridge's own and usually end it earlier.

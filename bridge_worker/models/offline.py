@@ -14,9 +14,9 @@ from fractions import Fraction
 from typing import Any
 
 from bridge_worker import __version__
-from bridge_worker.completion import ChatRequest, Delta, ToolCallPiece
 from bridge_worker.errors import BridgeError
-from bridge_worker.protocol import EngineVersion, Usage
+from bridge_worker.port import ChatRequest, Delta, ToolCallPiece
+from bridge_worker.protocol.answered import EngineVersion, Usage
 
 PREFIX = "offline/"
 NAMES = ("offline/echo", "offline/tools")

@@ -13,7 +13,8 @@ from typing import Any
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.models import offline
-from bridge_worker.protocol import (
+from bridge_worker.protocol.answered import Usage
+from bridge_worker.protocol.services import (
     ModelInfo,
     ModelLimits,
     ModelModalities,
@@ -21,7 +22,6 @@ from bridge_worker.protocol import (
     ModelSummary,
     ModelSupport,
     TokenCount,
-    Usage,
 )
 from bridge_worker.services import Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
 

@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from bridge_worker.completion import STATE, ChatRequest
-from bridge_worker.protocol import Change
+from bridge_worker.port import STATE, ChatRequest
+from bridge_worker.protocol.answered import Change
 
 # What a parameter is called in a provider's body, beside its own name.
 _NAMES: Mapping[str, frozenset[str]] = {

@@ -16,7 +16,7 @@ import litellm
 from bridge_worker.errors import BridgeError
 from bridge_worker.models import faults
 from bridge_worker.models.litellm import REQUEST_TIMEOUT_SECONDS
-from bridge_worker.protocol import Usage
+from bridge_worker.protocol.answered import Usage
 from bridge_worker.services import Embeddings, EmbedRequest, Ranking, RerankRequest
 
 _DIRECT = {"timeout": REQUEST_TIMEOUT_SECONDS, "max_retries": 0}  # the Router has its own
