@@ -297,7 +297,7 @@ def malformed(wire: Format, frames: list[bytes]) -> list[bytes]:
 
 # --- the table ------------------------------------------------------------------------------------------------------------------
 
-LONG = "0123456789 ☃ and so on, line after line.\n" * 500
+LONG = "0123456789 ☃ and so on, line after line.\n" * 150
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "place", "schema": NESTED, "strict": True}}
 JSON_TEXT = '{"place": {"name": "Zürich", "tags": ["alpine"]}}'
 THINKS = Answer("Done.", THOUGHTS, SIGNATURE, usage=(20, 30, 0, 0, 12))
