@@ -83,7 +83,7 @@ _BY_FUNCTION = {
     "convert_to_model_response_object": "bad_upstream_response",
     "chunk_parser": "bad_upstream_response",
     "_dispatch_provider_chunk": "bad_upstream_response",
-    "_strict_line": "bad_upstream_response",  # ours, in mends.py
+    "_event": "bad_upstream_response",  # ours, in mends.py
 }
 # PRIVATE: sentences of LiteLLM and the OpenAI SDK, where the class says no more than that something went wrong.
 _BY_SENTENCE = {
