@@ -75,7 +75,9 @@ def test_no_part_of_a_known_value_is_left_by_the_cut(secret: str, before: str, b
     assume(not redact._WORDS.fullmatch(secret) and secret not in REDACTED)
     redactor = Redactor({})
     redactor.add(secret)
-    assume(secret[:6] not in redactor.redact(before) + redactor.redact(behind) + REDACTED)
+    ours = f'{REDACTED} [path] an HTML page "" no reason was given'
+    honest = [redactor.redact(text) for text in (before, behind)] + [clean(text, redactor, 9000) for text in (before, behind)]
+    assume(not any(secret[:6] in text for text in [*honest, ours]))  # white space is folded, which may spell it anew
     assert secret[:6] not in clean(before + secret + behind, redactor, 2048)
 
 
