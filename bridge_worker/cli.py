@@ -17,10 +17,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-from bridge_worker import __version__
+from bridge_worker import __version__, urls
 from bridge_worker.config import Config, ConfigError, load_config
 from bridge_worker.engine import Engine
 from bridge_worker.framing import DEFAULT_MAX_MESSAGE_BYTES
+from bridge_worker.isolation import isolate
 from bridge_worker.lifeline import watch_parent, watch_process, watch_reader
 from bridge_worker.logs import LineWriter, set_up
 from bridge_worker.redact import Redactor
@@ -42,6 +43,7 @@ _log = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Never returns: the process is ended here, without the second that LiteLLM's exit handlers take."""
+    isolated = arguments is not None or isolate()
     options = _parser().parse_args([*_from_environment(), *(sys.argv[1:] if arguments is None else arguments)])
     if options.schema:
         _print_schema()
@@ -51,12 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         config = load_config(options.config)
     except ConfigError as error:
         _fail(str(error))
-    code, writer = _serve(options, config)
+    code, writer = _serve(options, config, isolated)
     writer.flush(_EXIT_LOG_SECONDS)
     os._exit(code)
 
 
-def _serve(options: argparse.Namespace, config: Config) -> tuple[int, LineWriter]:
+def _serve(options: argparse.Namespace, config: Config, isolated: bool) -> tuple[int, LineWriter]:
     os.umask(0o077)
     redactor = Redactor(os.environ)
     for secret in config.secrets:
@@ -64,6 +66,11 @@ def _serve(options: argparse.Namespace, config: Config) -> tuple[int, LineWriter
     descriptors = claim_descriptors()
     writer = set_up(options.log_level, options.log_format, redactor.redact)
     _raise_file_limit()
+    urls.use(config.image_policy)
+    if not isolated:
+        _log.warning("the working directory or PYTHONPATH has a say in what code runs here; start bin/omni-bridge, or python -I")
+    if config.writable:
+        _log.warning("the config can be changed by %s, who can thereby read every key: chmod go-w it", config.writable)
     if config.ignored:
         _log.warning("the config's %s have no effect here yet", ", ".join(config.ignored))
     try:

@@ -12,8 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bridge_worker.urls import UrlPolicy
+
 _ENVIRONMENT = "os.environ/"
 _SERVED = {"model_list", "router_settings", "omni_bridge"}
+_SETTINGS = {"provider_params", "image_policy"}
 _ROUTER_TIMEOUT_SECONDS = 600.0  # the Router's own default is 6,000
 
 
@@ -26,13 +29,15 @@ class Config:
     """``router`` are the keyword arguments of LiteLLM's Router, None without a file: any model is then served by its LiteLLM name.
 
     ``secrets`` are the values that references to the environment and keys in the file stand for; ``ignored`` its sections that
-    the bridge does not serve.
+    the bridge does not serve; ``writable`` says who else may change the file, "" for nobody.
     """
 
     router: dict[str, Any] | None = None
     provider_params: frozenset[str] = frozenset()
     secrets: tuple[str, ...] = ()
     ignored: tuple[str, ...] = field(default=())
+    image_policy: UrlPolicy = field(default_factory=UrlPolicy)
+    writable: str = ""
 
 
 def load_config(path: str | None) -> Config:
@@ -47,8 +52,9 @@ def load_config(path: str | None) -> Config:
         _check_deployment(f"{path}: model_list[{position}]", model)
     settings = _mapping(path, document, "router_settings")
     bridge = _mapping(path, document, "omni_bridge")
-    if unknown := set(bridge) - {"provider_params"}:
-        raise ConfigError(f"{path}: omni_bridge.{sorted(map(str, unknown))[0]} is not a setting; there is: provider_params")
+    if unknown := set(bridge) - _SETTINGS:
+        known = ", ".join(sorted(_SETTINGS))
+        raise ConfigError(f"{path}: omni_bridge.{sorted(map(str, unknown))[0]} is not a setting; there are: {known}")
     provider_params = bridge.get("provider_params") or []
     if not isinstance(provider_params, list) or not all(isinstance(name, str) for name in provider_params):
         raise ConfigError(f"{path}: omni_bridge.provider_params must be a list of names")
@@ -58,7 +64,29 @@ def load_config(path: str | None) -> Config:
         provider_params=frozenset(provider_params),
         secrets=tuple(_secrets(router["model_list"])),
         ignored=tuple(sorted(map(str, set(document) - _SERVED))),
+        image_policy=_image_policy(path, bridge),
+        writable=_writable_by_others(path),
     )
+
+
+def _image_policy(path: str, bridge: dict[str, Any]) -> UrlPolicy:
+    try:
+        return UrlPolicy.from_settings(bridge.get("image_policy") or {})
+    except ValueError as error:
+        raise ConfigError(f"{path}: omni_bridge.image_policy: {error}") from None
+
+
+def _writable_by_others(path: str) -> str:
+    """Who may write to the file sees every prompt and, through an api_base, every key."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return ""
+    if os.name != "posix":  # there the mode says nothing
+        return ""
+    if status.st_uid not in (0, os.getuid()):
+        return "its owner, who is neither root nor the user of this process"
+    return "everybody" if status.st_mode & 0o002 else "its group" if status.st_mode & 0o020 else ""
 
 
 def _read(path: str) -> dict[str, Any]:

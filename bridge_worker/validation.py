@@ -7,12 +7,14 @@ lost or re-ordered on the way.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from bridge_worker import urls
 from bridge_worker.errors import BridgeError
 
 M = TypeVar("M", bound=BaseModel)
@@ -31,10 +33,30 @@ REFUSED = frozenset(
     aws_web_identity_token aws_sts_endpoint aws_external_id aws_bedrock_runtime_endpoint vertex_project vertex_location
     vertex_credentials vertex_ai_project vertex_ai_location vertex_ai_credentials azure_ad_token azure_ad_token_provider
     azure_username azure_password azure_scope tenant_id client_id client_secret token hf_model_name oci_key oci_key_file oci_signer
-    langfuse_host langfuse_secret langfuse_public_key langfuse_secret_key langsmith_base_url langsmith_api_key posthog_host
-    posthog_api_key user_config allowed_model_region drop_params additional_drop_params allowed_openai_params _skip_mcp_handler
+    agentcore_runtime_session_id bedrock_tags deployment_url fireworks_forward_user_id nvcf_function_id rust tiered_pricing
+    output_vector_size turn_off_message_logging use_ssl workspace_id no-log secret_fields shared_session retry_policy num_retries
+    max_retries timeout request_timeout stream_timeout force_timeout prompt_id prompt_variables custom_prompt_dict guardrails
+    auto_router_config auto_router_config_path model_alias_map provider_specific_header use_litellm_proxy silent_model
+    user_config allowed_model_region drop_params additional_drop_params allowed_openai_params _skip_mcp_handler
     """.split()
 )
+# The same by what they are called: LiteLLM has hundreds, and gains some with every release.
+_REFUSED_SHAPES = re.compile(
+    r"(?:aws|azure_ad|vertex|oci|gcs|s3|sagemaker|mock|litellm|user_api_key|_litellm|_websearch|_code_interpreter)_\w*"
+    r"|(?:arize|braintrust|dd|humanloop|langfuse|langsmith|lunary|newrelic|posthog|signoz|slack|wandb|weave)_\w*"  # callbacks
+    r"|anthropic[_-](?:disable|federation|identity|issuer|keycloak|organization|service|workspace)[\w-]*|openai_(?:identity|service)\w*"
+    r"|\w*cost_per_\w*|\w*_token_cost\w*|\w*uplift_multiplier\w*"  # prices
+    r"|\w*(?:api_key|api_base|api_url|base_url|endpoint_url|webhook_url|token_file|_oauth|_host|credentials?)"
+)
+# What LiteLLM keeps in metadata for itself: it trusts what it finds there, and breaks on what it has not written.
+_RESERVED_METADATA = re.compile(
+    r"_.*|user_api_key.*|litellm.*|requester_.*|routing_.*|attempted_.*|applied_.*|standard_logging_.*|request_retry_count|max_retries"
+    r"|model_info|model_group|deployment|previous_models|hidden_params|raw_request|used_client_oauth_token|error_information"
+    r"|guardrails|client_disconnected|cold_storage_object_key"
+)
+# A model's name ends up in a URL of its provider; what would leave its place there is no part of a name.
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\\?#%]|://|(?:^|/)\.{1,2}(?:/|$)|^/")
+_LONGEST_NAME = 128
 # Below these a name is data: the members of a JSON Schema.
 _SCHEMAS = re.compile(r"tools\[\d+\]\.function\.parameters|response_format\.json_schema\.schema")
 _TOLD = 3  # faults a message names; the rest are counted
@@ -46,20 +68,37 @@ def validate(params: Mapping[str, Any], type: type[M]) -> M:
         if refused := next(_refused(params, ""), None):
             wrong = f"{refused} is refused: it could send a key elsewhere, read a secret or run code"
             raise BridgeError("invalid_request", wrong)
-        if "://" in str(params.get("model")):  # some of LiteLLM's providers take an address there, and send it the key
-            raise BridgeError("invalid_request", "model must be a name, not an address")
-        return type.model_validate(params)
+        if _NOT_IN_NAMES.search(str(params.get("model"))):  # some of LiteLLM's providers take an address there, and send it the key
+            raise BridgeError("invalid_request", "model must be a name, not an address or a part of one")
+        validated = type.model_validate(params)
+        _check_urls(params)
+        return validated
     except ValidationError as error:
         raise BridgeError("invalid_request", _explain(error, params)) from None
     except RecursionError:
         raise BridgeError("invalid_request", "the params are nested too deeply") from None
 
 
+def is_refused(name: str) -> bool:
+    return len(name) < _LONGEST_NAME and _is_refused(name)
+
+
+@functools.lru_cache(4096)  # the same few names stand in each of a thousand messages
+def _is_refused(name: str) -> bool:
+    return name in REFUSED or _REFUSED_SHAPES.fullmatch(name) is not None
+
+
+def _check_urls(params: Mapping[str, Any]) -> None:
+    for place, url in urls.urls(params.get("messages")):
+        if fault := urls.policy.fault(url):
+            raise BridgeError("invalid_request", f"{place} can't be passed on: {fault}")
+
+
 def _refused(value: object, path: str) -> Iterator[str]:
     if isinstance(value, dict):
         for name, member in value.items():
             place = f"{path}.{name}".lstrip(".")
-            if name in REFUSED:
+            if is_refused(name) or (path == "metadata" and _RESERVED_METADATA.fullmatch(name)):
                 yield place
             elif not isinstance(member, str) and not _SCHEMAS.fullmatch(place):
                 yield from _refused(member, place)

@@ -17,6 +17,7 @@ import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
 
+from bridge_worker import urls
 from bridge_worker.errors import BridgeError
 from bridge_worker.models import LOGGERS, answers, attempts, faults, mends  # noqa: F401  # importing the last mends LiteLLM
 from bridge_worker.port import ChatRequest, Delta
@@ -147,6 +148,8 @@ def _quieten() -> None:
     litellm.set_verbose = False
     litellm.disable_hf_tokenizer_download = True  # a blocking download with retries, up to 47 s
     litellm.redact_messages_in_exceptions = True
+    litellm.user_url_validation = True  # what LiteLLM fetches itself: it checks every address and redirect, not only the name
+    litellm.user_url_allowed_hosts = sorted(urls.policy.allowed_hosts)
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()

@@ -38,7 +38,7 @@ class ImagePart(Closed):
 
 
 class InputAudio(Closed):
-    data: str
+    data: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=_-]*$")]  # base64, never an address
     format: str
 
 

@@ -1,0 +1,116 @@
+"""Which image and file URLs of a caller may be passed on. A provider, or LiteLLM in its place, fetches what such a URL names.
+
+Owns the policy and the reading of a host as the strictest of fetchers would read it. Refuses to resolve a name: that is LiteLLM's
+part when it fetches, where it checks each address and each redirect again; so a name that turns out to be private is refused there.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+_SCHEMES = ("data", "https")
+# What URL parsers disagree about is refused, not interpreted: one reading would be checked and another one fetched.
+_AMBIGUOUS = re.compile(r"[^\x21-\x7e]|\\")
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+")
+_PRIVATE_NAMES = re.compile(r"[^.]*|.*\.(?:localhost|local|localdomain|internal|intranet|lan|home\.arpa|onion)")
+_FABRIC = ipaddress.ip_network("168.63.129.16/32")  # Azure's wire server: counts as public, and is not
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # the last 32 bits are an IPv4 address
+_MAX_URL = 8_192  # of one that is not data:
+
+
+@dataclass(frozen=True, slots=True)
+class UrlPolicy:
+    """``schemes``: ``data``, ``https`` or both. ``allowed_hosts`` may be private; each stands with its port or without."""
+
+    schemes: tuple[str, ...] = _SCHEMES
+    allowed_hosts: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_settings(cls, settings: object) -> UrlPolicy:
+        """The config's ``omni_bridge.image_policy``. Raises ValueError, which names the setting."""
+        if not isinstance(settings, dict) or (unknown := sorted(map(str, set(settings) - {"schemes", "allowed_hosts"}))):
+            wrong = f"{unknown[0]} is not a setting" if isinstance(settings, dict) else "it must be a mapping"
+            raise ValueError(f"{wrong}; there are: schemes, allowed_hosts")
+        schemes, hosts = settings.get("schemes", list(_SCHEMES)), settings.get("allowed_hosts", [])
+        if not isinstance(schemes, list) or not all(scheme in _SCHEMES for scheme in schemes):
+            raise ValueError("schemes must be a list of: data, https")
+        if not isinstance(hosts, list) or not all(isinstance(host, str) and host for host in hosts):
+            raise ValueError('allowed_hosts must be a list of names such as "images.example.com" or "10.0.0.7:8443"')
+        return cls(tuple(schemes), frozenset(host.lower() for host in hosts))
+
+    def fault(self, url: str) -> str | None:
+        """What is wrong with ``url``, None when it may be passed on."""
+        scheme = url.partition(":")[0].lower()
+        if scheme not in self.schemes:
+            return f"its scheme is not allowed here, only: {', '.join(f'{scheme}:' for scheme in self.schemes)}"
+        return None if scheme == "data" else self._host_fault(url)
+
+    def _host_fault(self, url: str) -> str | None:
+        if len(url) > _MAX_URL or _AMBIGUOUS.search(url):
+            return "it has characters that a URL does not have, or too many"
+        try:
+            parts = urlsplit(url)
+            host, port = (parts.hostname or "").removesuffix("."), parts.port
+        except ValueError:
+            return "it is no URL"
+        if "@" in parts.netloc or not _HOST.fullmatch(host):
+            return "its host must be a plain name or address"
+        if {host, f"{host}:{port}", f"[{host}]", f"[{host}]:{port}"} & self.allowed_hosts:
+            return None
+        address = _address(host)
+        private = _PRIVATE_NAMES.fullmatch(host) if address is None else not _is_public(address)
+        return "its host is private; the operator can allow it under omni_bridge: image_policy: allowed_hosts" if private else None
+
+
+# One process has one operator; `cli` replaces it with what the config says, before anything is served.
+policy = UrlPolicy()
+
+
+def use(new: UrlPolicy) -> None:
+    global policy
+    policy = new
+
+
+def urls(messages: object) -> Iterator[tuple[str, str]]:
+    """(path, URL) of each part of validated messages that has one."""
+    for index, message in enumerate(messages if isinstance(messages, list) else ()):
+        content = message.get("content")
+        for position, part in enumerate(content if isinstance(content, list) else ()):
+            yield from _urls_of_part(part, f"messages[{index}].content[{position}]")
+
+
+def _urls_of_part(part: Mapping[str, Any], place: str) -> Iterator[tuple[str, str]]:
+    if part["type"] == "image_url":
+        image = part["image_url"]
+        yield (f"{place}.image_url", image) if isinstance(image, str) else (f"{place}.image_url.url", image["url"])
+    elif part["type"] == "file":
+        for name in ("file_data", "file_id"):
+            if ":" in (value := part["file"].get(name) or ""):
+                yield f"{place}.file.{name}", value
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Also of "2130706433", "0x7f.1" and "127.1", which every C library takes for an address."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        pass
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
+        return None
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo and address.teredo[1])
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else inner
+        if inner and not _is_public(inner):
+            return False
+    return address.is_global and not address.is_multicast and address not in _FABRIC
