@@ -22,6 +22,10 @@ from bridge_worker.protocol.asked import ChatParams, Deadlines
 # default, and a stream after two minutes of silence, more than reasoning models take between two events.
 DEFAULT_DEADLINES = Deadlines(total_ms=600_000, idle_ms=120_000)
 
+# A provider's whole answer may be here already, and LiteLLM then takes it apart without ever waiting: half a second for 1,000
+# chunks in which no other request is heard, nor a cancel of this one. So others get a turn this often.
+_TURN_SECONDS = 0.001
+
 # What goes to the model as the caller wrote it, beside model and messages.
 _NOT_OPTIONS = {"model", "messages", "stream", "deadlines", "provider_params"}
 _OPTIONS = tuple(name for name in ChatParams.model_fields if name not in _NOT_OPTIONS)
@@ -64,7 +68,7 @@ async def run_chat(request: ChatRequest, find: Find, emit: Emit | None = None) -
 
 async def _run(request: ChatRequest, find: Find, emit: Emit | None) -> ChatResult:
     answer = Answer(request)
-    clock = _Clock(request)
+    clock, turn = _Clock(request), _Turn()
     try:
         async with asyncio.timeout(None) as timer:
             clock.start(timer)
@@ -76,6 +80,7 @@ async def _run(request: ChatRequest, find: Find, emit: Emit | None) -> ChatResul
                     if wire and emit is not None:
                         clock.pause(timer)
                         await emit(wire)
+                    await turn.share()
                     if request.stream:
                         clock.expect_next(timer, answer.first_token)
         last = answer.finish()
@@ -129,6 +134,18 @@ class _Clock:
     def _set(self, timer: asyncio.Timeout, name: str, when: float) -> None:
         self.deadline, when = (name, when) if when < self._total else ("total_ms", self._total)
         timer.reschedule(None if when == float("inf") else when)
+
+
+class _Turn:
+    """How long this task has kept the loop to itself."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    async def share(self) -> None:
+        if time.monotonic() - self._began > _TURN_SECONDS:
+            await asyncio.sleep(0)
+            self._began = time.monotonic()
 
 
 def _at(start: float, after_ms: int | None) -> float:

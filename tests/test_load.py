@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bridge_worker.completion import ChatRequest, Delta, chat_request, run_chat
+from bridge_worker.errors import BridgeError
 from tests.conftest import Spawn
 from tests.ledger import Ledger, outcome
 from tests.upstream import Gate, Upstream, chunk
@@ -142,6 +145,55 @@ def test_one_large_or_slow_request_holds_up_no_ping(loaded: Worker, provider: Up
             assert set(ledger.check()) == {"ok"}
         assert len(delays) > 3, "the pings waited for the chat"
         figure(f"{kind}: ping median {statistics.median(delays):.2f} ms, slowest {max(delays):.1f} ms of {len(delays)}")
+
+
+class NeverWaits:
+    """A model whose whole answer is there already: nothing in it makes the loop turn."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self.said = 0
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        for _ in range(self._count):
+            self.said += 1
+            yield Delta(content="x")
+        yield Delta(finish_reason="stop")
+
+
+async def drive(model: NeverWaits) -> asyncio.Task[Any]:
+    async def find(_: str) -> NeverWaits:
+        return model
+
+    request = chat_request({"model": "m", "messages": HELLO, "stream": True}, time.monotonic())
+    return asyncio.create_task(run_chat(request, find))
+
+
+def test_a_stream_that_is_there_all_at_once_leaves_others_their_turn() -> None:
+    async def others_turns() -> int:
+        chat, turns = await drive(NeverWaits(20_000)), 0
+        while not chat.done():
+            turns += 1
+            await asyncio.sleep(0)
+        assert len((await chat).content) == 20_000
+        return turns
+
+    assert asyncio.run(others_turns()) > 10  # 2 without `_Turn`: before it and after it
+
+
+@pytest.mark.rule("CAN-1")
+def test_a_stream_that_is_there_all_at_once_can_be_cancelled() -> None:
+    async def cancelled() -> int:
+        model = NeverWaits(1_000_000_000)
+        chat = await drive(model)
+        while not model.said:
+            await asyncio.sleep(0)
+        chat.cancel()
+        with pytest.raises(BridgeError, match="cancelled"):
+            await chat
+        return model.said
+
+    assert asyncio.run(cancelled()) < 1_000_000_000
 
 
 @pytest.mark.rule("STR-10", "CAN-1")
