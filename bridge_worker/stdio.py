@@ -46,7 +46,7 @@ class BytePipe(Protocol):
 def claim_descriptors() -> tuple[int, int]:
     """Private copies of fd 0 and fd 1; afterwards fd 0 is the null device and fd 1 is stderr, also for child processes.
 
-    The second is -1, which can't be written to, when stdout was closed from the start.
+    The second is -1, which can't be written to, when stdout was closed from the start. A process that is forked has neither.
     """
     closed = [fd for fd in (0, 1, 2) if not _is_open(fd)]
     for _ in closed:  # else the next file that is opened gets the number, and is taken for a standard stream
@@ -59,6 +59,8 @@ def claim_descriptors() -> tuple[int, int]:
     for fd in (source, sink):
         if fd >= 0:
             _widen(fd)
+    if hasattr(os, "register_at_fork"):  # a library's child must not hold the pipe open after this process has ended
+        os.register_at_fork(after_in_child=lambda: _close(source, sink))
     return source, sink
 
 
@@ -224,6 +226,12 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arg
     except RuntimeError:
         return False
     return True
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
 
 
 def _is_open(fd: int) -> bool:

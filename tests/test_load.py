@@ -153,10 +153,12 @@ class NeverWaits:
     def __init__(self, count: int) -> None:
         self._count = count
         self.said = 0
+        self.began = asyncio.Event()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         for _ in range(self._count):
             self.said += 1
+            self.began.set()
             yield Delta(content="x")
         yield Delta(finish_reason="stop")
 
@@ -186,8 +188,7 @@ def test_a_stream_that_is_there_all_at_once_can_be_cancelled() -> None:
     async def cancelled() -> int:
         model = NeverWaits(1_000_000_000)
         chat = await drive(model)
-        while not model.said:
-            await asyncio.sleep(0)
+        await model.began.wait()
         chat.cancel()
         with pytest.raises(BridgeError, match="cancelled"):
             await chat
