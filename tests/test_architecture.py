@@ -19,7 +19,7 @@ PACKAGE = Path(bridge_worker.__file__).parent
 
 # From the ground up; a module imports from lower floors only. A new module gets its place here.
 FLOORS: list[set[str]] = [
-    {"bridge_worker", "errors", "redact"},
+    {"bridge_worker", "errors", "redact", "urls", "isolation"},
     {"protocol.base", "mcp"},
     {"protocol.asked", "protocol.lifecycle", "protocol.mcp"},
     {"protocol.answered"},
@@ -56,6 +56,8 @@ EARLY = {
     "engine",
     "server",
     "cli",
+    "urls",
+    "isolation",
     "__main__",
     "bridge_worker",
 }
