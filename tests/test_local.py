@@ -63,6 +63,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
         "smollm2": {"context_tokens": 1024},
         "one": {"file": str(weights()), "context_tokens": 1024, "slots": 1},
         "tools": {"file": str(weights()), "context_tokens": 512, "slots": 1, "chat_template": "tools.jinja"},
+        "vectors": {"file": str(weights()), "context_tokens": 128, "slots": 1, "embed": True},
         "broken": "broken.gguf",
     }
     with Worker("--log-level=info", write_config(folder, {"omni_bridge": {"local": models}})) as worker:
@@ -312,6 +313,37 @@ def test_the_engine_ends_with_the_worker(spawn: Spawn, end: str) -> None:
     wait_until(lambda: not folder.exists(), "its folder is removed")
 
 
+def test_the_methods_beside_chat_know_it(worker: Worker) -> None:
+    listed = {row["model"]: row for row in worker.call("models/list")["result"]["models"]}
+    assert {MODEL, "local/one", "local/vectors"} <= set(listed)
+    assert listed["local/vectors"]["mode"] == "embedding"
+    got = worker.call("models/get", {"model": MODEL})["result"]
+    assert (got["limits"]["context_tokens"], got["prices"]["input_usd"], got["supports"]["tools"]) == (1024, 0.0, False)
+    assert worker.call("models/get", {"model": "local/tools"})["result"]["supports"]["tools"] is True
+    count = worker.call("tokens/count", {"model": MODEL, "messages": HELLO})["result"]
+    assert count["exact"] is True
+    assert count["input_tokens"] == worker.chat(MODEL, "Say hi.", max_tokens=1)["usage"]["input_tokens"]
+    checked = worker.call("chat/check", {"model": MODEL, "messages": HELLO, "tools": [ADD]})["result"]
+    assert (checked["ok"], checked["max_cost_usd"]) == (False, 0.0)
+    assert "tools" in {gap["member"] for gap in checked["gaps"]}
+    made = worker.call("embed", {"model": "local/vectors", "input": ["good morning", "good morning", "steel"]})["result"]
+    first, second, other = made["embeddings"]
+    assert len(first) == 576
+    assert sum(a * b for a, b in zip(first, second, strict=True)) > 0.99  # they have length 1
+    assert sum(a * b for a, b in zip(first, other, strict=True)) < 0.99
+    assert (made["cost_usd"], made["usage"]["input_tokens"]) == (0.0, count_of(made))
+    refused = worker.call("embed", {"model": MODEL, "input": ["a"]})["error"]
+    assert (refused["code"], "embed: true" in refused["message"]) == (1004, True)
+    assert worker.call("rerank", {"model": MODEL, "query": "a", "documents": ["b"]})["error"]["code"] == 1004
+    assert worker.call("models/get", {"model": "local/none"})["error"]["code"] == 1003
+
+
+def count_of(made: Json) -> int:
+    total: int = made["usage"]["total_tokens"]
+    assert total >= 3
+    return total
+
+
 def test_nothing_is_started_before_a_local_model_is_asked_for_unless_a_flag_says_so(spawn: Spawn) -> None:
     lazy, eager = spawn("--log-level=info"), spawn("--log-level=info", "--local")
     wait_until(lambda: "a local model is loaded" in eager.stderr, "the model is loaded ahead")
@@ -396,29 +428,10 @@ def test_tokens_are_counted_as_a_chat_counts_them_and_limits_are_the_models() ->
     assert counted == chat(HELLO, MODEL, max_tokens=1).usage.input_tokens  # type: ignore[union-attr]
 
 
-def test_a_model_that_is_set_up_for_it_embeds_and_another_says_how() -> None:
-    async def ask() -> tuple[Any, str]:
-        models = Local({"smollm2": LocalModel(context_tokens=128, slots=1), "vectors": LocalModel(weights(), 128, 1, embed=True)})
-        try:
-            with pytest.raises(BridgeError) as refused:
-                await models.embed(MODEL, ["a"])
-            return await models.embed("local/vectors", ["good morning", "good morning", "steel"]), refused.value.message
-        finally:
-            models.close()
-
-    found, refusal = asyncio.run(ask())
-    assert "embed: true" in refusal
-    first, second, other = found.vectors
-    assert len(first) == 576
-    assert sum(a * b for a, b in zip(first, second, strict=True)) > 0.99  # they have length 1
-    assert sum(a * b for a, b in zip(first, other, strict=True)) < 0.99
-    assert found.input_tokens > 3
-
-
 def test_without_its_packages_the_error_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "packaged_file", lambda: None)
     models = Local()
-    assert models.names() == []
+    assert models.names() == {}
     with pytest.raises(BridgeError, match="bin/omni-bridge --stdio --local") as missing:
         asyncio.run(models.limits(MODEL))
     assert missing.value.kind == "model_not_found"
