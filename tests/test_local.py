@@ -298,7 +298,8 @@ def test_the_engine_listens_on_no_port(worker: Worker) -> None:
 @pytest.mark.rule("LOC-6")
 @pytest.mark.parametrize("end", ["killed", "end of input"])
 def test_the_engine_ends_with_the_worker(spawn: Spawn, end: str) -> None:
-    worker = spawn("--log-level=info")
+    worker = spawn("--log-level=info", "--local")
+    wait_until(lambda: "a local model is loaded" in worker.stderr, "the model is loaded ahead")
     id = stream(worker)
     worker.wait_for_delta(id)
     pid = engines(worker)[MODEL]
@@ -334,6 +335,8 @@ def test_the_methods_beside_chat_know_it(worker: Worker) -> None:
     assert (made["cost_usd"], made["usage"]["input_tokens"]) == (0.0, count_of(made))
     refused = worker.call("embed", {"model": MODEL, "input": ["a"]})["error"]
     assert (refused["code"], "embed: true" in refused["message"]) == (1004, True)
+    sized = worker.call("embed", {"model": "local/vectors", "input": ["a"], "dimensions": 5})["error"]
+    assert (sized["code"], "576 dimensions" in sized["message"]) == (1004, True)
     assert worker.call("rerank", {"model": MODEL, "query": "a", "documents": ["b"]})["error"]["code"] == 1004
     assert worker.call("models/get", {"model": "local/none"})["error"]["code"] == 1003
 
@@ -342,14 +345,6 @@ def count_of(made: Json) -> int:
     total: int = made["usage"]["total_tokens"]
     assert total >= 3
     return total
-
-
-def test_nothing_is_started_before_a_local_model_is_asked_for_unless_a_flag_says_so(spawn: Spawn) -> None:
-    lazy, eager = spawn("--log-level=info"), spawn("--log-level=info", "--local")
-    wait_until(lambda: "a local model is loaded" in eager.stderr, "the model is loaded ahead")
-    lazy.chat("offline/echo")
-    assert engines(lazy) == {}
-    assert Path(f"/proc/{lazy.process.pid}/task/{lazy.process.pid}/children").read_text() == ""
 
 
 def test_memory_stays_where_it_is_over_200_chats(worker: Worker) -> None:
@@ -365,7 +360,6 @@ def test_memory_stays_where_it_is_over_200_chats(worker: Worker) -> None:
 
     chats(20)
     pids = [engines(worker)[MODEL], worker.process.pid]
-    worker.wait_for(lambda m: isinstance(m, dict)) and worker.call("ping")
     before = [rss(pid) for pid in pids]
     chats(200)
     grown = [after - start for after, start in zip([rss(pid) for pid in pids], before, strict=True)]
@@ -408,6 +402,9 @@ def test_it_needs_no_litellm(spawn: Spawn, tmp_path: Path) -> None:
     }
     worker = spawn(write_config(tmp_path, document))
     assert worker.call("chat", {"model": "fast", "messages": HELLO})["error"]["code"] == -32603
+    assert (
+        Path(f"/proc/{worker.process.pid}/task/{worker.process.pid}/children").read_text() == ""
+    )  # nothing before it is asked for
     assert worker.chat(MODEL, max_tokens=1)["content"]
 
 

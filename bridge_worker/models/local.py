@@ -87,19 +87,25 @@ class Local:
     async def count_tokens(
         self, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
     ) -> int:
-        """Exactly what a chat's ``usage.input_tokens`` would be: the model's own template and tokenizer count."""
+        """Exactly what a chat's ``usage.input_tokens`` would be: the model's own template and tokenizer count.
+
+        Tools count for nothing where the template does not know them.
+        """
         engine = await self._engine(model)
-        options = {"tools": list(tools)} if tools else {}
-        body = _chat_body(model, messages, options, (await engine.facts())["tools"])
+        knows_tools = (await engine.facts())["tools"]
+        body = _chat_body(model, messages, {"tools": list(tools)} if tools and knows_tools else {}, knows_tools)
         return int((await _only_chunk(engine, "count", body))["input_tokens"])
 
     async def embed(self, model: str, inputs: Sequence[str], options: Mapping[str, Any] | None = None) -> LocalEmbeddings:
         engine = await self._engine(model)
-        await engine.facts()
         if not self._models[model.removeprefix(PREFIX)].embed:
             wrong = f"{model} is not set up for embeddings; say embed: true for it in the config, under omni_bridge.local"
             raise BridgeError("rejected_by_provider", wrong, provider=PROVIDER)
-        reply = await _only_chunk(engine, "embed", {"input": list(inputs), **(options or {})})
+        known = await engine.facts()
+        if (options or {}).get("dimensions", known["dimensions"]) != known["dimensions"]:
+            wrong = f"{model} makes vectors of {known['dimensions']} dimensions and no others; leave dimensions out"
+            raise BridgeError("rejected_by_provider", wrong, provider=PROVIDER)
+        reply = await _only_chunk(engine, "embed", {"input": list(inputs)})
         vectors = [row["embedding"] for row in sorted(reply["data"], key=lambda row: row["index"])]
         return LocalEmbeddings(vectors, reply["usage"]["prompt_tokens"])
 

@@ -18,6 +18,7 @@ that is a socket in the private folder that the process runs in, and counting to
 
 from __future__ import annotations
 
+import ctypes
 import http.client
 import json
 import os
@@ -84,6 +85,8 @@ class _Engine:
             self._server.set_result(server)
         except BaseException as error:
             self._say({"failed": str(error)})
+            with suppress(AttributeError, OSError, TypeError):  # Windows
+                ctypes.CDLL(None).exit(1)  # libc's: llama.cpp, whose log is a thread's, then says what was wrong with the file
             os._exit(1)
 
     def take(self, order: Mapping[str, Any]) -> None:
