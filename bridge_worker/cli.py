@@ -47,8 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     options = _parser().parse_args([*_from_environment(), *(sys.argv[1:] if arguments is None else arguments)])
     if options.schema:
         _print_schema()
+    if options.command == "demo":
+        _demo()
     if not options.stdio:
-        _fail("say --stdio to serve, --schema for the wire's JSON Schema, or --help")
+        _fail("say --stdio to serve, demo to see it at work, --schema for the wire's JSON Schema, or --help")
     try:
         config = load_config(options.config)
     except ConfigError as error:
@@ -75,7 +77,7 @@ def _serve(options: argparse.Namespace, config: Config, isolated: bool) -> tuple
         _log.warning("the config's %s have no effect here yet", ", ".join(config.ignored))
     try:
         # Not asyncio.run(), nor closing the runner: they wait for executor threads, one of which may hang for good.
-        return asyncio.Runner().run(_run(options, Engine(config, redactor), *descriptors)), writer
+        return asyncio.Runner().run(_run(options, Engine(config, redactor, preload_local=options.local), *descriptors)), writer
     except Exception:
         _log.critical("the bridge failed", exc_info=True)
         return EXIT_INTERNAL, writer
@@ -116,9 +118,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Each option with a value is also an environment variable: --log-level is OMNI_BRIDGE_LOG_LEVEL. A flag wins.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    parser.add_argument("command", nargs="?", choices=["demo"], help="show the protocol at work, with a model on this machine")
     parser.add_argument("--version", action="version", version=f"omni-bridge {__version__}")
     parser.add_argument("--stdio", action="store_true", help="serve until stdin ends")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of every message, and exit")
+    parser.add_argument(
+        "--local", action="store_true", help="load the models of this machine ahead; bin/omni-bridge installs llama.cpp"
+    )
     option = parser.add_argument
     option("--config", metavar="FILE", help="a LiteLLM gateway's config.yaml; only its models exist then")
     option("--max-message-bytes", type=_positive, default=DEFAULT_MAX_MESSAGE_BYTES, help="longest line that is read")
@@ -160,6 +166,12 @@ def _print_schema() -> NoReturn:
         print(json.dumps(json_schema(), indent=2))
         sys.stdout.flush()
     os._exit(0)
+
+
+def _demo() -> NoReturn:
+    from bridge_worker.demo import run  # for a person, who waits longer than an agent
+
+    os._exit(run())
 
 
 def _fail(message: str) -> NoReturn:

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bridge_worker.local_models import LocalModel, read_local_models
 from bridge_worker.urls import UrlPolicy
 
 _ENVIRONMENT = "os.environ/"
 _SERVED = {"model_list", "router_settings", "omni_bridge"}
-_SETTINGS = {"provider_params", "image_policy"}
+_OWN = ("provider_params", "image_policy", "local")
 _ROUTER_TIMEOUT_SECONDS = 600.0  # the Router's own default is 6,000
 
 
@@ -26,7 +27,8 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """``router`` are the keyword arguments of LiteLLM's Router, None without a file: any model is then served by its LiteLLM name.
+    """``router`` are the keyword arguments of LiteLLM's Router, None without a model list: any model is then served by its LiteLLM
+    name. ``local`` are the models of this machine, by name.
 
     ``secrets`` are the values that references to the environment and keys in the file stand for; ``ignored`` its sections that
     the bridge does not serve; ``writable`` says who else may change the file, "" for nobody.
@@ -38,6 +40,7 @@ class Config:
     ignored: tuple[str, ...] = field(default=())
     image_policy: UrlPolicy = field(default_factory=UrlPolicy)
     writable: str = ""
+    local: dict[str, LocalModel] = field(default_factory=dict)
 
 
 def load_config(path: str | None) -> Config:
@@ -45,28 +48,41 @@ def load_config(path: str | None) -> Config:
     if not path:
         return Config()
     document = _read(path)
+    bridge = _mapping(path, document, "omni_bridge")
+    local = _local(path, bridge)
+    router = _router(path, document) if "model_list" in document or not local else None
+    if unknown := set(bridge) - set(_OWN):
+        raise ConfigError(f"{path}: omni_bridge.{sorted(map(str, unknown))[0]} is not a setting; there are: {', '.join(_OWN)}")
+    provider_params = bridge.get("provider_params") or []
+    if not isinstance(provider_params, list) or not all(isinstance(name, str) for name in provider_params):
+        raise ConfigError(f"{path}: omni_bridge.provider_params must be a list of names")
+    return Config(
+        router=router,
+        provider_params=frozenset(provider_params),
+        secrets=tuple(_secrets(router["model_list"] if router else [])),
+        ignored=tuple(sorted(map(str, set(document) - _SERVED))),
+        image_policy=_image_policy(path, bridge),
+        writable=_writable_by_others(path),
+        local=local,
+    )
+
+
+def _router(path: str, document: Mapping[str, Any]) -> dict[str, Any]:
     models = document.get("model_list")
     if not isinstance(models, list) or not models:
         raise ConfigError(f"{path}: model_list must be a list with at least one model")
     for position, model in enumerate(models):
         _check_deployment(f"{path}: model_list[{position}]", model)
     settings = _mapping(path, document, "router_settings")
-    bridge = _mapping(path, document, "omni_bridge")
-    if unknown := set(bridge) - _SETTINGS:
-        known = ", ".join(sorted(_SETTINGS))
-        raise ConfigError(f"{path}: omni_bridge.{sorted(map(str, unknown))[0]} is not a setting; there are: {known}")
-    provider_params = bridge.get("provider_params") or []
-    if not isinstance(provider_params, list) or not all(isinstance(name, str) for name in provider_params):
-        raise ConfigError(f"{path}: omni_bridge.provider_params must be a list of names")
-    router = _resolved({"timeout": _ROUTER_TIMEOUT_SECONDS} | settings | {"model_list": models}, path)
-    return Config(
-        router=router,
-        provider_params=frozenset(provider_params),
-        secrets=tuple(_secrets(router["model_list"])),
-        ignored=tuple(sorted(map(str, set(document) - _SERVED))),
-        image_policy=_image_policy(path, bridge),
-        writable=_writable_by_others(path),
-    )
+    router: dict[str, Any] = _resolved({"timeout": _ROUTER_TIMEOUT_SECONDS} | settings | {"model_list": models}, path)
+    return router
+
+
+def _local(path: str, bridge: Mapping[str, Any]) -> dict[str, LocalModel]:
+    try:
+        return read_local_models(bridge["local"], Path(path).parent) if bridge.get("local") is not None else {}
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _image_policy(path: str, bridge: dict[str, Any]) -> UrlPolicy:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge_worker.config import Config
     from bridge_worker.methods import Methods
     from bridge_worker.models.litellm import LiteLLM
+    from bridge_worker.models.local import Local
     from bridge_worker.port import Model
     from bridge_worker.redact import Redactor
     from bridge_worker.services import Services
@@ -33,10 +34,12 @@ _log = logging.getLogger(__name__)
 class Engine:
     """Loads in its own thread from `start` on. What failed to load is an error for every request that needs it, and no other."""
 
-    def __init__(self, config: Config, redactor: Redactor) -> None:
+    def __init__(self, config: Config, redactor: Redactor, *, preload_local: bool = False) -> None:
         self._config = config
+        self._preload_local = preload_local
         self._redactor = redactor
         self._methods: _Part[Methods] = _Part("the bridge's methods")
+        self._local: Local | None = None
         self._model: _Part[LiteLLM] = _Part("LiteLLM")
         self._services: Services | None = None
         self._version: str | None = None
@@ -78,6 +81,8 @@ class Engine:
         gc.disable()
         try:
             self._methods.load(loop, self._load_methods)
+            if self._preload_local and self._local is not None:
+                asyncio.run_coroutine_threadsafe(self._local.preload(), loop)
             self._model.load(loop, self._load_model)
         finally:
             gc.freeze()  # what was imported stays; no collection needs to look at it again
@@ -89,9 +94,16 @@ class Engine:
 
     def _load_methods(self) -> Methods:
         from bridge_worker.methods import Methods
+        from bridge_worker.models.local import Local
 
+        self._local = Local(self._config.local)
         return Methods(
-            self.find, self._config.provider_params, self._redactor, find_services=self.services, engine_state=self.state
+            self.find,
+            self._config.provider_params,
+            self._redactor,
+            find_services=self.services,
+            engine_state=self.state,
+            local=self._local,
         )
 
     def _load_model(self) -> LiteLLM:
@@ -99,7 +111,7 @@ class Engine:
         from bridge_worker.models.litellm import LiteLLM, litellm_version, warm_up
 
         self._version = litellm_version()
-        model = LiteLLM(self._config.router)
+        model = LiteLLM(self._config.router, self._local)
         self._services = LiteLLMServices(model)
         warm_up()
         self.warm_ms = round((time.monotonic() - self._started) * 1000, 1)

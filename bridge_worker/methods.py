@@ -24,6 +24,9 @@ from bridge_worker import __version__
 from bridge_worker.calls import Account, Call, Notify, memory_bytes
 from bridge_worker.completion import Emit, Find, chat_request, run_chat
 from bridge_worker.errors import MAX_MESSAGE_BYTES, BridgeError
+from bridge_worker.local_models import PREFIX as LOCAL
+from bridge_worker.models.local import Local
+from bridge_worker.models.local_services import LocalServices
 from bridge_worker.models.offline import PREFIX as OFFLINE
 from bridge_worker.models.offline import Offline
 from bridge_worker.protocol.answered import ChatResult
@@ -43,7 +46,7 @@ _log = logging.getLogger("bridge_worker.requests")
 
 
 class Methods:
-    """``find_engine_model`` and ``find_services`` find what serves every name that is not ``offline/...``."""
+    """``find_engine_model`` and ``find_services`` find what serves every name that is neither ``offline/...`` nor ``local/...``."""
 
     def __init__(
         self,
@@ -53,14 +56,16 @@ class Methods:
         *,
         find_services: FindServices,
         engine_state: Callable[[], Mapping[str, object]],
+        local: Local | None = None,
     ) -> None:
         self._find_engine_model = find_engine_model
         self._provider_params = provider_params
         self._redactor = redactor
         self._engine_state = engine_state
         self._offline = Offline()
+        self._local = local or Local()
         self._account = Account()
-        queries = Queries(find_services, self._check_provider_params)
+        queries = Queries(find_services, LocalServices(self._local), self._check_provider_params)
         tools = Tools(self.chat, queries.tokens_count, queries.models_list, self.cleaned)
         methods: dict[str, Method] = {
             "chat": self._chat,
@@ -101,7 +106,9 @@ class Methods:
         return error
 
     async def _find(self, name: str) -> Any:
-        return self._offline if name.startswith(OFFLINE) else await self._find_engine_model(name)
+        if name.startswith(OFFLINE):
+            return self._offline
+        return self._local if name.startswith(LOCAL) else await self._find_engine_model(name)
 
     def _check_provider_params(self, params: Params) -> None:
         for name in params.get("provider_params") or {}:

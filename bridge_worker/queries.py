@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 
 from bridge_worker.completion import DEFAULT_DEADLINES
 from bridge_worker.errors import BridgeError
+from bridge_worker.local_models import PREFIX as LOCAL
+from bridge_worker.models.local_services import LocalServices
 from bridge_worker.models.offline import PREFIX as OFFLINE
 from bridge_worker.models.offline_services import OfflineServices
 from bridge_worker.protocol.asked import ChatParams
@@ -51,17 +53,19 @@ _PARTS = {"image_url": "vision", "input_audio": "audio_input", "file": "pdf_inpu
 class Queries:
     """``find_services`` waits for LiteLLM; ``check_provider_params`` raises for one that the operator does not allow."""
 
-    def __init__(self, find_services: FindServices, check_provider_params: Callable[[Params], None]) -> None:
+    def __init__(self, find_services: FindServices, local: LocalServices, check_provider_params: Callable[[Params], None]) -> None:
         self._find_services = find_services
         self._check_provider_params = check_provider_params
         self._offline = OfflineServices()
+        self._local = local
 
     async def models_list(self, params: Params) -> ModelsListResult:
         asked = validate(params, ModelsListParams)
         after = _name_of(asked.cursor) if asked.cursor is not None else ""
         services = await self._find_services()
         found = await asyncio.to_thread(services.names, every=bool(asked.all))
-        rest = sorted((row for row in [*self._offline.names(every=True), *found] if row.model > after), key=lambda row: row.model)
+        own = [*self._offline.names(every=True), *self._local.names(every=True)]
+        rest = sorted((row for row in [*own, *found] if row.model > after), key=lambda row: row.model)
         more = len(rest) > PAGE
         return ModelsListResult(models=rest[:PAGE], nextCursor=_cursor_of(rest[PAGE - 1].model) if more else None)
 
@@ -147,7 +151,9 @@ class Queries:
         return await _in_time(answer, asked.deadlines, received, asked.model)
 
     async def _services(self, model: str) -> Services:
-        return self._offline if model.startswith(OFFLINE) else await self._find_services()
+        if model.startswith(OFFLINE):
+            return self._offline
+        return self._local if model.startswith(LOCAL) else await self._find_services()
 
 
 async def _in_time(work: Callable[[], Awaitable[T]], deadlines: TotalDeadline | None, received: float, model: str) -> T:

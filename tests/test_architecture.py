@@ -26,22 +26,24 @@ FLOORS: list[set[str]] = [
     {"protocol.errors", "protocol.services"},
     {"protocol", "port"},
     {"assembly", "services"},
-    {"framing", "session", "completion", "calls", "validation", "logs", "lifeline", "stdio"},
+    {"framing", "session", "completion", "calls", "validation", "logs", "lifeline", "stdio", "local_models"},
     {"models", "models.cohere", "config"},
-    {"models.faults", "models.outgoing", "models.mends", "models.answers", "models.offline"},
-    {"models.attempts", "models.offline_services"},
+    {"models.faults", "models.outgoing", "models.mends", "models.answers", "models.offline", "models.local_process"},
+    {"models.attempts", "models.offline_services", "models.local", "models.local_engine"},
+    {"models.local_provider", "models.local_services"},
     {"models.litellm"},
     {"models.tokens", "models.vectors"},
     {"models.catalog"},
     {"queries", "tools"},
     {"methods"},
-    {"engine", "server", "api"},
+    {"engine", "server", "api", "demo"},
     {"cli"},
     {"__main__"},
 ]
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # The package's own file hands out `chat` and `achat` on first use; that import points up, and nothing that serves stdio runs it.
 UPWARD = {("bridge_worker", "api")}
+
 # Loaded before `initialize` is answered. pydantic costs 0.1 s there, LiteLLM two.
 EARLY = {
     "errors",
@@ -50,6 +52,7 @@ EARLY = {
     "session",
     "redact",
     "config",
+    "local_models",
     "logs",
     "lifeline",
     "stdio",

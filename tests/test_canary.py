@@ -495,3 +495,18 @@ def test_ollama_is_asked_in_a_thread_and_never_in_a_loop(monkeypatch: pytest.Mon
     before, within, after = asyncio.run(main())
     assert (before["input_cost_per_token"], asked) == (0.0, ["ollama/new-one"])
     assert within == after == {"key": "ollama/new-one", "told": True}
+
+
+def test_a_provider_of_ours_is_known_to_litellm_once_it_is_set_up() -> None:
+    """`local_provider` relies on the map's shape, on the function behind it, and on prices that are 0 being no unknown ones."""
+    from bridge_worker.models.local import Local
+    from bridge_worker.models.local_provider import register
+
+    register(Local())
+    register(Local())  # the second takes the first one's place
+    assert [entry["provider"] for entry in litellm.custom_provider_map].count("local") == 1
+    assert litellm.get_llm_provider("local/smollm2")[:2] == ("smollm2", "local")
+    assert litellm.cost_per_token(model="local/smollm2", custom_llm_provider="local", prompt_tokens=5, completion_tokens=5) == (
+        0.0,
+        0.0,
+    )

@@ -38,6 +38,7 @@ model_list:
     litellm_params: {model: azure/of-our-own, api_base: "%(url)s", api_key: k, api_version: v}
     model_info: {base_model: azure/gpt-4o}
 """
+LOCAL = "local/smollm2"  # where its package is installed, as it is here
 OFFLINE = ["offline/echo", "offline/embed", "offline/rerank", "offline/tools"]
 
 
@@ -91,8 +92,8 @@ def pages(worker: Worker, **params: Any) -> Iterator[list[Json]]:
 @pytest.mark.rule("MOD-1")
 def test_without_a_config_the_offline_models_are_listed(bare: Worker) -> None:
     result = bare.call("models/list")["result"]
-    assert [row["model"] for row in result["models"]] == OFFLINE
-    assert [row["mode"] for row in result["models"]] == ["chat", "embedding", "rerank", "chat"]
+    assert [row["model"] for row in result["models"]] == [LOCAL, *OFFLINE]
+    assert [row["mode"] for row in result["models"]] == ["chat", "chat", "embedding", "rerank", "chat"]
     assert result["nextCursor"] is None
 
 
@@ -100,7 +101,7 @@ def test_without_a_config_the_offline_models_are_listed(bare: Worker) -> None:
 def test_with_a_config_its_names_are_listed_too(configured: Worker) -> None:
     rows = {row["model"]: row for row in configured.call("models/list")["result"]["models"]}
     assert list(rows) == sorted(
-        [*OFFLINE, "small", "mixed", "priced", "vectors", "ranks", "forgiving", "gemini/*", "mistral/*", "in-azure"]
+        [LOCAL, *OFFLINE, "small", "mixed", "priced", "vectors", "ranks", "forgiving", "gemini/*", "mistral/*", "in-azure"]
     )
     assert rows["small"] == {"model": "small", "provider": "openai", "mode": "chat", "key_present": True}
     assert rows["mixed"] == {"model": "mixed", "provider": None, "mode": "chat", "key_present": False}
@@ -116,8 +117,8 @@ def test_all_lists_each_model_whose_key_is_there_page_by_page(bare: Worker) -> N
     names = [row["model"] for row in rows]
     assert names == sorted(set(names))
     assert {"openai/gpt-4o-mini", "openai/text-embedding-3-small", *OFFLINE} <= set(names)
-    assert {row["provider"] for row in rows} == {"openai", "offline", "text-completion-openai"}
-    assert {row["key_present"] for row in rows if row["provider"] != "offline"} == {True}
+    assert {row["provider"] for row in rows} == {"openai", "local", "offline", "text-completion-openai"}
+    assert {row["key_present"] for row in rows if row["provider"] not in ("local", "offline")} == {True}
 
 
 @pytest.mark.rule("MOD-2")

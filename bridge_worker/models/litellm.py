@@ -19,7 +19,8 @@ from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # P
 
 from bridge_worker import urls
 from bridge_worker.errors import BridgeError
-from bridge_worker.models import LOGGERS, answers, attempts, faults, mends  # noqa: F401  # importing the last mends LiteLLM
+from bridge_worker.models import LOGGERS, answers, attempts, faults, local_provider, mends  # noqa: F401  # the last mends LiteLLM
+from bridge_worker.models.local import Local
 from bridge_worker.port import ChatRequest, Delta
 from bridge_worker.protocol.answered import EngineVersion
 
@@ -35,13 +36,16 @@ UNUSABLE_PROVIDERS = ("github_copilot", "chatgpt", "petals", "vllm")
 class LiteLLM:
     """A `Model`. ``router_settings`` are the Router's keyword arguments, ``model_list`` among them.
 
-    Without them any model is served by its LiteLLM name, with the key and base URL that LiteLLM finds in the environment.
+    ``local`` are the models of this machine, which a deployment may name too. Without settings any model is served by its LiteLLM
+    name, with the key and base URL that LiteLLM finds in the environment.
     """
 
-    def __init__(self, router_settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, router_settings: Mapping[str, Any] | None = None, local: Local | None = None) -> None:
         _quieten()
         attempts.watch()
         self._engine = EngineVersion(name="litellm", version=litellm_version())
+        if local is not None:
+            local_provider.register(local)
         self._router: Any = litellm.Router(**router_settings) if router_settings else None
 
     @property
