@@ -1,0 +1,23 @@
+//! An answer as it comes, and what it cost. `cargo run --example stream -- openai/gpt-4o-mini "Tell me a story"`
+use std::io::Write;
+
+use omni_bridge_client::{Bridge, ChatRequest, Result};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let mut words = std::env::args().skip(1);
+    let model = words.next().unwrap_or_else(|| "offline/echo".into());
+    let question = words.next().unwrap_or_else(|| "one word at a time".into());
+    let bridge = Bridge::spawn().await?;
+
+    let mut stream = bridge.chat_stream(ChatRequest::new(model).user(question)).await?;
+    while let Some(delta) = stream.next().await {
+        print!("{}", delta?.text());
+        let _ = std::io::stdout().flush();
+    }
+    let response = stream.finish().await?;
+    let tokens = response.usage.as_ref().and_then(|usage| usage.total_tokens);
+    println!("\n{tokens:?} tokens, {:?} USD, {:?}", response.cost_usd, response.finish_reason);
+    bridge.shutdown().await;
+    Ok(())
+}

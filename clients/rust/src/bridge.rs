@@ -1,0 +1,247 @@
+//! What an agent holds.
+//!
+//! Owns the public calls. Refuses to know processes and pipes.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::builder::Builder;
+use crate::connection::parse;
+use crate::error::{Error, ErrorKind, Result};
+use crate::stream::ChatStream;
+use crate::supervisor::{NoParams, Pool, Worker};
+use crate::types::{
+    ChatCheck, ChatRequest, ChatResponse, Deadlines, EmbedRequest, Embeddings, Message, ModelInfo, ModelList, ModelSummary,
+    Ranking, RerankRequest, ServerHello, TokenCount, Tool, WorkerStatus,
+};
+
+/// The worker answers every request within its total deadline, ten minutes if the request has none. One that is late by this much
+/// more has broken its promise, and the call ends here.
+const LATE: Duration = Duration::from_secs(30);
+const TOTAL: Duration = Duration::from_secs(600);
+
+/// A running worker, or several. Cheap to clone; when the last clone (and the last stream) is dropped, the workers are killed.
+///
+/// Every call may be dropped at any time: what was not sent yet is taken back, what was sent is cancelled at the provider.
+#[derive(Clone)]
+pub struct Bridge(Arc<Inner>);
+
+struct Inner {
+    pool: Pool,
+    deadlines: Option<Deadlines>,
+}
+
+impl Bridge {
+    /// What to start, and how.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Starts the `omni-bridge` that is found next to the running executable or on `PATH`.
+    pub async fn spawn() -> Result<Bridge> {
+        Bridge::builder().spawn().await
+    }
+
+    /// Speaks to a worker over any pair of byte streams, such as a stand-in in a test. It is not restarted.
+    pub async fn connect<R, W>(reader: R, writer: W) -> Result<Bridge>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let plan = Builder::default().plan(PathBuf::new());
+        Ok(Bridge::over(Pool::over(reader, writer, &plan).await?, None))
+    }
+
+    pub(crate) fn over(pool: Pool, deadlines: Option<Deadlines>) -> Self {
+        Bridge(Arc::new(Inner { pool, deadlines }))
+    }
+
+    /// Asks a model, and waits for the whole answer.
+    pub async fn chat(&self, request: impl Into<ChatRequest>) -> Result<ChatResponse> {
+        let mut request = self.completed(request.into());
+        request.stream = None;
+        let limit = total(request.deadlines);
+        self.request("chat", &request, limit).await
+    }
+
+    /// Asks a model, and returns as soon as the request is on its way. What the provider has to say comes through the stream,
+    /// errors included.
+    pub async fn chat_stream(&self, request: impl Into<ChatRequest>) -> Result<ChatStream> {
+        let mut request = self.completed(request.into());
+        request.stream = Some(true);
+        let limit = total(request.deadlines);
+        let (handle, worker) = late(limit, self.0.pool.call("chat", &request)).await?;
+        Ok(ChatStream::new(handle, worker, self.clone(), limit))
+    }
+
+    /// The models that the worker's config declares, and the offline ones. Asks for all pages.
+    pub async fn models(&self) -> Result<Vec<ModelSummary>> {
+        self.list(false).await
+    }
+
+    /// Those, and every model of LiteLLM's whose key is present.
+    pub async fn all_models(&self) -> Result<Vec<ModelSummary>> {
+        self.list(true).await
+    }
+
+    async fn list(&self, all: bool) -> Result<Vec<ModelSummary>> {
+        let (mut models, mut cursor) = (Vec::new(), None);
+        loop {
+            let page: ModelList = self.call("models/list", json!({"all": all, "cursor": cursor})).await?;
+            models.extend(page.models);
+            if page.next_cursor.is_none() || page.next_cursor == cursor {
+                return Ok(models);
+            }
+            cursor = page.next_cursor;
+        }
+    }
+
+    /// What is known of a model: limits, prices, abilities.
+    pub async fn model(&self, model: &str) -> Result<ModelInfo> {
+        self.call("models/get", json!({"model": model})).await
+    }
+
+    /// What would become of a chat, without asking the model: its key, what it can't do, tokens and the highest possible cost.
+    pub async fn check(&self, request: impl Into<ChatRequest>) -> Result<ChatCheck> {
+        self.call("chat/check", self.completed(request.into())).await
+    }
+
+    /// How many tokens a request's messages and tools are.
+    pub async fn count_tokens(&self, request: &ChatRequest) -> Result<TokenCount> {
+        #[derive(Serialize)]
+        struct Params<'a> {
+            model: &'a str,
+            messages: &'a [Message],
+            #[serde(skip_serializing_if = "<[Tool]>::is_empty")]
+            tools: &'a [Tool],
+        }
+        self.call("tokens/count", Params { model: &request.model, messages: &request.messages, tools: &request.tools }).await
+    }
+
+    /// Embeds texts.
+    pub async fn embed(&self, request: EmbedRequest) -> Result<Embeddings> {
+        let limit = total(request.deadlines);
+        self.request("embed", request, limit).await
+    }
+
+    /// Puts documents in the order of their worth for a query.
+    pub async fn rerank(&self, request: RerankRequest) -> Result<Ranking> {
+        let limit = total(request.deadlines);
+        self.request("rerank", request, limit).await
+    }
+
+    /// The state of every worker that is up.
+    pub async fn status(&self) -> Result<Vec<WorkerStatus>> {
+        let mut all = Vec::new();
+        for worker in self.0.pool.workers() {
+            let (id, line) = Pool::line("status", NoParams {})?;
+            let result = late(TOTAL + LATE, async { worker.connection.call_at_once(id, line).await?.outcome().await }).await?;
+            all.push(parse(&result)?);
+        }
+        Ok(all)
+    }
+
+    /// Any method of the worker, typed by you: for one that this crate has no name for yet.
+    pub async fn call<T: DeserializeOwned>(&self, method: &str, params: impl Serialize) -> Result<T> {
+        self.request(method, params, TOTAL + LATE).await
+    }
+
+    /// Asks some worker for a sign of life.
+    pub async fn ping(&self) -> Result<()> {
+        self.call::<serde_json::Value>("ping", NoParams {}).await.map(drop)
+    }
+
+    /// Waits until every worker's engine is warm. There is no need to: a chat that comes earlier waits by itself.
+    pub async fn ready(&self) -> Result<()> {
+        self.0.pool.worker().await?;
+        for worker in self.0.pool.workers() {
+            worker.connection.ready().await?;
+        }
+        Ok(())
+    }
+
+    /// The workers that are up.
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        let info = |worker: Arc<Worker>| WorkerInfo {
+            process_id: worker.process.as_ref().map(|process| process.id),
+            in_flight: worker.connection.in_flight(),
+            hello: worker.connection.hello(),
+        };
+        self.0.pool.workers().into_iter().map(info).collect()
+    }
+
+    /// Ends the workers: no more calls, those in flight get the grace of [`Builder::shutdown_grace`], and then SIGTERM and SIGKILL
+    /// for a worker that does not end by itself. Returns when all have ended. Later calls fail with [`ErrorKind::Closed`].
+    pub async fn shutdown(&self) {
+        self.0.pool.shut_down().await;
+    }
+
+    fn completed(&self, mut request: ChatRequest) -> ChatRequest {
+        request.deadlines = request.deadlines.or(self.0.deadlines);
+        request
+    }
+
+    async fn request<T: DeserializeOwned>(&self, method: &str, params: impl Serialize, limit: Duration) -> Result<T> {
+        let mut asked = None;
+        let outcome = late(limit, async {
+            let (handle, worker) = self.0.pool.call(method, params).await?;
+            asked = Some(worker);
+            handle.outcome().await
+        });
+        let outcome = outcome.await;
+        if let (Err(error), Some(worker)) = (&outcome, asked) {
+            check_if_late(error, &worker);
+        }
+        parse(&outcome?)
+    }
+}
+
+impl fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridge").field("workers", &self.workers()).finish()
+    }
+}
+
+/// A worker, as [`Bridge::workers`] tells of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Its process; `None` if somebody else has started it.
+    pub process_id: Option<u32>,
+    /// Requests that it has not answered yet.
+    pub in_flight: usize,
+    /// What it said of itself at the start.
+    pub hello: ServerHello,
+}
+
+fn total(deadlines: Option<Deadlines>) -> Duration {
+    deadlines.and_then(|deadlines| deadlines.total_ms).map_or(TOTAL, Duration::from_millis).saturating_add(LATE)
+}
+
+const CLIENT_DEADLINE: &str = "client";
+
+async fn late<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(too_late()),
+    }
+}
+
+pub(crate) fn too_late() -> Error {
+    Error::new(ErrorKind::Timeout, "the worker did not answer within the deadline and 30 s more")
+        .sent(true)
+        .at_deadline(CLIENT_DEADLINE)
+}
+
+pub(crate) fn check_if_late(error: &Error, worker: &Arc<Worker>) {
+    if error.deadline() == Some(CLIENT_DEADLINE) {
+        tokio::spawn(Arc::clone(worker).check());
+    }
+}

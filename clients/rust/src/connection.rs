@@ -1,0 +1,435 @@
+//! One worker's conversation over a pair of byte streams.
+//!
+//! Owns the calls in flight: their numbers, what was written of them, their deltas and answers. Refuses to know where the bytes come
+//! from and what becomes of a worker that is lost.
+//!
+//! **The reader never waits for a consumer.** Whatever a caller does with its stream, the next line is read and given to whom it
+//! belongs; see `Call::add` for what happens to deltas that nobody takes.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::AbortHandle;
+
+use crate::call::{Call, lock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::framing::{Incoming, Line, Lines, decode, encode, without_lone_surrogates};
+use crate::types::{ChatDelta, Limits, ServerHello};
+
+pub(crate) const PROTOCOL_VERSION: &str = "omni-bridge/1";
+/// Requests that wait for the pipe. One more and its caller waits.
+const QUEUED_REQUESTS: usize = 32;
+/// Something that prints this many lines which are no messages is not omni-bridge.
+const UNREADABLE_LINES: usize = 100;
+/// How long a worker that has closed its stdin may take to close its stdout.
+const DYING: Duration = Duration::from_secs(5);
+/// The longest answer that is read. Requests are held to the worker's own limit.
+const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+
+/// The worker reads its stdin to the end and then exits, so closing it is a message like any other.
+enum Control {
+    Line(Vec<u8>),
+    CloseInput,
+}
+
+struct Outgoing {
+    line: Arc<Vec<u8>>,
+    call: Arc<Call>,
+}
+
+/// How a connection's output ended.
+pub(crate) struct Ending(pub(crate) String);
+
+/// Reader and writer stop when this is dropped, and what is in flight fails.
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    tasks: [AbortHandle; 2],
+}
+
+struct Shared {
+    calls: Mutex<Calls>,
+    requests: mpsc::Sender<Outgoing>,
+    control: mpsc::UnboundedSender<Control>,
+    permits: Arc<Semaphore>,
+    hello: OnceLock<ServerHello>,
+    ready: watch::Sender<bool>,
+    lost: watch::Sender<Option<Error>>,
+}
+
+#[derive(Default)]
+struct Calls {
+    in_flight: HashMap<u64, Entry>,
+    refused: Option<Error>,
+}
+
+struct Entry {
+    call: Arc<Call>,
+    /// Given back when the worker has answered, not when the caller has lost interest: until then it counts there too.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Connection {
+    /// Starts the tasks; [`greet`](Connection::greet) comes next. `why` turns the end of the output into the error that calls get.
+    pub(crate) fn open<R, W, F, Fut>(reader: R, writer: W, why: F) -> Self
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+        F: FnOnce(Ending) -> Fut + Send + 'static,
+        Fut: Future<Output = Error> + Send + 'static,
+    {
+        let (requests, queued) = mpsc::channel(QUEUED_REQUESTS);
+        let (control, controls) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            calls: Mutex::default(),
+            requests,
+            control,
+            permits: Arc::new(Semaphore::new(0)),
+            hello: OnceLock::new(),
+            ready: watch::Sender::new(false),
+            lost: watch::Sender::new(None),
+        });
+        let reading = tokio::spawn({
+            let shared = Arc::clone(&shared);
+            async move {
+                let ending = read(&shared, reader).await;
+                shared.fail(why(ending).await);
+            }
+        });
+        let writing = tokio::spawn(write(Arc::clone(&shared), writer, queued, controls));
+        Connection { shared, tasks: [reading.abort_handle(), writing.abort_handle()] }
+    }
+
+    /// The handshake. Nothing else may be called before it has succeeded.
+    pub(crate) async fn greet(&self, id: u64) -> Result<()> {
+        let params = json!({
+            "protocolVersion": PROTOCOL_VERSION,
+            "clientInfo": {"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")},
+            "capabilities": {},
+            "processId": std::process::id(),
+        });
+        let result = self.start(id, Arc::new(encode(Some(id), "initialize", params)?), None).await?.outcome().await?;
+        let hello: ServerHello = parse(&result)?;
+        if hello.protocol_version != PROTOCOL_VERSION {
+            let ServerHello { protocol_version, server_info, .. } = hello;
+            let said = format!(
+                "{} {} speaks {protocol_version:?}, this client {PROTOCOL_VERSION:?}; install versions of the two that match",
+                server_info.name, server_info.version
+            );
+            return Err(Error::new(ErrorKind::VersionMismatch, said));
+        }
+        self.send(Control::Line(encode(None, "notifications/initialized", json!({}))?));
+        self.shared.permits.add_permits(hello.limits.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
+        self.shared.ready.send_if_modified(|ready| hello.engine.ready && !std::mem::replace(ready, true));
+        let _ = self.shared.hello.set(hello);
+        Ok(())
+    }
+
+    pub(crate) fn hello(&self) -> ServerHello {
+        self.shared.hello.get().cloned().unwrap_or_default()
+    }
+
+    /// Whether it takes calls.
+    pub(crate) fn is_open(&self) -> bool {
+        self.shared.calls().refused.is_none()
+    }
+
+    /// Requests that the worker has not answered yet.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.shared.calls().in_flight.len()
+    }
+
+    /// Waits its turn if the worker has as many requests as it takes, then queues the request.
+    pub(crate) async fn call(&self, id: u64, line: Arc<Vec<u8>>) -> Result<CallHandle> {
+        let limit =
+            self.shared.hello.get().map_or_else(|| Limits::default().max_message_bytes, |hello| hello.limits.max_message_bytes);
+        if line.len() > limit {
+            let said = format!("the request has {} bytes, the worker reads {limit}; see --max-message-bytes", line.len());
+            return Err(Error::new(ErrorKind::InvalidRequest, said));
+        }
+        match Arc::clone(&self.shared.permits).acquire_owned().await {
+            Ok(permit) => self.start(id, line, Some(permit)).await,
+            Err(_) => Err(self.shared.refusal()),
+        }
+    }
+
+    /// A request that needs no place among the others: `ping`, `initialize`.
+    pub(crate) async fn call_at_once(&self, id: u64, line: Arc<Vec<u8>>) -> Result<CallHandle> {
+        self.start(id, line, None).await
+    }
+
+    async fn start(&self, id: u64, line: Arc<Vec<u8>>, permit: Option<OwnedSemaphorePermit>) -> Result<CallHandle> {
+        let call = Arc::new(Call::new(id));
+        {
+            let mut calls = self.shared.calls();
+            if let Some(error) = &calls.refused {
+                return Err(error.clone());
+            }
+            calls.in_flight.insert(id, Entry { call: Arc::clone(&call), _permit: permit });
+        }
+        let handle = CallHandle { shared: Arc::clone(&self.shared), call: Arc::clone(&call), finished: false };
+        match self.shared.requests.send(Outgoing { line, call }).await {
+            Ok(()) => Ok(handle),
+            Err(_) => Err(self.shared.refusal()),
+        }
+    }
+
+    fn send(&self, control: Control) {
+        let _ = self.shared.control.send(control); // the writer is gone only if the connection is
+    }
+
+    /// No more requests. Those that are queued are written, then the worker's stdin is closed.
+    pub(crate) fn close_input(&self) {
+        self.shared
+            .calls()
+            .refused
+            .get_or_insert_with(|| Error::new(ErrorKind::Closed, "the worker was shut down").retryable(true));
+        self.shared.permits.close();
+        self.send(Control::CloseInput);
+    }
+
+    pub(crate) fn fail(&self, error: Error) {
+        self.shared.fail(error);
+    }
+
+    /// Waits for the end of the connection.
+    pub(crate) async fn lost(&self) -> Error {
+        let mut lost = self.shared.lost.subscribe();
+        let lost = lost.wait_for(Option::is_some).await;
+        lost.ok().and_then(|error| error.clone()).unwrap_or_else(|| Error::new(ErrorKind::Closed, "the connection was closed"))
+    }
+
+    /// Waits until the engine is warm.
+    pub(crate) async fn ready(&self) -> Result<()> {
+        let mut ready = self.shared.ready.subscribe();
+        tokio::select! {
+            Ok(_) = ready.wait_for(|ready| *ready) => Ok(()),
+            error = self.lost() => Err(error),
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.shared.fail(Error::new(ErrorKind::Closed, "the bridge was dropped"));
+    }
+}
+
+impl Shared {
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        lock(&self.calls)
+    }
+
+    fn refusal(&self) -> Error {
+        self.calls().refused.clone().unwrap_or_else(|| Error::new(ErrorKind::Closed, "the worker was shut down").retryable(true))
+    }
+
+    /// The end: nothing that is in flight will be answered any more. Only the first reason counts.
+    fn fail(&self, error: Error) {
+        let in_flight = {
+            let mut calls = self.calls();
+            calls.refused = Some(error.clone().sent(false).retryable(true));
+            std::mem::take(&mut calls.in_flight)
+        };
+        self.permits.close();
+        for entry in in_flight.into_values() {
+            entry.call.lose(&error);
+        }
+        self.lost.send_if_modified(|lost| lost.is_none() && lost.replace(error).is_none());
+    }
+
+    fn take(&self, message: Incoming) {
+        match message {
+            Incoming::Delta { id, seq, delta } => {
+                let call = self.calls().in_flight.get(&id).map(|entry| Arc::clone(&entry.call));
+                let Some(call) = call else { return };
+                if let Err(error) = call.add(seq, delta) {
+                    self.cancel(&call);
+                    call.finish(Err(error));
+                }
+            }
+            Incoming::Response { id, outcome } => {
+                let entry = self.calls().in_flight.remove(&id);
+                match entry {
+                    Some(entry) => entry.call.finish(outcome),
+                    None => tracing::debug!(id, "an answer to a request that is not in flight"),
+                }
+            }
+            Incoming::Unattributed(error) => self.attribute(error),
+            Incoming::Ready => {
+                self.ready.send_replace(true);
+            }
+            Incoming::Other => tracing::debug!("a message of no concern to this client"),
+        }
+    }
+
+    /// A request that the worker could not read. Framing refuses all that is known to lead here; with several in flight nobody can
+    /// tell which one it was, and its caller will run into its deadline.
+    fn attribute(&self, error: Error) {
+        tracing::error!(%error, "the worker could not read a request");
+        let mut calls = self.calls();
+        let only = calls.in_flight.keys().next().copied().filter(|_| calls.in_flight.len() == 1);
+        let entry = only.and_then(|id| calls.in_flight.remove(&id));
+        drop(calls);
+        if let Some(entry) = entry {
+            entry.call.finish(Err(error));
+        }
+    }
+
+    /// Takes the request back if it is not written yet, else asks the worker to stop.
+    fn cancel(&self, call: &Call) {
+        if call.retract() {
+            self.calls().in_flight.remove(&call.id);
+            return call.finish(Err(Error::new(ErrorKind::Cancelled, "it was cancelled before it was sent")));
+        }
+        let is_in_flight = self.calls().in_flight.contains_key(&call.id);
+        if let (true, Ok(line)) = (is_in_flight, encode(None, "notifications/cancelled", json!({"requestId": call.id}))) {
+            let _ = self.control.send(Control::Line(line));
+        }
+    }
+}
+
+// --- tasks -------------------------------------------------------------------------------------------------------------------
+
+async fn read<R: AsyncRead + Unpin>(shared: &Shared, reader: R) -> Ending {
+    let mut lines = Lines::new(reader, MAX_ANSWER_BYTES);
+    let mut unreadable = 0;
+    loop {
+        match lines.next().await {
+            Ok(Line::Whole(line)) if line.iter().all(u8::is_ascii_whitespace) => {}
+            Ok(Line::Whole(line)) => match decode(line) {
+                Ok(message) => shared.take(message),
+                Err(error) => {
+                    unreadable += 1;
+                    let text = shortened(line);
+                    tracing::warn!(%error, text, "a line on the worker's stdout is no message");
+                    if unreadable >= UNREADABLE_LINES {
+                        return Ending(format!("it is no omni-bridge: its output has lines such as {text:?}"));
+                    }
+                }
+            },
+            Ok(Line::TooLong) => return Ending(format!("it wrote a line of more than {MAX_ANSWER_BYTES} bytes")),
+            Ok(Line::End) => return Ending("its output ended".to_owned()),
+            Err(error) => return Ending(format!("its output can't be read: {error}")),
+        }
+    }
+}
+
+fn shortened(line: &[u8]) -> String {
+    String::from_utf8_lossy(line.get(..200).unwrap_or(line)).into_owned()
+}
+
+async fn write<W: AsyncWrite + Unpin>(
+    shared: Arc<Shared>,
+    mut writer: W,
+    mut requests: mpsc::Receiver<Outgoing>,
+    mut controls: mpsc::UnboundedReceiver<Control>,
+) {
+    let mut lost = shared.lost.subscribe();
+    let work = async {
+        loop {
+            let (line, control);
+            let bytes = tokio::select! {
+                biased;
+                Some(next) = controls.recv() => match next {
+                    Control::Line(next) => {
+                        control = next;
+                        &control
+                    }
+                    Control::CloseInput => {
+                        requests.close();
+                        continue;
+                    }
+                },
+                next = requests.recv() => match next {
+                    Some(outgoing) if outgoing.call.begin() => {
+                        line = outgoing.line;
+                        &*line
+                    }
+                    Some(_) => continue, // taken back
+                    None => return writer.shutdown().await,
+                },
+            };
+            writer.write_all(bytes).await?;
+            writer.flush().await?;
+        }
+    };
+    let done: std::io::Result<()> = tokio::select! {
+        done = work => done,
+        _ = lost.wait_for(Option::is_some) => return,
+    };
+    if let Err(error) = done {
+        // The reader is about to see the end too, and can tell more of it.
+        if tokio::time::timeout(DYING, lost.wait_for(Option::is_some)).await.is_err() {
+            shared.fail(Error::new(ErrorKind::WorkerLost, format!("the worker reads no requests any more: {error}")));
+        }
+    }
+}
+
+/// A caller's hold on its call. Dropped before the answer, it cancels the request.
+pub(crate) struct CallHandle {
+    shared: Arc<Shared>,
+    call: Arc<Call>,
+    finished: bool,
+}
+
+impl CallHandle {
+    /// The next delta; `None` once there will be no more, and then [`poll_outcome`](CallHandle::poll_outcome) is ready.
+    pub(crate) fn poll_delta(&mut self, context: &Context<'_>) -> Poll<Option<ChatDelta>> {
+        self.call.poll_delta(context)
+    }
+
+    /// The answer. Must not be polled again once it was ready.
+    pub(crate) fn poll_outcome(&mut self, context: &Context<'_>) -> Poll<Result<Box<RawValue>>> {
+        let outcome = self.call.poll_outcome(context);
+        self.finished = outcome.is_ready();
+        outcome
+    }
+
+    pub(crate) async fn outcome(mut self) -> Result<Box<RawValue>> {
+        poll_fn(|context| self.poll_outcome(context)).await
+    }
+
+    /// Waits until it is being written. An error means that it never was.
+    pub(crate) async fn written(&mut self) -> Result<()> {
+        poll_fn(|context| self.call.poll_written(context)).await
+    }
+
+    /// Asks the worker to stop. The answer still comes.
+    pub(crate) fn cancel(&self) {
+        self.shared.cancel(&self.call);
+    }
+}
+
+impl Drop for CallHandle {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.call.abandon();
+            self.shared.cancel(&self.call);
+        }
+    }
+}
+
+/// The handshake of a worker that does not answer must end some time.
+pub(crate) async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(Error::new(ErrorKind::Timeout, format!("{what} took more than {} s", limit.as_secs_f64()))),
+    }
+}
+
+pub(crate) fn parse<T: serde::de::DeserializeOwned>(result: &RawValue) -> Result<T> {
+    let clean = || without_lone_surrogates(result.get());
+    serde_json::from_str(result.get())
+        .or_else(|error| clean().map_or(Err(error), |result| serde_json::from_str(&result)))
+        .map_err(|error| Error::new(ErrorKind::Protocol, format!("the worker's result can't be read: {error}")).sent(true))
+}

@@ -1,0 +1,402 @@
+//! What can go wrong, in one type.
+//!
+//! Owns the vocabulary of error kinds: the worker's own table and what only a client can see. Gives facts, and leaves the decision
+//! whether to try again to its caller.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::types::{Receipt, ToolCall};
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+macro_rules! kinds {
+    ($(#[$doc:meta] $variant:ident = $name:literal,)*) => {
+        /// What went wrong, as far as a program needs to tell cases apart.
+        ///
+        /// The kinds up to [`Cancelled`](ErrorKind::Cancelled) are the worker's (`error.data.kind`); the rest are this crate's.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum ErrorKind {
+            $(#[$doc] $variant,)*
+            /// A kind that a newer worker has and this crate does not know.
+            Other(String),
+        }
+
+        impl ErrorKind {
+            /// Every kind that has a name here.
+            pub const NAMED: &[ErrorKind] = &[$(ErrorKind::$variant),*];
+
+            /// As it is spelled in `error.data.kind`.
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(ErrorKind::$variant => $name,)*
+                    ErrorKind::Other(name) => name,
+                }
+            }
+        }
+
+        impl From<&str> for ErrorKind {
+            fn from(name: &str) -> Self {
+                match name {
+                    $($name => ErrorKind::$variant,)*
+                    other => ErrorKind::Other(other.to_owned()),
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// The worker could not read a line as JSON.
+    ParseError = "parse_error",
+    /// JSON, but not a request; or a line over the limit.
+    InvalidMessage = "invalid_message",
+    /// The worker has no such method; it may be older than this crate.
+    MethodNotFound = "method_not_found",
+    /// A missing, unknown or refused member of the request.
+    InvalidRequest = "invalid_request",
+    /// A client of MCP asked for a revision that the worker does not speak; this crate never does.
+    UnsupportedVersion = "unsupported_version",
+    /// A fault of the bridge itself; its log has the whole of it.
+    Internal = "internal",
+    /// 401 from the provider, or no key for it.
+    Authentication = "authentication",
+    /// 403 from the provider.
+    Permission = "permission",
+    /// No such model, provider or deployment.
+    ModelNotFound = "model_not_found",
+    /// 400, 413 or 422 from the provider.
+    RejectedByProvider = "rejected_by_provider",
+    /// The conversation is longer than the model's context.
+    ContextLengthExceeded = "context_length_exceeded",
+    /// The provider's content policy refused the request.
+    ContentPolicy = "content_policy",
+    /// 429 or a usage limit; see [`Error::retry_after`].
+    RateLimited = "rate_limited",
+    /// 402, or a budget of the worker's config is used up.
+    BudgetExceeded = "budget_exceeded",
+    /// A deadline of the request or of the provider; see [`Error::deadline`].
+    Timeout = "timeout",
+    /// Refused, reset, DNS or 5xx.
+    ProviderUnavailable = "provider_unavailable",
+    /// The provider's answer can't be used: no choices, or tool arguments that are not JSON.
+    BadUpstreamResponse = "bad_upstream_response",
+    /// More requests in flight than the worker takes.
+    Overloaded = "overloaded",
+    /// The worker is about to exit.
+    ShuttingDown = "shutting_down",
+    /// The provider broke off after the first delta; see [`Error::partial`].
+    StreamInterrupted = "stream_interrupted",
+    /// The request was cancelled; see [`Error::upstream_closed`].
+    Cancelled = "cancelled",
+    /// There is no such command to start.
+    WorkerNotFound = "worker_not_found",
+    /// The worker did not come up; see [`Error::stderr`].
+    WorkerStart = "worker_start",
+    /// The worker ended, or stopped making sense, with this call in flight; see [`Error::was_sent`].
+    WorkerLost = "worker_lost",
+    /// The worker speaks another version of the protocol.
+    VersionMismatch = "version_mismatch",
+    /// The worker's answer is not what the protocol says.
+    Protocol = "protocol",
+    /// [`Bridge::shutdown`](crate::Bridge::shutdown) was called, or the connection's other end is gone for good.
+    Closed = "closed",
+    /// A stream was read so slowly that 64 MiB of its text had gathered here; it was cancelled.
+    SlowConsumer = "slow_consumer",
+    /// Not an error of the bridge: tool arguments or a config that don't fit the type they were parsed into.
+    Parse = "parse",
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What had come when an answer broke off.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Partial {
+    /// The text so far.
+    pub content: Option<String>,
+    /// The tool calls so far. Their arguments may be cut short, so they may not be JSON.
+    #[serde(default)]
+    pub tool_calls: Vec<ToolCall>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Map<String, Value>,
+}
+
+/// `error.data` on the wire.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ErrorData {
+    pub(crate) kind: Option<String>,
+    #[serde(default)]
+    pub(crate) retryable: bool,
+    pub(crate) retry_after_ms: Option<u64>,
+    pub(crate) provider: Option<String>,
+    pub(crate) model: Option<String>,
+    pub(crate) status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) partial: Option<Partial>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) upstream_closed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) deadline: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) receipt: Option<Receipt>,
+    #[serde(flatten)]
+    pub(crate) extra: Map<String, Value>,
+}
+
+/// `error` on the wire. `data` is read leniently: an error that can't be read would be worse than one that says less.
+#[derive(Debug, Deserialize)]
+pub(crate) struct WireError {
+    pub(crate) code: i64,
+    #[serde(default)]
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) data: Value,
+}
+
+/// Any failure of this crate, or of what the worker was asked.
+///
+/// Cheap to move. Never holds a prompt, a key or an answer, except for [`partial`](Error::partial).
+#[derive(Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    code: Option<i64>,
+    message: String,
+    sent: bool,
+    stderr: Vec<String>,
+    data: ErrorData,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner {
+            kind,
+            code: None,
+            message: message.into(),
+            sent: false,
+            stderr: Vec::new(),
+            data: ErrorData::default(),
+        }))
+    }
+
+    pub(crate) fn from_wire(wire: WireError) -> Self {
+        let data = match serde_json::from_value::<ErrorData>(wire.data.clone()) {
+            Ok(data) => data,
+            Err(_) => match wire.data {
+                Value::Object(extra) => ErrorData {
+                    kind: extra.get("kind").and_then(Value::as_str).map(str::to_owned),
+                    retryable: extra.get("retryable").and_then(Value::as_bool).unwrap_or_default(),
+                    extra,
+                    ..ErrorData::default()
+                },
+                _ => ErrorData::default(),
+            },
+        };
+        let kind = data.kind.as_deref().map_or_else(|| kind_of_code(wire.code), ErrorKind::from);
+        Error(Box::new(Inner { kind, code: Some(wire.code), message: wire.message, sent: true, stderr: Vec::new(), data }))
+    }
+
+    pub(crate) fn sent(mut self, sent: bool) -> Self {
+        self.0.sent = sent;
+        self
+    }
+
+    pub(crate) fn retryable(mut self, retryable: bool) -> Self {
+        self.0.data.retryable = retryable;
+        self
+    }
+
+    pub(crate) fn after(mut self, wait: Duration) -> Self {
+        self.0.data.retry_after_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    pub(crate) fn at_deadline(mut self, name: &str) -> Self {
+        self.0.data.deadline = Some(name.to_owned());
+        self
+    }
+
+    pub(crate) fn with_stderr(mut self, lines: Vec<String>) -> Self {
+        self.0.stderr = lines;
+        self
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.0.kind
+    }
+
+    /// One sentence for a person.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// JSON-RPC's error code, if the worker answered with one.
+    pub fn code(&self) -> Option<i64> {
+        self.0.code
+    }
+
+    /// Whether the identical call may succeed later. Waiting for [`retry_after`](Error::retry_after), and giving up, is yours.
+    ///
+    /// A call that was in flight when its worker was lost is retryable if no delta of it had been received; it may have been
+    /// billed all the same if [`was_sent`](Error::was_sent).
+    pub fn is_retryable(&self) -> bool {
+        self.0.data.retryable
+    }
+
+    /// How long to wait before the next try, if the provider (or, for a worker that is down, this crate) says so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.data.retry_after_ms.map(Duration::from_millis)
+    }
+
+    /// Whether any byte of the request may have reached the worker. What was not sent has cost nothing.
+    pub fn was_sent(&self) -> bool {
+        self.0.sent
+    }
+
+    /// What had come when the answer broke off.
+    pub fn partial(&self) -> Option<&Partial> {
+        self.0.data.partial.as_ref()
+    }
+
+    /// After a cancel: whether the connection to the provider is known to be closed.
+    pub fn upstream_closed(&self) -> Option<bool> {
+        self.0.data.upstream_closed
+    }
+
+    /// After a timeout: which deadline it was.
+    pub fn deadline(&self) -> Option<&str> {
+        self.0.data.deadline.as_deref()
+    }
+
+    /// What became of the request on its way: the attempts and how each failed.
+    pub fn receipt(&self) -> Option<&Receipt> {
+        self.0.data.receipt.as_ref()
+    }
+
+    /// The provider that failed.
+    pub fn provider(&self) -> Option<&str> {
+        self.0.data.provider.as_deref()
+    }
+
+    /// The model that failed.
+    pub fn model(&self) -> Option<&str> {
+        self.0.data.model.as_deref()
+    }
+
+    /// The provider's HTTP status.
+    pub fn status(&self) -> Option<u16> {
+        self.0.data.status
+    }
+
+    /// Members of `error.data` that this crate has no name for.
+    pub fn extra(&self) -> &Map<String, Value> {
+        &self.0.data.extra
+    }
+
+    /// The last lines that a worker wrote to stderr before it failed to start or was lost; empty for every other error.
+    pub fn stderr(&self) -> &[String] {
+        &self.0.stderr
+    }
+}
+
+/// For an error without `data.kind`, which only another program than omni-bridge sends.
+fn kind_of_code(code: i64) -> ErrorKind {
+    match code {
+        -32700 => ErrorKind::ParseError,
+        -32600 => ErrorKind::InvalidMessage,
+        -32601 => ErrorKind::MethodNotFound,
+        -32602 => ErrorKind::InvalidRequest,
+        -32603 => ErrorKind::Internal,
+        -32800 => ErrorKind::Cancelled,
+        other => ErrorKind::Other(format!("code {other}")),
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.kind, self.0.message)?;
+        for line in &self.0.stderr {
+            write!(f, "\n  stderr: {line}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("message", &self.0.message)
+            .field("retryable", &self.0.data.retryable)
+            .field("sent", &self.0.sent)
+            .field("stderr", &self.0.stderr)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn from(value: Value) -> Error {
+        Error::from_wire(serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn an_error_tells_what_the_worker_said() {
+        let error = from(json!({"code": 1007, "message": "slow down", "data": {
+            "kind": "rate_limited", "retryable": true, "retry_after_ms": 1500, "provider": "openai", "model": "m", "status": 429}}));
+        assert_eq!(error.kind(), &ErrorKind::RateLimited);
+        assert!(error.is_retryable() && error.was_sent());
+        assert_eq!(error.retry_after(), Some(Duration::from_millis(1500)));
+        assert_eq!((error.provider(), error.model(), error.status()), (Some("openai"), Some("m"), Some(429)));
+        assert_eq!(error.to_string(), "rate_limited: slow down");
+    }
+
+    #[test]
+    fn an_unknown_kind_and_unknown_members_are_kept() {
+        let error = from(json!({"code": 1099, "message": "", "data": {"kind": "too_hot", "retryable": true, "degrees": 50}}));
+        assert_eq!(error.kind(), &ErrorKind::Other("too_hot".into()));
+        assert_eq!(error.kind().as_str(), "too_hot");
+        assert_eq!(error.extra()["degrees"], 50);
+    }
+
+    #[test]
+    fn data_of_a_wrong_shape_still_yields_its_kind() {
+        let error =
+            from(json!({"code": 1007, "message": "", "data": {"kind": "rate_limited", "retryable": true, "status": "429"}}));
+        assert_eq!(error.kind(), &ErrorKind::RateLimited);
+        assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn without_data_the_code_tells_the_kind() {
+        assert_eq!(from(json!({"code": -32601, "message": ""})).kind(), &ErrorKind::MethodNotFound);
+        assert_eq!(from(json!({"code": 7, "data": "?"})).kind(), &ErrorKind::Other("code 7".into()));
+    }
+
+    #[test]
+    fn every_named_kind_is_read_back_from_its_name() {
+        for kind in ErrorKind::NAMED {
+            assert_eq!(&ErrorKind::from(kind.as_str()), kind);
+        }
+    }
+}

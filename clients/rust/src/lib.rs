@@ -1,0 +1,69 @@
+//! Chat with any LLM provider from Rust, through omni-bridge: a child process that speaks line-delimited JSON-RPC on its stdin and
+//! stdout and answers through LiteLLM. No provider code in the agent, no port, no server to run.
+//!
+//! ```no_run
+//! use omni_bridge_client::{Bridge, ChatRequest};
+//!
+//! # async fn run() -> omni_bridge_client::Result<()> {
+//! let bridge = Bridge::spawn().await?;
+//! let response = bridge.chat(ChatRequest::new("openai/gpt-4o-mini").user("hi")).await?;
+//! println!("{}", response.text());
+//! bridge.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - **Tools**: [`ChatRequest::tool`], [`ChatResponse::tool_calls`], [`ToolCall::parse`], [`Message::tool`]. Push
+//!   [`ChatResponse::message`] into the next request as it is.
+//! - **Streams**: [`Bridge::chat_stream`] gives a [`ChatStream`] of deltas with the whole response at its end.
+//! - **Cancelling** is dropping: a call's future or a stream. The worker closes the connection to the provider, which ends the bill;
+//!   [`ChatStream::cancel`] waits for its word that it did.
+//! - **Errors** say what to do next: [`Error::kind`], [`Error::is_retryable`], [`Error::retry_after`], [`Error::was_sent`],
+//!   [`Error::partial`]. Nothing is tried again behind your back once a byte of it was sent.
+//! - **Workers** are found next to the agent's executable or on `PATH`, restarted when they crash, replaced when they have grown
+//!   ([`Recycling`]), spread over ([`Builder::workers`]) and never left behind.
+//! - **Configuration**: [`LlmConfig`] reads the host's own TOML or YAML.
+//! - **Logs** of the worker are `tracing` events with the target `omni_bridge::worker`.
+//!
+//! # What waits for what
+//!
+//! A request waits while the worker has as many in flight as it takes (`maxInFlight`, 256), and while 32 others wait for the pipe.
+//! Answers wait for nobody: each is read as it comes and handed to its caller. A stream that is read slowly keeps 256 deltas one by
+//! one and joins further ones to the last, so it needs no more memory than its answer; at 64 MiB of unread text it is cancelled.
+//!
+//! The calls need a tokio runtime with time and I/O enabled.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable, clippy::todo)
+)]
+
+mod bridge;
+mod builder;
+mod call;
+mod config;
+mod connection;
+mod error;
+mod framing;
+mod process;
+mod stream;
+mod supervisor;
+pub mod types;
+
+pub use bridge::{Bridge, WorkerInfo};
+pub use builder::Builder;
+pub use config::{BridgeConfig, LlmBackend, LlmConfig};
+pub use error::{Error, ErrorKind, Partial, Result};
+pub use stream::ChatStream;
+pub use supervisor::Recycling;
+pub use types::{
+    ChatDelta, ChatRequest, ChatResponse, Content, ContentPart, Deadlines, EmbedRequest, FinishReason, Message, Receipt,
+    RerankRequest, Role, Tool, ToolCall, ToolChoice, Usage,
+};
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

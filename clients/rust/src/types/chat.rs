@@ -1,0 +1,354 @@
+//! What a chat is answered: whole, and in pieces.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use super::{Message, Object, ToolCall};
+
+open_enum! {
+    /// Why the model stopped.
+    FinishReason {
+        /// It had said what it wanted to say.
+        Stop = "stop",
+        /// The limit of tokens was reached.
+        Length = "length",
+        /// It wants tools to be called.
+        ToolCalls = "tool_calls",
+        /// The provider held something back.
+        ContentFilter = "content_filter",
+    }
+}
+
+open_enum! {
+    /// Where a [`cost`](ChatResponse::cost_usd) comes from.
+    CostSource {
+        /// The provider said it.
+        Provider = "provider",
+        /// The deployment's price in the worker's config.
+        Deployment = "deployment",
+        /// LiteLLM's price map; see [`ChatResponse::price_map_date`].
+        PriceMap = "price_map",
+    }
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ChatResponse {
+    /// The text, if there is any.
+    pub content: Option<String>,
+    /// What the model wants called.
+    pub tool_calls: Vec<ToolCall>,
+    /// What the model thought, as far as its provider tells.
+    pub reasoning: Option<String>,
+    /// What the model refused with, if it did.
+    #[serde(default)]
+    pub refusal: Option<String>,
+    /// Citations and the like, in OpenAI's shape.
+    #[serde(default)]
+    pub annotations: Option<Vec<Value>>,
+    /// Why it stopped.
+    pub finish_reason: Option<FinishReason>,
+    /// The same in the provider's word.
+    #[serde(default)]
+    pub raw_finish_reason: Option<String>,
+    /// Push this into the next request's messages as it is: it holds what the provider needs to see again.
+    pub message: Message,
+    /// Tokens, if the provider counted them.
+    pub usage: Option<Usage>,
+    /// US dollars, if a price is known; never a guess.
+    pub cost_usd: Option<f64>,
+    /// Where the cost comes from.
+    #[serde(default)]
+    pub cost_source: Option<CostSource>,
+    /// How old the prices are that it was reckoned with.
+    #[serde(default)]
+    pub price_map_date: Option<String>,
+    /// What the provider says is left.
+    #[serde(default)]
+    pub rate_limits: Option<RateLimits>,
+    /// What answered.
+    pub model: Option<String>,
+    /// What was asked.
+    pub requested_model: String,
+    /// Who answered.
+    pub provider: Option<String>,
+    /// The provider's id of the answer.
+    pub id: Option<String>,
+    /// Log probabilities in OpenAI's shape, if asked for.
+    #[serde(default)]
+    pub logprobs: Option<Value>,
+    /// How long it took.
+    pub timing: Timing,
+    /// What became of the request on its way.
+    #[serde(default)]
+    pub receipt: Option<Receipt>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+impl ChatResponse {
+    /// The text, empty if there is none.
+    pub fn text(&self) -> &str {
+        self.content.as_deref().unwrap_or_default()
+    }
+}
+
+/// Tokens; `None` where the provider did not say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Usage {
+    /// Of the request, cached ones included.
+    pub input_tokens: Option<u64>,
+    /// Of the answer.
+    pub output_tokens: Option<u64>,
+    /// Both.
+    pub total_tokens: Option<u64>,
+    /// Read from the provider's cache.
+    pub cached_input_tokens: Option<u64>,
+    /// Written to the provider's cache.
+    pub cache_write_tokens: Option<u64>,
+    /// Spent on thinking.
+    pub reasoning_tokens: Option<u64>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// Milliseconds since the request arrived at the worker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Timing {
+    /// Until it was given to the model.
+    pub queued_ms: f64,
+    /// Until the first delta; `None` for a plain chat.
+    pub first_token_ms: Option<f64>,
+    /// Until the answer was whole.
+    pub total_ms: f64,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// What the provider's headers say is left.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RateLimits {
+    /// Requests until the limit.
+    pub requests_remaining: Option<u64>,
+    /// Tokens until the limit.
+    pub tokens_remaining: Option<u64>,
+    /// Milliseconds until the first of the provider's windows is full again.
+    pub reset_ms: Option<u64>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// What became of a request on its way.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// What was asked.
+    pub requested_model: String,
+    /// What answered.
+    pub served_model: Option<String>,
+    /// The id of the deployment that answered, in the worker's config.
+    pub deployment: Option<String>,
+    /// The calls to providers, in order.
+    pub attempts: Vec<Attempt>,
+    /// Whether another model than the one that was asked answered.
+    pub fallback: bool,
+    /// What did not reach the provider as it was asked; `None` where the request could not be seen on its way out.
+    pub dropped: Option<Vec<Change>>,
+    /// What did the work.
+    pub engine: Option<Object>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// One call to a provider.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// `ok`, or the name of an [`ErrorKind`](crate::ErrorKind).
+    pub outcome: String,
+    /// The provider's HTTP status.
+    pub status: Option<u16>,
+    /// How long it took, in milliseconds.
+    pub ms: f64,
+    /// The model that was called.
+    pub model: Option<String>,
+    /// Whose it is.
+    pub provider: Option<String>,
+    /// The deployment's id in the worker's config.
+    pub deployment: Option<String>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// A part of a request that did not reach the provider as it was asked.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Change {
+    /// Which parameter.
+    pub param: String,
+    /// `dropped` or `rewritten`.
+    pub change: String,
+    /// What a rewritten value became.
+    pub sent: Option<Value>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// A piece of a streamed answer, in OpenAI's shape. Joined, the pieces equal the final [`ChatResponse`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ChatDelta {
+    /// More text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// More of what the model thinks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// More of a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+    /// More of the tool calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<ToolCallDelta>>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+impl ChatDelta {
+    /// The new text, empty if there is none.
+    pub fn text(&self) -> &str {
+        self.content.as_deref().unwrap_or_default()
+    }
+
+    /// Bytes of text in it.
+    pub(crate) fn size(&self) -> usize {
+        let calls = self.tool_calls.iter().flatten();
+        self.text().len()
+            + self.reasoning_content.as_deref().unwrap_or_default().len()
+            + self.refusal.as_deref().unwrap_or_default().len()
+            + calls.filter_map(|call| call.function.arguments.as_deref()).map(str::len).sum::<usize>()
+    }
+
+    /// Makes this and `next`, which follows it, one delta. Gives `next` back if there are members whose joining is not known here.
+    pub(crate) fn join(&mut self, next: ChatDelta) -> Option<ChatDelta> {
+        let known = |delta: &ChatDelta| {
+            delta.extra.is_empty()
+                && delta.tool_calls.iter().flatten().all(|call| call.extra.is_empty() && call.function.extra.is_empty())
+        };
+        if !known(self) || !known(&next) {
+            return Some(next);
+        }
+        append(&mut self.content, next.content);
+        append(&mut self.reasoning_content, next.reasoning_content);
+        append(&mut self.refusal, next.refusal);
+        for call in next.tool_calls.into_iter().flatten() {
+            let calls = self.tool_calls.get_or_insert_with(Vec::new);
+            match calls.iter_mut().find(|other| other.index == call.index) {
+                Some(other) => {
+                    other.id = other.id.take().or(call.id);
+                    other.r#type = other.r#type.take().or(call.r#type);
+                    other.function.name = other.function.name.take().or(call.function.name);
+                    append(&mut other.function.arguments, call.function.arguments);
+                }
+                None => calls.push(call),
+            }
+        }
+        None
+    }
+}
+
+fn append(text: &mut Option<String>, more: Option<String>) {
+    match (text.as_mut(), more) {
+        (Some(text), Some(more)) => text.push_str(&more),
+        (None, more) => *text = more,
+        (Some(_), None) => {}
+    }
+}
+
+/// A piece of the tool call at [`index`](ToolCallDelta::index) of the answer's `tool_calls`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ToolCallDelta {
+    /// Which call.
+    pub index: usize,
+    /// With its first piece.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// With its first piece.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<String>,
+    /// Name and arguments.
+    #[serde(default)]
+    pub function: FunctionDelta,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// A piece of a tool call's function.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FunctionDelta {
+    /// With its first piece.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// More of the JSON text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<String>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn delta(value: Value) -> ChatDelta {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn unknown_enum_values_are_kept() {
+        let reason: FinishReason = serde_json::from_value(json!("bored")).unwrap();
+        assert_eq!(reason, FinishReason::Other("bored".into()));
+        assert_eq!(serde_json::to_value(reason).unwrap(), json!("bored"));
+    }
+
+    #[test]
+    fn joined_deltas_say_the_same() {
+        let mut first =
+            delta(json!({"content": "Hel", "tool_calls": [{"index": 0, "id": "a", "function": {"name": "f", "arguments": "{"}}]}));
+        let next = delta(json!({"content": "lo", "reasoning_content": "hm", "tool_calls": [
+            {"index": 0, "function": {"arguments": "}"}}, {"index": 1, "id": "b", "function": {"name": "g"}}]}));
+        assert_eq!(first.join(next), None);
+        let whole = json!({"content": "Hello", "reasoning_content": "hm", "tool_calls": [
+            {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}, {"index": 1, "id": "b", "function": {"name": "g"}}]});
+        assert_eq!(first, delta(whole));
+        assert_eq!(first.size(), 9);
+    }
+
+    #[test]
+    fn deltas_with_unknown_members_are_not_joined() {
+        let mut first = delta(json!({"content": "a"}));
+        assert!(first.join(delta(json!({"content": "b", "audio": "?"}))).is_some());
+        assert_eq!(first.text(), "a");
+    }
+}

@@ -1,0 +1,89 @@
+//! The wire's types: what is asked and what is answered, in OpenAI's vocabulary as omni-bridge speaks it.
+//!
+//! Owns the shapes; refuses to know how they travel. Nothing that the worker sends is lost: members without a name here are kept in
+//! `extra`, enum values without a name in `Other`, and a [`Message`] is the JSON object itself.
+
+use serde_json::{Map, Value};
+
+/// A JSON object.
+pub type Object = Map<String, Value>;
+
+/// An enum that is a string on the wire, and keeps the strings that it has no name for.
+macro_rules! open_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+            /// A value that this crate has no name for.
+            Other(String),
+        }
+
+        impl $name {
+            /// As it is spelled on the wire.
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $($name::$variant => $text,)*
+                    $name::Other(text) => text,
+                }
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                match text {
+                    $($text => $name::$variant,)*
+                    other => $name::Other(other.to_owned()),
+                }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+                Ok($name::from(String::deserialize(deserializer)?.as_str()))
+            }
+        }
+    };
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        $($(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, $name: impl Into<$type>) -> Self {
+            self.$name = Some($name.into());
+            self
+        })*
+    };
+}
+
+mod chat;
+mod lifecycle;
+mod message;
+mod request;
+mod services;
+mod tool;
+
+pub use chat::{
+    Attempt, Change, ChatDelta, ChatResponse, CostSource, FinishReason, FunctionDelta, RateLimits, Receipt, Timing, ToolCallDelta,
+    Usage,
+};
+pub use lifecycle::{EngineState, Limits, ServerHello, ServerInfo};
+pub use message::{Content, ContentPart, Message, Role};
+pub use request::{ChatRequest, Deadlines};
+pub use services::{
+    CapabilityGap, ChatCheck, EmbedRequest, Embeddings, ModelInfo, ModelLimits, ModelList, ModelModalities, ModelPrices,
+    ModelSummary, RankedDocument, Ranking, RequestCounts, RerankRequest, TokenCount, WorkerStatus,
+};
+pub use tool::{FunctionCall, FunctionTool, Tool, ToolCall, ToolChoice};
+
+fn object<const N: usize>(members: [(&str, Value); N]) -> Object {
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}

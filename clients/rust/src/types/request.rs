@@ -1,0 +1,222 @@
+//! What a chat asks.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Content, Message, Object, Tool, ToolChoice};
+
+/// One call of a model. Build it with [`ChatRequest::new`] and the methods named like its fields.
+///
+/// A parameter that this crate has no field for goes into [`extra`](ChatRequest::extra); what a provider alone knows into
+/// [`provider_params`](ChatRequest::provider_params), as far as the worker's operator allows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ChatRequest {
+    /// Any LiteLLM name such as `openai/gpt-4o-mini`, or a model of the worker's config.
+    pub model: String,
+    /// The conversation so far.
+    pub messages: Vec<Message>,
+    /// What the model may call.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
+    /// Whether it may, must or must not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<ToolChoice>,
+    /// Whether it may ask for several calls at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel_tool_calls: Option<bool>,
+    /// Set by [`Bridge::chat_stream`](crate::Bridge::chat_stream), not by you.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+    /// Sampling temperature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Nucleus sampling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// Most tokens of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+    /// The same, as reasoning models want it: reasoning included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_completion_tokens: Option<u64>,
+    /// A string, or a list of them, at which the answer ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Value>,
+    /// For answers that can be repeated, where a provider has that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<i64>,
+    /// JSON mode or a JSON Schema, in OpenAI's shape.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_format: Option<Value>,
+    /// `low`, `medium`, `high` or what the model knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_effort: Option<String>,
+    /// Anthropic's thinking: `{"type": "enabled", "budget_tokens": 1024}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<Value>,
+    /// Against repetition.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frequency_penalty: Option<f64>,
+    /// Against staying with a subject.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence_penalty: Option<f64>,
+    /// Token id to bias.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_bias: Option<Object>,
+    /// Whether to return log probabilities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<bool>,
+    /// How many alternatives of each token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<u64>,
+    /// The end user, for the provider's abuse detection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Labels; strings only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Object>,
+    /// Clocks that the worker keeps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadlines: Option<Deadlines>,
+    /// What a provider alone knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_params: Option<Object>,
+    /// Members without a name here. A worker refuses those that it does not know either.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+impl ChatRequest {
+    /// A request without messages yet.
+    pub fn new(model: impl Into<String>) -> Self {
+        ChatRequest { model: model.into(), ..ChatRequest::default() }
+    }
+
+    /// Appends the host's instructions.
+    #[must_use]
+    pub fn system(self, content: impl Into<Content>) -> Self {
+        self.message(Message::system(content))
+    }
+
+    /// Appends what the user says.
+    #[must_use]
+    pub fn user(self, content: impl Into<Content>) -> Self {
+        self.message(Message::user(content))
+    }
+
+    /// Appends a message, such as [`ChatResponse::message`](crate::ChatResponse::message).
+    #[must_use]
+    pub fn message(mut self, message: Message) -> Self {
+        self.messages.push(message);
+        self
+    }
+
+    /// Appends messages.
+    #[must_use]
+    pub fn messages(mut self, messages: impl IntoIterator<Item = Message>) -> Self {
+        self.messages.extend(messages);
+        self
+    }
+
+    /// Adds a tool.
+    #[must_use]
+    pub fn tool(mut self, tool: Tool) -> Self {
+        self.tools.push(tool);
+        self
+    }
+
+    /// Adds tools.
+    #[must_use]
+    pub fn tools(mut self, tools: impl IntoIterator<Item = Tool>) -> Self {
+        self.tools.extend(tools);
+        self
+    }
+
+    /// Names the end user, for the provider's abuse detection. ([`user`](ChatRequest::user) is what the user says.)
+    #[must_use]
+    pub fn end_user(mut self, user: impl Into<String>) -> Self {
+        self.user = Some(user.into());
+        self
+    }
+
+    setters! {
+        /// Whether the model may, must or must not call tools.
+        tool_choice: ToolChoice,
+        /// Whether the model may ask for several calls at once.
+        parallel_tool_calls: bool,
+        /// Sampling temperature.
+        temperature: f64,
+        /// Nucleus sampling.
+        top_p: f64,
+        /// Most tokens of the answer.
+        max_tokens: u64,
+        /// Most tokens of the answer, reasoning included.
+        max_completion_tokens: u64,
+        /// A string, or a list of them, at which the answer ends.
+        stop: Value,
+        /// For answers that can be repeated.
+        seed: i64,
+        /// JSON mode or a JSON Schema.
+        response_format: Value,
+        /// How much the model thinks.
+        reasoning_effort: String,
+        /// Anthropic's thinking.
+        thinking: Value,
+        /// Against repetition.
+        frequency_penalty: f64,
+        /// Against staying with a subject.
+        presence_penalty: f64,
+        /// Token id to bias.
+        logit_bias: Object,
+        /// Whether to return log probabilities.
+        logprobs: bool,
+        /// How many alternatives of each token.
+        top_logprobs: u64,
+        /// Labels; strings only.
+        metadata: Object,
+        /// Clocks that the worker keeps.
+        deadlines: Deadlines,
+        /// What a provider alone knows.
+        provider_params: Object,
+    }
+}
+
+/// Clocks of one request, kept by the worker, in milliseconds from its arrival there. Unset ones are the worker's defaults.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Deadlines {
+    /// For the whole answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_ms: Option<u64>,
+    /// For the first delta of a stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<u64>,
+    /// For the silence between two deltas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_ms: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_spelled_as_openai_spells_it_and_says_only_what_was_set() {
+        let request = ChatRequest::new("m").system("s").user("u").tool(Tool::new("f").parameters(json!({"type": "object"})));
+        assert_eq!(
+            serde_json::to_value(&request).unwrap(),
+            json!({"model": "m", "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}],
+                   "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]})
+        );
+    }
+
+    #[test]
+    fn a_message_goes_back_as_it_came() {
+        let line = r#"{"role":"assistant","content":null,"z":{"b":1,"a":[1.5,null]},"thinking_blocks":[{"signature":"x=="}]}"#;
+        let message: Message = serde_json::from_str(line).unwrap();
+        assert_eq!(serde_json::to_string(&ChatRequest::new("m").message(message).messages[0]).unwrap(), line);
+    }
+}

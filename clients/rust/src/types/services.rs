@@ -1,0 +1,325 @@
+//! The methods beside `chat`: models, tokens, embeddings, rankings, the worker's state.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Deadlines, EngineState, Object, Usage};
+use crate::error::{Error, ErrorKind, Result};
+
+macro_rules! answers {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
+        $($(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
+        #[non_exhaustive]
+        pub struct $name {
+            $($(#[$field_doc])* pub $field: $type,)*
+            /// What a newer worker adds.
+            #[serde(flatten)]
+            pub extra: Object,
+        })*
+    };
+}
+
+answers! {
+    /// A page of models.
+    ModelList {
+        /// The models of this page.
+        models: Vec<ModelSummary>,
+        /// What to ask with for the next page.
+        #[serde(rename = "nextCursor")]
+        next_cursor: Option<String>,
+    }
+
+    /// A model in a list.
+    ModelSummary {
+        /// What [`ChatRequest::model`](super::ChatRequest::model) is to say.
+        model: String,
+        /// Whose it is.
+        provider: Option<String>,
+        /// `chat`, `embedding` or what else it is for.
+        mode: Option<String>,
+        /// Whether the worker has a key for it; `None` if nobody can tell.
+        key_present: Option<bool>,
+    }
+
+    /// What is known of a model.
+    ModelInfo {
+        /// What [`ChatRequest::model`](super::ChatRequest::model) is to say.
+        model: String,
+        /// Whose it is.
+        provider: Option<String>,
+        /// `chat`, `embedding` or what else it is for.
+        mode: Option<String>,
+        /// Whether the worker has a key for it; `None` if nobody can tell.
+        key_present: Option<bool>,
+        /// The ids of its deployments in the worker's config.
+        deployments: Vec<String>,
+        /// Tokens that it takes and gives.
+        limits: ModelLimits,
+        /// US dollars a token.
+        prices: ModelPrices,
+        /// What goes in and out, such as `text` and `image`.
+        modalities: ModelModalities,
+        /// Its abilities: `tools`, `reasoning`, `vision` and so on; `None` where nobody can tell.
+        supports: BTreeMap<String, Option<bool>>,
+        /// OpenAI's parameters that it takes.
+        parameters: Option<Vec<String>>,
+        /// What becomes of the others: `rejected` or `dropped`.
+        unsupported_parameters: String,
+        /// When its provider ends it.
+        deprecation_date: Option<String>,
+    }
+
+    /// Tokens that a model takes and gives.
+    ModelLimits {
+        /// Conversation and answer.
+        context_tokens: Option<u64>,
+        /// The answer.
+        output_tokens: Option<u64>,
+    }
+
+    /// US dollars a token, or a query.
+    ModelPrices {
+        /// Of the request.
+        input_usd: Option<f64>,
+        /// Of the answer.
+        output_usd: Option<f64>,
+        /// Read from the provider's cache.
+        cached_input_usd: Option<f64>,
+        /// Written to the provider's cache.
+        cache_write_usd: Option<f64>,
+        /// A rerank's query.
+        query_usd: Option<f64>,
+    }
+
+    /// What goes into and out of a model.
+    ModelModalities {
+        /// What it takes.
+        input: Option<Vec<String>>,
+        /// What it gives.
+        output: Option<Vec<String>>,
+    }
+
+    /// How many tokens a request is.
+    TokenCount {
+        /// Of messages and tools.
+        input_tokens: u64,
+        /// Which tokenizer counted.
+        tokenizer: String,
+        /// Whether it is the model's own.
+        exact: bool,
+    }
+
+    /// What would become of a chat.
+    ChatCheck {
+        /// Whether nothing speaks against it.
+        ok: bool,
+        /// What was asked.
+        requested_model: String,
+        /// The deployments that could answer.
+        deployments: Vec<String>,
+        /// Who would answer.
+        provider: Option<String>,
+        /// Whether the worker has a key for it; `None` if nobody can tell.
+        key_present: Option<bool>,
+        /// What the model can't do.
+        gaps: Vec<CapabilityGap>,
+        /// Parameters that would be dropped.
+        dropped: Vec<String>,
+        /// Tokens of the request.
+        input_tokens: u64,
+        /// Which tokenizer counted.
+        tokenizer: String,
+        /// Whether it is the model's own.
+        exact: bool,
+        /// Most tokens of the answer.
+        max_output_tokens: Option<u64>,
+        /// The highest possible cost.
+        max_cost_usd: Option<f64>,
+    }
+
+    /// Something that a request asks for and its model can't do.
+    CapabilityGap {
+        /// Which member of the request.
+        member: String,
+        /// What is wrong with it.
+        reason: String,
+    }
+
+    /// Embedded texts.
+    Embeddings {
+        /// A vector a text, in the order of the input: numbers, or base64 text if that was asked for.
+        embeddings: Vec<Value>,
+        /// Tokens.
+        usage: Option<Usage>,
+        /// US dollars.
+        cost_usd: Option<f64>,
+        /// What answered.
+        model: Option<String>,
+        /// What was asked.
+        requested_model: String,
+        /// Who answered.
+        provider: Option<String>,
+    }
+
+    /// Documents in the order of their worth.
+    Ranking {
+        /// The best first.
+        results: Vec<RankedDocument>,
+        /// Tokens.
+        usage: Option<Usage>,
+        /// US dollars.
+        cost_usd: Option<f64>,
+        /// What answered.
+        model: Option<String>,
+        /// What was asked.
+        requested_model: String,
+        /// Who answered.
+        provider: Option<String>,
+    }
+
+    /// A document of a [`Ranking`].
+    RankedDocument {
+        /// Its place in the request.
+        index: usize,
+        /// Its worth.
+        score: f64,
+        /// Its text, if that was asked for.
+        document: Option<String>,
+    }
+
+    /// A worker's state.
+    WorkerStatus {
+        /// The worker's version.
+        version: String,
+        /// Since its start, in milliseconds.
+        uptime_ms: f64,
+        /// What was asked of it.
+        requests: RequestCounts,
+        /// Resident memory, where the system tells.
+        memory_bytes: Option<u64>,
+        /// What does the work in it.
+        engine: EngineState,
+    }
+
+    /// A worker's requests.
+    RequestCounts {
+        /// Now.
+        in_flight: u64,
+        /// Since the start.
+        total: u64,
+        /// How many ended how: `ok`, or the name of an [`ErrorKind`].
+        outcomes: BTreeMap<String, u64>,
+    }
+}
+
+impl Embeddings {
+    /// The vectors, if numbers were asked for.
+    pub fn vectors(&self) -> Result<Vec<Vec<f64>>> {
+        let read = |vector: &Value| Vec::<f64>::deserialize(vector);
+        let vectors: std::result::Result<_, _> = self.embeddings.iter().map(read).collect();
+        vectors.map_err(|error| Error::new(ErrorKind::Parse, format!("the embeddings are no lists of numbers: {error}")))
+    }
+}
+
+/// Texts to be embedded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct EmbedRequest {
+    /// Any LiteLLM name of an embedding model.
+    pub model: String,
+    /// The texts.
+    pub input: Vec<String>,
+    /// `float`, the default, or `base64`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoding_format: Option<String>,
+    /// The length of the vectors, where the model lets one choose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<u64>,
+    /// The end user, for the provider's abuse detection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Clocks that the worker keeps; only the total one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadlines: Option<Deadlines>,
+    /// What a provider alone knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_params: Option<Object>,
+    /// Members without a name here.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+impl EmbedRequest {
+    /// Texts and the model to embed them with.
+    pub fn new<T: Into<String>>(model: impl Into<String>, input: impl IntoIterator<Item = T>) -> Self {
+        let input = input.into_iter().map(Into::into).collect();
+        EmbedRequest { model: model.into(), input, ..EmbedRequest::default() }
+    }
+
+    setters! {
+        /// `float` or `base64`.
+        encoding_format: String,
+        /// The length of the vectors.
+        dimensions: u64,
+        /// The end user.
+        user: String,
+        /// Clocks that the worker keeps; only the total one.
+        deadlines: Deadlines,
+        /// What a provider alone knows.
+        provider_params: Object,
+    }
+}
+
+/// Documents to be put in the order of their worth for a query.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RerankRequest {
+    /// Any LiteLLM name of a rerank model.
+    pub model: String,
+    /// What they are to be measured by.
+    pub query: String,
+    /// The documents.
+    pub documents: Vec<String>,
+    /// How many to return.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_n: Option<u64>,
+    /// Whether to return their texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub return_documents: Option<bool>,
+    /// Clocks that the worker keeps; only the total one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadlines: Option<Deadlines>,
+    /// What a provider alone knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_params: Option<Object>,
+    /// Members without a name here.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+impl RerankRequest {
+    /// Documents, and the model and query to rank them with.
+    pub fn new<T: Into<String>>(
+        model: impl Into<String>,
+        query: impl Into<String>,
+        documents: impl IntoIterator<Item = T>,
+    ) -> Self {
+        let documents = documents.into_iter().map(Into::into).collect();
+        RerankRequest { model: model.into(), query: query.into(), documents, ..RerankRequest::default() }
+    }
+
+    setters! {
+        /// How many to return.
+        top_n: u64,
+        /// Whether to return their texts.
+        return_documents: bool,
+        /// Clocks that the worker keeps; only the total one.
+        deadlines: Deadlines,
+        /// What a provider alone knows.
+        provider_params: Object,
+    }
+}
