@@ -54,6 +54,12 @@ RUNNABLE = [block for block in README if block.mark == "runs"]
 PRINTED = dict(itertools.pairwise(README))  # what follows a block
 
 
+@pytest.mark.parametrize("block", [block for block in README if block.mark == "example"], ids=str)
+def test_an_example_in_the_readme_is_the_one_that_is_compiled(block: Block) -> None:
+    assert block.name is not None
+    assert block.text == (ROOT / block.name).read_text(encoding="utf-8"), f"README.md shows another {block.name}"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What a reader has before them: bin/omni-bridge, and the files that README.md shows."""
