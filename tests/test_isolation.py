@@ -117,6 +117,33 @@ def test_a_config_that_others_may_write_to_is_a_warning(tmp_path: Path, mode: in
     assert (f"can be changed by {who}" in stderr) is bool(who), stderr
 
 
+@pytest.mark.rule("SEC-7")
+@pytest.mark.parametrize(
+    ("policy", "passes"), [("", True), ("{schemes: [data]}", False), ("{schemes: [data], allowed_hosts: [example.com]}", False)]
+)
+def test_the_config_narrows_what_urls_are_passed_on(tmp_path: Path, policy: str, passes: bool) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG + f"omni_bridge: {{image_policy: {policy}}}\n")
+    path.chmod(0o600)
+    content = [{"type": "image_url", "image_url": {"url": "https://example.com/x.png"}}, {"type": "text", "text": "x"}]
+    messages = [{"role": "user", "content": content}]
+    code, stdout, stderr = tests.worker.run(
+        "--stdio", "--config", str(path), input=line(1, "chat", model="offline/echo", messages=messages)
+    )
+    assert (code, stderr) == (0, "")
+    assert ("result" in json.loads(stdout)) is passes, stdout
+
+
+@pytest.mark.rule("SEC-7", "EXT-2")
+@pytest.mark.parametrize("policy", ["{schemes: [http]}", "{scheme: [data]}", "[data]", "{allowed_hosts: 7}"])
+def test_a_policy_that_is_none_exits_2_and_says_where(tmp_path: Path, policy: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG + f"omni_bridge: {{image_policy: {policy}}}\n")
+    code, stdout, stderr = tests.worker.run("--stdio", "--config", str(path), input=PING)
+    assert (code, stdout) == (2, "")
+    assert "omni_bridge.image_policy" in stderr
+
+
 @pytest.mark.rule("SEC-11")
 def test_files_that_it_makes_are_for_its_user_only(tmp_path: Path, spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tmp_path / "made"

@@ -70,3 +70,9 @@ def test_a_difference_is_told(tmp_path: Path) -> None:
     assert "pyproject.toml wants litellm" in done.stdout
     assert "litellm 1.106.2 is installed, 1.0.0 is locked" in done.stdout
     assert "certifi is locked without a hash" in done.stdout
+
+
+def test_the_promises_name_tests_that_there_are() -> None:
+    named = set(re.findall(r"(?:tests|benchmarks)/[\w./]+", (ROOT / "SECURITY.md").read_text(encoding="utf-8")))
+    assert len(named) > 10
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
