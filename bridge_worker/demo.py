@@ -87,10 +87,12 @@ def _play(talk: _Conversation, model: str) -> None:
     id = talk.request("chat", {"model": model, "stream": True, "messages": story})
     talk.wait_for_delta(id)
     talk.notify("notifications/cancelled", {"requestId": id})
-    talk.response(id)
+    data = talk.response(id).get("error", {}).get("data", {})
+    show.text(f"Stopped, upstream_closed: {data.get('upstream_closed')}; what had come: {data.get('partial', {}).get('content')!r}")
 
     show.title("5. An error: a kind to decide by, whether to try again, and a sentence for a person.")
-    talk.call("chat", {"model": "nobody/knows-me", "messages": question})
+    error = talk.call("chat", {"model": "nobody/knows-me", "messages": question})["error"]
+    show.text(f"{error['data']['kind']}, retryable: {error['data']['retryable']}; {error['message']}")
 
     show.title("6. The end. In-flight requests are finished first.")
     talk.call("shutdown", {})
