@@ -11,9 +11,9 @@ Speaks lines of JSON with its parent, `local_process`, on its standard input and
           {"id": 1, "end": true}                                     always the last of an id, also of a cancelled one
 
 A process of its own because llama.cpp's faults are those of native code (a broken file, no memory, an assertion: the process is
-gone), because it installs signal handlers of its own, and because its memory is given back when it ends. It never outlives its
-parent: the end of standard input, or of the parent, ends it at once. It opens no port: llama.cpp's server insists on a listener, so
-that is a socket in the private folder that the process runs in, and counting tokens is asked there.
+gone), and because its memory is given back when it ends; it costs no speed. It never outlives its parent: the end of standard input,
+or of the parent, ends it at once. It opens no port: llama.cpp's server insists on a listener, so that is a socket in the private
+folder that the process runs in, and counting tokens is asked there.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import http.client
 import json
 import os
 import shutil
-import signal
 import socket
 import sys
 import threading
@@ -50,7 +49,7 @@ def main() -> NoReturn:
         _leave()
     engine = _Engine(settings["slots"], out)
     reader = threading.Thread(target=_read, args=(engine,))
-    reader.start()  # not here: only this thread may set signal handlers, and while it loads the end of the input counts too
+    reader.start()  # beside the loading: the end of the input counts there too
     engine.load(settings)
     reader.join()
     _leave()
@@ -163,10 +162,7 @@ def _load(settings: Mapping[str, Any]) -> Any:
         params.embedding = True
         if not _pools(settings["file"]):
             params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
-    server = xllamacpp.Server(params)
-    for number in (signal.SIGINT, signal.SIGTERM):  # its handlers would stop the work and leave a process that answers nothing
-        signal.signal(number, signal.SIG_DFL)
-    return server
+    return xllamacpp.Server(params)
 
 
 def _pools(file: str) -> bool:
