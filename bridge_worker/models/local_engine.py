@@ -11,9 +11,9 @@ Speaks lines of JSON with its parent, `local_process`, on its standard input and
           {"id": 1, "end": true}                                     always the last of an id, also of a cancelled one
 
 A process of its own because llama.cpp's faults are those of native code (a broken file, no memory, an assertion: the process is
-gone), and because its memory is given back when it ends; it costs no speed. It never outlives its parent: the end of standard input,
-or of the parent, ends it at once. It opens no port: llama.cpp's server insists on a listener, so that is a socket in the private
-folder that the process runs in, and counting tokens is asked there.
+gone), and because its memory is given back when it ends. It costs no speed that could be measured. It never outlives its parent:
+the end of standard input, or of the parent, ends it at once. It opens no port: llama.cpp's server insists on a listener, so that is
+a socket in the private folder that the process runs in, and counting tokens is asked there.
 """
 
 from __future__ import annotations
