@@ -55,7 +55,7 @@ _RESERVED_METADATA = re.compile(
     r"|guardrails|client_disconnected|cold_storage_object_key"
 )
 # A model's name ends up in a URL of its provider; what would leave its place there is no part of a name.
-_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\\?#%]|://|(?:^|/)\.{1,2}(?:/|$)|^/")
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\\?#%]|://|(?:^|/)\.{1,2}(?:/|$)")
 _LONGEST_NAME = 128
 # Below these a name is data: the members of a JSON Schema.
 _SCHEMAS = re.compile(r"tools\[\d+\]\.function\.parameters|response_format\.json_schema\.schema")
