@@ -33,7 +33,7 @@ from bridge_worker.protocol.answered import ChatResult
 from bridge_worker.protocol.asked import ChatParams
 from bridge_worker.protocol.lifecycle import EngineState
 from bridge_worker.protocol.services import NoParams, Status
-from bridge_worker.queries import FindServices, Queries
+from bridge_worker.queries import FindServices, Queries, cancelled
 from bridge_worker.redact import Redactor, clean
 from bridge_worker.session import Response, Start
 from bridge_worker.tools import Tools
@@ -152,8 +152,8 @@ class Methods:
                 result = await method(call, params)
                 call.log["outcome"] = "ok"
                 return Success(result)
-            except asyncio.CancelledError:  # a chat says it itself, with what had come; nothing else has anything open by then
-                return self._failed(call, _cancelled())
+            except asyncio.CancelledError:  # what asks a provider says it itself; nothing else has anything open
+                return self._failed(call, cancelled())
             except BridgeError as error:
                 return self._failed(call, error)
             except Exception as error:
@@ -184,11 +184,6 @@ def _with_clock(work: Callable[[Params, float], Awaitable[BaseModel]]) -> Method
         return (await work(params, call.received)).model_dump()
 
     return method
-
-
-def _cancelled() -> BridgeError:
-    extra: dict[str, object] = {"upstream_closed": True, "partial": {"content": None, "tool_calls": []}}
-    return BridgeError("cancelled", "cancelled before it was finished", extra=extra)
 
 
 class _Table(dict[str, Callable[..., Awaitable[Result]]]):

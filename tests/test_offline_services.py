@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.models.offline_services import OfflineServices
+from bridge_worker.protocol.answered import Receipt
 from bridge_worker.protocol.services import ModelInfo, ModelSummary, TokenCount
 from bridge_worker.services import EmbedRequest, RerankRequest
 from tests.memory import Client, Json, timeless
@@ -20,7 +21,9 @@ from tests.worker import WAIT_SECONDS
 
 
 def embedded(*texts: str, dimensions: int = 64) -> list[list[float]]:
-    request = EmbedRequest("offline/embed", list(texts), options={"dimensions": dimensions})
+    request = EmbedRequest(
+        "offline/embed", list(texts), Receipt(requested_model="offline/embed"), options={"dimensions": dimensions}
+    )
     return asyncio.run(OfflineServices().embed(request)).vectors
 
 
@@ -52,7 +55,7 @@ def test_too_many_dimensions_are_refused() -> None:
 
 @pytest.mark.rule("OFF-8")
 def test_a_document_is_scored_by_the_words_of_the_query_that_it_has() -> None:
-    request = RerankRequest("offline/rerank", "red fox", ["A red FOX", "red", "blue"])
+    request = RerankRequest("offline/rerank", "red fox", ["A red FOX", "red", "blue"], Receipt(requested_model="offline/rerank"))
     assert asyncio.run(OfflineServices().rerank(request)).scores == [(0, 1.0), (1, 0.5), (2, 0.0)]
 
 
