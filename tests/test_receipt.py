@@ -35,6 +35,7 @@ def routed(upstream: Upstream, spawn: Spawn, tmp_path: Path) -> Worker:
         deployment("wanted", "status-503", upstream),
         deployment("spare", "gpt-4o-mini", upstream),
         deployment("priced", "own", upstream, input_cost_per_token=1.0, output_cost_per_token=2.0),
+        deployment("unpriced", "unheard-of", upstream),
         deployment("flaky", "flaky-1", upstream, num_retries=1),
         deployment("broken", "status-429", upstream),
     ]
@@ -88,6 +89,14 @@ def test_a_deployments_own_price_counts_first(routed: Worker) -> None:
     usage = result["usage"]
     assert result["cost_usd"] == pytest.approx(usage["input_tokens"] * 1.0 + usage["output_tokens"] * 2.0)
     assert (result["cost_source"], result["price_map_date"]) == ("deployment", None)
+
+
+@pytest.mark.rule("RES-16")
+def test_a_model_of_the_config_that_no_price_is_known_of_is_not_free(routed: Worker) -> None:
+    result = routed.chat("unpriced")
+
+    assert result["usage"] is not None
+    assert (result["cost_usd"], result["cost_source"], result["price_map_date"]) == (None, None, None)
 
 
 @pytest.mark.rule("RES-16")

@@ -203,7 +203,7 @@ def _price(delta: Delta, target: Target, told: float | None) -> None:
     )
     counted = _countable(delta.usage)
     for source, name in names:
-        if source == "deployment" and not has_prices(name):
+        if not has_prices(name) if source == "deployment" else is_unpriced(name, delta.provider):
             continue
         with suppress(Exception):  # ModelNotMappedError, and whatever a price formula of a provider raises
             delta.cost_usd = float(
@@ -218,6 +218,12 @@ def has_prices(deployment: str | None) -> bool:
     """Whether the config has prices for this deployment, by its id."""
     prices = litellm.model_cost.get(deployment, {})
     return any(prices.get(f"input_cost_per_{unit}") is not None for unit in ("token", "query"))
+
+
+def is_unpriced(model: str | None, provider: str | None) -> bool:
+    """The Router enters each model of the config into the price map, be its price unknown: its cost is then 0 to LiteLLM."""
+    row = litellm.model_cost.get(f"{provider}/{model}")
+    return row is not None and not any("cost" in name for name in row)
 
 
 def _countable(usage: Usage) -> Any:

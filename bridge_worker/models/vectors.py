@@ -80,10 +80,11 @@ async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, c
 
 def _cost(hidden: Mapping[str, Any], target: Target) -> Cost | None:
     usd = hidden.get("response_cost")
-    if usd is None:
+    if usd is not None and answers.has_prices(target.deployment):
+        return Cost(usd, "deployment")
+    if usd is None or answers.is_unpriced(target.model, target.provider):
         return None
-    own = answers.has_prices(target.deployment)
-    return Cost(usd, "deployment") if own else Cost(usd, "price_map", answers.PRICE_MAP_DATE)
+    return Cost(usd, "price_map", answers.PRICE_MAP_DATE)
 
 
 def _vector(given: Any, model: str) -> list[float]:
