@@ -631,17 +631,21 @@ class Limit(NamedTuple):
     modes: Sequence[str] = MODES
 
 
+_SECOND_PART = "messages[0].content[1]"
 _NO_CHOICE = "LiteLLM does not send it"
 LIMITS: Mapping[tuple[str, str], Limit] = {
     **{(f"tool_choice {how}", "ollama"): Limit("not offered", dropped="tool_choice") for how in ("none", "required", "by name")},
     **{(f"tool_choice {how}", "cohere"): Limit(_NO_CHOICE, dropped="tool_choice") for how in ("none", "required", "by name")},
     ("tool_choice by name", "mistral"): Limit("LiteLLM drops it (#39736)", dropped="tool_choice"),
     ("tool_choice none", "bedrock converse"): Limit("not offered", refused=True),
+    # LiteLLM fetches the image itself, but not from a host of a private network, as the one here is.
+    **{("an image by URL", name): Limit("LiteLLM fetches it itself", refused=True) for name in ("gemini", *BINARY)},
+    **{("sound in", name): Limit("not offered", dropped=_SECOND_PART) for name in (*CLAUDE, "ollama")},
+    ("sound in", "mistral"): Limit("LiteLLM does not send it", dropped=_SECOND_PART),
+    ("a file in", "ollama"): Limit("not offered", dropped=_SECOND_PART),
     **{("JSON mode", name): Limit("not offered", dropped="response_format") for name in CLAUDE},
     ("JSON mode", "cohere"): Limit("LiteLLM refuses it", refused=True),
     ("JSON Schema", "cohere"): Limit("LiteLLM refuses it", refused=True),
-    ("finish reason content_filter", "gemini"): Limit("LiteLLM withholds the text", modes=("plain",)),
-    ("usage that is not told is null", "ollama"): Limit("LiteLLM counts by itself (#37818)", modes=("plain",)),
     ("usage that is not told is null", "responses"): Limit("LiteLLM counts by itself", modes=("streamed",)),
     ("rate limits", "responses"): Limit("LiteLLM loses the headers", modes=("streamed",)),
 }

@@ -203,13 +203,13 @@ def _price(delta: Delta, target: Target, told: float | None) -> None:
     )
     counted = _countable(delta.usage)
     for source, name in names:
-        if not has_prices(name) if source == "deployment" else is_unpriced(name, delta.provider):
+        if source == "deployment" and not has_prices(name):
             continue
         with suppress(Exception):  # ModelNotMappedError, and whatever a price formula of a provider raises
-            delta.cost_usd = float(
-                sum(litellm.cost_per_token(model=name, custom_llm_provider=delta.provider, usage_object=counted))
-            )
-            delta.cost_source = source
+            cost = float(sum(litellm.cost_per_token(model=name, custom_llm_provider=delta.provider, usage_object=counted)))
+            if source == "price_map" and not cost and is_unpriced(target.model, delta.provider):
+                continue
+            delta.cost_usd, delta.cost_source = cost, source
             delta.price_map_date = PRICE_MAP_DATE if source == "price_map" else None
             return
 

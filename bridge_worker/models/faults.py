@@ -53,6 +53,7 @@ _CAUSES = {
     "litellm.RouterRateLimitErrorBasic": "rate_limited",
     "litellm.BudgetExceededError": "budget_exceeded",
     "litellm.UnsupportedParamsError": "rejected_by_provider",
+    "litellm.SSRFError": "rejected_by_provider",  # LiteLLM fetches no image from an address of a private network
     "litellm.ImageFetchError": "rejected_by_provider",  # the status further in is that of the image's host
     "litellm.LiteLLMUnknownProvider": "model_not_found",
     "openai.APIResponseValidationError": "bad_upstream_response",

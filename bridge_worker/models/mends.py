@@ -16,6 +16,7 @@ import httpx
 import litellm
 from litellm.litellm_core_utils.streaming_chunk_builder_utils import ChunkProcessor
 from litellm.llms.base_llm.base_model_iterator import BaseModelResponseIterator
+from litellm.llms.ollama.chat.transformation import OllamaChatConfig
 from litellm.llms.ollama.common_utils import OllamaModelInfo
 from litellm.llms.openai.chat.gpt_transformation import OpenAIChatCompletionStreamingHandler
 from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import ModelResponseIterator as GeminiIterator
@@ -32,6 +33,8 @@ _counted_usage = ChunkProcessor.calculate_usage
 _ask_ollama = OllamaModelInfo.get_runtime_model_info
 _made_up_choice = VertexGeminiConfig._create_streaming_choice
 _read_responses = BaseResponsesAPIStreamingIterator._process_chunk
+_withhold = VertexGeminiConfig._handle_content_policy_violation
+_read_ollama = OllamaChatConfig.transform_response
 _read_openai = OpenAIChatCompletionStreamingHandler.chunk_parser
 _known_to_ollama: dict[tuple[str, str | None], dict[str, Any]] = {}
 
@@ -50,6 +53,25 @@ def _usage_of_the_provider(self: Any, chunks: Any, *arguments: Any, **options: A
     if reported["prompt_tokens"] is None and reported["completion_tokens"] is None:
         return litellm.Usage()
     return _counted_usage(self, chunks, *arguments, **options | {"reasoning_tokens": None})
+
+
+def _ollama_answer(self: Any, **said: Any) -> Any:
+    """Without it each request is counted by LiteLLM's tokenizer, which fails at sound, and told so where Ollama told no usage."""
+    answer = _read_ollama(self, **said | {"messages": []})
+    if not {"prompt_eval_count", "eval_count"} <= said["raw_response"].json().keys():
+        answer.usage = litellm.Usage()
+    return answer
+
+
+def _what_gemini_filtered(self: Any, model_response: Any, completion_response: Any) -> Any:
+    """Without it what was said until then is withheld, and the answer fails when no usage is told."""
+    answer = _withhold(self, model_response, {"usageMetadata": {}, **completion_response})
+    parts = (completion_response["candidates"][0].get("content") or {}).get("parts") or ()
+    said, thought = ("".join(part.get("text", "") for part in parts if bool(part.get("thought")) is kind) for kind in (False, True))
+    answer.choices[0].message.content = said or None
+    if thought:
+        answer.choices[0].message.reasoning_content = thought
+    return answer
 
 
 def _no_count(self: Any, response: Any) -> None:
@@ -159,7 +181,9 @@ ChunkProcessor.count_reasoning_tokens = _no_count
 OpenAIChatCompletionStreamingHandler.chunk_parser = _with_refusal
 GeminiIterator._common_chunk_parsing_logic = _strict_gemini
 VertexGeminiConfig._create_streaming_choice = staticmethod(_gemini_choice)
+VertexGeminiConfig._handle_content_policy_violation = _what_gemini_filtered
 BaseResponsesAPIStreamingIterator._process_chunk = _strict_responses
 BaseModelResponseIterator._handle_string_chunk = _strict_line
 OllamaModelInfo.get_runtime_model_info = _ollama_model_info
+OllamaChatConfig.transform_response = _ollama_answer
 httpx._models.LineDecoder = SseLineDecoder  # type: ignore[attr-defined,assignment]
