@@ -46,7 +46,11 @@ _log = logging.getLogger("bridge_worker.requests")
 
 
 class Methods:
-    """``find_engine_model`` and ``find_services`` find what serves every name that is neither ``offline/...`` nor ``local/...``."""
+    """``find_engine_model`` and ``find_services`` find what serves every name that is neither ``offline/...`` nor
+    ``local/...``.
+
+    ``configured``: the names are those of a gateway config.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Methods:
         *,
         find_services: FindServices,
         engine_state: Callable[[], Mapping[str, object]],
+        configured: bool,
         local: Local | None = None,
     ) -> None:
         self._find_engine_model = find_engine_model
@@ -65,7 +70,7 @@ class Methods:
         self._offline = Offline()
         self._local = local or Local()
         self._account = Account()
-        queries = Queries(find_services, LocalServices(self._local), self._check_provider_params)
+        queries = Queries(find_services, LocalServices(self._local), self._check_provider_params, configured=configured)
         tools = Tools(self.chat, queries.tokens_count, queries.models_list, self.cleaned)
         methods: dict[str, Method] = {
             "chat": self._chat,

@@ -52,10 +52,21 @@ _PARTS = {"image_url": "vision", "input_audio": "audio_input", "file": "pdf_inpu
 
 
 class Queries:
-    """``find_services`` waits for LiteLLM; ``check_provider_params`` raises for one that the operator does not allow."""
+    """``find_services`` waits for LiteLLM; ``check_provider_params`` raises for one that the operator does not allow.
 
-    def __init__(self, find_services: FindServices, local: LocalServices, check_provider_params: Callable[[Params], None]) -> None:
+    ``configured``: there is a gateway config, whose models are listed.
+    """
+
+    def __init__(
+        self,
+        find_services: FindServices,
+        local: LocalServices,
+        check_provider_params: Callable[[Params], None],
+        *,
+        configured: bool,
+    ) -> None:
         self._find_services = find_services
+        self._configured = configured
         self._check_provider_params = check_provider_params
         self._offline = OfflineServices()
         self._local = local
@@ -63,10 +74,11 @@ class Queries:
     async def models_list(self, params: Params) -> ModelsListResult:
         asked = validate(params, ModelsListParams)
         after = _name_of(asked.cursor) if asked.cursor is not None else ""
-        services = await self._find_services()
-        found = await asyncio.to_thread(services.names, every=bool(asked.all))
-        own = [*self._offline.names(every=True), *self._local.names(every=True)]
-        rest = sorted((row for row in [*own, *found] if row.model > after), key=lambda row: row.model)
+        found = [*self._offline.names(every=True), *self._local.names(every=True)]
+        if asked.all or self._configured:
+            services = await self._find_services()
+            found += await asyncio.to_thread(services.names, every=bool(asked.all))
+        rest = sorted((row for row in found if row.model > after), key=lambda row: row.model)
         more = len(rest) > PAGE
         return ModelsListResult(models=rest[:PAGE], nextCursor=_cursor_of(rest[PAGE - 1].model) if more else None)
 
