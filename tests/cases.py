@@ -646,6 +646,4 @@ LIMITS: Mapping[tuple[str, str], Limit] = {
     **{("JSON mode", name): Limit("not offered", dropped="response_format") for name in CLAUDE},
     ("JSON mode", "cohere"): Limit("LiteLLM refuses it", refused=True),
     ("JSON Schema", "cohere"): Limit("LiteLLM refuses it", refused=True),
-    ("usage that is not told is null", "responses"): Limit("LiteLLM counts by itself", modes=("streamed",)),
-    ("rate limits", "responses"): Limit("LiteLLM loses the headers", modes=("streamed",)),
 }

@@ -396,6 +396,14 @@ def test_a_mend_stands_where_litellm_looks() -> None:
         "GeminiIterator._common_chunk_parsing_logic": (GEMINI, "self._common_chunk_parsing_logic(chunk=chunk)"),
         "VertexGeminiConfig._create_streaming_choice": (GEMINI, "VertexGeminiConfig._create_streaming_choice("),
         "BaseResponsesAPIStreamingIterator._process_chunk": ("responses/streaming_iterator.py", "self._process_chunk("),
+        "_responses_stream._estimate_usage_safely": (
+            "responses/streaming_iterator.py",
+            "_estimate_usage_safely(\n                                    self.model or",
+        ),
+        "ResponsesToCompletionBridgeHandler._apply_post_stream_processing": (
+            "completion_extras/litellm_responses_transformation/handler.py",
+            "return self._apply_post_stream_processing(streamwrapper, model, custom_llm_provider)",
+        ),
         "VertexGeminiConfig._handle_content_policy_violation": (GEMINI, "self._handle_content_policy_violation("),
         "OllamaChatConfig.transform_response": (
             "llms/custom_httpx/llm_http_handler.py",
@@ -424,9 +432,10 @@ def mended() -> Iterator[str]:
         (lambda: mends._read_openai, lambda: mends._with_refusal),
         (lambda: mends._read_responses, lambda: mends._strict_responses),
         (lambda: mends._ask_ollama, lambda: mends._ollama_model_info),
+        (lambda: mends._end_of_bridge, lambda: mends._with_headers),
         (lambda: mends._withhold, lambda: mends._what_gemini_filtered),
     ],
-    ids=["finish reason", "usage", "refusal", "responses", "ollama", "gemini"],
+    ids=["finish reason", "usage", "refusal", "responses", "ollama", "headers", "gemini"],
 )
 def test_a_mend_takes_what_the_original_took(original: Callable[[], Any], mend: Callable[[], Any]) -> None:
     arguments = inspect.signature(original()).parameters

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import litellm
+from litellm.completion_extras.litellm_responses_transformation.handler import ResponsesToCompletionBridgeHandler
 from litellm.litellm_core_utils.streaming_chunk_builder_utils import ChunkProcessor
 from litellm.llms.base_llm.base_model_iterator import BaseModelResponseIterator
 from litellm.llms.ollama.chat.transformation import OllamaChatConfig
@@ -26,6 +27,7 @@ from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterat
 from bridge_worker.models import cohere as cohere  # to import it is to mend
 
 _responses: Any = importlib.import_module("litellm.responses.main")  # a function of LiteLLM's hides the module
+_responses_stream: Any = importlib.import_module("litellm.responses.streaming_iterator")
 _NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None, "index": 0, "tool_use": None}
 
 _made_up_finish = litellm.CustomStreamWrapper.finish_reason_handler
@@ -33,6 +35,7 @@ _counted_usage = ChunkProcessor.calculate_usage
 _ask_ollama = OllamaModelInfo.get_runtime_model_info
 _made_up_choice = VertexGeminiConfig._create_streaming_choice
 _read_responses = BaseResponsesAPIStreamingIterator._process_chunk
+_end_of_bridge = ResponsesToCompletionBridgeHandler._apply_post_stream_processing
 _withhold = VertexGeminiConfig._handle_content_policy_violation
 _read_ollama = OllamaChatConfig.transform_response
 _read_openai = OpenAIChatCompletionStreamingHandler.chunk_parser
@@ -130,6 +133,19 @@ def _strict_responses(self: Any, chunk: Any) -> Any:
     return _read_responses(self, chunk)
 
 
+def _no_estimate(*_: Any) -> None:
+    """Without it a stream of OpenAI's Responses API that tells no usage gets a count by LiteLLM's tokenizer."""
+
+
+def _with_headers(stream: Any, model: str, custom_llm_provider: str) -> Any:
+    """Without it the headers of OpenAI's Responses API are lost when it streams, and with them what is left of a rate limit."""
+    source = getattr(getattr(stream, "completion_stream", None), "streaming_response", None)
+    headers = getattr(source, "_hidden_params", {}).get("additional_headers")
+    if headers:
+        stream._hidden_params["additional_headers"] = headers
+    return _end_of_bridge(stream, model, custom_llm_provider)
+
+
 def _with_refusal(self: Any, chunk: dict[str, Any]) -> Any:
     """Without it a refusal that is streamed is an empty answer."""
     for choice in chunk.get("choices") or ():
@@ -174,6 +190,8 @@ class SseLineDecoder:
         return [last] if last else []
 
 
+_responses_stream._estimate_usage_safely = _no_estimate
+ResponsesToCompletionBridgeHandler._apply_post_stream_processing = staticmethod(_with_headers)
 _responses._responses_try_dispatch_mcp_gateway = _no_gateway
 litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider
 ChunkProcessor.calculate_usage = _usage_of_the_provider
