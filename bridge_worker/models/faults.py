@@ -193,8 +193,7 @@ def _by_function(error: BaseException) -> str | None:
 
 
 def _by_sentence(error: BaseException) -> str | None:
-    text = str(error)[:_MAX_TEXT]
-    return next((kind for pattern, kind in _BY_SENTENCE.items() if re.search(pattern, text)), None)
+    return next((kind for pattern, kind in _BY_SENTENCE.items() if re.search(pattern, str(error)[:_MAX_TEXT])), None)
 
 
 def _by_claim(chain: list[BaseException]) -> str:
