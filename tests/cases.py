@@ -639,7 +639,10 @@ LIMITS: Mapping[tuple[str, str], Limit] = {
     ("tool_choice by name", "mistral"): Limit("LiteLLM drops it (#39736)", dropped="tool_choice"),
     ("tool_choice none", "bedrock converse"): Limit("not offered", refused=True),
     # LiteLLM fetches the image itself, but not from a host of a private network, as the one here is.
-    **{("an image by URL", name): Limit("LiteLLM fetches it, from a public host only", refused=True) for name in ("gemini", *BINARY)},
+    **{
+        ("an image by URL", name): Limit("LiteLLM fetches it, from a public host only", refused=True)
+        for name in ("gemini", *BINARY)
+    },
     **{("sound in", name): Limit("not offered", dropped=_SECOND_PART) for name in (*CLAUDE, "ollama")},
     ("sound in", "mistral"): Limit("LiteLLM does not send it", dropped=_SECOND_PART),
     ("a file in", "ollama"): Limit("not offered", dropped=_SECOND_PART),
