@@ -631,6 +631,7 @@ class Limit(NamedTuple):
     modes: Sequence[str] = MODES
 
 
+_FETCHED = "LiteLLM fetches it, from a public host only"
 _SECOND_PART = "messages[0].content[1]"
 _NO_CHOICE = "LiteLLM does not send it"
 LIMITS: Mapping[tuple[str, str], Limit] = {
