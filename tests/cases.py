@@ -20,8 +20,8 @@ OPENAI_LIKE = ("openai", "azure", "mistral", "vllm")
 CLAUDE = ("anthropic", "bedrock converse", "bedrock invoke")
 BINARY = ("bedrock converse", "bedrock invoke")
 NO_SSE = (*BINARY, "ollama")
-# Nobody listens there: whoever fetches it for the provider gets nothing, and nothing goes to the network.
-IMAGE_URL = "https://127.0.0.1:1/some/image.png"
+# No host ever has such a name (RFC 2606): whoever fetches it for the provider gets nothing, and no request leaves this machine.
+IMAGE_URL = "https://images.invalid/some/image.png"
 SOUND = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA="
 PDF = "data:application/pdf;base64,JVBERi0xLjQKMSAwIG9iago8PD4+CmVuZG9iagp0cmFpbGVyCjw8Pj4KJSVFT0YK"
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -631,7 +631,7 @@ class Limit(NamedTuple):
     modes: Sequence[str] = MODES
 
 
-_FETCHED = "LiteLLM fetches it, from a public host only"
+_FETCHED = "LiteLLM fetches it itself; where it can't"
 _SECOND_PART = "messages[0].content[1]"
 _NO_CHOICE = "LiteLLM does not send it"
 LIMITS: Mapping[tuple[str, str], Limit] = {
@@ -639,9 +639,9 @@ LIMITS: Mapping[tuple[str, str], Limit] = {
     **{(f"tool_choice {how}", "cohere"): Limit(_NO_CHOICE, dropped="tool_choice") for how in ("none", "required", "by name")},
     ("tool_choice by name", "mistral"): Limit("LiteLLM drops it (#39736)", dropped="tool_choice"),
     ("tool_choice none", "bedrock converse"): Limit("not offered", refused=True),
-    # LiteLLM fetches the image itself, but not from a host of a private network, as the one here is.
+    # An image that it can fetch arrives; the one here is of no host.
     **{
-        ("an image by URL", name): Limit("LiteLLM fetches it, from a public host only", refused=True)
+        ("an image by URL", name): Limit("LiteLLM fetches it itself; one that it can't get is", refused=True)
         for name in ("gemini", *BINARY)
     },
     **{("sound in", name): Limit("not offered", dropped=_SECOND_PART) for name in (*CLAUDE, "ollama")},
