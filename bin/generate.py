@@ -119,9 +119,9 @@ def chat_check() -> str:
 def embed_and_rerank() -> str:
     return together(
         typescript(protocol.EmbedParams, "validation"),
-        typescript(protocol.EmbedResult, "serialization", told={"Usage"}),
+        typescript(protocol.EmbedResult, "serialization", told={"Usage", "Receipt"}),
         typescript(protocol.RerankParams, "validation", told={"TotalDeadline"}),
-        typescript(protocol.RerankResult, "serialization", told={"Usage"}),
+        typescript(protocol.RerankResult, "serialization", told={"Usage", "Receipt"}),
     )
 
 

@@ -74,6 +74,7 @@ def _methods() -> Methods:
         Redactor(os.environ),
         find_services=_find_services,
         engine_state=dict,  # only `chat` is offered here
+        configured=False,
     )
 
 

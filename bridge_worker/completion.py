@@ -59,11 +59,17 @@ async def run_chat(request: ChatRequest, find: Find, emit: Emit | None = None) -
     try:
         return await _run(request, find, emit)
     except BridgeError as error:
-        attempts = request.receipt.attempts
-        if attempts and attempts[-1].outcome == "ok":  # well sent, and of no use
-            attempts[-1].outcome = error.kind
-        error.extra["receipt"] = request.receipt.model_dump()
+        with_receipt(error, request.receipt)
         raise
+
+
+def with_receipt(error: BridgeError, receipt: Receipt) -> BridgeError:
+    """``error``, told what became of its request."""
+    last = receipt.attempts[-1] if receipt.attempts else None
+    if last and last.outcome in ("ok", "cancelled"):  # well sent, and of no use; and to the model a deadline is a cancel
+        last.outcome = error.kind
+    error.extra["receipt"] = receipt.model_dump()
+    return error
 
 
 async def _run(request: ChatRequest, find: Find, emit: Emit | None) -> ChatResult:
@@ -88,8 +94,6 @@ async def _run(request: ChatRequest, find: Find, emit: Emit | None) -> ChatResul
             await emit(last)
         return answer.result()
     except TimeoutError:
-        if request.receipt.attempts:
-            request.receipt.attempts[-1].outcome = "timeout"  # to the model it was a cancel
         late = f"the model did not answer within {clock.deadline} = {clock.limit_ms} ms; raise it in deadlines, or try again"
         raise answer.fault("timeout", late, deadline=clock.deadline) from None
     except asyncio.CancelledError:

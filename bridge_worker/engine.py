@@ -104,6 +104,7 @@ class Engine:
             find_services=self.services,
             engine_state=self.state,
             local=self._local,
+            configured=self._config.router is not None,
         )
 
     def _load_model(self) -> LiteLLM:

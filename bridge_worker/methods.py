@@ -33,7 +33,7 @@ from bridge_worker.protocol.answered import ChatResult
 from bridge_worker.protocol.asked import ChatParams
 from bridge_worker.protocol.lifecycle import EngineState
 from bridge_worker.protocol.services import NoParams, Status
-from bridge_worker.queries import FindServices, Queries
+from bridge_worker.queries import FindServices, Queries, cancelled
 from bridge_worker.redact import Redactor, clean
 from bridge_worker.session import Response, Start
 from bridge_worker.tools import Tools
@@ -46,7 +46,11 @@ _log = logging.getLogger("bridge_worker.requests")
 
 
 class Methods:
-    """``find_engine_model`` and ``find_services`` find what serves every name that is neither ``offline/...`` nor ``local/...``."""
+    """``find_engine_model`` and ``find_services`` find what serves every name that is neither ``offline/...`` nor
+    ``local/...``.
+
+    ``configured``: the names are those of a gateway config.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Methods:
         *,
         find_services: FindServices,
         engine_state: Callable[[], Mapping[str, object]],
+        configured: bool,
         local: Local | None = None,
     ) -> None:
         self._find_engine_model = find_engine_model
@@ -65,7 +70,7 @@ class Methods:
         self._offline = Offline()
         self._local = local or Local()
         self._account = Account()
-        queries = Queries(find_services, LocalServices(self._local), self._check_provider_params)
+        queries = Queries(find_services, LocalServices(self._local), self._check_provider_params, configured=configured)
         tools = Tools(self.chat, queries.tokens_count, queries.models_list, self.cleaned)
         methods: dict[str, Method] = {
             "chat": self._chat,
@@ -152,8 +157,8 @@ class Methods:
                 result = await method(call, params)
                 call.log["outcome"] = "ok"
                 return Success(result)
-            except asyncio.CancelledError:  # a chat says it itself, with what had come; nothing else has anything open by then
-                return self._failed(call, _cancelled())
+            except asyncio.CancelledError:  # what asks a provider says it itself; nothing else has anything open
+                return self._failed(call, cancelled())
             except BridgeError as error:
                 return self._failed(call, error)
             except Exception as error:
@@ -184,11 +189,6 @@ def _with_clock(work: Callable[[Params, float], Awaitable[BaseModel]]) -> Method
         return (await work(params, call.received)).model_dump()
 
     return method
-
-
-def _cancelled() -> BridgeError:
-    extra: dict[str, object] = {"upstream_closed": True, "partial": {"content": None, "tool_calls": []}}
-    return BridgeError("cancelled", "cancelled before it was finished", extra=extra)
 
 
 class _Table(dict[str, Callable[..., Awaitable[Result]]]):

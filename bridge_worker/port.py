@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from bridge_worker.protocol.answered import RateLimits, Receipt, Usage
+from bridge_worker.protocol.answered import CostSource, RateLimits, Receipt, Usage
 from bridge_worker.protocol.asked import Deadlines
 
 # A provider's state in a message: what no other provider can read.
@@ -62,7 +62,7 @@ class Delta:
     raw_finish_reason: str | None = None
     usage: Usage | None = None
     cost_usd: float | None = None
-    cost_source: Literal["provider", "deployment", "price_map"] | None = None
+    cost_source: CostSource | None = None
     price_map_date: str | None = None
     rate_limits: RateLimits | None = None
     id: str | None = None

@@ -14,12 +14,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from bridge_worker.completion import DEFAULT_DEADLINES
+from bridge_worker.completion import DEFAULT_DEADLINES, with_receipt
 from bridge_worker.errors import BridgeError
 from bridge_worker.local_models import PREFIX as LOCAL
 from bridge_worker.models.local_services import LocalServices
 from bridge_worker.models.offline import PREFIX as OFFLINE
 from bridge_worker.models.offline_services import OfflineServices
+from bridge_worker.protocol.answered import Receipt
 from bridge_worker.protocol.asked import ChatParams
 from bridge_worker.protocol.services import (
     CapabilityGap,
@@ -37,7 +38,7 @@ from bridge_worker.protocol.services import (
     TokensCountParams,
     TotalDeadline,
 )
-from bridge_worker.services import EmbedRequest, Expense, RerankRequest, Services
+from bridge_worker.services import Embeddings, EmbedRequest, Expense, Ranking, RerankRequest, Services
 from bridge_worker.validation import validate
 
 FindServices = Callable[[], Awaitable[Services]]
@@ -51,10 +52,21 @@ _PARTS = {"image_url": "vision", "input_audio": "audio_input", "file": "pdf_inpu
 
 
 class Queries:
-    """``find_services`` waits for LiteLLM; ``check_provider_params`` raises for one that the operator does not allow."""
+    """``find_services`` waits for LiteLLM; ``check_provider_params`` raises for one that the operator does not allow.
 
-    def __init__(self, find_services: FindServices, local: LocalServices, check_provider_params: Callable[[Params], None]) -> None:
+    ``configured``: there is a gateway config, whose models are listed.
+    """
+
+    def __init__(
+        self,
+        find_services: FindServices,
+        local: LocalServices,
+        check_provider_params: Callable[[Params], None],
+        *,
+        configured: bool,
+    ) -> None:
         self._find_services = find_services
+        self._configured = configured
         self._check_provider_params = check_provider_params
         self._offline = OfflineServices()
         self._local = local
@@ -62,10 +74,11 @@ class Queries:
     async def models_list(self, params: Params) -> ModelsListResult:
         asked = validate(params, ModelsListParams)
         after = _name_of(asked.cursor) if asked.cursor is not None else ""
-        services = await self._find_services()
-        found = await asyncio.to_thread(services.names, every=bool(asked.all))
-        own = [*self._offline.names(every=True), *self._local.names(every=True)]
-        rest = sorted((row for row in [*own, *found] if row.model > after), key=lambda row: row.model)
+        found = [*self._offline.names(every=True), *self._local.names(every=True)]
+        if asked.all or self._configured:
+            services = await self._find_services()
+            found += await asyncio.to_thread(services.names, every=bool(asked.all))
+        rest = sorted((row for row in found if row.model > after), key=lambda row: row.model)
         more = len(rest) > PAGE
         return ModelsListResult(models=rest[:PAGE], nextCursor=_cursor_of(rest[PAGE - 1].model) if more else None)
 
@@ -111,7 +124,8 @@ class Queries:
         self._check_provider_params(params)
         options = {name: params[name] for name in ("dimensions", "user") if params.get(name) is not None}
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
-        request = EmbedRequest(asked.model, texts, options | (asked.provider_params or {}))
+        receipt = Receipt(requested_model=asked.model)
+        request = EmbedRequest(asked.model, texts, receipt, options | (asked.provider_params or {}))
 
         async def answer() -> EmbedResult:
             services = await self._services(asked.model)
@@ -119,20 +133,17 @@ class Queries:
             in_base64 = asked.encoding_format == "base64"
             return EmbedResult(
                 embeddings=[_in_base64(vector) if in_base64 else vector for vector in made.vectors],
-                usage=made.usage,
-                cost_usd=made.cost_usd,
-                model=made.model,
-                requested_model=asked.model,
-                provider=made.provider,
+                **_account(made, receipt),
             )
 
-        return await _in_time(answer, asked.deadlines, received, asked.model)
+        return await _told(_in_time(answer, asked.deadlines, received, asked.model), receipt)
 
     async def rerank(self, params: Params, received: float) -> RerankResult:
         asked = validate(params, RerankParams)
         self._check_provider_params(params)
         options = {"top_n": asked.top_n} if asked.top_n is not None else {}
-        request = RerankRequest(asked.model, asked.query, asked.documents, options | (asked.provider_params or {}))
+        receipt = Receipt(requested_model=asked.model)
+        request = RerankRequest(asked.model, asked.query, asked.documents, receipt, options | (asked.provider_params or {}))
 
         async def answer() -> RerankResult:
             services = await self._services(asked.model)
@@ -141,14 +152,10 @@ class Queries:
             shown = asked.documents if asked.return_documents else [None] * len(asked.documents)
             return RerankResult(
                 results=[RankedDocument(index=index, score=score, document=shown[index]) for index, score in best],
-                usage=made.usage,
-                cost_usd=made.cost_usd,
-                model=made.model,
-                requested_model=asked.model,
-                provider=made.provider,
+                **_account(made, receipt),
             )
 
-        return await _in_time(answer, asked.deadlines, received, asked.model)
+        return await _told(_in_time(answer, asked.deadlines, received, asked.model), receipt)
 
     async def _services(self, model: str) -> Services:
         if model.startswith(OFFLINE):
@@ -165,6 +172,39 @@ async def _in_time(work: Callable[[], Awaitable[T]], deadlines: TotalDeadline | 
     except TimeoutError:
         late = f"the model did not answer within total_ms = {limit} ms; raise it in deadlines, or try again"
         raise BridgeError("timeout", late, model=model, extra={"deadline": "total_ms"}) from None
+
+
+async def _told(answering: Awaitable[T], receipt: Receipt) -> T:
+    """Raises BridgeError, with the receipt; also when the task is cancelled."""
+    try:
+        return await answering
+    except asyncio.CancelledError:
+        raise with_receipt(cancelled(), receipt) from None
+    except BridgeError as error:
+        with_receipt(error, receipt)
+        raise
+
+
+def cancelled() -> BridgeError:
+    """What a request ends in that has nothing open any more, and of which nothing had come."""
+    extra: dict[str, object] = {"upstream_closed": True, "partial": {"content": None, "tool_calls": []}}
+    return BridgeError("cancelled", "cancelled before it was finished", extra=extra)
+
+
+def _account(made: Embeddings | Ranking, receipt: Receipt) -> dict[str, Any]:
+    """What results have in common beside what was asked for."""
+    receipt.served_model = made.model
+    usd, source, date = made.cost or (None, None, None)
+    return {
+        "usage": made.usage,
+        "cost_usd": usd,
+        "cost_source": source,
+        "price_map_date": date,
+        "model": made.model,
+        "requested_model": receipt.requested_model,
+        "provider": made.provider,
+        "receipt": receipt,
+    }
 
 
 def _without_effect(params: Params, info: ModelInfo) -> list[str]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from bridge_worker.protocol.answered import Usage
+from bridge_worker.protocol.answered import CostSource, Receipt, Usage
 from bridge_worker.protocol.services import ModelInfo, ModelSummary, TokenCount
 
 
@@ -23,12 +23,19 @@ class Expense:
     writes_cache: bool
 
 
+class Cost(NamedTuple):
+    usd: float
+    source: CostSource
+    price_map_date: str | None = None
+
+
 @dataclass(slots=True)
 class EmbedRequest:
     """``options`` holds OpenAI's parameters that were given, and the provider's own that the operator allows."""
 
     model: str
     input: list[str]
+    receipt: Receipt  # the model notes here what it does
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -36,7 +43,7 @@ class EmbedRequest:
 class Embeddings:
     vectors: list[list[float]]  # in the order of the input
     usage: Usage | None
-    cost_usd: float | None
+    cost: Cost | None
     model: str | None
     provider: str | None
 
@@ -46,6 +53,7 @@ class RerankRequest:
     model: str
     query: str
     documents: list[str]
+    receipt: Receipt
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -53,7 +61,7 @@ class RerankRequest:
 class Ranking:
     scores: list[tuple[int, float]]  # (index of the document, score)
     usage: Usage | None
-    cost_usd: float | None
+    cost: Cost | None
     model: str | None
     provider: str | None
 

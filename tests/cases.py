@@ -20,6 +20,10 @@ OPENAI_LIKE = ("openai", "azure", "mistral", "vllm")
 CLAUDE = ("anthropic", "bedrock converse", "bedrock invoke")
 BINARY = ("bedrock converse", "bedrock invoke")
 NO_SSE = (*BINARY, "ollama")
+# No host ever has such a name (RFC 2606): whoever fetches it for the provider gets nothing, and no request leaves this machine.
+IMAGE_URL = "https://images.invalid/some/image.png"
+SOUND = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA="
+PDF = "data:application/pdf;base64,JVBERi0xLjQKMSAwIG9iago8PD4+CmVuZG9iagp0cmFpbGVyCjw8Pj4KJSVFT0YK"
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
@@ -50,6 +54,8 @@ class Feature:
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     status: int = 200
+    told: str = "It went wrong."  # in the provider's error
+    error: Json | None = None  # the provider's error, where its shape matters
     edit: Edit | None = None  # of a stream's frames
     modes: Sequence[str] = MODES
     formats: Sequence[str] = ALL
@@ -145,6 +151,15 @@ def arrives(*paths: Any) -> Check:
         for choices in paths:
             assert any(choice in seen.sent_text for choice in choices), f"none of {choices} in {seen.sent_text}"
         assert seen.result["receipt"]["dropped"] == []
+
+    return check
+
+
+def refuses(member: str) -> Check:
+    def check(seen: Seen) -> None:
+        assert (seen.error["code"], seen.error["data"]["kind"]) == (-32602, "invalid_request")
+        assert seen.error["message"].startswith(f"{member}: "), seen.error
+        assert seen.sent == {}
 
     return check
 
@@ -428,6 +443,33 @@ FEATURES: Sequence[Feature] = (
         {"messages": [user([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": PIXEL}}])]},
     ),
     Feature(
+        "an image by URL",
+        Answer("Fine."),
+        arrives([IMAGE_URL]),
+        {"messages": [user([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": IMAGE_URL}}])]},
+    ),
+    Feature(
+        "sound in",
+        Answer("Fine."),
+        arrives([SOUND]),
+        {
+            "messages": [
+                user([{"type": "text", "text": "hear"}, {"type": "input_audio", "input_audio": {"data": SOUND, "format": "wav"}}])
+            ]
+        },
+    ),
+    Feature(
+        "a file in",
+        Answer("Fine."),
+        arrives([PDF[-40:]]),
+        {
+            "messages": [
+                user([{"type": "text", "text": "read"}, {"type": "file", "file": {"file_data": PDF, "filename": "told.pdf"}}])
+            ]
+        },
+    ),
+    Feature("several choices are refused", Answer("Fine."), refuses("n"), {"n": 2}),
+    Feature(
         "cached tokens",
         Answer("Fine.", usage=(1000, 10, 600, 0, 0)),
         uses(input_tokens=1000, cached_input_tokens=600, output_tokens=10),
@@ -537,6 +579,45 @@ FEATURES: Sequence[Feature] = (
         "retry-after in seconds", Answer(), fails("rate_limited", retry_after_ms=7000), status=429, headers={"retry-after": "7"}
     ),
     Feature("retry-after-ms", Answer(), fails("rate_limited", retry_after_ms=1500), status=429, headers={"retry-after-ms": "1500"}),
+    Feature(
+        "retry-after as a date",
+        Answer(),
+        fails("rate_limited", retry_after_ms=30_000),
+        status=429,
+        headers={"date": "Thu, 01 Jan 2026 00:00:00 GMT", "retry-after": "Thu, 01 Jan 2026 00:00:30 GMT"},
+    ),
+    Feature(
+        "advice in the error's words",
+        Answer(),
+        fails("rate_limited", retry_after_ms=1200),
+        status=429,
+        told="Rate limit reached. Please try again in 1.2s.",
+    ),
+    Feature(
+        "x-ratelimit-reset-*",
+        Answer(),
+        fails("rate_limited", retry_after_ms=360_000),
+        status=429,
+        headers=LIMIT_HEADERS | {"x-ratelimit-remaining-tokens": "0"},
+        formats=(*OPENAI_LIKE, "responses"),
+        elsewhere="not offered",
+    ),
+    Feature(
+        "Gemini's retryDelay",
+        Answer(),
+        fails("rate_limited", retry_after_ms=7000),
+        status=429,
+        error={
+            "error": {
+                "code": 429,
+                "message": "You exceeded your current quota.",
+                "status": "RESOURCE_EXHAUSTED",
+                "details": [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}],
+            }
+        },
+        formats=("gemini",),
+        elsewhere="not offered",
+    ),
 )
 
 
@@ -550,17 +631,23 @@ class Limit(NamedTuple):
     modes: Sequence[str] = MODES
 
 
+_FETCHED = "LiteLLM fetches it itself; where it can't"
+_SECOND_PART = "messages[0].content[1]"
 _NO_CHOICE = "LiteLLM does not send it"
 LIMITS: Mapping[tuple[str, str], Limit] = {
     **{(f"tool_choice {how}", "ollama"): Limit("not offered", dropped="tool_choice") for how in ("none", "required", "by name")},
     **{(f"tool_choice {how}", "cohere"): Limit(_NO_CHOICE, dropped="tool_choice") for how in ("none", "required", "by name")},
     ("tool_choice by name", "mistral"): Limit("LiteLLM drops it (#39736)", dropped="tool_choice"),
     ("tool_choice none", "bedrock converse"): Limit("not offered", refused=True),
+    # An image that it can fetch arrives; the one here is of no host.
+    **{
+        ("an image by URL", name): Limit("LiteLLM fetches it itself; one that it can't get is", refused=True)
+        for name in ("gemini", *BINARY)
+    },
+    **{("sound in", name): Limit("not offered", dropped=_SECOND_PART) for name in (*CLAUDE, "ollama")},
+    ("sound in", "mistral"): Limit("LiteLLM does not send it", dropped=_SECOND_PART),
+    ("a file in", "ollama"): Limit("not offered", dropped=_SECOND_PART),
     **{("JSON mode", name): Limit("not offered", dropped="response_format") for name in CLAUDE},
     ("JSON mode", "cohere"): Limit("LiteLLM refuses it", refused=True),
     ("JSON Schema", "cohere"): Limit("LiteLLM refuses it", refused=True),
-    ("finish reason content_filter", "gemini"): Limit("LiteLLM withholds the text", modes=("plain",)),
-    ("usage that is not told is null", "ollama"): Limit("LiteLLM counts by itself (#37818)", modes=("plain",)),
-    ("usage that is not told is null", "responses"): Limit("LiteLLM counts by itself", modes=("streamed",)),
-    ("rate limits", "responses"): Limit("LiteLLM loses the headers", modes=("streamed",)),
 }

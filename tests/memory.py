@@ -232,7 +232,15 @@ class ScriptedModel:
 class ScriptedEngine:
     """A `Loader` that is loaded when a test says so; by default it is, and warm."""
 
-    def __init__(self, model: Model, *, loaded: bool = True, warm: bool = True, dispatcher: Dispatcher | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        loaded: bool = True,
+        warm: bool = True,
+        configured: bool = True,
+        dispatcher: Dispatcher | None = None,
+    ) -> None:
         self.warm_ms = 12.5
         self.loaded, self.warm = asyncio.Event(), asyncio.Event()
         if loaded:
@@ -243,7 +251,12 @@ class ScriptedEngine:
         self.services: Services = OfflineServices()
         self._model = model
         self._methods = dispatcher or Methods(
-            self._find, frozenset(), Redactor({}), find_services=self._find_services, engine_state=self.state
+            self._find,
+            frozenset(),
+            Redactor({}),
+            find_services=self._find_services,
+            engine_state=self.state,
+            configured=configured,
         )
 
     def state(self) -> Mapping[str, object]:
@@ -270,10 +283,18 @@ class ScriptedEngine:
 class Client:
     """A running server and the client's end of its pipe. Leaving it ends the input, waits for the server and checks it all."""
 
-    def __init__(self, *, loaded: bool = True, warm: bool = True, dispatcher: Dispatcher | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        loaded: bool = True,
+        warm: bool = True,
+        configured: bool = True,
+        dispatcher: Dispatcher | None = None,
+        **options: Any,
+    ) -> None:
         self.pipe = MemoryPipe()
         self.model = ScriptedModel()
-        self.engine = ScriptedEngine(self.model, loaded=loaded, warm=warm, dispatcher=dispatcher)
+        self.engine = ScriptedEngine(self.model, loaded=loaded, warm=warm, configured=configured, dispatcher=dispatcher)
         self.server = Server(self.pipe, self.engine, **options)
         self.sent: list[int | str] = []  # ids of requests, in order
         self.running = asyncio.create_task(self.server.run())

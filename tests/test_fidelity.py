@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.cases import FEATURES, LIMITS, Case, Seen, cases
+from tests.cases import FEATURES, LIMITS, TEXT, Case, Seen, cases
 from tests.speakers import FORMATS, environment, line
-from tests.upstream import Upstream
+from tests.upstream import End, Upstream
 from tests.upstream_format import Request, Steps, http, stream
 from tests.worker import Json, Worker
 
@@ -20,15 +20,18 @@ CUT = 11  # bytes of a stream at a time: it cuts characters, lines, and frames a
 class Provider(Upstream):
     """Answers every request with the reply of the case that is playing."""
 
-    def play(self, case: Case) -> None:
-        self._case = case
+    def play(self, case: Case, *, stalls_after: int | None = None) -> None:
+        """A stream that stalls sends that many frames, and then nothing; it stays open."""
+        self._case, self._stalls_after = case, stalls_after
 
     def _reply_to(self, request: Request) -> Steps:
         feature, wire = self._case.feature, self._case.wire
         if feature.status != 200:
-            return http(wire.error(feature.status, "It went wrong."), feature.status, feature.headers)
+            return http(feature.error or wire.error(feature.status, feature.told), feature.status, feature.headers)
         if self._case.mode == "plain":
             return http(line(wire.whole(feature.answer)), headers=feature.headers)
+        if self._stalls_after is not None:
+            return stream([*self._case.frames()[: self._stalls_after], End.HANG], {"content-type": wire.stream_type})
         body = b"".join(self._case.frames())
         size = max(CUT, len(body) // 400)
         return stream(
@@ -71,6 +74,24 @@ def test_a_provider_is_told_and_heard_exactly(case: Case, provider: Provider, wo
     case.check(Seen(case.wire, case.mode == "streamed", result, response.get("error", {}), sent))
     if result:
         assert_joined_deltas_are_the_result(worker.deltas(id), result, case.mode)
+
+
+@pytest.mark.rule("DLN-3")
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_stalled_stream_ends_in_the_idle_deadline_and_is_closed(name: str, provider: Provider, worker: Worker) -> None:
+    case = next(case for case in cases() if (case.feature.name, case.wire.name, case.mode) == ("text", name, "streamed"))
+    provider.play(case, stalls_after=6)
+    before = len(provider.requests)
+
+    id = worker.request("chat", case.params() | {"deadlines": {"idle_ms": 300, "total_ms": 60_000}})
+    error = worker.response(id)["error"]
+
+    assert (error["data"]["kind"], error["data"]["deadline"]) == ("timeout", "idle_ms")
+    assert [attempt["outcome"] for attempt in error["data"]["receipt"]["attempts"]] == ["timeout"]
+    assert error["data"]["partial"]["content"] == "".join(note["delta"].get("content") or "" for note in worker.deltas(id))
+    assert TEXT.startswith(error["data"]["partial"]["content"])
+    (held,) = (request for request in provider.requests[before:] if not request.path.endswith(("/api/show", "/api/tags")))
+    held.wait_closed(timeout=30)
 
 
 def assert_joined_deltas_are_the_result(deltas: list[Json], result: Json, mode: str) -> None:

@@ -328,6 +328,8 @@ def test_the_methods_beside_chat_know_it(worker: Worker) -> None:
     assert (checked["ok"], checked["max_cost_usd"]) == (False, 0.0)
     assert "tools" in {gap["member"] for gap in checked["gaps"]}
     made = worker.call("embed", {"model": "local/vectors", "input": ["good morning", "good morning", "steel"]})["result"]
+    assert (made["receipt"]["engine"]["name"], made["receipt"]["dropped"]) == ("llama.cpp", [])
+    assert (made["cost_usd"], made["cost_source"]) == (0.0, "provider")
     first, second, other = made["embeddings"]
     assert len(first) == 576
     assert sum(a * b for a, b in zip(first, second, strict=True)) > 0.99  # they have length 1

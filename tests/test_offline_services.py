@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.models.offline_services import OfflineServices
+from bridge_worker.protocol.answered import Receipt
 from bridge_worker.protocol.services import ModelInfo, ModelSummary, TokenCount
 from bridge_worker.services import EmbedRequest, RerankRequest
 from tests.memory import Client, Json, timeless
@@ -20,7 +21,9 @@ from tests.worker import WAIT_SECONDS
 
 
 def embedded(*texts: str, dimensions: int = 64) -> list[list[float]]:
-    request = EmbedRequest("offline/embed", list(texts), options={"dimensions": dimensions})
+    request = EmbedRequest(
+        "offline/embed", list(texts), Receipt(requested_model="offline/embed"), options={"dimensions": dimensions}
+    )
     return asyncio.run(OfflineServices().embed(request)).vectors
 
 
@@ -52,7 +55,7 @@ def test_too_many_dimensions_are_refused() -> None:
 
 @pytest.mark.rule("OFF-8")
 def test_a_document_is_scored_by_the_words_of_the_query_that_it_has() -> None:
-    request = RerankRequest("offline/rerank", "red fox", ["A red FOX", "red", "blue"])
+    request = RerankRequest("offline/rerank", "red fox", ["A red FOX", "red", "blue"], Receipt(requested_model="offline/rerank"))
     assert asyncio.run(OfflineServices().rerank(request)).scores == [(0, 1.0), (1, 0.5), (2, 0.0)]
 
 
@@ -119,11 +122,12 @@ def test_what_takes_long_holds_up_nothing_and_can_be_cancelled(method: str, para
     asyncio.run(converse())
 
 
-@pytest.mark.rule("STA-1", "OFF-1")
+@pytest.mark.rule("STA-1", "OFF-1", "MOD-10")
 @pytest.mark.parametrize(
     ("method", "params"),
     [
         ("status", {}),
+        ("models/list", {}),
         ("tools/list", {}),
         ("server/discover", {}),
         ("embed", {"model": "offline/embed", "input": "a"}),
@@ -132,7 +136,19 @@ def test_what_takes_long_holds_up_nothing_and_can_be_cancelled(method: str, para
 )
 @timeless
 async def test_what_needs_no_litellm_does_not_wait_for_it(method: str, params: Json) -> None:
-    async with Client(warm=False) as client:
+    async with Client(warm=False, configured=False) as client:
         client.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
         result = (await client.answer(1))["result"]
         assert method != "status" or result["engine"]["ready"] is False
+
+
+@pytest.mark.rule("MOD-10")
+@pytest.mark.parametrize(("configured", "params"), [(True, {}), (False, {"all": True})])
+@timeless
+async def test_a_list_of_more_than_the_offline_models_waits_for_litellm(configured: bool, params: Json) -> None:
+    async with Client(warm=False, configured=configured) as client:
+        client.send({"jsonrpc": "2.0", "id": 1, "method": "models/list", "params": params})
+        client.send({"jsonrpc": "2.0", "id": 2, "method": "status"})
+        assert (await client.answer(2))["result"]["requests"]["in_flight"] == 2
+        client.engine.warm.set()
+        assert "models" in (await client.answer(1))["result"]

@@ -55,7 +55,7 @@ main()
 """
 
 IMPATIENT = HOLD_LITELLM.replace(
-    "from bridge_worker.cli", "import bridge_worker.engine as e; e.LOAD_SECONDS = 0.5\nfrom bridge_worker.cli"
+    "from bridge_worker.cli", "import bridge_worker.engine as e; e.LOAD_SECONDS = 5\nfrom bridge_worker.cli"
 )
 
 

@@ -22,7 +22,7 @@ from bridge_worker.protocol.answered import RateLimits, Usage
 
 # LiteLLM's price map has no date of its own: the day on which the version that it came with was published.
 PRICE_MAP_DATES = {"1.106.2": "2026-10-21"}
-_PRICE_MAP_DATE = PRICE_MAP_DATES.get(version("litellm"))
+PRICE_MAP_DATE = PRICE_MAP_DATES.get(version("litellm"))
 
 _FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter"}
 _OTHER_FINISH_REASONS = {"function_call": "tool_calls", "max_tokens": "length", "refusal": "content_filter"}
@@ -203,19 +203,27 @@ def _price(delta: Delta, target: Target, told: float | None) -> None:
     )
     counted = _countable(delta.usage)
     for source, name in names:
-        if source == "deployment" and not _has_prices(name):
+        if source == "deployment" and not has_prices(name):
             continue
         with suppress(Exception):  # ModelNotMappedError, and whatever a price formula of a provider raises
-            delta.cost_usd = float(
-                sum(litellm.cost_per_token(model=name, custom_llm_provider=delta.provider, usage_object=counted))
-            )
-            delta.cost_source = source
-            delta.price_map_date = _PRICE_MAP_DATE if source == "price_map" else None
+            cost = float(sum(litellm.cost_per_token(model=name, custom_llm_provider=delta.provider, usage_object=counted)))
+            if source == "price_map" and not cost and is_unpriced(target.model, delta.provider):
+                continue
+            delta.cost_usd, delta.cost_source = cost, source
+            delta.price_map_date = PRICE_MAP_DATE if source == "price_map" else None
             return
 
 
-def _has_prices(deployment: str | None) -> bool:
-    return litellm.model_cost.get(deployment, {}).get("input_cost_per_token") is not None
+def has_prices(deployment: str | None) -> bool:
+    """Whether the config has prices for this deployment, by its id."""
+    prices = litellm.model_cost.get(deployment, {})
+    return any(prices.get(f"input_cost_per_{unit}") is not None for unit in ("token", "query"))
+
+
+def is_unpriced(model: str | None, provider: str | None) -> bool:
+    """The Router enters each model of the config into the price map, be its price unknown: its cost is then 0 to LiteLLM."""
+    row = litellm.model_cost.get(f"{provider}/{model}")
+    return row is not None and not any("cost" in name for name in row)
 
 
 def _countable(usage: Usage) -> Any:

@@ -2,7 +2,7 @@
 
 Owns the one callback of ours that LiteLLM knows, and fills a request's receipt from it. They are LiteLLM's public hooks, in the
 order in which they come: before a deployment is called, when its request is ready, after a deployment has failed. A context
-variable says for which request; calls that are none of a chat have none. Refuses to know what a change of a request means.
+variable says for which request; calls that are no request's have none. Refuses to know what a change of a request means.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from litellm.types.utils import CallTypes
 
 from bridge_worker.models import faults, outgoing
 from bridge_worker.models.answers import Target
-from bridge_worker.port import ChatRequest
-from bridge_worker.protocol.answered import Attempt, Change
+from bridge_worker.protocol.answered import Attempt, Change, Receipt
 
 _current: ContextVar[Record | None] = ContextVar("omni_bridge_record", default=None)
 
@@ -28,18 +27,19 @@ _current: ContextVar[Record | None] = ContextVar("omni_bridge_record", default=N
 class Record:
     """Of one request. Making it makes it the current one of the calling task."""
 
-    def __init__(self, request: ChatRequest) -> None:
-        self._request = request
+    def __init__(self, model: str, receipt: Receipt, asked: outgoing.Asked, call_type: CallTypes) -> None:
+        self.receipt = receipt
+        self.call_type = call_type  # LiteLLM may make others on the way, an embedding for its cache
         self._started: float | None = None  # time.monotonic() of the attempt that is under way
         self._body: Any = None
         self._held_back: list[Change] = []
-        self._asked = outgoing.asked_of(request)
-        self.target = _target({"model": request.model})  # until a deployment is called
+        self._asked = asked
+        self.target = _target({"model": model})  # until a deployment is called
         _current.set(self)
 
     def begin(self, call: Mapping[str, Any]) -> dict[str, Any] | None:
         """A deployment is about to be called with these keyword arguments; returns better ones, None for no change."""
-        receipt = self._request.receipt
+        receipt = self.receipt
         self._started = time.monotonic()
         self.target = _target(call)
         model, provider, deployment = self.target
@@ -49,6 +49,8 @@ class Record:
         )
         receipt.deployment = deployment
         receipt.fallback = receipt.fallback or bool(call.get("fallback_depth"))
+        if "messages" not in call:
+            return None
         messages, self._held_back = outgoing.for_provider(call["messages"], provider, model)
         return None if messages is call["messages"] else {**call, "messages": messages}
 
@@ -59,20 +61,20 @@ class Record:
         """Of the attempt that is under way; without one, nothing happens."""
         if self._started is None:
             return
-        attempt = self._request.receipt.attempts[-1]
+        attempt = self.receipt.attempts[-1]
         attempt.outcome, attempt.status = outcome, status
         attempt.ms = round((time.monotonic() - self._started) * 1000, 3)
         self._started = None
         if self._body is not None:
             with suppress(Exception):  # a body of an unknown kind: then nobody knows, and null says so
-                self._request.receipt.dropped = self._held_back + outgoing.changes(self._asked, self._body, self._held_back)
+                self.receipt.dropped = self._held_back + outgoing.changes(self._asked, self._body, self._held_back)
         self._body = None
 
 
 class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM's types are not read
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: CallTypes | None) -> dict[str, Any] | None:
         record = _current.get()
-        return record.begin(kwargs) if record and call_type is CallTypes.acompletion else None
+        return record.begin(kwargs) if record and call_type is record.call_type else None
 
     def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
         if record := _current.get():
@@ -82,7 +84,7 @@ class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM's types are not rea
         self, request_data: Mapping[str, Any], exception: Exception, call_type: CallTypes | None, fallback_depth: int | None = None
     ) -> None:
         record = _current.get()
-        if record and call_type is CallTypes.acompletion:
+        if record and call_type is record.call_type:
             error = faults.from_litellm(exception, model=None)
             record.end(error.kind, error.status)
 

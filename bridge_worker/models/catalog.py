@@ -81,6 +81,7 @@ class LiteLLMServices:
 
     def __init__(self, served: LiteLLM) -> None:
         self._check = served.check_model
+        self._engine = served.engine
         self._router = served.router
 
     def names(self, *, every: bool) -> list[ModelSummary]:
@@ -130,15 +131,14 @@ class LiteLLMServices:
         return max(known) if len(known) == len(costs) else None
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
+        request.receipt.engine = self._engine
         self._check(request.model)
         return await vectors.embed(self._router, request)
 
     async def rerank(self, request: RerankRequest) -> Ranking:
+        request.receipt.engine = self._engine
         self._check(request.model)
-        ranking = await vectors.rerank(self._router, request)
-        if ranking.provider is None:  # LiteLLM does not say it for every provider
-            ranking.provider = _same(deployment.provider for deployment in self._deployments(request.model))
-        return ranking
+        return await vectors.rerank(self._router, request)
 
     def _summary(self, model: str) -> ModelSummary:
         """One that stands for many, or that LiteLLM can say nothing of, must not spoil the list."""

@@ -53,6 +53,7 @@ _CAUSES = {
     "litellm.RouterRateLimitErrorBasic": "rate_limited",
     "litellm.BudgetExceededError": "budget_exceeded",
     "litellm.UnsupportedParamsError": "rejected_by_provider",
+    "litellm.SSRFError": "rejected_by_provider",  # LiteLLM fetches no image from an address of a private network
     "litellm.ImageFetchError": "rejected_by_provider",  # the status further in is that of the image's host
     "litellm.LiteLLMUnknownProvider": "model_not_found",
     "openai.APIResponseValidationError": "bad_upstream_response",
@@ -192,8 +193,7 @@ def _by_function(error: BaseException) -> str | None:
 
 
 def _by_sentence(error: BaseException) -> str | None:
-    text = str(error)[:_MAX_TEXT]
-    return next((kind for pattern, kind in _BY_SENTENCE.items() if re.search(pattern, text)), None)
+    return next((kind for pattern, kind in _BY_SENTENCE.items() if re.search(pattern, str(error)[:_MAX_TEXT])), None)
 
 
 def _by_claim(chain: list[BaseException]) -> str:

@@ -16,10 +16,19 @@ from typing import Any
 import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
+from litellm.types.utils import CallTypes
 
 from bridge_worker import urls
 from bridge_worker.errors import BridgeError
-from bridge_worker.models import LOGGERS, answers, attempts, faults, local_provider, mends  # noqa: F401  # the last mends LiteLLM
+from bridge_worker.models import (  # mends: importing it mends LiteLLM
+    LOGGERS,
+    answers,
+    attempts,
+    faults,
+    local_provider,
+    mends,  # noqa: F401
+    outgoing,
+)
 from bridge_worker.models.local import Local
 from bridge_worker.port import ChatRequest, Delta
 from bridge_worker.protocol.answered import EngineVersion
@@ -43,7 +52,7 @@ class LiteLLM:
     def __init__(self, router_settings: Mapping[str, Any] | None = None, local: Local | None = None) -> None:
         _quieten()
         attempts.watch()
-        self._engine = EngineVersion(name="litellm", version=litellm_version())
+        self.engine = EngineVersion(name="litellm", version=litellm_version())
         if local is not None:
             local_provider.register(local)
         self._router: Any = litellm.Router(**router_settings) if router_settings else None
@@ -58,10 +67,10 @@ class LiteLLM:
         return litellm_version()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        request.receipt.engine = self._engine
+        request.receipt.engine = self.engine
         self.check_model(request.model)
         streamed = False
-        record = attempts.Record(request)
+        record = attempts.Record(request.model, request.receipt, outgoing.asked_of(request), CallTypes.acompletion)
         try:
             answer = await self._complete(request)  # cancelled here, LiteLLM's clients close their connection by themselves
             if not request.stream:

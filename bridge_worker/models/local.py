@@ -46,6 +46,7 @@ class Limits:
 class LocalEmbeddings:
     vectors: list[list[float]]
     input_tokens: int
+    version: str  # llama.cpp's
 
 
 class Local:
@@ -107,7 +108,7 @@ class Local:
             raise BridgeError("rejected_by_provider", wrong, provider=PROVIDER)
         reply = await _only_chunk(engine, "embed", {"input": list(inputs)})
         vectors = [row["embedding"] for row in sorted(reply["data"], key=lambda row: row["index"])]
-        return LocalEmbeddings(vectors, reply["usage"]["prompt_tokens"])
+        return LocalEmbeddings(vectors, reply["usage"]["prompt_tokens"], known["version"])
 
     async def limits(self, model: str) -> Limits:
         """Loads the model, for only then they are known."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.models.local import PROVIDER, Local
-from bridge_worker.protocol.answered import Usage
+from bridge_worker.protocol.answered import Change, EngineVersion, Usage
 from bridge_worker.protocol.services import (
     ModelInfo,
     ModelLimits,
@@ -21,7 +21,7 @@ from bridge_worker.protocol.services import (
     ModelSupport,
     TokenCount,
 )
-from bridge_worker.services import Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
+from bridge_worker.services import Cost, Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
 
 _PARAMETERS = """
     temperature top_p max_tokens max_completion_tokens stop seed response_format frequency_penalty presence_penalty logit_bias
@@ -71,7 +71,9 @@ class LocalServices:
     async def embed(self, request: EmbedRequest) -> Embeddings:
         made = await self._local.embed(request.model, request.input, request.options)
         usage = Usage(input_tokens=made.input_tokens, total_tokens=made.input_tokens)
-        return Embeddings(made.vectors, usage, 0.0, request.model, PROVIDER)
+        request.receipt.engine = EngineVersion(name="llama.cpp", version=made.version)
+        request.receipt.dropped = [Change(param=name, change="dropped") for name in request.options if name != "dimensions"]
+        return Embeddings(made.vectors, usage, Cost(0.0, "provider"), request.model, PROVIDER)
 
     async def rerank(self, request: RerankRequest) -> Ranking:
         wrong = "models on this machine rank no documents through the bridge; choose another"

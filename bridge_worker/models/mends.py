@@ -14,8 +14,10 @@ from typing import Any
 
 import httpx
 import litellm
+from litellm.completion_extras.litellm_responses_transformation.handler import ResponsesToCompletionBridgeHandler
 from litellm.litellm_core_utils.streaming_chunk_builder_utils import ChunkProcessor
 from litellm.llms.base_llm.base_model_iterator import BaseModelResponseIterator
+from litellm.llms.ollama.chat.transformation import OllamaChatConfig
 from litellm.llms.ollama.common_utils import OllamaModelInfo
 from litellm.llms.openai.chat.gpt_transformation import OpenAIChatCompletionStreamingHandler
 from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import ModelResponseIterator as GeminiIterator
@@ -25,6 +27,7 @@ from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterat
 from bridge_worker.models import cohere as cohere  # to import it is to mend
 
 _responses: Any = importlib.import_module("litellm.responses.main")  # a function of LiteLLM's hides the module
+_responses_stream: Any = importlib.import_module("litellm.responses.streaming_iterator")
 _NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None, "index": 0, "tool_use": None}
 
 _made_up_finish = litellm.CustomStreamWrapper.finish_reason_handler
@@ -32,6 +35,9 @@ _counted_usage = ChunkProcessor.calculate_usage
 _ask_ollama = OllamaModelInfo.get_runtime_model_info
 _made_up_choice = VertexGeminiConfig._create_streaming_choice
 _read_responses = BaseResponsesAPIStreamingIterator._process_chunk
+_end_of_bridge = ResponsesToCompletionBridgeHandler._apply_post_stream_processing
+_withhold = VertexGeminiConfig._handle_content_policy_violation
+_read_ollama = OllamaChatConfig.transform_response
 _read_openai = OpenAIChatCompletionStreamingHandler.chunk_parser
 _known_to_ollama: dict[tuple[str, str | None], dict[str, Any]] = {}
 
@@ -50,6 +56,25 @@ def _usage_of_the_provider(self: Any, chunks: Any, *arguments: Any, **options: A
     if reported["prompt_tokens"] is None and reported["completion_tokens"] is None:
         return litellm.Usage()
     return _counted_usage(self, chunks, *arguments, **options | {"reasoning_tokens": None})
+
+
+def _ollama_answer(self: Any, **said: Any) -> Any:
+    """Without it each request is counted by LiteLLM's tokenizer, which fails at sound, and told so where Ollama told no usage."""
+    answer = _read_ollama(self, **said | {"messages": []})
+    if not {"prompt_eval_count", "eval_count"} <= said["raw_response"].json().keys():
+        answer.usage = litellm.Usage()
+    return answer
+
+
+def _what_gemini_filtered(self: Any, model_response: Any, completion_response: Any) -> Any:
+    """Without it what was said until then is withheld, and the answer fails when no usage is told."""
+    answer = _withhold(self, model_response, {"usageMetadata": {}, **completion_response})
+    parts = (completion_response["candidates"][0].get("content") or {}).get("parts") or ()
+    said, thought = ("".join(part.get("text", "") for part in parts if bool(part.get("thought")) is kind) for kind in (False, True))
+    answer.choices[0].message.content = said or None
+    if thought:
+        answer.choices[0].message.reasoning_content = thought
+    return answer
 
 
 def _no_count(self: Any, response: Any) -> None:
@@ -108,10 +133,24 @@ def _strict_responses(self: Any, chunk: Any) -> Any:
     return _read_responses(self, chunk)
 
 
+def _no_estimate(*_: Any) -> None:
+    """Without it a stream of OpenAI's Responses API that tells no usage gets a count by LiteLLM's tokenizer."""
+
+
+def _with_headers(stream: Any, model: str, custom_llm_provider: str) -> Any:
+    """Without it the headers of OpenAI's Responses API are lost when it streams, and with them what is left of a rate limit."""
+    source = getattr(getattr(stream, "completion_stream", None), "streaming_response", None)
+    headers = getattr(source, "_hidden_params", {}).get("additional_headers")
+    if headers:
+        stream._hidden_params["additional_headers"] = headers
+    return _end_of_bridge(stream, model, custom_llm_provider)
+
+
 def _with_refusal(self: Any, chunk: dict[str, Any]) -> Any:
     """Without it a refusal that is streamed is an empty answer."""
-    for choice in chunk.get("choices") or ():
-        delta = choice.get("delta") or {}
+    choices = chunk.get("choices")
+    for choice in choices if isinstance(choices, list) else ():  # what is none is LiteLLM's to refuse
+        delta = (isinstance(choice, dict) and choice.get("delta")) or {}
         if delta.get("refusal"):
             delta["provider_specific_fields"] = {"refusal": delta["refusal"]}
     return _read_openai(self, chunk)
@@ -152,6 +191,8 @@ class SseLineDecoder:
         return [last] if last else []
 
 
+_responses_stream._estimate_usage_safely = _no_estimate
+ResponsesToCompletionBridgeHandler._apply_post_stream_processing = staticmethod(_with_headers)
 _responses._responses_try_dispatch_mcp_gateway = _no_gateway
 litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider
 ChunkProcessor.calculate_usage = _usage_of_the_provider
@@ -159,7 +200,9 @@ ChunkProcessor.count_reasoning_tokens = _no_count
 OpenAIChatCompletionStreamingHandler.chunk_parser = _with_refusal
 GeminiIterator._common_chunk_parsing_logic = _strict_gemini
 VertexGeminiConfig._create_streaming_choice = staticmethod(_gemini_choice)
+VertexGeminiConfig._handle_content_policy_violation = _what_gemini_filtered
 BaseResponsesAPIStreamingIterator._process_chunk = _strict_responses
 BaseModelResponseIterator._handle_string_chunk = _strict_line
 OllamaModelInfo.get_runtime_model_info = _ollama_model_info
+OllamaChatConfig.transform_response = _ollama_answer
 httpx._models.LineDecoder = SseLineDecoder  # type: ignore[attr-defined,assignment]

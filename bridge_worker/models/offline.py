@@ -20,13 +20,14 @@ from bridge_worker.protocol.answered import EngineVersion, Usage
 
 PREFIX = "offline/"
 NAMES = ("offline/echo", "offline/tools")
+ENGINE = EngineVersion(name="offline", version=__version__)
 
 
 class Offline:
     """A `Model`."""
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        request.receipt.engine = EngineVersion(name="offline", version=__version__)
+        request.receipt.engine = ENGINE
         request.receipt.dropped = []
         if request.model not in NAMES:
             raise BridgeError("model_not_found", f"there is no {request.model!r:.100}; offline models are {' and '.join(NAMES)}")

@@ -13,7 +13,7 @@ from typing import Any
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.models import offline
-from bridge_worker.protocol.answered import Usage
+from bridge_worker.protocol.answered import Receipt, Usage
 from bridge_worker.protocol.services import (
     ModelInfo,
     ModelLimits,
@@ -23,7 +23,7 @@ from bridge_worker.protocol.services import (
     ModelSupport,
     TokenCount,
 )
-from bridge_worker.services import Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
+from bridge_worker.services import Cost, Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
 
 EMBED = "offline/embed"
 RERANK = "offline/rerank"
@@ -31,6 +31,7 @@ MODES = {**dict.fromkeys(offline.NAMES, "chat"), EMBED: "embedding", RERANK: "re
 _DIMENSIONS = 64
 _MOST_DIMENSIONS = 4096
 _PARAMETERS = ["tools", "tool_choice"]
+_FREE = Cost(0.0, "provider")
 
 
 class OfflineServices:
@@ -66,26 +67,32 @@ class OfflineServices:
         return 0.0
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
+        _sign(request.receipt)
         if request.model != EMBED:
             raise _not_found(request.model, f"makes no embeddings; offline, {EMBED} does")
         dimensions = request.options.get("dimensions", _DIMENSIONS)
         if dimensions > _MOST_DIMENSIONS:
             raise BridgeError("rejected_by_provider", f"{EMBED} has at most {_MOST_DIMENSIONS} dimensions", model=EMBED)
         vectors = [_embedding(text, dimensions) for text in request.input]
-        return Embeddings(vectors, _words(*request.input), 0.0, request.model, "offline")
+        return Embeddings(vectors, _words(*request.input), _FREE, request.model, "offline")
 
     async def rerank(self, request: RerankRequest) -> Ranking:
+        _sign(request.receipt)
         if request.model != RERANK:
             raise _not_found(request.model, f"ranks no documents; offline, {RERANK} does")
         wanted = set(request.query.lower().split())
         scores = [len(wanted & set(text.lower().split())) / max(len(wanted), 1) for text in request.documents]
-        return Ranking(list(enumerate(scores)), _words(request.query, *request.documents), 0.0, request.model, "offline")
+        return Ranking(list(enumerate(scores)), _words(request.query, *request.documents), _FREE, request.model, "offline")
 
 
 def _mode(model: str) -> str:
     if model not in MODES:
         raise _not_found(model, f"is no model; offline, there are {', '.join(MODES)}")
     return MODES[model]
+
+
+def _sign(receipt: Receipt) -> None:
+    receipt.engine, receipt.dropped = offline.ENGINE, []
 
 
 def _not_found(model: str, why: str) -> BridgeError:

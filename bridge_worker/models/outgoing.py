@@ -39,6 +39,8 @@ _NAMES: Mapping[str, frozenset[str]] = {
         "top_logprobs": "logprobs topLogprobs",
         "user": "user_id safety_identifier",
         "metadata": "requestMetadata",
+        "dimensions": "output_dimension output_dimensionality outputDimensionality outputEmbeddingLength embedding_dim",
+        "top_n": "topN top_k topK numberOfResults",
     }.items()
 }
 _TOOL_CHOICES = {"none": ("none",), "auto": ("auto",), "required": ("required", "any")}

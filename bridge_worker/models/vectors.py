@@ -12,12 +12,14 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import litellm
+from litellm.types.utils import CallTypes
 
 from bridge_worker.errors import BridgeError
-from bridge_worker.models import faults
+from bridge_worker.models import answers, attempts, faults, outgoing
+from bridge_worker.models.answers import Target
 from bridge_worker.models.litellm import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.protocol.answered import Usage
-from bridge_worker.services import Embeddings, EmbedRequest, Ranking, RerankRequest
+from bridge_worker.services import Cost, Embeddings, EmbedRequest, Ranking, RerankRequest
 
 _DIRECT = {"timeout": REQUEST_TIMEOUT_SECONDS, "max_retries": 0}  # the Router has its own
 
@@ -25,7 +27,8 @@ _DIRECT = {"timeout": REQUEST_TIMEOUT_SECONDS, "max_retries": 0}  # the Router h
 async def embed(router: Any, request: EmbedRequest) -> Embeddings:
     """Raises BridgeError. Cancelling the task closes the connection before it ends."""
     call = {"model": request.model, "input": request.input, **request.options}
-    response = await _answer(router.aembedding(**call) if router else litellm.aembedding(**call, **_DIRECT), request.model)
+    made = router.aembedding(**call) if router else litellm.aembedding(**call, **_DIRECT)
+    response, target = await _answer(made, request, CallTypes.aembedding)
     rows = sorted(getattr(response, "data", None) or [], key=lambda row: row["index"])
     if [row["index"] for row in rows] != list(range(len(request.input))):
         raise _bad(f"the provider sent {len(rows)} embeddings for {len(request.input)} inputs", request.model)
@@ -35,9 +38,9 @@ async def embed(router: Any, request: EmbedRequest) -> Embeddings:
     return Embeddings(
         vectors=[_vector(row["embedding"], request.model) for row in rows],
         usage=counted,
-        cost_usd=hidden.get("response_cost") if counted else None,
+        cost=_cost(hidden, target) if counted else None,
         model=response.model,
-        provider=hidden.get("custom_llm_provider"),
+        provider=hidden.get("custom_llm_provider") or target.provider,
     )
 
 
@@ -45,7 +48,7 @@ async def rerank(router: Any, request: RerankRequest) -> Ranking:
     """Raises BridgeError. Cancelling the task closes the connection before it ends."""
     call = {"query": request.query, "documents": request.documents, "return_documents": False, **request.options}
     made = router.arerank(request.model, **call) if router else litellm.arerank(request.model, **call, **_DIRECT)
-    response = await _answer(made, request.model)
+    response, target = await _answer(made, request, CallTypes.arerank)
     scores = [(row["index"], row["relevance_score"]) for row in response.results or []]
     places = range(len(request.documents))
     if not scores or len({index for index, _ in scores} & set(places)) != len(scores):
@@ -54,19 +57,34 @@ async def rerank(router: Any, request: RerankRequest) -> Ranking:
     return Ranking(
         scores=scores,
         usage=_rerank_usage(response.meta or {}),
-        cost_usd=hidden.get("response_cost"),
+        cost=_cost(hidden, target),
         model=hidden.get("model") or request.model.rpartition("/")[2],
-        provider=hidden.get("custom_llm_provider"),
+        provider=hidden.get("custom_llm_provider") or target.provider,
     )
 
 
-async def _answer(made: Awaitable[Any], model: str) -> Any:
+async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, call_type: CallTypes) -> tuple[Any, Target]:
+    """``made`` has not begun: the record is there before it does."""
+    record = attempts.Record(request.model, request.receipt, outgoing.Asked(request.options, [], marked=False), call_type)
     try:
-        return await made
-    except BridgeError:
-        raise
+        response = await made
+        record.end("ok")
+        return response, record.target
     except Exception as error:
-        raise faults.from_litellm(error, model=model, streamed=False) from error
+        fault = faults.from_litellm(error, model=request.model)
+        record.end(fault.kind, fault.status)
+        raise fault from error
+    finally:
+        record.end("cancelled")
+
+
+def _cost(hidden: Mapping[str, Any], target: Target) -> Cost | None:
+    usd = hidden.get("response_cost")
+    if usd is not None and answers.has_prices(target.deployment):
+        return Cost(usd, "deployment")
+    if usd is None or answers.is_unpriced(target.model, target.provider):
+        return None
+    return Cost(usd, "price_map", answers.PRICE_MAP_DATE)
 
 
 def _vector(given: Any, model: str) -> list[float]:

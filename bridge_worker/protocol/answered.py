@@ -1,4 +1,4 @@
-"""A chat as it is answered: the result, its receipt, its deltas.
+"""A chat as it is answered: the result, its deltas, and the receipt, which embeddings and rankings have too.
 
 Owns these types. Refuses to know how they came about.
 """
@@ -65,7 +65,7 @@ class EngineVersion(Closed):
 
 
 class Receipt(Closed):
-    """What became of a chat on its way. ``dropped`` is null where the request could not be seen on its way out."""
+    """What became of a request on its way. ``dropped`` is null where the request could not be seen on its way out."""
 
     requested_model: str
     served_model: str | None = None
@@ -74,6 +74,9 @@ class Receipt(Closed):
     fallback: bool = False
     dropped: list[Change] | None = None
     engine: EngineVersion | None = None
+
+
+CostSource = Literal["provider", "deployment", "price_map"]
 
 
 class ChatResult(Closed):
@@ -87,7 +90,7 @@ class ChatResult(Closed):
     message: dict[str, Any]  # append it verbatim to messages for the next turn
     usage: Usage | None
     cost_usd: float | None
-    cost_source: Literal["provider", "deployment", "price_map"] | None
+    cost_source: CostSource | None
     price_map_date: str | None
     rate_limits: RateLimits | None
     model: str | None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge_worker.protocol.answered import Usage
+from bridge_worker.protocol.answered import CostSource, Receipt, Usage
 from bridge_worker.protocol.asked import ChatMessage, Tool
 from bridge_worker.protocol.base import Closed
 from bridge_worker.protocol.lifecycle import EngineState
@@ -153,9 +153,12 @@ class EmbedResult(Closed):
     embeddings: list[list[float] | str]
     usage: Usage | None
     cost_usd: float | None
+    cost_source: CostSource | None
+    price_map_date: str | None
     model: str | None
     requested_model: str
     provider: str | None
+    receipt: Receipt
 
 
 class RerankParams(Closed):
@@ -182,9 +185,12 @@ class RerankResult(Closed):
     results: list[RankedDocument]
     usage: Usage | None
     cost_usd: float | None
+    cost_source: CostSource | None
+    price_map_date: str | None
     model: str | None
     requested_model: str
     provider: str | None
+    receipt: Receipt
 
 
 class NoParams(Closed):

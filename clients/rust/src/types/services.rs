@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Deadlines, EngineState, Object, Usage};
+use super::{CostSource, Deadlines, EngineState, Object, Receipt, Usage};
 use crate::error::{Error, ErrorKind, Result};
 
 macro_rules! answers {
@@ -157,12 +157,18 @@ answers! {
         usage: Option<Usage>,
         /// US dollars.
         cost_usd: Option<f64>,
+        /// Where the cost comes from.
+        cost_source: Option<CostSource>,
+        /// The day of the prices, when they are from LiteLLM's price map.
+        price_map_date: Option<String>,
         /// What answered.
         model: Option<String>,
         /// What was asked.
         requested_model: String,
         /// Who answered.
         provider: Option<String>,
+        /// What became of the request on its way.
+        receipt: Option<Receipt>,
     }
 
     /// Documents in the order of their worth.
@@ -173,12 +179,18 @@ answers! {
         usage: Option<Usage>,
         /// US dollars.
         cost_usd: Option<f64>,
+        /// Where the cost comes from.
+        cost_source: Option<CostSource>,
+        /// The day of the prices, when they are from LiteLLM's price map.
+        price_map_date: Option<String>,
         /// What answered.
         model: Option<String>,
         /// What was asked.
         requested_model: String,
         /// Who answered.
         provider: Option<String>,
+        /// What became of the request on its way.
+        receipt: Option<Receipt>,
     }
 
     /// A document of a [`Ranking`].
