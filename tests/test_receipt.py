@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
@@ -315,7 +316,7 @@ def test_images_beyond_the_limit_are_left_out_and_named() -> None:
     async def find(name: str) -> Any:
         return Painter(MAX_MEDIA_CHARACTERS, 1)
 
-    result = asyncio.run(run_chat(chat_request({"model": "m", "messages": USER}, 0.0), find))
+    result = asyncio.run(run_chat(chat_request({"model": "m", "messages": USER}, time.monotonic()), find))
 
     assert [len(image["image_url"]["url"]) for image in result.message["images"]] == [MAX_MEDIA_CHARACTERS]
     assert [(change.param, change.change) for change in result.receipt.dropped or ()] == [("message.images[1]", "dropped")]
@@ -327,7 +328,7 @@ def test_an_error_of_the_model_has_the_receipt() -> None:
         raise BridgeError("model_not_found", "there is none")
 
     with pytest.raises(BridgeError) as raised:
-        asyncio.run(run_chat(chat_request({"model": "m", "messages": USER}, 0.0), find))
+        asyncio.run(run_chat(chat_request({"model": "m", "messages": USER}, time.monotonic()), find))
 
     assert raised.value.data()["receipt"] == {
         "requested_model": "m",
