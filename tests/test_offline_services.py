@@ -144,11 +144,13 @@ async def test_what_needs_no_litellm_does_not_wait_for_it(method: str, params: J
 
 @pytest.mark.rule("MOD-10")
 @pytest.mark.parametrize(("configured", "params"), [(True, {}), (False, {"all": True})])
-@timeless
-async def test_a_list_of_more_than_the_offline_models_waits_for_litellm(configured: bool, params: Json) -> None:
-    async with Client(warm=False, configured=configured) as client:
-        client.send({"jsonrpc": "2.0", "id": 1, "method": "models/list", "params": params})
-        client.send({"jsonrpc": "2.0", "id": 2, "method": "status"})
-        assert (await client.answer(2))["result"]["requests"]["in_flight"] == 2
-        client.engine.warm.set()
-        assert "models" in (await client.answer(1))["result"]
+def test_a_list_of_more_than_the_offline_models_waits_for_litellm(configured: bool, params: Json) -> None:
+    async def converse() -> None:
+        async with Client(warm=False, configured=configured) as client:
+            client.send({"jsonrpc": "2.0", "id": 1, "method": "models/list", "params": params})
+            client.send({"jsonrpc": "2.0", "id": 2, "method": "status"})
+            assert (await client.answer(2))["result"]["requests"]["in_flight"] == 2
+            client.engine.warm.set()
+            assert "models" in (await client.answer(1))["result"]
+
+    asyncio.run(converse())

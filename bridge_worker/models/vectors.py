@@ -46,8 +46,14 @@ async def embed(router: Any, request: EmbedRequest) -> Embeddings:
 
 async def rerank(router: Any, request: RerankRequest) -> Ranking:
     """Raises BridgeError. Cancelling the task closes the connection before it ends."""
-    call = {"query": request.query, "documents": request.documents, "return_documents": False, **request.options}
-    made = router.arerank(request.model, **call) if router else litellm.arerank(request.model, **call, **_DIRECT)
+    call = {
+        "model": request.model,
+        "query": request.query,
+        "documents": request.documents,
+        "return_documents": False,
+        **request.options,
+    }
+    made = router.arerank(**call) if router else litellm.arerank(**call, **_DIRECT)
     response, target = await _answer(made, request, CallTypes.arerank)
     scores = [(row["index"], row["relevance_score"]) for row in response.results or []]
     places = range(len(request.documents))
