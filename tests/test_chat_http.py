@@ -277,6 +277,29 @@ def test_the_cost_of_an_unknown_model_is_null(ask: Ask) -> None:
     assert ask("openai/nobody-knows-its-price")["cost_usd"] is None
 
 
+USED = chunk({}) | {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}}
+FIRST, SECOND, END = chunk({"content": "he"}), chunk({"content": "llo"}), chunk({}, "stop")
+
+
+@pytest.mark.rule("STR-5", "RES-9")
+@pytest.mark.parametrize(
+    "events",
+    [
+        [USED, FIRST, SECOND, END],
+        [FIRST, USED, SECOND, END],
+        [FIRST, SECOND, USED, END],
+        [END, FIRST, SECOND, USED],
+        [FIRST, END, SECOND, USED],
+    ],
+    ids=["usage first", "usage between", "usage before the end", "the end first", "the end between"],
+)
+def test_events_out_of_their_usual_order_lose_nothing(worker: Worker, upstream: Upstream, events: list[Json]) -> None:
+    model = f"reordered-{len(upstream.requests)}"
+    upstream.script(model, chunks=[*events, DONE])
+    result = worker.chat(f"openai/{model}", stream=True)
+    assert (result["content"], result["finish_reason"], result["usage"]["output_tokens"]) == ("hello", "stop", 2)
+
+
 # ---- tools -------------------------------------------------------------------------------------------------------------------
 
 
