@@ -129,8 +129,7 @@ class Methods:
             seq += 1
             await call.notify("notifications/chat/delta", {"requestId": call.id, "seq": seq - 1, "delta": delta})
 
-        model = params.get("model")  # not yet validated: a confused caller may have put anything there
-        call.log |= {"model": model if isinstance(model, str) else None, "stream": params.get("stream") is True}
+        call.log |= {"model": _named(params), "stream": params.get("stream") is True}
         result = await self.chat(params, call.received, notify_delta)
         usage = result.usage
         call.log |= {
@@ -175,9 +174,15 @@ class Methods:
         return Error(error.code, self.cleaned(error).message, error.data())
 
 
+def _named(params: Params) -> str | None:
+    """For the log, before anything was validated: a confused caller may have put anything there."""
+    model = params.get("model")
+    return model if isinstance(model, str) else None
+
+
 def _of_params(work: Callable[[Params], Awaitable[BaseModel]]) -> Method:
     async def method(call: Call, params: Params) -> Params:
-        call.log["model"] = params.get("model")
+        call.log["model"] = _named(params)
         return (await work(params)).model_dump()
 
     return method
@@ -185,7 +190,7 @@ def _of_params(work: Callable[[Params], Awaitable[BaseModel]]) -> Method:
 
 def _with_clock(work: Callable[[Params, float], Awaitable[BaseModel]]) -> Method:
     async def method(call: Call, params: Params) -> Params:
-        call.log["model"] = params.get("model")
+        call.log["model"] = _named(params)
         return (await work(params, call.received)).model_dump()
 
     return method
