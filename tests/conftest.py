@@ -33,3 +33,9 @@ def spawn() -> Iterator[Spawn]:
 def worker(upstream: Upstream, spawn: Spawn) -> Worker:
     """A worker whose ``openai/...`` models are answered by ``upstream``."""
     return spawn(env={"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url})
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "streamed"])
+def streamed(request: pytest.FixtureRequest) -> bool:
+    """A test that takes this holds both ways of a chat, with the same assertions."""
+    return bool(request.param)

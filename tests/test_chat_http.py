@@ -37,11 +37,6 @@ def worker(upstream: Upstream) -> Iterator[Worker]:
         yield worker
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "streamed"])
-def streamed(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 @pytest.fixture
 def ask(worker: Worker, streamed: bool) -> Ask:
     """One chat's result, plain or streamed; a streamed one's deltas have been held against it."""

@@ -39,11 +39,6 @@ def worker(upstream: Upstream) -> Iterator[Worker]:
         yield worker
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "streamed"])
-def streamed(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 @pytest.fixture
 def fail(worker: Worker, streamed: bool) -> Fail:
     """One chat's error; what is true of every error has been checked."""

@@ -72,11 +72,6 @@ def worker(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield worker
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "streamed"])
-def streamed(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
-
-
 @pytest.fixture
 def fail(worker: Worker) -> Fail:
     def chat(model: str, **params: Any) -> Json:

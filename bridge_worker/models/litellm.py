@@ -62,10 +62,6 @@ class LiteLLM:
         """For what is not a chat; None without settings."""
         return self._router
 
-    @property
-    def version(self) -> str:
-        return litellm_version()
-
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         request.receipt.engine = self.engine
         self.check_model(request.model)
