@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # the code beside this script, not an installed o
 
 from pydantic import BaseModel  # noqa: E402
 
-from bridge_worker import cli, protocol  # noqa: E402
+from bridge_worker import protocol, serve  # noqa: E402
 from bridge_worker.errors import KINDS  # noqa: E402
 from bridge_worker.protocol import asked  # noqa: E402
 from bridge_worker.session import LIFECYCLE, Input, State  # noqa: E402
@@ -135,14 +135,11 @@ def chat_delta() -> str:
 
 def flags() -> str:
     rows = []
-    for action in cli._parser()._actions:
-        if not action.option_strings:  # a command
-            rows += [(f"`{command}`", "", "", str(action.help)) for command in action.choices or ()]
-            continue
+    for action in serve.parser()._actions:
         name = action.option_strings[-1]
         takes_value = action.nargs != 0
         default = "" if not takes_value or action.default is None else f"`{action.default}`"
-        variable = f"`OMNI_BRIDGE_{name[2:].upper().replace('-', '_')}`" if name[2:] in cli._VARIABLES else ""
+        variable = f"`OMNI_BRIDGE_{name[2:].upper().replace('-', '_')}`" if name[2:] in serve._VARIABLES else ""
         values = f"`{'`, `'.join(action.choices)}`; " if action.choices else ""
         rows.append((f"`{name}`", variable, default, f"{values}{action.help}"))
     return table(("flag", "or in the environment", "default", "what it does"), rows)

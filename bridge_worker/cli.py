@@ -1,191 +1,26 @@
-"""The command: flags, wiring, exit codes.
+"""The command's first decision: what starts with a flag serves an agent, what starts with a word is for a person.
 
-Owns the order in which a process starts and ends. Refuses to know anything that a test might want to try without a process.
+Owns that, and refuses to load click and rich for an agent, who would wait for them.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import contextlib
-import json
-import logging
-import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import NoReturn
 
-from bridge_worker import __version__, urls
-from bridge_worker.config import Config, ConfigError, load_config
-from bridge_worker.engine import Engine
-from bridge_worker.framing import DEFAULT_MAX_MESSAGE_BYTES
 from bridge_worker.isolation import isolate
-from bridge_worker.lifeline import watch_parent, watch_process, watch_reader
-from bridge_worker.logs import LineWriter, set_up
-from bridge_worker.redact import Redactor
-from bridge_worker.server import GRACE_SECONDS, Server
-from bridge_worker.session import DEFAULT_MAX_IN_FLIGHT
-from bridge_worker.stdio import Stdio, claim_descriptors
+from bridge_worker.serve import serve
 
-EXIT_USAGE = 2
-EXIT_INTERNAL = 70
-_EXIT_LOG_SECONDS = 0.2  # what a slow reader of stderr gets at the end
-_CLOSE_SECONDS = 2.0  # what LiteLLM's callbacks get at the end
-_EXECUTOR_THREADS = 32  # LiteLLM prepares each call in one; asyncio's own default is 6 on two cores, and one may hang in DNS
-_FILES = 65_536
-# Each is a flag and, as OMNI_BRIDGE_..., an environment variable.
-_VARIABLES = ("config", "max-message-bytes", "max-in-flight", "grace-seconds", "log-level", "log-format")
-
-_log = logging.getLogger(__name__)
+_FOR_A_PERSON = {"--help", "-h", "--version"}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Never returns: the process is ended here, without the second that LiteLLM's exit handlers take."""
+    """Never returns: the process is ended by what it runs."""
     isolated = arguments is not None or isolate()
-    options = _parser().parse_args([*_from_environment(), *(sys.argv[1:] if arguments is None else arguments)])
-    if options.schema:
-        _print_schema()
-    if options.command == "demo":
-        _demo()
-    if not options.stdio:
-        _fail("say --stdio to serve, demo to see it at work, --schema for the wire's JSON Schema, or --help")
-    try:
-        config = load_config(options.config)
-    except ConfigError as error:
-        _fail(str(error))
-    code, writer = _serve(options, config, isolated)
-    writer.flush(_EXIT_LOG_SECONDS)
-    os._exit(code)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or not words[0].startswith("-") or not _FOR_A_PERSON.isdisjoint(words):
+        from bridge_worker.commands import run  # click: not on the way to the first answer
 
-
-def _serve(options: argparse.Namespace, config: Config, isolated: bool) -> tuple[int, LineWriter]:
-    os.umask(0o077)
-    redactor = Redactor(os.environ)
-    for secret in config.secrets:
-        redactor.add(secret)
-    descriptors = claim_descriptors()
-    writer = set_up(options.log_level, options.log_format, redactor.redact)
-    _raise_file_limit()
-    urls.use(config.image_policy)
-    if not isolated:
-        _log.warning("the working directory or PYTHONPATH has a say in what code runs here; start bin/omni-bridge, or python -I")
-    if config.writable:
-        _log.warning("the config can be changed by %s, who can thereby read every key: chmod go-w it", config.writable)
-    if config.ignored:
-        _log.warning("the config's %s have no effect here yet", ", ".join(config.ignored))
-    try:
-        # Not asyncio.run(), nor closing the runner: they wait for executor threads, one of which may hang for good.
-        return asyncio.Runner().run(_run(options, Engine(config, redactor, preload_local=options.local), *descriptors)), writer
-    except Exception:
-        _log.critical("the bridge failed", exc_info=True)
-        return EXIT_INTERNAL, writer
-
-
-async def _run(options: argparse.Namespace, engine: Engine, source: int, sink: int) -> int:
-    loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(_EXECUTOR_THREADS, thread_name_prefix="executor"))
-    pipe = Stdio(source, sink)
-
-    def nobody_is_left() -> None:
-        loop.call_soon_threadsafe(pipe.break_off)
-
-    server = Server(
-        pipe,
-        engine,
-        max_message_bytes=options.max_message_bytes,
-        max_in_flight=options.max_in_flight,
-        grace_seconds=options.grace_seconds,
-        watch_process=lambda pid: watch_process(pid, nobody_is_left),
-    )
-    watch_reader(sink, nobody_is_left)
-    watch_parent(nobody_is_left)
-    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-        with contextlib.suppress(AttributeError, NotImplementedError):  # Windows has neither the last nor this call
-            loop.add_signal_handler(getattr(signal, name), server.stop)
-    engine.start()
-    code = await server.run()
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(engine.aclose(), _CLOSE_SECONDS)
-    return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="omni-bridge",
-        description="Chat with any LLM provider over line-delimited JSON-RPC 2.0 on stdin and stdout.",
-        epilog="Each option with a value is also an environment variable: --log-level is OMNI_BRIDGE_LOG_LEVEL. A flag wins.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("command", nargs="?", choices=["demo"], help="show the protocol at work, with a model on this machine")
-    parser.add_argument("--version", action="version", version=f"omni-bridge {__version__}")
-    parser.add_argument("--stdio", action="store_true", help="serve until stdin ends")
-    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of every message, and exit")
-    parser.add_argument(
-        "--local", action="store_true", help="load the models of this machine ahead; bin/omni-bridge installs llama.cpp"
-    )
-    option = parser.add_argument
-    option("--config", metavar="FILE", help="a LiteLLM gateway's config.yaml; only its models exist then")
-    option("--max-message-bytes", type=_positive, default=DEFAULT_MAX_MESSAGE_BYTES, help="longest line that is read")
-    option("--max-in-flight", type=_positive, default=DEFAULT_MAX_IN_FLIGHT, help="most requests at once; one more is overloaded")
-    option("--grace-seconds", type=_seconds, default=GRACE_SECONDS, help="what SIGTERM leaves to requests in flight")
-    option("--log-level", choices=["debug", "info", "warning", "error"], default="warning", help="info is a line a request")
-    option("--log-format", choices=["json", "text"], default="json", help="of the log on stderr")
-    return parser
-
-
-def _from_environment() -> Iterator[str]:
-    """The variables as flags, so that they are read and refused in the same way. Flags that come later win."""
-    for name in _VARIABLES:
-        if value := os.environ.get("OMNI_BRIDGE_" + name.upper().replace("-", "_")):
-            yield f"--{name}={value}"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        _fail(f"{message}; see omni-bridge --help")
-
-
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def _seconds(text: str) -> float:
-    if not 0 <= (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError("must be a number of seconds")
-    return number
-
-
-def _print_schema() -> NoReturn:
-    from bridge_worker.protocol import json_schema  # pydantic: not on the way to the first answer
-
-    with contextlib.suppress(BrokenPipeError):  # | head
-        print(json.dumps(json_schema(), indent=2))
-        sys.stdout.flush()
-    os._exit(0)
-
-
-def _demo() -> NoReturn:
-    from bridge_worker.demo import run  # for a person, who waits longer than an agent
-
-    os._exit(run())
-
-
-def _fail(message: str) -> NoReturn:
-    with contextlib.suppress(OSError):  # nobody has to listen
-        os.write(2, f"omni-bridge: {' '.join(message.split())}\n".encode("utf-8", "backslashreplace"))
-    os._exit(EXIT_USAGE)
-
-
-def _raise_file_limit() -> None:
-    """A thousand chats are a thousand sockets; the usual soft limit is 1,024 descriptors."""
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        run(words)
+    serve(words, isolated)

@@ -36,7 +36,10 @@ FLOORS: list[set[str]] = [
     {"models.catalog"},
     {"queries", "tools"},
     {"methods"},
-    {"engine", "server", "api", "demo"},
+    {"engine", "server", "api"},
+    {"serve"},
+    {"commands.demo", "commands.schema"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 ]
@@ -58,13 +61,26 @@ EARLY = {
     "stdio",
     "engine",
     "server",
+    "serve",
     "cli",
     "urls",
     "isolation",
     "__main__",
     "bridge_worker",
 }
-HEAVY = {"pydantic", "pydantic_core", "jsonrpcserver", "litellm", "openai", "aiohttp", "httpx", "yaml", "jsonschema"}
+HEAVY = {
+    "pydantic",
+    "pydantic_core",
+    "jsonrpcserver",
+    "litellm",
+    "openai",
+    "aiohttp",
+    "httpx",
+    "yaml",
+    "jsonschema",
+    "click",
+    "rich",
+}
 
 MAX_LINES = 300
 # A reason for each, and no more than it needs.
@@ -267,4 +283,4 @@ def test_nobody_prints_but_the_command() -> None:
             isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print" for node in ast.walk(tree)
         )
 
-    assert {module for module, tree in modules().items() if prints(tree)} <= {"cli"}
+    assert not {module for module, tree in modules().items() if prints(tree)}

@@ -148,8 +148,8 @@ def test_a_policy_that_is_none_exits_2_and_says_where(tmp_path: Path, policy: st
 def test_files_that_it_makes_are_for_its_user_only(tmp_path: Path, spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tmp_path / "made"
     text = (
-        "import os\nfrom bridge_worker import cli\nstart = cli.Engine.start\n"
-        f"cli.Engine.start = lambda self: (open({str(made)!r}, 'w').close(), start(self))\ncli.main()"
+        "import os\nfrom bridge_worker import cli, serve\nstart = serve.Engine.start\n"
+        f"serve.Engine.start = lambda self: (open({str(made)!r}, 'w').close(), start(self))\ncli.main()"
     )
     monkeypatch.setattr(tests.worker, "COMMAND", script(tmp_path / "make.py", text))
     os.umask(os.umask(0o000))

@@ -431,7 +431,7 @@ def test_a_useless_stderr_holds_nothing_up(held: Held, stderr: str, level: str) 
 # ---- flags, variables, config ----------------------------------------------------------------------------------------------------
 
 BAD_FLAGS = [
-    [],
+    ["nonsense"],
     ["--nonsense"],
     ["--stdio", "extra"],
     ["--stdio", "--max-in-flight", "0"],
@@ -510,13 +510,20 @@ def test_help_and_version_go_to_stdout() -> None:
     assert run("--version") == (0, f"omni-bridge {__version__}\n", "")
     code, stdout, stderr = run("--help")
     assert (code, stderr) == (0, "")
-    for flag in ("--stdio", "--schema", "--config", "--max-in-flight", "--grace-seconds", "--log-level", "OMNI_BRIDGE_"):
+    for flag in ("--stdio", "schema", "demo", "--config", "--max-in-flight", "--grace-seconds", "--log-level", "OMNI_BRIDGE_"):
         assert flag in stdout
+
+
+def test_a_bare_command_says_what_there_is_and_exits_2() -> None:
+    code, stdout, stderr = run()
+    assert (code, stdout) == (2, "")
+    assert "Commands:" in stderr
+    assert "--stdio" in stderr
 
 
 @pytest.mark.rule("VER-1")
 def test_the_schema_is_printed_and_nothing_else() -> None:
-    code, stdout, stderr = run("--schema")
+    code, stdout, stderr = run("schema")
     assert (code, stderr) == (0, "")
     assert "ChatParams" in json.loads(stdout)["$defs"]
 

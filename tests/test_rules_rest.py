@@ -37,9 +37,9 @@ def test_every_reference_in_the_schema_leads_somewhere_and_every_type_is_referre
 @pytest.mark.rule("EXT-4", "ERR-7")
 def test_a_fault_of_the_bridge_itself_ends_with_70_and_a_log_line() -> None:
     program = (
-        "import bridge_worker.cli as cli\n"
+        "from bridge_worker import cli, serve\n"
         "async def run(self): raise RuntimeError('unheard of')\n"
-        "cli.Server.run = run\n"
+        "serve.Server.run = run\n"
         "cli.main(['--stdio'])"
     )
     code, printed, log = run(command=(sys.executable, "-I", "-c", program))

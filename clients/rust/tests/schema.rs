@@ -1,4 +1,4 @@
-//! The crate's types beside the worker's own `--schema`: each fails here when the other has moved on.
+//! The crate's types beside the worker's own `schema`: each fails here when the other has moved on.
 
 mod common;
 
@@ -13,7 +13,7 @@ use omni_bridge_client::{ChatRequest, Deadlines, ErrorKind, Message, Role, Tool,
 use serde_json::{Map, Value, json};
 
 async fn schema() -> Value {
-    let run = tokio::process::Command::new(worker_command()).arg("--schema").output();
+    let run = tokio::process::Command::new(worker_command()).arg("schema").output();
     let output = soon(run).await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
+import click
+
 from bridge_worker import __version__
 from bridge_worker.local_models import DEFAULT, PREFIX, packaged_file
 
@@ -39,6 +41,12 @@ Json = dict[str, Any]
 
 class DemoError(Exception):
     """One line for a person."""
+
+
+@click.command()
+def demo() -> int:
+    """Show the protocol at work, with a model on this machine."""
+    return run()
 
 
 def run(out: TextIO = sys.stdout) -> int:
