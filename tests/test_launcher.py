@@ -352,10 +352,9 @@ def test_a_python_that_does_not_run_or_is_too_old_is_passed_over(fresh: Path, tm
     assert start(fresh, env={"PATH": str(programs)}).answer["tiny"] == "1.0"
 
 
-def test_the_lock_installs_every_version_it_pins_and_no_build_tool(tmp_path: Path) -> None:
-    checkout = make_checkout(tmp_path / "checkout", (ROOT / "requirements.lock").read_text())
-    assert start(checkout).code == 0
-    site = site_of(checkout)
+def test_the_lock_installs_every_version_it_pins_and_no_build_tool() -> None:
+    assert subprocess.run([ROOT / "bin" / "omni-bridge", "--version"], stdin=subprocess.DEVNULL).returncode == 0  # sets itself up
+    site = site_of(ROOT)
     found = {re.sub("[-_.]+", "-", found.name).lower(): found.version for found in distributions(path=[str(site)])}
     expected = {name: pin.version for name, pin in pins("requirements.lock").items() if pin.applies}
     del expected["setuptools"]  # builds what comes as source, and is taken away again
