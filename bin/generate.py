@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import Field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +21,7 @@ sys.path.insert(0, str(ROOT))  # the code beside this script, not an installed o
 from pydantic import BaseModel  # noqa: E402
 
 from bridge_worker import protocol, serve  # noqa: E402
+from bridge_worker.config.settings import DEFAULTS, SETTINGS  # noqa: E402
 from bridge_worker.errors import KINDS  # noqa: E402
 from bridge_worker.protocol import asked  # noqa: E402
 from bridge_worker.session import LIFECYCLE, Input, State  # noqa: E402
@@ -129,6 +131,10 @@ def status() -> str:
     return typescript(protocol.Status, "serialization")
 
 
+def config_reload() -> str:
+    return typescript(protocol.ConfigReloaded, "serialization")
+
+
 def chat_delta() -> str:
     return typescript(protocol.ChatDelta, "validation")
 
@@ -137,12 +143,17 @@ def flags() -> str:
     rows = []
     for action in serve.parser()._actions:
         name = action.option_strings[-1]
-        takes_value = action.nargs != 0
-        default = "" if not takes_value or action.default is None else f"`{action.default}`"
-        variable = f"`OMNI_BRIDGE_{name[2:].upper().replace('-', '_')}`" if name[2:] in serve._VARIABLES else ""
-        values = f"`{'`, `'.join(action.choices)}`; " if action.choices else ""
-        rows.append((f"`{name}`", variable, default, f"{values}{action.help}"))
+        one = SETTINGS.get(action.dest)
+        variable = f"`OMNI_BRIDGE_{action.dest.upper()}`" if one or action.dest == "config" else ""
+        rows.append((f"`{name}`", variable, *default_and_help(one, str(action.help))))
     return table(("flag", "or in the environment", "default", "what it does"), rows)
+
+
+def default_and_help(one: Field[Any] | None, help: str) -> tuple[str, str]:
+    default = getattr(DEFAULTS, one.name) if one else None
+    shown = f"`{default}`" if isinstance(default, str | int | float) else ""
+    values = f"`{'`, `'.join(one.metadata['choices'])}`; " if one and one.metadata["choices"] else ""
+    return shown, f"{values}{help}"
 
 
 def matrix() -> str:
@@ -173,6 +184,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "chat check": chat_check,
     "embed and rerank": embed_and_rerank,
     "status": status,
+    "config reload": config_reload,
     "errors": errors,
     "flags": flags,
     "matrix": matrix,

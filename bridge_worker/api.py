@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from bridge_worker.config import Config
+from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import BridgeError
 from bridge_worker.framing import Message, decode, encode
 from bridge_worker.methods import Methods
@@ -70,7 +70,7 @@ def _as_json(asked: dict[str, Any]) -> dict[str, Any]:
 def _methods() -> Methods:
     return Methods(
         _find_engine_model,
-        Config().provider_params,
+        DEFAULTS,
         Redactor(os.environ),
         find_services=_find_services,
         engine_state=dict,  # only `chat` is offered here

@@ -13,14 +13,13 @@ from contextlib import aclosing
 from typing import Any
 
 from bridge_worker.assembly import Answer
+from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import BridgeError
 from bridge_worker.port import ChatRequest, Model
 from bridge_worker.protocol.answered import ChatResult, Receipt
 from bridge_worker.protocol.asked import ChatParams, Deadlines
 
-# No answer at all is worse for an agent than an error: without a deadline of its own a chat ends after ten minutes, LiteLLM's own
-# default, and a stream after two minutes of silence, more than reasoning models take between two events.
-DEFAULT_DEADLINES = Deadlines(total_ms=600_000, idle_ms=120_000)
+DEFAULT_DEADLINES = Deadlines(**DEFAULTS.deadlines)
 
 # A provider's whole answer may be here already, and LiteLLM then takes it apart without ever waiting: half a second for 1,000
 # chunks in which no other request is heard, nor a cancel of this one. So others get a turn this often.
@@ -34,15 +33,15 @@ Emit = Callable[[dict[str, Any]], Awaitable[None]]
 Find = Callable[[str], Awaitable[Model]]
 
 
-def chat_request(params: Mapping[str, Any], received: float) -> ChatRequest:
-    """``params`` must have passed `validation.validate`."""
+def chat_request(params: Mapping[str, Any], received: float, deadlines: Deadlines = DEFAULT_DEADLINES) -> ChatRequest:
+    """``params`` must have passed `validation.validate`; ``deadlines`` are for those that it does not name."""
     given = {name: value for name, value in (params.get("deadlines") or {}).items() if value is not None}
     return ChatRequest(
         model=params["model"],
         messages=params["messages"],
         options={name: params[name] for name in _OPTIONS if params.get(name) is not None} | (params.get("provider_params") or {}),
         stream=bool(params.get("stream")),
-        deadlines=DEFAULT_DEADLINES.model_copy(update=given),
+        deadlines=deadlines.model_copy(update=given),
         received=received,
         receipt=Receipt(requested_model=params["model"]),
     )

@@ -12,12 +12,16 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Generic, TypeVar
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from bridge_worker import urls
+from bridge_worker.config import Config, ConfigError, Source
 from bridge_worker.errors import BridgeError
+from bridge_worker.reloading import changes, merged, refused, set_environment
 
 if TYPE_CHECKING:
-    from bridge_worker.config import Config
     from bridge_worker.methods import Methods
     from bridge_worker.models.litellm import LiteLLM
     from bridge_worker.models.local import Local
@@ -34,8 +38,11 @@ _log = logging.getLogger(__name__)
 class Engine:
     """Loads in its own thread from `start` on. What failed to load is an error for every request that needs it, and no other."""
 
-    def __init__(self, config: Config, redactor: Redactor, *, preload_local: bool = False) -> None:
+    def __init__(self, config: Config, redactor: Redactor, *, source: Source | None = None, preload_local: bool = False) -> None:
         self._config = config
+        self._source = source
+        self._reloading = asyncio.Lock()
+        self._reloads: set[asyncio.Task[dict[str, Any]]] = set()
         self._preload_local = preload_local
         self._redactor = redactor
         self._methods: _Part[Methods] = _Part("the bridge's methods")
@@ -72,6 +79,81 @@ class Engine:
         """Returns when LiteLLM is warm; raises as `find` does."""
         await self._model.get(self._started)
 
+    @property
+    def reloadable(self) -> bool:
+        """Whether there is a file to read anew."""
+        return self._source is not None and bool(self._source.path)
+
+    async def reload(self) -> dict[str, Any]:
+        """Reads the config anew and serves it from the next request on; those in flight end on the old one. The result is that of
+        `config/reload`. Raises BridgeError ``invalid_request`` with all mistakes, and then the old config goes on.
+
+        A cancel ends the waiting, not the reload: half of one would be neither the old config nor the new.
+        """
+        if not self.reloadable:
+            raise BridgeError("invalid_request", "there is no config to reload: the worker was started without --config")
+        return await asyncio.shield(self.reload_soon())
+
+    def reload_soon(self) -> asyncio.Task[dict[str, Any]]:
+        """`reload`, also for a signal, which nobody answers: the log says how it went."""
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._reloads.add(task)
+        task.add_done_callback(self._reloaded)
+        return task
+
+    def _reloaded(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._reloads.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to whoever asked, if anybody did, and logged
+
+    async def _reload(self) -> dict[str, Any]:
+        assert self._source is not None  # noqa: S101  # for mypy: reloadable
+        async with self._reloading:
+            methods = await self.methods()
+            with suppress(BridgeError):  # what failed to load may do so with a better config
+                await self._model.get(self._started)
+            config, model = await asyncio.to_thread(self._load_anew, self._source)
+            result = changes(self._config, config)
+            settings = merged(self._config.settings, config.settings)
+            urls.use(settings.image_policy)
+            model.put_in_force()
+            old, self._model.value = self._model.value, model
+            self._services = self._services_of(model)
+            methods.put_in_force(settings, configured=config.configured)
+            self._config = replace(config, settings=settings)
+            if old is not None:
+                old.retire()
+        _log.info("the config was reloaded", extra={"fields": {name: result[name] for name in ("added", "removed", "changed")}})
+        for warning in config.warnings:
+            _log.warning("the config: %s", warning)
+        return result
+
+    def _load_anew(self, source: Source) -> tuple[Config, LiteLLM]:
+        """In a thread. With a mistake, everything is as it was."""
+        from bridge_worker.models.litellm import LiteLLM
+
+        old = self._config.environment
+        try:
+            config = source.load()
+            for secret in config.secrets:
+                self._redactor.add(secret)
+            set_environment(source, old, config.environment)
+            try:
+                model = LiteLLM(config.gateway, self._local)
+                if model.complaints:
+                    model.take_back()
+                    raise ConfigError(*model.complaints)
+            except BaseException:
+                set_environment(source, config.environment, old)
+                raise
+            return config, model
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [""]
+            unknown = (f"{source.path}: LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}",)
+            wrong = refused(source, error.mistakes if isinstance(error, ConfigError) else unknown, self._redactor)
+            _log.error("the config was not reloaded", extra={"fields": {"mistakes": wrong.extra["mistakes"]}})
+            raise wrong from error
+
     async def aclose(self) -> None:
         if self._model.value is not None:
             await self._model.value.aclose()
@@ -96,27 +178,34 @@ class Engine:
         from bridge_worker.methods import Methods
         from bridge_worker.models.local import Local
 
-        self._local = Local(self._config.local)
+        self._local = Local(self._config.settings.local)
         return Methods(
             self.find,
-            self._config.provider_params,
+            self._config.settings,
             self._redactor,
             find_services=self.services,
             engine_state=self.state,
             local=self._local,
-            configured=self._config.router is not None,
+            configured=self._config.configured,
+            reload=self.reload,
         )
 
     def _load_model(self) -> LiteLLM:
-        from bridge_worker.models.catalog import LiteLLMServices
         from bridge_worker.models.litellm import LiteLLM, litellm_version, warm_up
 
         self._version = litellm_version()
-        model = LiteLLM(self._config.router, self._local)
-        self._services = LiteLLMServices(model)
+        model = LiteLLM(self._config.gateway, self._local)
+        for complaint in model.complaints:
+            _log.error("a part of the config is not served: %s", complaint)
+        self._services = self._services_of(model)
         warm_up()
         self.warm_ms = round((time.monotonic() - self._started) * 1000, 1)
         return model
+
+    def _services_of(self, model: LiteLLM) -> Services:
+        from bridge_worker.models.catalog import LiteLLMServices
+
+        return LiteLLMServices(model)
 
 
 class _Part(Generic[T]):

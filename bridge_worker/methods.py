@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from bridge_worker import __version__
 from bridge_worker.calls import Account, Call, Notify, memory_bytes
 from bridge_worker.completion import Emit, Find, chat_request, run_chat
+from bridge_worker.config.settings import Settings
 from bridge_worker.errors import MAX_MESSAGE_BYTES, BridgeError
 from bridge_worker.local_models import PREFIX as LOCAL
 from bridge_worker.models.local import Local
@@ -30,10 +31,10 @@ from bridge_worker.models.local_services import LocalServices
 from bridge_worker.models.offline import PREFIX as OFFLINE
 from bridge_worker.models.offline import Offline
 from bridge_worker.protocol.answered import ChatResult
-from bridge_worker.protocol.asked import ChatParams
+from bridge_worker.protocol.asked import ChatParams, Deadlines
 from bridge_worker.protocol.lifecycle import EngineState
-from bridge_worker.protocol.services import NoParams, Status
-from bridge_worker.queries import FindServices, Queries, cancelled
+from bridge_worker.protocol.services import ConfigReloaded, NoParams, Status
+from bridge_worker.queries import FindServices, InForce, Queries, cancelled
 from bridge_worker.redact import Redactor, clean
 from bridge_worker.session import Response, Start
 from bridge_worker.tools import Tools
@@ -55,22 +56,24 @@ class Methods:
     def __init__(
         self,
         find_engine_model: Find,
-        provider_params: frozenset[str],
+        settings: Settings,
         redactor: Redactor,
         *,
         find_services: FindServices,
         engine_state: Callable[[], Mapping[str, object]],
         configured: bool,
         local: Local | None = None,
+        reload: Callable[[], Awaitable[dict[str, Any]]] | None = None,
     ) -> None:
         self._find_engine_model = find_engine_model
-        self._provider_params = provider_params
+        self._in_force = InForce(settings, configured)
         self._redactor = redactor
         self._engine_state = engine_state
         self._offline = Offline()
         self._local = local or Local()
         self._account = Account()
-        queries = Queries(find_services, LocalServices(self._local), self._check_provider_params, configured=configured)
+        self._reload = reload
+        queries = Queries(find_services, LocalServices(self._local), self._check_provider_params, lambda: self._in_force)
         tools = Tools(self.chat, queries.tokens_count, queries.models_list, self.cleaned)
         methods: dict[str, Method] = {
             "chat": self._chat,
@@ -81,6 +84,7 @@ class Methods:
             "embed": _with_clock(queries.embed),
             "rerank": _with_clock(queries.rerank),
             "status": _of_params(self._status),
+            "config/reload": _of_params(self._config_reload),
             "tools/list": tools.list,
             "tools/call": tools.call,
         }
@@ -98,11 +102,15 @@ class Methods:
         response = cast(Response, to_serializable_one(to_response(request, result)))
         return {"jsonrpc": "2.0", "id": start.id} | response  # the id early, as in all others
 
+    def put_in_force(self, settings: Settings, *, configured: bool) -> None:
+        """From the next request on."""
+        self._in_force = InForce(settings, configured)
+
     async def chat(self, params: Params, received: float, emit: Emit | None) -> ChatResult:
         """Validates and runs one chat. Raises BridgeError."""
         validate(params, ChatParams)
         self._check_provider_params(params)
-        request = chat_request(params, received)
+        request = chat_request(params, received, Deadlines(**self._in_force.settings.deadlines))
         return await run_chat(request, self._find, emit if request.stream else None)
 
     def cleaned(self, error: BridgeError) -> BridgeError:
@@ -117,7 +125,7 @@ class Methods:
 
     def _check_provider_params(self, params: Params) -> None:
         for name in params.get("provider_params") or {}:
-            if name not in self._provider_params:
+            if name not in self._in_force.settings.provider_params:
                 hint = "the operator allows such names in the config, under omni_bridge: provider_params"
                 raise BridgeError("invalid_request", f"provider_params.{name} is not allowed here; {hint}")
 
@@ -149,6 +157,12 @@ class Methods:
             memory_bytes=memory_bytes(),
             engine=EngineState.model_validate(self._engine_state()),
         )
+
+    async def _config_reload(self, params: Params) -> ConfigReloaded:
+        validate(params, NoParams)
+        if self._reload is None:
+            raise BridgeError("invalid_request", "there is no config to reload here")
+        return ConfigReloaded.model_validate(await self._reload())
 
     def _bound(self, method: Method) -> Callable[..., Awaitable[Result]]:
         async def call_method(call: Call, /, **params: Any) -> Result:

@@ -12,9 +12,10 @@ import binascii
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from bridge_worker.completion import DEFAULT_DEADLINES, with_receipt
+from bridge_worker.completion import with_receipt
+from bridge_worker.config.settings import Settings
 from bridge_worker.errors import BridgeError
 from bridge_worker.local_models import PREFIX as LOCAL
 from bridge_worker.models.local_services import LocalServices
@@ -51,22 +52,25 @@ _NO_OPTIONS = {"model", "messages", "stream", "deadlines", "provider_params", "m
 _PARTS = {"image_url": "vision", "input_audio": "audio_input", "file": "pdf_input"}
 
 
-class Queries:
-    """``find_services`` waits for LiteLLM; ``check_provider_params`` raises for one that the operator does not allow.
+class InForce(NamedTuple):
+    """What the operator has set, and a reload replaces. ``configured``: there is a gateway's config, whose models are listed."""
 
-    ``configured``: there is a gateway config, whose models are listed.
-    """
+    settings: Settings
+    configured: bool
+
+
+class Queries:
+    """``find_services`` waits for LiteLLM; ``check_provider_params`` raises for one that the operator does not allow."""
 
     def __init__(
         self,
         find_services: FindServices,
         local: LocalServices,
         check_provider_params: Callable[[Params], None],
-        *,
-        configured: bool,
+        in_force: Callable[[], InForce],
     ) -> None:
         self._find_services = find_services
-        self._configured = configured
+        self._in_force = in_force
         self._check_provider_params = check_provider_params
         self._offline = OfflineServices()
         self._local = local
@@ -75,7 +79,7 @@ class Queries:
         asked = validate(params, ModelsListParams)
         after = _name_of(asked.cursor) if asked.cursor is not None else ""
         found = [*self._offline.names(every=True), *self._local.names(every=True)]
-        if asked.all or self._configured:
+        if asked.all or self._in_force().configured:
             services = await self._find_services()
             found += await asyncio.to_thread(services.names, every=bool(asked.all))
         rest = sorted((row for row in found if row.model > after), key=lambda row: row.model)
@@ -136,7 +140,7 @@ class Queries:
                 **_account(made, receipt),
             )
 
-        return await _told(_in_time(answer, asked.deadlines, received, asked.model), receipt)
+        return await _told(_in_time(answer, self._limit(asked.deadlines), received, asked.model), receipt)
 
     async def rerank(self, params: Params, received: float) -> RerankResult:
         asked = validate(params, RerankParams)
@@ -155,7 +159,10 @@ class Queries:
                 **_account(made, receipt),
             )
 
-        return await _told(_in_time(answer, asked.deadlines, received, asked.model), receipt)
+        return await _told(_in_time(answer, self._limit(asked.deadlines), received, asked.model), receipt)
+
+    def _limit(self, asked: TotalDeadline | None) -> int:
+        return (asked and asked.total_ms) or self._in_force().settings.deadline_total_ms
 
     async def _services(self, model: str) -> Services:
         if model.startswith(OFFLINE):
@@ -163,8 +170,7 @@ class Queries:
         return self._local if model.startswith(LOCAL) else await self._find_services()
 
 
-async def _in_time(work: Callable[[], Awaitable[T]], deadlines: TotalDeadline | None, received: float, model: str) -> T:
-    limit = (deadlines and deadlines.total_ms) or DEFAULT_DEADLINES.total_ms or 0
+async def _in_time(work: Callable[[], Awaitable[T]], limit: int, received: float, model: str) -> T:
     passed = time.monotonic() - received
     try:
         async with asyncio.timeout(limit / 1000 - passed):

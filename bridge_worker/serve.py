@@ -11,19 +11,18 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 from bridge_worker import urls
-from bridge_worker.config import Config, ConfigError, load_config
+from bridge_worker.config import Config, ConfigError, Source
+from bridge_worker.config.settings import FLAGS, SETTINGS, Settings, flag
 from bridge_worker.engine import Engine
-from bridge_worker.framing import DEFAULT_MAX_MESSAGE_BYTES
 from bridge_worker.lifeline import watch_parent, watch_process, watch_reader
 from bridge_worker.logs import LineWriter, set_up
 from bridge_worker.redact import Redactor
-from bridge_worker.server import GRACE_SECONDS, Server
-from bridge_worker.session import DEFAULT_MAX_IN_FLIGHT
+from bridge_worker.server import Server
 from bridge_worker.stdio import Stdio, claim_descriptors
 
 EXIT_USAGE = 2
@@ -32,50 +31,58 @@ _EXIT_LOG_SECONDS = 0.2  # what a slow reader of stderr gets at the end
 _CLOSE_SECONDS = 2.0  # what LiteLLM's callbacks get at the end
 _EXECUTOR_THREADS = 32  # LiteLLM prepares each call in one; asyncio's own default is 6 on two cores, and one may hang in DNS
 _FILES = 65_536
-# Each is a flag and, as OMNI_BRIDGE_..., an environment variable.
-_VARIABLES = ("config", "max-message-bytes", "max-in-flight", "grace-seconds", "log-level", "log-format")
 
 _log = logging.getLogger(__name__)
 
 
 def serve(arguments: Sequence[str], isolated: bool) -> NoReturn:
     """Never returns: the process is ended here, without the second that LiteLLM's exit handlers take."""
-    options = parser().parse_args([*_from_environment(), *arguments])
-    if not options.stdio:
+    options = parser().parse_args(arguments)
+    source = _source(options)
+    if options.check_config:
+        _end(lambda: _check(source))
+    if not options.stdio and not options.print_config:
         fail("say --stdio to serve, or omni-bridge --help for the commands")
     try:
-        config = load_config(options.config)
+        config = source.load()
     except ConfigError as error:
         fail(str(error))
-    code, writer = _serve(options, config, isolated)
+    if options.print_config:
+        _end(lambda: _print(config))
+    code, writer = _serve(config, source, isolated, preload_local=options.local)
     writer.flush(_EXIT_LOG_SECONDS)
     os._exit(code)
 
 
-def _serve(options: argparse.Namespace, config: Config, isolated: bool) -> tuple[int, LineWriter]:
+def _source(options: argparse.Namespace) -> Source:
+    given = {name: getattr(options, name) for name in FLAGS if getattr(options, name) is not None}
+    return Source(options.config or os.environ.get("OMNI_BRIDGE_CONFIG"), given)
+
+
+def _serve(config: Config, source: Source, isolated: bool, *, preload_local: bool) -> tuple[int, LineWriter]:
     os.umask(0o077)
+    os.environ.update(config.environment)
     redactor = Redactor(os.environ)
     for secret in config.secrets:
         redactor.add(secret)
     descriptors = claim_descriptors()
-    writer = set_up(options.log_level, options.log_format, redactor.redact)
+    writer = set_up(config.settings.log_level, config.settings.log_format, redactor.redact)
     _raise_file_limit()
-    urls.use(config.image_policy)
+    urls.use(config.settings.image_policy)
     if not isolated:
         _log.warning("the working directory or PYTHONPATH has a say in what code runs here; start bin/omni-bridge, or python -I")
-    if config.writable:
-        _log.warning("the config can be changed by %s, who can thereby read every key: chmod go-w it", config.writable)
-    if config.ignored:
-        _log.warning("the config's %s have no effect here yet", ", ".join(config.ignored))
+    for warning in config.warnings:
+        _log.warning("the config: %s", warning)
     try:
+        engine = Engine(config, redactor, source=source, preload_local=preload_local)
         # Not asyncio.run(), nor closing the runner: they wait for executor threads, one of which may hang for good.
-        return asyncio.Runner().run(_run(options, Engine(config, redactor, preload_local=options.local), *descriptors)), writer
+        return asyncio.Runner().run(_run(config.settings, engine, *descriptors)), writer
     except Exception:
         _log.critical("the bridge failed", exc_info=True)
         return EXIT_INTERNAL, writer
 
 
-async def _run(options: argparse.Namespace, engine: Engine, source: int, sink: int) -> int:
+async def _run(settings: Settings, engine: Engine, source: int, sink: int) -> int:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(_EXECUTOR_THREADS, thread_name_prefix="executor"))
     pipe = Stdio(source, sink)
@@ -86,16 +93,17 @@ async def _run(options: argparse.Namespace, engine: Engine, source: int, sink: i
     server = Server(
         pipe,
         engine,
-        max_message_bytes=options.max_message_bytes,
-        max_in_flight=options.max_in_flight,
-        grace_seconds=options.grace_seconds,
+        max_message_bytes=settings.max_message_bytes,
+        max_in_flight=settings.max_in_flight,
+        grace_seconds=settings.grace_seconds,
         watch_process=lambda pid: watch_process(pid, nobody_is_left),
     )
     watch_reader(sink, nobody_is_left)
     watch_parent(nobody_is_left)
-    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+    hang_up = engine.reload_soon if engine.reloadable else server.stop
+    for name, handler in {"SIGTERM": server.stop, "SIGINT": server.stop, "SIGHUP": hang_up}.items():
         with contextlib.suppress(AttributeError, NotImplementedError):  # Windows has neither the last nor this call
-            loop.add_signal_handler(getattr(signal, name), server.stop)
+            loop.add_signal_handler(getattr(signal, name), handler)
     engine.start()
     code = await server.run()
     with contextlib.suppress(Exception):
@@ -110,27 +118,18 @@ def parser() -> argparse.ArgumentParser:
         description="Serves one agent: line-delimited JSON-RPC 2.0 on stdin and stdout.",
         add_help=False,  # --help is a person's, and tells of these too
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     flags.add_argument("--stdio", action="store_true", help="serve until stdin ends")
     flags.add_argument(
         "--local", action="store_true", help="load the models of this machine ahead; bin/omni-bridge installs llama.cpp"
     )
-    option = flags.add_argument
-    option("--config", metavar="FILE", help="a LiteLLM gateway's config.yaml; only its models exist then")
-    option("--max-message-bytes", type=_positive, default=DEFAULT_MAX_MESSAGE_BYTES, help="longest line that is read")
-    option("--max-in-flight", type=_positive, default=DEFAULT_MAX_IN_FLIGHT, help="most requests at once; one more is overloaded")
-    option("--grace-seconds", type=_seconds, default=GRACE_SECONDS, help="what SIGTERM leaves to requests in flight")
-    option("--log-level", choices=["debug", "info", "warning", "error"], default="warning", help="info is a line a request")
-    option("--log-format", choices=["json", "text"], default="json", help="of the log on stderr")
+    flags.add_argument("--check-config", action="store_true", help="tell every mistake in the config, a line each, and exit")
+    flags.add_argument("--print-config", action="store_true", help="print what is in force, and where each part is from, and exit")
+    flags.add_argument("--config", metavar="FILE", help="a LiteLLM gateway's config.yaml; only its models exist then")
+    for name in FLAGS:  # their values are checked with those of variables and the file
+        about = SETTINGS[name].metadata
+        flags.add_argument(flag(name), metavar=about["metavar"] or "|".join(about["choices"]), help=about["help"])
     return flags
-
-
-def _from_environment() -> Iterator[str]:
-    """The variables as flags, so that they are read and refused in the same way. Flags that come later win."""
-    for name in _VARIABLES:
-        if value := os.environ.get("OMNI_BRIDGE_" + name.upper().replace("-", "_")):
-            yield f"--{name}={value}"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -138,16 +137,25 @@ class _Parser(argparse.ArgumentParser):
         fail(f"{message}; see omni-bridge --help")
 
 
-def _positive(text: str) -> int:
-    if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+def _check(source: Source) -> int:
+    from bridge_worker.checking import check_config  # LiteLLM
+
+    return check_config(source)
 
 
-def _seconds(text: str) -> float:
-    if not 0 <= (number := float(text)) < float("inf"):
-        raise argparse.ArgumentTypeError("must be a number of seconds")
-    return number
+def _print(config: Config) -> int:
+    from bridge_worker.config.printed import printed  # for a person, who waits longer than an agent
+
+    os.write(1, printed(config).encode())
+    return 0
+
+
+def _end(work: Callable[[], int]) -> NoReturn:
+    """Of what prints something and exits; whoever reads it may stop early, as head does."""
+    code = EXIT_INTERNAL
+    with contextlib.suppress(BrokenPipeError):
+        code = work()
+    os._exit(code)
 
 
 def fail(message: str) -> NoReturn:

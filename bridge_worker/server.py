@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Protocol
 
+from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import BridgeError
 from bridge_worker.framing import DEFAULT_MAX_MESSAGE_BYTES, Fault, Framer, Message, encode
 from bridge_worker.session import (
@@ -31,7 +32,6 @@ from bridge_worker.stdio import BytePipe
 
 Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
 
-GRACE_SECONDS = 5.0  # what SIGTERM leaves to requests in flight; an agent's own grace is usually 10
 CANCEL_SECONDS = 2.0  # after which a cancelled request is answered even if its task does not end
 FLUSH_SECONDS = 1.0  # what a reader gets to take the last answers when there is no more patience
 # A stream waits while this much is unread, so that its provider waits too: some 2,000 deltas.
@@ -70,7 +70,7 @@ class Server:
         *,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
-        grace_seconds: float = GRACE_SECONDS,
+        grace_seconds: float = DEFAULTS.grace_seconds,
         watch_process: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._pipe = pipe

@@ -44,6 +44,10 @@ class UrlPolicy:
             raise ValueError('allowed_hosts must be a list of names such as "images.example.com" or "10.0.0.7:8443"')
         return cls(tuple(schemes), frozenset(host.lower() for host in hosts))
 
+    def opened(self, hosts: frozenset[str]) -> UrlPolicy:
+        """With ``hosts`` allowed too."""
+        return UrlPolicy(self.schemes, self.allowed_hosts | hosts) if hosts else self
+
     def fault(self, url: str) -> str | None:
         """What is wrong with ``url``, None when it may be passed on."""
         scheme = url.partition(":")[0].lower()

@@ -15,6 +15,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Self
 
+from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods import Methods
 from bridge_worker.models.offline_services import OfflineServices
@@ -252,7 +253,7 @@ class ScriptedEngine:
         self._model = model
         self._methods = dispatcher or Methods(
             self._find,
-            frozenset(),
+            DEFAULTS,
             Redactor({}),
             find_services=self._find_services,
             engine_state=self.state,

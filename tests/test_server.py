@@ -13,12 +13,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from bridge_worker import server as server_module
 from bridge_worker.config import Config
+from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.engine import Engine
 from bridge_worker.errors import BridgeError
 from bridge_worker.framing import encode
 from bridge_worker.port import Delta
 from bridge_worker.redact import Redactor
-from bridge_worker.server import CANCEL_SECONDS, DELTA_QUEUE_BYTES, EXIT_BROKEN, EXIT_DRAINED, GRACE_SECONDS, READ_QUEUE_BYTES
+from bridge_worker.server import CANCEL_SECONDS, DELTA_QUEUE_BYTES, EXIT_BROKEN, EXIT_DRAINED, READ_QUEUE_BYTES
 from bridge_worker.session import Start, response
 from tests.memory import Client, MemoryPipe, TimelessLoop, cancel_message, chat_message, quiet, request, timeless
 
@@ -571,7 +572,7 @@ async def test_what_does_not_end_within_the_grace_of_stop_is_cancelled_and_answe
         asked = now()
         client.server.stop()
         assert await client.running == EXIT_DRAINED
-        assert now() - asked == pytest.approx(GRACE_SECONDS, abs=0.1)
+        assert now() - asked == pytest.approx(DEFAULTS.grace_seconds, abs=0.1)
         assert chat.closed
         assert await client.kind(1) == "cancelled"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -19,6 +19,7 @@ from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # P
 from litellm.types.utils import CallTypes
 
 from bridge_worker import urls
+from bridge_worker.config.gateway import Gateway
 from bridge_worker.errors import BridgeError
 from bridge_worker.models import (  # mends: importing it mends LiteLLM
     LOGGERS,
@@ -29,6 +30,7 @@ from bridge_worker.models import (  # mends: importing it mends LiteLLM
     mends,  # noqa: F401
     outgoing,
 )
+from bridge_worker.models.configured import Configured
 from bridge_worker.models.local import Local
 from bridge_worker.port import ChatRequest, Delta
 from bridge_worker.protocol.answered import EngineVersion
@@ -43,19 +45,40 @@ UNUSABLE_PROVIDERS = ("github_copilot", "chatgpt", "petals", "vllm")
 
 
 class LiteLLM:
-    """A `Model`. ``router_settings`` are the Router's keyword arguments, ``model_list`` among them.
+    """A `Model`, set up for ``gateway``; ``complaints`` say what of that LiteLLM does not take.
 
-    ``local`` are the models of this machine, which a deployment may name too. Without settings any model is served by its LiteLLM
-    name, with the key and base URL that LiteLLM finds in the environment.
+    ``local`` are the models of this machine, which a deployment may name too. Without a gateway's models any model is served by its
+    LiteLLM name, with the key and base URL that LiteLLM finds in the environment.
     """
 
-    def __init__(self, router_settings: Mapping[str, Any] | None = None, local: Local | None = None) -> None:
+    def __init__(self, gateway: Gateway | None = None, local: Local | None = None) -> None:
         _quieten()
         attempts.watch()
         self.engine = EngineVersion(name="litellm", version=litellm_version())
         if local is not None:
             local_provider.register(local)
-        self._router: Any = litellm.Router(**router_settings) if router_settings else None
+        self._configured = Configured(gateway or Gateway())
+        self._router: Any = self._configured.router
+        self.complaints = self._configured.complaints
+        self._chats, self._retired = 0, False
+        _quieten()  # the last word: the gateway's settings may have said otherwise
+
+    def put_in_force(self) -> None:
+        """After a reload, with the new policy of URLs."""
+        _quieten()
+
+    def take_back(self) -> None:
+        """It will not be served after all: LiteLLM is again as it was before."""
+        self._configured.take_back()
+
+    def retire(self) -> None:
+        """No chat comes any more; LiteLLM forgets the Router when the last one has ended."""
+        self._retired = True
+        self._forget_if_done()
+
+    def _forget_if_done(self) -> None:
+        if self._retired and self._chats == 0 and self._router is not None:
+            self._router.discard()
 
     @property
     def router(self) -> Any:
@@ -66,6 +89,7 @@ class LiteLLM:
         request.receipt.engine = self.engine
         self.check_model(request.model)
         streamed = False
+        self._chats += 1
         record = attempts.Record(request.model, request.receipt, outgoing.asked_of(request), CallTypes.acompletion)
         try:
             answer = await self._complete(request)  # cancelled here, LiteLLM's clients close their connection by themselves
@@ -92,6 +116,8 @@ class LiteLLM:
             raise fault from error
         finally:
             record.end("cancelled")
+            self._chats -= 1
+            self._forget_if_done()
 
     async def aclose(self) -> None:
         """Flushes LiteLLM's callbacks and closes its connections."""

@@ -28,6 +28,7 @@ from bridge_worker.protocol.mcp import (
 )
 from bridge_worker.protocol.services import (
     ChatCheck,
+    ConfigReloaded,
     EmbedParams,
     EmbedResult,
     ModelInfo,
@@ -60,6 +61,7 @@ METHODS: Mapping[str, Method] = {
     "embed": Method(EmbedParams, EmbedResult),
     "rerank": Method(RerankParams, RerankResult),
     "status": Method(NoParams, Status),
+    "config/reload": Method(NoParams, ConfigReloaded),
     "server/discover": Method(McpParams, DiscoverResult),
     "tools/list": Method(ToolsListParams, ToolsListResult),
     "tools/call": Method(ToolsCallParams, ToolsCallResult),

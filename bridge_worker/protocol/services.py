@@ -205,6 +205,18 @@ class RequestCounts(Closed):
     outcomes: dict[str, int]
 
 
+class ConfigReloaded(Closed):
+    """Names of models, and of settings as the config has them. ``restart_needed`` are those that stay as they were until then."""
+
+    models: list[str]
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    settings: list[str]
+    restart_needed: list[str]
+    warnings: list[str]
+
+
 class Status(Closed):
     version: str
     uptime_ms: float

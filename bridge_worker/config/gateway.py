@@ -1,0 +1,170 @@
+"""The gateway's sections, as LiteLLM is to have them: deployments, Router, settings of its module, credentials.
+
+Owns which member of which section is served, and the reading of each. Refuses to know LiteLLM itself (`models.configured` hands all
+this to it) and the bridge's own section.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge_worker.config import keys
+from bridge_worker.config.checks import Checks, Groups
+from bridge_worker.config.documents import Document
+from bridge_worker.config.mistakes import Report, suggestion
+from bridge_worker.config.references import Resolver
+
+_ROUTER_TIMEOUT_SECONDS = 600.0  # the Router's own default is 6,000
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """``router`` are the keyword arguments of LiteLLM's Router, None without a model list: any model is then served by its LiteLLM
+    name. ``litellm`` are settings of LiteLLM's module, ``places`` where each deployment is written, and ``open_hosts`` those that
+    callers' URLs may name although they are private.
+    """
+
+    router: dict[str, Any] | None = None
+    litellm: dict[str, Any] = field(default_factory=dict)
+    credentials: list[dict[str, Any]] = field(default_factory=list)
+    callback_settings: dict[str, Any] = field(default_factory=dict)
+    places: tuple[str, ...] = ()
+    open_hosts: frozenset[str] = frozenset()
+
+
+def read_gateway(document: Document, report: Report, resolver: Resolver) -> Gateway:
+    reading = _Reading(document, report, resolver)
+    reading.checks.names()
+    litellm = reading.litellm()
+    general = reading.general()
+    credentials = reading.credentials()
+    router, places = reading.router(litellm, general, {credential["credential_name"] for credential in credentials})
+    litellm |= {name: value for name, value in general.items() if name in keys.GENERAL_LITELLM}
+    hosts = reading.open_hosts(litellm)
+    return Gateway(router, litellm, credentials, reading.resolved_section("callback_settings"), places, hosts)
+
+
+class _Reading:
+    def __init__(self, document: Document, report: Report, resolver: Resolver) -> None:
+        self.checks = Checks(document, report)
+        self._document, self._report, self._resolver = document, report, resolver
+
+    def resolved_section(self, name: str) -> dict[str, Any]:
+        section: dict[str, Any] = self._resolver.resolved(self.checks.section(name), name)
+        return section
+
+    def litellm(self) -> dict[str, Any]:
+        served = {}
+        for name, value in self.checks.section("litellm_settings").items():
+            at = ("litellm_settings", name)
+            if name in keys.LITELLM_IGNORED:
+                self._report.ignored.append(f"litellm_settings.{name}")
+            elif name not in keys.LITELLM:
+                self.checks.wrong(f"is not a setting of LiteLLM; {suggestion(str(name), keys.LITELLM | keys.LITELLM_IGNORED)}", *at)
+            elif value is not None:
+                value = self._resolver.resolved(value, *at)
+                if name in keys.CALLBACKS:
+                    served[name] = self._callbacks(value, *at)
+                elif self.checks.kind(value, keys.LITELLM_KINDS.get(name, "any"), *at):
+                    served[name] = value
+        return served
+
+    def _callbacks(self, value: object, *at: object) -> list[str]:
+        named = []
+        for position, callback in enumerate(value if isinstance(value, list) else [value]):
+            if not isinstance(callback, str):
+                self.checks.wrong("must be the name of a callback", *at, position)
+            elif "." in callback:  # the gateway would import it from beside the config
+                self._report.ignored.append(f"litellm_settings.{at[-1]}.{callback} (only installed code runs here)")
+            else:
+                named.append(callback)
+        return named
+
+    def open_hosts(self, litellm: dict[str, Any]) -> frozenset[str]:
+        """Takes the guard of URLs out of ``litellm``: it is the bridge's own too, and one policy is enough."""
+        if str(litellm.pop("user_url_validation", True)).strip().lower() == "false":
+            self._report.notes.append("user_url_validation stays on: name the hosts that may be private, in user_url_allowed_hosts")
+        hosts = litellm.pop("user_url_allowed_hosts", [])
+        return frozenset(str(host).lower() for host in hosts) if isinstance(hosts, list) else frozenset()
+
+    def general(self) -> dict[str, Any]:
+        """Those that mean something here. The others are a server's, or a name that the gateway passes over too."""
+        served = {}
+        for name, value in self.checks.section("general_settings").items():
+            if name in keys.GENERAL_LITELLM or name in keys.GENERAL_ROUTER:
+                if value is not None:
+                    served[name] = self._resolver.resolved(value, "general_settings", name)
+            else:
+                self._report.ignored.append(f"general_settings.{name}")
+        return served
+
+    def credentials(self) -> list[dict[str, Any]]:
+        listed = self._document.tree.get("credential_list") or []
+        if not isinstance(listed, list):
+            self.checks.wrong("must be a list", "credential_list")
+            return []
+        served = []
+        for position, credential in enumerate(listed):
+            at = ("credential_list", position)
+            if not isinstance(credential, dict) or not isinstance(credential.get("credential_name"), str):
+                self.checks.wrong("must be a mapping with credential_name and credential_values", *at)
+            elif not isinstance(credential.get("credential_values"), dict):
+                self.checks.wrong("credential_values is missing: a mapping of litellm_params", *at)
+            else:
+                served.append({"credential_info": {}} | self._resolver.resolved(credential, *at))
+        return served
+
+    def router(
+        self, litellm: Mapping[str, Any], general: Mapping[str, Any], credentials: set[str]
+    ) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+        settings = self._router_settings()
+        if "model_list" not in self._document.tree:
+            if "omni_bridge" not in self._document.tree or self.checks.section("router_settings"):
+                self.checks.wrong("model_list must be there, a list with at least one model")
+            return None, ()
+        models, places = self._models(credentials)
+        groups = Groups(models, settings)
+        self.checks.fallbacks(settings, "router_settings", groups)
+        self.checks.fallbacks(litellm, "litellm_settings", groups)
+        self.checks.aliases(settings, groups)
+        passed = {keys.GENERAL_ROUTER[name]: value for name, value in general.items() if name in keys.GENERAL_ROUTER}
+        default = {} if "request_timeout" in litellm else {"timeout": _ROUTER_TIMEOUT_SECONDS}
+        return default | passed | settings | {"model_list": models}, tuple(places)
+
+    def _router_settings(self) -> dict[str, Any]:
+        served = {}
+        for name, value in self.checks.section("router_settings").items():
+            at = ("router_settings", name)
+            if name in keys.ROUTER_MISPLACED:
+                self.checks.wrong("belongs in general_settings, as the gateway says too", *at)
+            elif name in keys.ROUTER_IGNORED:
+                self._report.ignored.append(f"router_settings.{name}")
+            elif name not in keys.ROUTER:
+                self.checks.wrong(f"is not a setting of LiteLLM's Router; {suggestion(str(name), keys.ROUTER)}", *at)
+            elif value is not None:
+                value = self._resolver.resolved(value, *at)
+                if self.checks.kind(value, keys.ROUTER[name], *at):
+                    served[name] = value
+        return served
+
+    def _models(self, credentials: set[str]) -> tuple[list[dict[str, Any]], list[str]]:
+        """The deployments, and where each is written."""
+        listed = self._document.tree["model_list"]
+        if not isinstance(listed, list) or not listed:
+            self.checks.wrong("must be a list with at least one model", "model_list")
+            return [], []
+        models, places = [], []
+        for position, model in enumerate(listed):
+            if not self.checks.deployment(model, position):
+                continue
+            places.append(self._document.at("model_list", position))
+            models.append(resolved := self._resolver.resolved(model, "model_list", position))
+            if resolved.get("model_info") is None:  # an empty section; LiteLLM wants a mapping or nothing
+                resolved.pop("model_info", None)
+            named = resolved["litellm_params"].get("litellm_credential_name")
+            if named is not None and named not in credentials:
+                at = ("model_list", position, "litellm_params", "litellm_credential_name")
+                self.checks.wrong(f"there is no {str(named)!r:.100} in credential_list; {suggestion(str(named), credentials)}", *at)
+        return models, places

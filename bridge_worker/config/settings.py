@@ -1,0 +1,91 @@
+"""The bridge's own settings: each a member of `omni_bridge:` in the config, a flag and a variable `OMNI_BRIDGE_...`.
+
+Owns their names, defaults, limits and help, once for all three. Refuses to validate (`validated` does, with pydantic, when
+something is set): the defaults below are valid by construction, so that a start where nothing is set loads nothing for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any
+
+from bridge_worker.framing import DEFAULT_MAX_MESSAGE_BYTES
+from bridge_worker.local_models import LocalModel
+from bridge_worker.session import DEFAULT_MAX_IN_FLIGHT
+from bridge_worker.urls import UrlPolicy
+
+SECTION = "omni_bridge"
+PREFIX = "OMNI_BRIDGE_"
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] = (),
+    least: float | None = None,
+    metavar: str | None = None,
+    reloads: bool = False,
+    flag: bool = True,
+) -> Any:
+    """``least``: the smallest number that is allowed. ``reloads``: a reload changes it in a running worker. ``flag``: it is a flag
+    and a variable too, not only a member of the config."""
+    about = {"help": help, "choices": choices, "least": least, "metavar": metavar, "reloads": reloads, "flag": flag}
+    return field(default_factory=default, metadata=about) if callable(default) else field(default=default, metadata=about)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Those in force. A mapping or list is JSON in a flag or a variable; a list of names may also be names between commas."""
+
+    max_message_bytes: int = setting(DEFAULT_MAX_MESSAGE_BYTES, "longest line that is read", least=1, metavar="BYTES")
+    max_in_flight: int = setting(
+        DEFAULT_MAX_IN_FLIGHT, "most requests at once; one more is overloaded", least=1, metavar="REQUESTS"
+    )
+    grace_seconds: float = setting(  # an agent's own grace is usually 10
+        5.0, "what SIGTERM leaves to requests in flight", least=0, metavar="SECONDS"
+    )
+    # No answer at all is worse for an agent than an error: ten minutes are LiteLLM's own default, and two minutes of silence in a
+    # stream are more than reasoning models take between two events.
+    deadline_total_ms: int = setting(
+        600_000, "deadline of a request that names none: its whole time", least=1, metavar="MS", reloads=True
+    )
+    deadline_first_token_ms: int | None = setting(None, "until a stream's first delta", least=1, metavar="MS", reloads=True)
+    deadline_idle_ms: int = setting(120_000, "between two deltas of a stream", least=1, metavar="MS", reloads=True)
+    provider_params: frozenset[str] = setting(
+        frozenset(), "what callers may put into provider_params", metavar="NAMES", reloads=True
+    )
+    image_policy: UrlPolicy = setting(  # noqa: RUF009  # it is a field with a factory
+        UrlPolicy, "which URLs of images and files callers may pass on", metavar="JSON", reloads=True
+    )
+    local: Mapping[str, LocalModel] = setting(dict, "models of this machine, by name", flag=False)
+    engine: str = setting("auto", "what carries a chat out", choices=("auto", "direct", "litellm"))
+    log_level: str = setting("warning", "info is a line a request", choices=("debug", "info", "warning", "error"))
+    log_format: str = setting("json", "of the log on stderr", choices=("json", "text"))
+
+    @property
+    def deadlines(self) -> dict[str, int | None]:
+        """As the wire names them."""
+        of_requests = {"total_ms": self.deadline_total_ms, "first_token_ms": self.deadline_first_token_ms}
+        return of_requests | {"idle_ms": self.deadline_idle_ms}
+
+
+DEFAULTS = Settings()
+SETTINGS: Mapping[str, Field[Any]] = {one.name: one for one in fields(Settings)}
+FLAGS = tuple(name for name, one in SETTINGS.items() if one.metadata["flag"])
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def from_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Those settings that a variable is set for, as text. An empty one is as good as none."""
+    environ = os.environ if environ is None else environ
+    return {name: environ[variable(name)] for name in FLAGS if environ.get(variable(name))}
