@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from bridge_worker.port import Model
     from bridge_worker.redact import Redactor
     from bridge_worker.services import Services
+    from bridge_worker.telemetry import Telemetry
 
 LOAD_SECONDS = 60.0  # it takes 2-5 s; a disk that needs longer than this has another problem
 
@@ -49,6 +51,7 @@ class Engine:
         self._local: Local | None = None
         self._model: _Part[LiteLLM] = _Part("LiteLLM")
         self._services: Services | None = None
+        self._telemetry: Telemetry | None = None
         self._version: str | None = None
         self._started = 0.0
         self.warm_ms = 0.0
@@ -155,8 +158,8 @@ class Engine:
             raise wrong from error
 
     async def aclose(self) -> None:
-        if self._model.value is not None:
-            await self._model.value.aclose()
+        parts = [part for part in (self._model.value, self._telemetry) if part is not None]
+        await asyncio.gather(*(part.aclose() for part in parts), return_exceptions=True)
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:
         # A collection while modules are being made finds nothing and costs a fifth of the import.
@@ -177,7 +180,9 @@ class Engine:
     def _load_methods(self) -> Methods:
         from bridge_worker.methods import Methods
         from bridge_worker.models.local import Local
+        from bridge_worker.telemetry import from_environment
 
+        self._telemetry = from_environment(os.environ)
         self._local = Local(self._config.settings.local)
         return Methods(
             self.find,
@@ -188,6 +193,7 @@ class Engine:
             local=self._local,
             configured=self._config.configured,
             reload=self.reload,
+            telemetry=self._telemetry,
         )
 
     def _load_model(self) -> LiteLLM:

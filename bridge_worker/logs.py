@@ -125,7 +125,7 @@ class _Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
-            "time": _utc(record.created),
+            "time": utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": self._redact(record.getMessage()),
@@ -146,7 +146,7 @@ class _Text(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items() if value is not None)
-        text = f"{_utc(record.created)} {record.levelname.lower()} {record.name}: {record.getMessage()} {fields}".rstrip()
+        text = f"{utc(record.created)} {record.levelname.lower()} {record.name}: {record.getMessage()} {fields}".rstrip()
         text = _printable(self._redact(text))[:_MAX_LINE_CHARACTERS]
         if record.exc_info:
             text += "\n" + self._redact(self.formatException(record.exc_info))[-_MAX_LINE_CHARACTERS:]
@@ -163,5 +163,5 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _utc(seconds: float) -> str:
+def utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"

@@ -32,11 +32,13 @@ from bridge_worker.models.offline import PREFIX as OFFLINE
 from bridge_worker.models.offline import Offline
 from bridge_worker.protocol.answered import ChatResult
 from bridge_worker.protocol.asked import ChatParams, Deadlines
+from bridge_worker.protocol.base import WithMeta
 from bridge_worker.protocol.lifecycle import EngineState
 from bridge_worker.protocol.services import ConfigReloaded, NoParams, Status
 from bridge_worker.queries import FindServices, InForce, Queries, cancelled
 from bridge_worker.redact import Redactor, clean
 from bridge_worker.session import Response, Start
+from bridge_worker.telemetry import Telemetry
 from bridge_worker.tools import Tools
 from bridge_worker.validation import validate
 
@@ -64,7 +66,9 @@ class Methods:
         configured: bool,
         local: Local | None = None,
         reload: Callable[[], Awaitable[dict[str, Any]]] | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self._telemetry = telemetry
         self._find_engine_model = find_engine_model
         self._in_force = InForce(settings, configured)
         self._redactor = redactor
@@ -75,7 +79,7 @@ class Methods:
         self._reload = reload
         queries = Queries(find_services, LocalServices(self._local), self._check_provider_params, lambda: self._in_force)
         tools = Tools(self.chat, queries.tokens_count, queries.models_list, self.cleaned)
-        methods: dict[str, Method] = {
+        own: dict[str, Method] = {
             "chat": self._chat,
             "chat/check": _of_params(queries.chat_check),
             "models/list": _of_params(queries.models_list),
@@ -85,9 +89,9 @@ class Methods:
             "rerank": _with_clock(queries.rerank),
             "status": _of_params(self._status),
             "config/reload": _of_params(self._config_reload),
-            "tools/list": tools.list,
-            "tools/call": tools.call,
         }
+        methods = {name: _without_meta(method) for name, method in own.items()}
+        methods |= {"tools/list": tools.list, "tools/call": tools.call}
         self._methods = _Table({name: self._bound(method) for name, method in methods.items()})
 
     async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
@@ -99,8 +103,10 @@ class Methods:
         call.log["ms"] = round((time.monotonic() - received) * 1000, 3)
         self._account.end(str(call.log["outcome"]))
         _log.info("request", extra={"fields": call.log})
-        response = cast(Response, to_serializable_one(to_response(request, result)))
-        return {"jsonrpc": "2.0", "id": start.id} | response  # the id early, as in all others
+        response = {"jsonrpc": "2.0", "id": start.id} | cast(Response, to_serializable_one(to_response(request, result)))
+        if self._telemetry:
+            self._telemetry.record(start, received, response)
+        return response  # the id early, as in all others
 
     def put_in_force(self, settings: Settings, *, configured: bool) -> None:
         """From the next request on."""
@@ -192,6 +198,18 @@ def _named(params: Params) -> str | None:
     """For the log, before anything was validated: a confused caller may have put anything there."""
     model = params.get("model")
     return model if isinstance(model, str) else None
+
+
+def _without_meta(method: Method) -> Method:
+    """``_meta`` is about the call, as in MCP, and no method's own: no provider is sent it."""
+
+    async def checked(call: Call, params: Params) -> object:
+        meta = params.pop("_meta", None)
+        if meta is not None:
+            validate({"_meta": meta}, WithMeta)
+        return await method(call, params)
+
+    return checked
 
 
 def _of_params(work: Callable[[Params], Awaitable[BaseModel]]) -> Method:

@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 REDACTED = "[redacted]"
 
@@ -33,6 +33,7 @@ _SECRET_NAME = re.compile(
     r"(?:AWS_|.*(?:KEYS?(?:_ID|_?\d+)?$|TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|AUTH$|_PAT$|_DSN$))",
     re.IGNORECASE,
 )
+_HEADERS_NAME = re.compile(r"OTEL_EXPORTER_OTLP_(?:[A-Z]+_)?HEADERS")  # name=value,name=value, URL-encoded
 
 # How the keys of a provider start, by what follows. Each is an alternative that begins with a literal, before any look-behind: the
 # regex engine then passes over it at 2 ns a character instead of 30.
@@ -73,7 +74,8 @@ _SHAPES = re.compile(
 class Redactor:
     """Masks the values it knows, in every spelling, and whatever looks like a key.
 
-    It knows the values of environment variables whose names say "credential", and what it is told by `add`.
+    It knows the values of environment variables whose names say "credential", those of headers for OpenTelemetry's collector, and
+    what it is told by `add`.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -81,6 +83,9 @@ class Redactor:
         for name, value in environ.items():
             if _SECRET_NAME.match(name):
                 self.add(value)
+            elif _HEADERS_NAME.fullmatch(name):
+                for header in value.split(","):
+                    self.add(unquote(header.partition("=")[2]))
 
     def add(self, value: str) -> None:
         """``value`` is a secret from now on, unless it is too short or too ordinary to be one."""

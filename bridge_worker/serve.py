@@ -13,7 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from bridge_worker import urls
 from bridge_worker.config import Config, ConfigError, Source
@@ -24,6 +24,9 @@ from bridge_worker.logs import LineWriter, set_up
 from bridge_worker.redact import Redactor
 from bridge_worker.server import Server
 from bridge_worker.stdio import Stdio, claim_descriptors
+
+if TYPE_CHECKING:
+    from bridge_worker.trace.recorder import Recorder
 
 EXIT_USAGE = 2
 EXIT_INTERNAL = 70
@@ -67,6 +70,7 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
         redactor.add(secret)
     descriptors = claim_descriptors()
     writer = set_up(config.settings.log_level, config.settings.log_format, redactor.redact)
+    recorder = _recorder(config.settings, redactor)
     _raise_file_limit()
     urls.use(config.settings.image_policy)
     if not isolated:
@@ -76,13 +80,24 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
     try:
         engine = Engine(config, redactor, source=source, preload_local=preload_local)
         # Not asyncio.run(), nor closing the runner: they wait for executor threads, one of which may hang for good.
-        return asyncio.Runner().run(_run(config.settings, engine, *descriptors)), writer
+        return asyncio.Runner().run(_run(config.settings, engine, recorder, *descriptors)), writer
     except Exception:
         _log.critical("the bridge failed", exc_info=True)
         return EXIT_INTERNAL, writer
 
 
-async def _run(settings: Settings, engine: Engine, source: int, sink: int) -> int:
+def _recorder(settings: Settings, redactor: Redactor) -> Recorder | None:
+    if settings.trace is None:
+        return None
+    from bridge_worker.trace.recorder import Recorder, TraceError, open_trace  # who wants no trace need not wait for it
+
+    try:
+        return Recorder(open_trace(settings.trace), redactor.redact, content=settings.trace_content == "full")
+    except TraceError as error:
+        fail(str(error))
+
+
+async def _run(settings: Settings, engine: Engine, recorder: Recorder | None, source: int, sink: int) -> int:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(_EXECUTOR_THREADS, thread_name_prefix="executor"))
     pipe = Stdio(source, sink)
@@ -91,7 +106,7 @@ async def _run(settings: Settings, engine: Engine, source: int, sink: int) -> in
         loop.call_soon_threadsafe(pipe.break_off)
 
     server = Server(
-        pipe,
+        recorder.traced(pipe) if recorder else pipe,
         engine,
         max_message_bytes=settings.max_message_bytes,
         max_in_flight=settings.max_in_flight,
@@ -108,6 +123,8 @@ async def _run(settings: Settings, engine: Engine, source: int, sink: int) -> in
     code = await server.run()
     with contextlib.suppress(Exception):
         await asyncio.wait_for(engine.aclose(), _CLOSE_SECONDS)
+    if recorder:
+        recorder.close()
     return code
 
 

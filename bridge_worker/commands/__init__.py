@@ -18,7 +18,7 @@ from bridge_worker import __version__
 from bridge_worker.serve import parser
 
 # Each is a module here with a click command of its name; a module is imported when its command is asked for, or all for --help.
-COMMANDS = ("demo", "schema")
+COMMANDS = ("demo", "schema", "trace")
 
 
 class _Commands(click.Group):

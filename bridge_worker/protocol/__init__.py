@@ -14,7 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from bridge_worker.protocol.answered import ChatDelta, ChatResult
 from bridge_worker.protocol.asked import ChatParams
-from bridge_worker.protocol.base import Empty
+from bridge_worker.protocol.base import Empty, Meta
 from bridge_worker.protocol.errors import Error
 from bridge_worker.protocol.lifecycle import CancelledParams, InitializeParams, InitializeResult, ReadyParams, ShutdownParams
 from bridge_worker.protocol.mcp import (
@@ -81,7 +81,11 @@ def json_schema() -> dict[str, object]:
     """JSON Schema 2020-12 of the whole wire: ``methods``, ``notifications`` and ``error``, each pointing into ``$defs``."""
     types = [type for method in METHODS.values() for type in method]
     types += [*NOTIFICATIONS_IN.values(), *NOTIFICATIONS_OUT.values(), Error]
+    types.append(Meta)
     _, definitions = models_json_schema([(type, "validation") for type in dict.fromkeys(types)], title="omni-bridge/1")
+    for method in METHODS.values():
+        params = definitions["$defs"][method.params.__name__]
+        params.setdefault("properties", {}).setdefault("_meta", {"anyOf": [{"$ref": "#/$defs/Meta"}, {"type": "null"}]})
 
     def ref(type: type[BaseModel]) -> dict[str, str]:
         return {"$ref": f"#/$defs/{type.__name__}"}

@@ -5,7 +5,9 @@ Owns these types. Refuses to know any of them.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Closed(BaseModel):
@@ -22,3 +24,14 @@ class Open(BaseModel):
 
 class Empty(Open):
     pass
+
+
+class Meta(Open):
+    """About a call, not of it: MCP's own members, and where the call stands in the caller's trace (W3C Trace Context)."""
+
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+class WithMeta(Open):
+    meta: Annotated[Meta | None, Field(alias="_meta")] = None
