@@ -32,6 +32,7 @@ PROVIDERS = {
     "watsonx": "ibm.watsonx.ai",
     "xai": "x_ai",
 }
+_LONGEST_ID = 64  # what is longer may be anything
 _UNKNOWN_PROVIDER = "omni-bridge"  # a call that reached none: as far as its caller can see, the bridge was asked
 _ASKED: Mapping[str, tuple[str, type]] = {
     "max_completion_tokens": ("gen_ai.request.max_tokens", int),
@@ -82,6 +83,7 @@ def described(start: Start, response: Response) -> Described | None:
         **{name: as_type(asked[member]) for member, (name, as_type) in _ASKED.items() if asked.get(member) is not None},
         **_answered(about),
         "error.type": kind,
+        "jsonrpc.request.id": str(start.id) if len(str(start.id)) <= _LONGEST_ID else None,
     }
     name = f"{operation} {asked['model']}" if asked else operation
     said = {name: value for name, value in attributes.items() if value is not None}

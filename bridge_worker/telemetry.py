@@ -68,6 +68,12 @@ class _Spans:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a line each time a collector is down; ours is one
 
     def record(self, start: Start, received: float, response: Response) -> None:
+        try:
+            self._record(start, received, response)
+        except Exception:  # the response must go out all the same
+            _log.exception("a span could not be made")
+
+    def _record(self, start: Start, received: float, response: Response) -> None:
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind, Status, StatusCode
 

@@ -19,7 +19,7 @@ PACKAGE = Path(bridge_worker.__file__).parent
 
 # From the ground up; a module imports from lower floors only. A new module gets its place here.
 FLOORS: list[set[str]] = [
-    {"bridge_worker", "errors", "redact", "urls", "isolation"},
+    {"bridge_worker", "errors", "redact", "urls", "isolation", "trace", "trace.content", "trace.story"},
     {"protocol.base", "mcp"},
     {"protocol.asked", "protocol.lifecycle", "protocol.mcp"},
     {"protocol.answered"},
@@ -27,7 +27,8 @@ FLOORS: list[set[str]] = [
     {"protocol", "port"},
     {"assembly", "services"},
     {"framing", "session", "calls", "validation", "logs", "lifeline", "stdio", "local_models"},
-    {"config.settings", "config.mistakes", "config.keys"},
+    {"config.settings", "config.mistakes", "config.keys", "spans", "trace.lines", "trace.page", "trace.reading"},
+    {"telemetry", "trace.recorder"},
     {"completion", "config.documents"},
     {"config.references", "config.checks", "config.validated"},
     {"config.gateway"},
@@ -45,7 +46,7 @@ FLOORS: list[set[str]] = [
     {"methods"},
     {"engine", "server", "api", "checking"},
     {"serve"},
-    {"commands.demo", "commands.schema"},
+    {"commands.demo", "commands.schema", "commands.trace"},
     {"commands"},
     {"cli"},
     {"__main__"},

@@ -105,9 +105,10 @@ def _row(asked: Asked) -> list[Text]:
 
 
 def _model(asked: Asked) -> str:
-    if asked.served_model and asked.model and asked.served_model != asked.model:
-        return f"{asked.model} → {asked.served_model}"
-    return asked.model or ""
+    """And who answered in its place: "gpt-4o-2024-08-06" for "openai/gpt-4o" is no news."""
+    name = asked.model or ""
+    other = asked.served_model and not asked.served_model.startswith(name.rpartition("/")[2])
+    return f"{name} → {asked.served_model}" if other else name
 
 
 def _totals(totals: list[Total]) -> Table:

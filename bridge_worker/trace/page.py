@@ -1,7 +1,7 @@
 """A trace as one page for a browser, which loads nothing from anywhere.
 
-Owns how the trace gets into the page: as JSON in a block that no browser runs, with nothing in it that could end that block; and the
-policy that lets no other script than the page's own run, and nothing be fetched. Refuses to know what the page shows: page.html does.
+Owns how the trace gets into the page: as JSON in a block that no browser runs, with nothing in it that could end that block; and
+the policy that lets no script run but the page's own, and nothing be fetched. Refuses to know what the page shows: page.html does.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Trace:
         """By model, the dearest first, then the busiest."""
         found: dict[str, Total] = {}
         for asked in self.requests():
-            if name := asked.served_model or asked.model:
+            if name := asked.model or asked.served_model:
                 _add(found.setdefault(name, Total(name)), asked)
         return sorted(found.values(), key=lambda total: (-(total.cost_usd or 0), -total.requests, total.model))
 
