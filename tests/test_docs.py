@@ -96,10 +96,10 @@ def test_the_readme_examples_run_and_print_what_it_says(block: Block, folder: Pa
     if block.language == "rust" and not shutil.which("rustc"):
         pytest.skip("no rustc on this machine")
     printed = run_block(block, folder, upstream)
-    expected = PRINTED[block]
+    expected = PRINTED.get(block)
     if "demo" in block.text:  # its output is held by test_demo
         assert "What to try next" in printed
-    elif expected.mark != "prints":
+    elif expected is None or expected.mark != "prints":
         assert all("result" in json.loads(line) for line in printed.splitlines()), printed
         assert printed
     elif expected.language == "json":
