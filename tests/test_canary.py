@@ -358,7 +358,7 @@ def test_the_hooks_that_tell_of_attempts_are_called() -> None:
 
 def test_the_price_maps_date_is_known() -> None:
     installed = importlib.metadata.version("litellm")
-    assert installed in answers.PRICE_MAP_DATES, "add the day on which this version was published, in models/answers.py"
+    assert installed in price_map.DATES, "add the day on which this version was published, in models/price_map.py"
 
 
 def test_geminis_signature_is_still_hidden_in_an_id() -> None:
