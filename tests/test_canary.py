@@ -29,7 +29,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from packaging.requirements import Requirement
 
 import bridge_worker.models as environment
-from bridge_worker.models import answers, attempts, cohere, faults, mends
+from bridge_worker.models import answers, attempts, cohere, faults, mends, price_map
 from bridge_worker.models import litellm as ours
 from tests.worker import clean_environment
 

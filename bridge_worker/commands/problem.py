@@ -27,9 +27,11 @@ _REMEDIES = {
 class Problem(click.ClickException):
     """The message is one line, whatever it was made of."""
 
-    def __init__(self, message: str, exit_code: int = 1) -> None:
+    def __init__(self, message: str, exit_code: int = 1, *, final: bool = True) -> None:
+        """``final``: nothing more can be asked."""
         super().__init__(" ".join(message.split()))
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click's way is a class each
+        self.final = final
 
 
 def of_answer(error: dict[str, Any]) -> Problem:
@@ -37,4 +39,4 @@ def of_answer(error: dict[str, Any]) -> Problem:
     kind = error.get("data", {}).get("kind", "internal")
     remedy = _REMEDIES.get(kind)
     message = str(error["message"]).rstrip(". ")
-    return Problem(f"{message}; {remedy}" if remedy else message, 2 if kind in _SETTLED_BY_CALLER else 1)
+    return Problem(f"{message}; {remedy}" if remedy else message, 2 if kind in _SETTLED_BY_CALLER else 1, final=False)

@@ -55,7 +55,9 @@ def echo_table(head: Sequence[str], rows: Iterable[Sequence[str]], *, right: Seq
         table.add_column(name, justify="right" if name in right else "left", overflow="fold", no_wrap=not looked)
     for row in rows:
         table.add_row(*(Text(printable(cell), style=_WORDS.get(cell, "")) for cell in row))
-    console = Console(file=sys.stdout, markup=False, highlight=False, width=None if looked else _WIDE, no_color=not in_colour(sys.stdout))
+    console = Console(
+        file=sys.stdout, markup=False, highlight=False, width=None if looked else _WIDE, no_color=not in_colour(sys.stdout)
+    )
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():

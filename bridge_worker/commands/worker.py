@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from bridge_worker import __version__
 from bridge_worker.commands.problem import Problem
@@ -34,27 +34,37 @@ def own_command() -> list[str]:
 
 
 class Worker:
-    """Use it in ``with``. What it logs goes to this process's own stderr."""
+    """Use it in ``with``. What it logs goes to this process's own stderr, or to ``log``."""
 
-    def __init__(self, *flags: str, config: str | None = None, watch: Watch | None = None) -> None:
+    def __init__(self, *flags: str, config: str | None = None, watch: Watch | None = None, log: BinaryIO | None = None) -> None:
+        self._log = log
         self._flags = ["--stdio", "--log-format=text", *([f"--config={config}"] if config else []), *flags]
-        self._watch = watch or (lambda arrow, line: None)
+        self._watch = watch or _unseen
         self._ids = 0
         self._answers: dict[object, Answer] = {}
         self._changing = threading.Lock()
         self._ended = False
+        self._unwatched: BrokenPipeError | None = None
         self.stray: list[str] = []  # lines that are no message
 
     def __enter__(self) -> Self:
         # In a session of its own: a Ctrl-C is for the command, which cancels what is to be cancelled.
         self._process = subprocess.Popen(  # noqa: S603  # this very program
-            [*own_command(), *self._flags], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+            [*own_command(), *self._flags],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: object, *_: object) -> None:
+        """Lets it finish what is in flight; after a failure nobody waits for that, and somebody pays for it."""
+        if failed:
+            self._watch = _unseen
+            self.send({"jsonrpc": "2.0", "id": "end", "method": "shutdown", "params": {"mode": "cancel"}})
         self.end_input()
         try:
             self._process.wait(CLOSE_SECONDS)
@@ -82,14 +92,27 @@ class Worker:
 
     def send(self, message: Json) -> Answer:
         """Of a notification the answer never comes."""
-        answer = Answer(self, message.get("id"))
-        if "id" in message:
-            with self._changing:
-                self._answers[answer.id] = answer
-                if self._ended:
-                    answer.queue.put(_ENDED)
+        answer = self._expect(message.get("id"))
         self.write(json.dumps(message, ensure_ascii=False, separators=(",", ":")))
         return answer
+
+    def replay(self, line: str) -> list[Answer]:
+        """A line as it stands, whatever it is; the answers to the requests in it."""
+        try:
+            message = json.loads(line)
+        except ValueError:
+            message = None
+        requests = [one for one in (message if isinstance(message, list) else [message]) if isinstance(one, dict)]
+        answers = [self._expect(one["id"]) for one in requests if isinstance(one.get("id"), str | int) and "method" in one]
+        self.write(line)
+        return answers
+
+    def _expect(self, id: object) -> Answer:
+        answer = Answer(self, id)
+        with self._changing:
+            if self._ended:
+                answer.queue.put(_ENDED)
+            return answer if id is None else self._answers.setdefault(id, answer)
 
     def write(self, line: str) -> None:
         """A line as it stands. That nobody reads it any more, the answers tell."""
@@ -110,8 +133,10 @@ class Worker:
         self._reader.join(WAIT_SECONDS)
         return code
 
-    def gone(self) -> Problem:
+    def gone(self) -> Exception:
         """Why there is no answer. What is wrong with the flags or the config, it has said itself, and ended with 2."""
+        if self._unwatched:
+            return self._unwatched
         code = None
         if self._ended:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -122,10 +147,13 @@ class Worker:
 
     def _read(self) -> None:
         assert self._process.stdout  # noqa: S101  # for mypy
-        for data in self._process.stdout:
-            line = data.decode("utf-8", "replace").rstrip("\n")
-            self._watch("<--", line)
-            self._deliver(line)
+        try:
+            for data in self._process.stdout:
+                line = data.decode("utf-8", "replace").rstrip("\n")
+                self._watch("<--", line)
+                self._deliver(line)
+        except BrokenPipeError as error:  # nobody looks at what is watched: | head
+            self._unwatched = error
         with self._changing:
             self._ended = True
             for answer in self._answers.values():
@@ -145,6 +173,10 @@ class Worker:
                 answer = self._answers.pop(about, None) if "id" in one else self._answers.get(about)
             if answer:
                 answer.queue.put(one)
+
+
+def _unseen(arrow: str, line: str) -> None:
+    """Nobody watches."""
 
 
 class Answer:

@@ -18,8 +18,8 @@ import litellm
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.models import faults, keys, tokens, vectors
-from bridge_worker.models.price_map import MODES
 from bridge_worker.models.litellm import UNUSABLE_PROVIDERS, LiteLLM
+from bridge_worker.models.price_map import MODES
 from bridge_worker.protocol.asked import ChatParams
 from bridge_worker.protocol.services import (
     ModelInfo,

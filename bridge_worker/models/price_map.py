@@ -29,7 +29,8 @@ _FAMILIES = ("vertex_ai", "fireworks_ai")  # "vertex_ai-llama_models" is served 
 def rows() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """(name with the provider, provider, facts) of each model that can be called through some method, without doubles."""
     found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for key, facts in _read().items():
+    read = _read()
+    for key, facts in read.items():
         owner = facts.get("litellm_provider")
         if facts.get("mode") not in MODES or not owner or owner in _NOT_SERVED:
             continue
@@ -38,8 +39,7 @@ def rows() -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         name = key if whole else f"{provider}/{key}"
         if whole or name not in found:  # the row under the whole name is the one that LiteLLM takes
             found[name] = (provider, facts)
-    for name, (provider, facts) in found.items():
-        yield name, provider, facts
+    yield from ((name, provider, facts) for name, (provider, facts) in found.items())
 
 
 def _read() -> dict[str, dict[str, Any]]:
