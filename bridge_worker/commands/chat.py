@@ -31,15 +31,21 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @click.argument("prompt", nargs=-1)
 @click.option(
-    "-m", "--model", envvar="OMNI_BRIDGE_MODEL", show_envvar=True, shell_complete=a_model, help="LiteLLM's name, provider/model."
+    "-m",
+    "--model",
+    metavar="NAME",
+    envvar="OMNI_BRIDGE_MODEL",
+    show_envvar=True,
+    shell_complete=a_model,
+    help="LiteLLM's name, provider/model.",
 )
 @click.option("--local", is_flag=True, help=f"Take {LOCAL}, a model on this machine; bin/omni-bridge installs it.")
 @click.option("-s", "--system", metavar="TEXT", help="What the model is told before the talk.")
 @click.option(
     "--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml; its first model answers."
 )
-@click.option("-t", "--temperature", type=float)
-@click.option("--max-tokens", type=click.IntRange(min=1), help="The longest answer.")
+@click.option("-t", "--temperature", type=float, metavar="NUMBER")
+@click.option("--max-tokens", type=click.IntRange(min=1), metavar="NUMBER", help="The longest answer.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole result as one line of JSON instead of its text.")
 def chat(
     prompt: tuple[str, ...],

@@ -38,7 +38,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(epilog=_EXAMPLES, short_help="List models, with prices, limits and whose key is there.")
 @click.argument("search", nargs=-1)
 @click.option("--key", "with_key", is_flag=True, help="Only those whose provider's key is there, or that need none.")
 @click.option("--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml: only its models.")
@@ -69,7 +69,8 @@ def _known() -> Iterator[Json]:
     for name, mode in MODES.items():
         yield _row(name, "offline", mode, None, _FREE, needs_key=False)
     if is_installed():
-        limits = {"max_input_tokens": LocalModel.context_tokens, "max_output_tokens": LocalModel.context_tokens}
+        longest = LocalModel().context_tokens
+        limits = {"max_input_tokens": longest, "max_output_tokens": longest}
         yield _row(LOCAL, "local", "chat", None, {**_FREE, **limits, "supports_response_schema": True}, needs_key=False)
     present: dict[str, bool | None] = {}
     for name, provider, facts in price_map.rows():

@@ -31,16 +31,15 @@ def take_turns(talk: Conversation) -> int:
     while True:
         try:
             line = input(prompt).strip()
+            if line == "/exit":
+                return 0
+            if line:
+                _take_turn(talk, line)
         except EOFError:
             click.echo()
             return 0
         except KeyboardInterrupt:
             click.echo()
-            continue
-        if line == "/exit":
-            return 0
-        if line:
-            _take_turn(talk, line)
 
 
 def _take_turn(talk: Conversation, line: str) -> None:

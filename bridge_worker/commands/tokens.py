@@ -23,11 +23,17 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(epilog=_EXAMPLES, short_help="Count the tokens of a text.")
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--text", help="Count this instead of a file.")
 @click.option(
-    "-m", "--model", envvar="OMNI_BRIDGE_MODEL", show_envvar=True, shell_complete=a_model, help="LiteLLM's name, provider/model."
+    "-m",
+    "--model",
+    metavar="NAME",
+    envvar="OMNI_BRIDGE_MODEL",
+    show_envvar=True,
+    shell_complete=a_model,
+    help="LiteLLM's name, provider/model.",
 )
 @click.option("--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print the count, the tokenizer and whether it is exact, as JSON.")

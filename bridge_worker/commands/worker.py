@@ -142,7 +142,7 @@ class Worker:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = self._process.wait(CLOSE_SECONDS)
         if code == 2:
-            return Problem("the worker did not start; mend what it says above", 2)
+            return Problem("", 2)
         return Problem(f"the worker gave no answer (exit code {code}); its log is above; omni-bridge doctor looks for the cause")
 
     def _read(self) -> None:
