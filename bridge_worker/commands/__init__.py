@@ -104,7 +104,7 @@ def _code_of(arguments: Sequence[str]) -> int:
         return _fail(f"omni-bridge: {_line(error.format_message())}", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:  # | head
+    except (BrokenPipeError, SystemExit):  # | head, of which click makes the latter
         return 0
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]

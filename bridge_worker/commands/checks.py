@@ -127,7 +127,7 @@ def of_redis(config: Config | None) -> Iterator[Check]:
 
 
 def _redis_client(redis: Any, settings: dict[str, Any]) -> Any:
-    limits = {"socket_timeout": _REDIS_SECONDS, "socket_connect_timeout": _REDIS_SECONDS}
+    limits = {"socket_timeout": _REDIS_SECONDS, "socket_connect_timeout": _REDIS_SECONDS, "retry": None}
     if url := settings.get("redis_url"):
         return redis.Redis.from_url(url, **limits)
     port = int(settings.get("redis_port") or 6379)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from bridge_worker.commands.checks import Check
 from bridge_worker.commands.choice import FIRST_MODELS, LOCAL
-from bridge_worker.commands.problem import Problem, of_answer
+from bridge_worker.commands.problem import of_answer, remedy_for
 from bridge_worker.commands.worker import Answer, Json, Worker
 from bridge_worker.models import keys
 
@@ -70,7 +70,7 @@ def models_with_a_key(local: bool) -> list[str]:
 
 def _ask(worker: Worker, name: str, described: Json, offline: bool) -> Check | Answer:
     if "error" in described:
-        return _failed(name, of_answer(described["error"]))
+        return _failed(name, described["error"])
     info = described["result"]
     here = info["provider"] in ("offline", "local")
     if info["key_present"] is False:
@@ -92,7 +92,7 @@ def _settled(name: str, answer: Answer) -> Check:
     started = time.monotonic()
     response = answer.response()
     if "error" in response:
-        return _failed(name, of_answer(response["error"]))
+        return _failed(name, response["error"])
     result = response["result"]
     ms = result["timing"]["total_ms"] if "timing" in result else (time.monotonic() - started) * 1000
     cost = result.get("cost_usd")
@@ -100,9 +100,11 @@ def _settled(name: str, answer: Answer) -> Check:
     return Check(name, "ok", f"{result['provider']} answered in {ms:.0f} ms{price}")
 
 
-def _failed(name: str, problem: Problem) -> Check:
-    message, _, remedy = problem.message.partition("; ")
-    return Check(name, "problem", message, remedy or "omni-bridge models lists names")
+def _failed(name: str, error: Json) -> Check:
+    kind = error["data"]["kind"]
+    refused = "the provider refuses this key; look where it lists yours"
+    remedy = refused if kind == "authentication" else remedy_for(kind) or "mend what it says"
+    return Check(name, "problem", " ".join(str(error["message"]).split()), remedy)
 
 
 def _ms(started: float) -> int:

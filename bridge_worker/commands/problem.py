@@ -12,7 +12,7 @@ import click
 _SETTLED_BY_CALLER = {"invalid_request", "model_not_found", "authentication"}
 _REMEDIES = {
     "model_not_found": "omni-bridge models SEARCH lists names",
-    "authentication": "omni-bridge doctor says which keys are there",
+    "authentication": "look at the key in the provider's variable; omni-bridge doctor says which are set",
     "permission": "the key is not allowed to do this; use another key or another model",
     "context_length_exceeded": "say less, or take a model with a longer context",
     "rate_limited": "wait and try again",
@@ -34,9 +34,13 @@ class Problem(click.ClickException):
         self.final = final
 
 
+def remedy_for(kind: str) -> str | None:
+    return _REMEDIES.get(kind)
+
+
 def of_answer(error: dict[str, Any]) -> Problem:
     """An error that came over the wire, as a person should read it."""
     kind = error.get("data", {}).get("kind", "internal")
-    remedy = _REMEDIES.get(kind)
+    remedy = remedy_for(kind)
     message = str(error["message"]).rstrip(". ")
     return Problem(f"{message}; {remedy}" if remedy else message, 2 if kind in _SETTLED_BY_CALLER else 1, final=False)

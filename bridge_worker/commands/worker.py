@@ -71,6 +71,8 @@ class Worker:
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             self._process.kill()
         self._reader.join(1)
+        if not self._reader.is_alive() and self._process.stdout:
+            self._process.stdout.close()
 
     def greet(self, name: str) -> Json:
         """The handshake; returns the worker's answer."""
