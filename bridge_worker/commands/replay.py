@@ -16,6 +16,7 @@ import click
 
 from bridge_worker.commands.problem import Problem
 from bridge_worker.commands.screen import Screen
+from bridge_worker.commands.terminal import note
 from bridge_worker.commands.worker import Answer, Worker
 
 _SHOWN = re.compile(r"(?:\s*\d+\.\d+ )?(?P<arrow>-->|<--|>|<) (?P<message>.*)")
@@ -44,7 +45,12 @@ def replay(file: str, config: str | None, indent: bool) -> int:
     Each line waits for what it waited for when it was recorded: the answers and deltas that came before it. The exit code is the
     worker's.
     """
-    recording = list(read(_text(file)))
+    try:
+        recording = list(read(_text(file)))
+    except (ValueError, LookupError, AttributeError):
+        raise Problem(
+            f"{file} looks like a trace and is none; see omni-bridge replay --help for the forms it may have", 2
+        ) from None
     if not any(line.sent for line in recording):
         raise Problem(f"{file} has no line that was sent to a worker; see omni-bridge replay --help for the forms it may have", 2)
     screen = Screen(indent=indent)
@@ -58,12 +64,31 @@ def replay(file: str, config: str | None, indent: bool) -> int:
 
 def read(text: str) -> Iterator[Recorded]:
     lines = [line for line in text.removeprefix("\ufeff").splitlines() if line.strip()]
+    if lines and lines[0].startswith('{"trace":'):
+        yield from _traced(lines)
+        return
     marked = [found for line in lines if (found := _SHOWN.fullmatch(line))]
     if marked:
         yield from (Recorded(found["arrow"] in ("-->", ">"), found["message"]) for found in marked)
         return
     for line in lines:
         yield Recorded(True, line)
+
+
+def _traced(lines: list[str]) -> Iterator[Recorded]:
+    """The last run of a file of ``--trace``."""
+    try:
+        read = [json.loads(line) for line in lines]
+    except ValueError:
+        read = [json.loads(line) for line in lines[:-1]]  # cut in the middle of a line, as a killed worker leaves it
+    header = next(line for line in reversed(read) if "trace" in line)
+    if header.get("content") != "full":
+        note("the trace has no content: each text is said as its length; record with --trace-content=full")
+    for line in read:
+        if line.get("pid") == header.get("pid") and line.get("dir") in ("in", "out"):
+            text = json.dumps(line["message"], ensure_ascii=False) if "message" in line else line.get("text")
+            if text is not None:
+                yield Recorded(line["dir"] == "in", text)
 
 
 def _play(recording: list[Recorded], worker: Worker) -> None:

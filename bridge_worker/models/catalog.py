@@ -182,7 +182,7 @@ def _deployment(name: str, params: Facts, configured: Facts) -> _Deployment:
 def _mapped(name: str, provider: str) -> Facts:
     """The price map's row. Its keys have the provider or not; one of another provider's with the same name is not meant."""
     bare = name.removeprefix(f"{provider}/")
-    for key in (name, f"{provider}/{bare}", bare):
+    for key in (name, f"{provider}/{bare}", bare, name.partition("/")[2]):  # the last: "ai21/jamba" is served as ai21_chat
         row: Facts = litellm.model_cost.get(key) or {}
         owner = str(row.get("litellm_provider", ""))
         if row and (owner.startswith(provider) or provider.startswith(owner)):
