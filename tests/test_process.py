@@ -519,7 +519,7 @@ def test_help_and_version_go_to_stdout() -> None:
 def test_a_bare_command_says_what_there_is_and_exits_2() -> None:
     code, stdout, stderr = run()
     assert (code, stdout) == (2, "")
-    assert "Commands:" in stderr
+    assert "Talk to models:" in stderr
     assert "--stdio" in stderr
 
 
