@@ -2,8 +2,8 @@
 
     .venv-dev/bin/python bin/picture.py [--in FOLDER] [--out FILE]
 
-Each command runs in a pseudo terminal, in FOLDER, where bin/omni-bridge is; what it shows is what the picture shows. Nothing is made
-up, and nothing but the time on the way is left out. Needs Cargo, and the model of this machine (`bin/omni-bridge chat --local`).
+Each command runs in a pseudo terminal, in FOLDER, where bin/omni-bridge is; what it shows is what the picture shows. Needs Cargo,
+and the model of this machine (`bin/omni-bridge chat --local` installs it).
 """
 
 import argparse
@@ -24,15 +24,15 @@ from rich.text import Text
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS = 112
-QUESTION = '"Why is the sky blue? Answer in one short sentence."'
+QUESTION = '"In one short sentence: why is the sky blue?"'
 COMMANDS = (
-    f"bin/omni-bridge chat -m local/smollm2 {QUESTION}",
+    f"bin/omni-bridge chat -m local/smollm2 -t 0 {QUESTION}",
     """echo '{"jsonrpc":"2.0","id":1,"method":"chat","params":{"model":"offline/echo","stream":true,"messages":"""
     """[{"role":"user","content":"hello again"}]}}' | bin/omni-bridge --stdio""",
     f"PATH=$PWD/bin:$PATH cargo run -q --manifest-path clients/rust/Cargo.toml --example stream -- local/smollm2 {QUESTION}",
 )
 _ERASED = re.compile(r"[^\r\n]*\r\x1b\[K")  # what stood on a line until the answer came
-_FONTS = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)  # rich would have them fetched
+_ADDRESSES = re.compile(r"@font-face \{\{.*?\}\}\s*|<!-- .*? -->", re.DOTALL)  # rich would have fonts fetched
 
 
 def main() -> None:
@@ -42,10 +42,13 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     for command in COMMANDS:
-        console.print(Text.assemble(("$ ", "bold green"), (command, "bold")), soft_wrap=False, overflow="fold")
-        console.print(Text.from_ansi(shown(command, options.folder).rstrip()), overflow="fold")
+        text = Text.assemble(("$ ", "bold green"), (command, "bold"), "\n")
+        text.append_text(Text.from_ansi(shown(command, options.folder)))
+        for line in text.split("\n"):
+            for part in line.divide(range(COLUMNS, len(line), COLUMNS)):  # as a terminal folds, not between words
+                console.print(part)
         console.print()
-    svg = console.export_svg(title="omni-bridge", code_format=_FONTS.sub("", CONSOLE_SVG_FORMAT), unique_id="omni-bridge")
+    svg = console.export_svg(title="omni-bridge", code_format=_ADDRESSES.sub("", CONSOLE_SVG_FORMAT), unique_id="omni-bridge")
     options.out.write_text(svg, encoding="utf-8")
     print(f"{options.out} is made", file=sys.stderr)
 
