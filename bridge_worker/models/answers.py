@@ -11,18 +11,14 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
-from importlib.metadata import version
 from typing import Any, Literal, NamedTuple
 
 import litellm
 
 from bridge_worker.errors import BridgeError
+from bridge_worker.models import price_map
 from bridge_worker.port import Delta, ToolCallPiece
 from bridge_worker.protocol.answered import RateLimits, Usage
-
-# LiteLLM's price map has no date of its own: the day on which the version that it came with was published.
-PRICE_MAP_DATES = {"1.106.2": "2026-10-21"}
-PRICE_MAP_DATE = PRICE_MAP_DATES.get(version("litellm"))
 
 _FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter"}
 _OTHER_FINISH_REASONS = {"function_call": "tool_calls", "max_tokens": "length", "refusal": "content_filter"}
@@ -210,7 +206,7 @@ def _price(delta: Delta, target: Target, told: float | None) -> None:
             if source == "price_map" and not cost and is_unpriced(target.model, delta.provider):
                 continue
             delta.cost_usd, delta.cost_source = cost, source
-            delta.price_map_date = PRICE_MAP_DATE if source == "price_map" else None
+            delta.price_map_date = price_map.DATE if source == "price_map" else None
             return
 
 

@@ -7,7 +7,6 @@ Blocks; its callers use a thread.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,8 +17,9 @@ from typing import Any, TypeVar
 import litellm
 
 from bridge_worker.errors import BridgeError
-from bridge_worker.models import faults, tokens, vectors
+from bridge_worker.models import faults, keys, tokens, vectors
 from bridge_worker.models.litellm import UNUSABLE_PROVIDERS, LiteLLM
+from bridge_worker.models.price_map import MODES
 from bridge_worker.protocol.asked import ChatParams
 from bridge_worker.protocol.services import (
     ModelInfo,
@@ -35,7 +35,6 @@ from bridge_worker.services import Embeddings, EmbedRequest, Expense, Ranking, R
 Facts = Mapping[str, Any]
 T = TypeVar("T")
 
-_MODES = ("chat", "completion", "responses", "embedding", "rerank")  # those that some method here can call
 _SUPPORTS = {
     "tools": "supports_function_calling",
     "parallel_tool_calls": "supports_parallel_function_calling",
@@ -57,10 +56,7 @@ _INPUTS = {
 # Not OpenAI's: they are the bridge's own, or LiteLLM keeps them to itself.
 _OWN = {"model", "messages", "stream", "deadlines", "provider_params", "metadata"}
 _KEYS = ("api_key", "aws_access_key_id", "vertex_credentials", "azure_ad_token", "client_secret")
-# Whose key is another provider's, or has another name. The last may have one from a role, a login or a file, or need none: that
-# theirs is not in the environment says nothing.
-_KEY_OF = {"cohere_chat": "cohere", "text-completion-openai": "openai", "text-completion-codestral": "codestral"}
-_KEY_NAMES = {"gemini": ("google",), "together_ai": ("together",), "huggingface": ("hf",), "perplexity": ("perplexityai",)}
+# They may have a key from a role, a login or a file, or need none: that theirs is not in the environment says nothing.
 _OTHER_KEYS = ("bedrock", "sagemaker", "vertex_ai", "azure", "watsonx", "oci", "snowflake", "ollama", "ollama_chat")
 
 
@@ -93,7 +89,7 @@ class LiteLLMServices:
             patterns = [name for name in names if "*" in name]
             meant = {name for _, name in _known() if any(fnmatchcase(name, pattern) for pattern in patterns)} - names
             found = map(self._summary, meant)
-            summaries += [summary for summary in found if summary.mode in _MODES and summary.key_present is not False]
+            summaries += [summary for summary in found if summary.mode in MODES and summary.key_present is not False]
         return summaries
 
     def describe(self, model: str) -> ModelInfo:
@@ -186,7 +182,7 @@ def _deployment(name: str, params: Facts, configured: Facts) -> _Deployment:
 def _mapped(name: str, provider: str) -> Facts:
     """The price map's row. Its keys have the provider or not; one of another provider's with the same name is not meant."""
     bare = name.removeprefix(f"{provider}/")
-    for key in (name, f"{provider}/{bare}", bare):
+    for key in (name, f"{provider}/{bare}", bare, name.partition("/")[2]):  # the last: "ai21/jamba" is served as ai21_chat
         row: Facts = litellm.model_cost.get(key) or {}
         owner = str(row.get("litellm_provider", ""))
         if row and (owner.startswith(provider) or provider.startswith(owner)):
@@ -195,10 +191,10 @@ def _mapped(name: str, provider: str) -> Facts:
 
 
 def _with_key() -> Iterator[ModelSummary]:
-    keys = {provider: _key_in_environment(provider) for provider in litellm.models_by_provider}
+    present = {provider: _key_in_environment(provider) for provider in litellm.models_by_provider}
     for provider, name in _known():
         mode = _mapped(name, provider).get("mode")
-        if keys[provider] and mode in _MODES:
+        if present[provider] and mode in MODES:
             yield ModelSummary(model=name, provider=provider, mode=mode, key_present=True)
 
 
@@ -211,11 +207,9 @@ def _known() -> Iterator[tuple[str, str]]:
 
 def _key_in_environment(provider: str) -> bool | None:
     """Of a provider that LiteLLM has no check for, it says that nothing is missing: only a variable is proof of a key."""
-    provider = _KEY_OF.get(provider, provider)
-    stem = "|".join(re.sub(r"[^A-Z0-9]", "", name.upper()) for name in (provider, *_KEY_NAMES.get(provider, ())))
-    named = re.compile(rf"({stem})(API|ACCESS|AUTH)?(KEY|TOKEN)")
-    if any(value and named.fullmatch(name.replace("_", "")) for name, value in os.environ.items()):
+    if keys.variable(provider):
         return True
+    provider = keys.owner(provider)
     if provider in _OTHER_KEYS or not litellm.validate_environment(f"{provider}/model")["missing_keys"]:
         return None
     return False

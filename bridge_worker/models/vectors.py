@@ -15,7 +15,7 @@ import litellm
 from litellm.types.utils import CallTypes
 
 from bridge_worker.errors import BridgeError
-from bridge_worker.models import answers, attempts, faults, outgoing
+from bridge_worker.models import answers, attempts, faults, outgoing, price_map
 from bridge_worker.models.answers import Target
 from bridge_worker.models.litellm import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.protocol.answered import Usage
@@ -90,7 +90,7 @@ def _cost(hidden: Mapping[str, Any], target: Target) -> Cost | None:
         return Cost(usd, "deployment")
     if usd is None or answers.is_unpriced(target.model, target.provider):
         return None
-    return Cost(usd, "price_map", answers.PRICE_MAP_DATE)
+    return Cost(usd, "price_map", price_map.DATE)
 
 
 def _vector(given: Any, model: str) -> list[float]:

@@ -17,7 +17,8 @@ async fn main() -> Result<()> {
     }
     let response = stream.finish().await?;
     let tokens = response.usage.as_ref().and_then(|usage| usage.total_tokens);
-    println!("\n{tokens:?} tokens, {:?} USD, {:?}", response.cost_usd, response.finish_reason);
+    let [tokens, cost] = [tokens.map(|n| n.to_string()), response.cost_usd.map(|usd| format!("{usd} USD"))];
+    println!("\n{} tokens, {}", tokens.as_deref().unwrap_or("unknown"), cost.as_deref().unwrap_or("cost unknown"));
     bridge.shutdown().await;
     Ok(())
 }

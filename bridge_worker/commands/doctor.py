@@ -1,0 +1,85 @@
+"""``omni-bridge doctor``: what works here, what does not, and what to do about it.
+
+Owns the order of the checks and how they are shown. Refuses to change anything.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import click
+
+from bridge_worker.commands import checks, probes
+from bridge_worker.commands.checks import Check
+from bridge_worker.commands.choice import is_installed
+from bridge_worker.commands.problem import Problem
+from bridge_worker.commands.terminal import echo_table, note
+from bridge_worker.commands.worker import Worker
+from bridge_worker.config import Config
+
+
+@click.command()
+@click.option(
+    "--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml: asks each of its models."
+)
+@click.option("--offline", is_flag=True, help="Ask no provider; each is asked for a few tokens otherwise.")
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+def doctor(config: str | None, offline: bool, as_json: bool) -> int:
+    """Check this installation, its keys and its models.
+
+    The exit code is 1 when there is a problem. Without a config, a small model of each provider whose key is there is asked.
+    """
+    note("looking; a model that does not answer takes half a minute")
+    found = list(_all(config, offline))
+    healthy = all(check.status != "problem" for check in found)
+    if as_json:
+        click.echo(json.dumps({"ok": healthy, "checks": [check._asdict() for check in found]}, ensure_ascii=False))
+        return 0 if healthy else 1
+    echo_table(("check", "", "what was found"), [(check.name, check.status, check.detail) for check in found])
+    _say_remedies(found)
+    return 0 if healthy else 1
+
+
+def _say_remedies(found: list[Check]) -> None:
+    for check in found:
+        if check.remedy:
+            click.echo(f"{check.status}: {check.name}: {check.remedy}")
+    if all(check.status != "problem" for check in found):
+        click.echo("all is well")
+
+
+def _all(path: str | None, offline: bool) -> Iterator[Check]:
+    yield checks.of_python()
+    yield from checks.of_versions()
+    yield checks.of_terminal()
+    yield checks.of_files()
+    config, found = checks.of_config(path)
+    yield from found
+    if not path:
+        yield checks.of_keys()
+    yield checks.of_local(config)
+    yield from checks.of_redis(config)
+    if config is not None:
+        yield from _of_worker(path, config, offline)
+
+
+def _of_worker(path: str | None, config: Config, offline: bool) -> Iterator[Check]:
+    with tempfile.TemporaryFile() as log:
+        try:
+            with Worker("--log-level=debug", config=path, log=log) as worker:
+                yield from probes.of_worker(worker)
+                names = probes.configured_models(worker) if path else probes.models_with_a_key(is_installed())
+                yield from probes.of_models(worker, names, offline=offline)
+        except Problem as problem:
+            yield Check("worker", "problem", f"{problem.message.partition(';')[0]}: {_end_of(log)}", "mend what it says")
+            return
+        yield probes.of_stdout(worker)
+
+
+def _end_of(log: BinaryIO) -> str:
+    log.seek(0)
+    lines = log.read().decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+    return f"{lines[-1]:.300}"
