@@ -15,6 +15,7 @@ import pytest
 from bridge_worker import commands
 from bridge_worker.commands import checks, choice, probes, worker
 from bridge_worker.config import Config
+from bridge_worker.config.gateway import Gateway
 from bridge_worker.models import price_map
 from bridge_worker.protocol.answered import ChatResult
 from tests.programs import program
@@ -355,17 +356,21 @@ def test_doctor_without_a_config_lists_keys_by_name_only_and_a_table_says_that_a
     assert out.endswith("all is well\n")
 
 
+def routed(**settings: Any) -> Config:
+    return Config(gateway=Gateway(router=settings))
+
+
 def test_doctor_asks_the_redis_that_is_configured(tmp_path: Path) -> None:
-    (down,) = checks.of_redis(Config(router={"redis_host": "127.0.0.1", "redis_port": 1}))
+    (down,) = checks.of_redis(routed(redis_host="127.0.0.1", redis_port=1))
     assert (down.status, down.detail) == ("problem", "127.0.0.1:1 does not answer (ConnectionError)")
-    assert list(checks.of_redis(Config(router={"model_list": []}))) == []
+    assert list(checks.of_redis(routed(model_list=[]))) == []
     socket = tmp_path / "redis"
     server = subprocess.Popen(
         [program("redis-server"), "--port", "0", "--unixsocket", str(socket), "--save", ""], stdout=subprocess.PIPE
     )
     try:
         wait_until(socket.exists, "redis-server's socket")
-        (up,) = checks.of_redis(Config(router={"redis_url": f"unix://{socket}"}))
+        (up,) = checks.of_redis(routed(redis_url=f"unix://{socket}"))
         assert (up.status, up.detail) == ("ok", "redis_url")
     finally:
         server.kill()

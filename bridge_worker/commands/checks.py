@@ -65,7 +65,7 @@ def of_config(path: str | None) -> tuple[Config | None, list[Check]]:
         return None, [Check("config", "problem", str(error), "mend the file at the place that is named")]
     count = len(_router(config).get("model_list", ()))
     found = [Check("config", "ok", f"{path}: {count} deployments, {len(config.settings.local)} models of this machine")]
-    found += [Check("config", "note", warning) for warning in config.warnings]
+    found += [Check("config", "note", warning, "--print-config shows what is in force") for warning in config.warnings]
     return config, found
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bridge_worker.commands.problem import Problem
 from bridge_worker.trace.reading import TraceFault, read
 from bridge_worker.trace.story import Asked, Run, Total, Trace
 
@@ -34,7 +35,7 @@ def trace(file: BinaryIO, as_json: bool, html: Path | None) -> None:
     try:
         found = read(file)
     except TraceFault as error:
-        raise click.ClickException(f"{file.name}: {error}") from None
+        raise Problem(f"{file.name}: {error}", 2) from None
     if html:
         _write_page(found, html, file.name)
     if as_json:
@@ -51,7 +52,7 @@ def _write_page(found: Trace, path: Path, title: str) -> None:
         with open(fd, "w", encoding="utf-8") as out:
             out.write(page(found, title))
     except OSError as error:
-        raise click.ClickException(f"{path}: {error.strerror}; name a file that can be written") from None
+        raise Problem(f"{path}: {error.strerror}; name a file that can be written", 2) from None
 
 
 def _print(found: Trace) -> None:
