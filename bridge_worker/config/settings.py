@@ -64,9 +64,7 @@ class Settings:
     engine: str = setting("auto", "what carries a chat out", choices=("auto", "direct", "litellm"))
     log_level: str = setting("warning", "info is a line a request", choices=("debug", "info", "warning", "error"))
     log_format: str = setting("json", "of the log on stderr", choices=("json", "text"))
-    trace: str | None = setting(
-        None, "append every message both ways to this file; omni-bridge trace shows it", metavar="FILE"
-    )
+    trace: str | None = setting(None, "append every message both ways to this file; omni-bridge trace shows it", metavar="FILE")
     trace_content: str = setting("none", "whether the trace has what was said, or only its length", choices=("none", "full"))
 
     @property
