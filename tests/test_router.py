@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import Spawn
 from tests.upstream import DONE, End, Gate, Json, Upstream, answer_text, chunk
 from tests.worker import Worker, run
 
@@ -234,15 +233,6 @@ def test_a_cancel_in_the_middle_of_a_stream_closes_the_connection_of_a_deploymen
 
 
 # ---- faults of the config ----------------------------------------------------------------------------------------------------
-
-
-def test_a_setting_that_the_router_does_not_know_is_named(upstream: Upstream, spawn: Spawn, tmp_path: Path) -> None:
-    config = {"model_list": [deployment(upstream, "one", "one")], "router_settings": {"num_retires": 3}}
-    worker = spawn("--config", str(write(tmp_path / "gateway.yaml", config)))
-    error = worker.call("chat", {"model": "one", "messages": HELLO})["error"]
-    assert (error["code"], error["data"]["kind"]) == (-32603, "internal")
-    assert "num_retires" in error["message"]
-    assert worker.chat("offline/echo", "still here")["content"] == "still here"
 
 
 @pytest.mark.rule("CFG-1", "CFG-2", "EXT-2")

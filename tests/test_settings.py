@@ -18,19 +18,21 @@ from bridge_worker.urls import UrlPolicy
 
 Write = Callable[[str], str]
 
-# Of each setting that is a flag: what is said, as text, and what it then is.
-SAID: dict[str, tuple[str, Any]] = {
-    "max_message_bytes": ("5000", 5000),
-    "max_in_flight": ("7", 7),
-    "grace_seconds": ("0.5", 0.5),
-    "deadline_total_ms": ("1000", 1000),
-    "deadline_first_token_ms": ("900", 900),
-    "deadline_idle_ms": ("800", 800),
-    "provider_params": ("top_k, safety_settings", frozenset({"top_k", "safety_settings"})),
-    "image_policy": ('{"schemes": ["data"]}', UrlPolicy(("data",))),
-    "engine": ("litellm", "litellm"),
-    "log_level": ("info", "info"),
-    "log_format": ("text", "text"),
+# Of each setting that is a flag: what is said as text, what it then is, and what the file says instead.
+SAID: dict[str, tuple[str, Any, str]] = {
+    "max_message_bytes": ("5000", 5000, "11"),
+    "max_in_flight": ("7", 7, "11"),
+    "grace_seconds": ("0.5", 0.5, "11"),
+    "deadline_total_ms": ("1000", 1000, "11"),
+    "deadline_first_token_ms": ("900", 900, "11"),
+    "deadline_idle_ms": ("800", 800, "11"),
+    "provider_params": ("top_k, safety_settings", frozenset({"top_k", "safety_settings"}), "[other]"),
+    "image_policy": ('{"schemes": ["data"]}', UrlPolicy(("data",)), "{allowed_hosts: [other]}"),
+    "engine": ("litellm", "litellm", "direct"),
+    "log_level": ("info", "info", "error"),
+    "log_format": ("text", "text", "json"),
+    "trace": ("trace.jsonl", "trace.jsonl", "other.jsonl"),
+    "trace_content": ("full", "full", "none"),
 }
 
 
@@ -50,7 +52,7 @@ def settings(path: str | None = None, **flags: str) -> Settings:
 
 
 def test_each_setting_that_is_a_flag_has_its_example_here() -> None:
-    assert set(SAID) == set(FLAGS)
+    assert set(SAID) == set(FLAGS), "say it in SAID"
     assert set(SETTINGS) - set(FLAGS) == {"local"}
     assert READERS.keys() <= SETTINGS.keys()
 
@@ -60,19 +62,17 @@ def test_each_setting_that_is_a_flag_has_its_example_here() -> None:
 def test_a_flag_wins_over_a_variable_and_that_over_the_file_and_that_over_the_default(
     name: str, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text, value = SAID[name]
-    default = getattr(DEFAULTS, name)
-    others = {"provider_params": "[other]", "image_policy": "{allowed_hosts: [other]}", "engine": "direct"}
-    path = write(f"{name}: {others.get(name, {'log_level': 'error', 'log_format': 'json'}.get(name, 11))}")
+    text, value, written = SAID[name]
+    path = write(f"{name}: {written}")
     of_the_file = getattr(settings(path), name)
     assert of_the_file != value
     monkeypatch.setenv(variable(name), text)
     assert getattr(settings(path), name) == value
-    monkeypatch.setenv(variable(name), "no such value" if name not in ("provider_params",) else "variable")
+    monkeypatch.setenv(variable(name), "no such value")
     assert getattr(settings(path, **{name: text}), name) == value
     monkeypatch.setenv(variable(name), "")  # as good as none
     assert getattr(settings(path), name) == of_the_file
-    assert getattr(settings(), name) == default != value
+    assert getattr(settings(), name) == getattr(DEFAULTS, name) != value
 
 
 def test_a_list_is_names_between_commas_or_json(write: Write) -> None:
@@ -105,6 +105,7 @@ def test_the_defaults_are_as_valid_as_what_is_said(write: Write) -> None:
         ("log_level: loud", "must be one of: debug, info, warning, error"),
         ("engine: rust", "must be one of: auto, direct, litellm"),
         ("provider_params: 5", "must be a list of names"),
+        ("trace: 5", "must be a text"),
         ("image_policy: {schemes: [http]}", "omni_bridge.image_policy: schemes must be"),
         ("image_policy: no", "must be a mapping"),
         ("local: {a: {file: none.gguf}}", "config.yaml:1: omni_bridge.local.a: "),

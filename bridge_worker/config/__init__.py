@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bridge_worker.config.mistakes import ConfigError, Report
-from bridge_worker.config.settings import DEFAULTS, Settings, from_environment
+from bridge_worker.config.settings import DEFAULTS, SECTION, Settings, from_environment
 
 if TYPE_CHECKING:
     from bridge_worker.config.documents import Document
@@ -77,20 +77,17 @@ def load_config(
 
 
 def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Config, tuple[str, ...]]:
-    if not path and not flags and not from_environment():
-        return Config(), ()  # nothing to validate, and nothing to load for it
-    from bridge_worker.config.validated import validated
-
+    """The config, and what is wrong with it. Loads what it needs only: an agent waits for its first answer meanwhile."""
     report = Report()
     if not path:
-        settings, sources = validated(flags, None, report)
+        settings, sources = _settings(flags, None, report)
         return Config(settings, sources=sources), tuple(report.mistakes)
     from bridge_worker.config.documents import read_document
     from bridge_worker.config.gateway import read_gateway
     from bridge_worker.config.references import Lookup, Resolver, secrets_in, variables
 
     document = read_document(path, report)
-    settings, sources = validated(flags, document, report)
+    settings, sources = _settings(flags, document, report)
     environment = variables(document, report, environ)
     resolver = Resolver(document, report, Lookup(environ, environment))
     gateway = read_gateway(document, report, resolver)
@@ -100,6 +97,14 @@ def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]
     settings = replace(settings, image_policy=settings.image_policy.opened(gateway.open_hosts))
     secrets = (*resolver.secrets, *secrets_in(environment))
     return Config(settings, gateway, environment, secrets, report.warnings(), document, sources), tuple(report.mistakes)
+
+
+def _settings(flags: Mapping[str, str], document: Document | None, report: Report) -> tuple[Settings, Mapping[str, str]]:
+    if not flags and not from_environment() and (document is None or document.tree.get(SECTION) is None):
+        return DEFAULTS, {}  # valid by construction: pydantic would cost 0.1 s
+    from bridge_worker.config.validated import validated
+
+    return validated(flags, document, report)
 
 
 def _writable_by_others(path: str) -> str:

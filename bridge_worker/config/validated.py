@@ -149,4 +149,6 @@ def _words(name: str, type: str, context: Mapping[str, Any]) -> str:
         return f"must be one of: {', '.join(SETTINGS[name].metadata['choices'])}"
     if type == "greater_than_equal":
         return f"must be at least {context['ge']:g}"
+    if type.startswith("string"):
+        return "must be a text"
     return "must be a whole number" if type.startswith("int") else "must be a number"
