@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bridge_worker.budgets import Budgets, Limit
 from bridge_worker.config import ConfigError, Source, load_config
 from bridge_worker.config.printed import printed
 from bridge_worker.config.settings import DEFAULTS, FLAGS, SETTINGS, Settings, flag, variable
@@ -28,6 +29,7 @@ SAID: dict[str, tuple[str, Any]] = {
     "deadline_idle_ms": ("800", 800),
     "provider_params": ("top_k, safety_settings", frozenset({"top_k", "safety_settings"})),
     "image_policy": ('{"schemes": ["data"]}', UrlPolicy(("data",))),
+    "budgets": ('[{"path": "*", "max_usd": 2.5, "window": "1d"}]', Budgets((Limit(("*",), 2_500_000_000, None, 86_400),))),
     "engine": ("litellm", "litellm"),
     "log_level": ("info", "info"),
     "log_format": ("text", "text"),
@@ -63,6 +65,7 @@ def test_a_flag_wins_over_a_variable_and_that_over_the_file_and_that_over_the_de
     text, value = SAID[name]
     default = getattr(DEFAULTS, name)
     others = {"provider_params": "[other]", "image_policy": "{allowed_hosts: [other]}", "engine": "direct"}
+    others["budgets"] = "[{path: other, max_tokens: 11}]"
     path = write(f"{name}: {others.get(name, {'log_level': 'error', 'log_format': 'json'}.get(name, 11))}")
     of_the_file = getattr(settings(path), name)
     assert of_the_file != value
