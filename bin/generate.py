@@ -127,6 +127,10 @@ def embed_and_rerank() -> str:
     )
 
 
+def budgets() -> str:
+    return typescript(protocol.BudgetsGetResult, "serialization")
+
+
 def status() -> str:
     return typescript(protocol.Status, "serialization")
 
@@ -183,6 +187,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "models": models,
     "chat check": chat_check,
     "embed and rerank": embed_and_rerank,
+    "budgets": budgets,
     "status": status,
     "config reload": config_reload,
     "errors": errors,

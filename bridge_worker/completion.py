@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from bridge_worker.assembly import Answer
+from bridge_worker.budgets import BUDGET
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import BridgeError
 from bridge_worker.port import ChatRequest, Model
@@ -39,12 +40,18 @@ def chat_request(params: Mapping[str, Any], received: float, deadlines: Deadline
     return ChatRequest(
         model=params["model"],
         messages=params["messages"],
-        options={name: params[name] for name in _OPTIONS if params.get(name) is not None} | (params.get("provider_params") or {}),
+        options=_options(params),
         stream=bool(params.get("stream")),
         deadlines=deadlines.model_copy(update=given),
         received=received,
         receipt=Receipt(requested_model=params["model"]),
     )
+
+
+def _options(params: Mapping[str, Any]) -> dict[str, Any]:
+    options = {name: params[name] for name in _OPTIONS if params.get(name) is not None}
+    metadata = {name: value for name, value in options.pop("metadata", {}).items() if name != BUDGET}
+    return options | ({"metadata": metadata} if metadata else {}) | (params.get("provider_params") or {})
 
 
 async def run_chat(request: ChatRequest, find: Find, emit: Emit | None = None) -> ChatResult:

@@ -23,11 +23,13 @@ from bridge_worker.errors import BridgeError
 from bridge_worker.reloading import changes, merged, refused, set_environment
 
 if TYPE_CHECKING:
+    from bridge_worker.budgets import Store
     from bridge_worker.methods import Methods
     from bridge_worker.models.litellm import LiteLLM
     from bridge_worker.models.local import Local
     from bridge_worker.port import Model
     from bridge_worker.redact import Redactor
+    from bridge_worker.redis_link import RedisLink
     from bridge_worker.services import Services
     from bridge_worker.telemetry import Telemetry
 
@@ -53,6 +55,7 @@ class Engine:
         self._services: Services | None = None
         self._telemetry: Telemetry | None = None
         self._version: str | None = None
+        self._redis: RedisLink | None = None
         self._started = 0.0
         self.warm_ms = 0.0
 
@@ -115,7 +118,7 @@ class Engine:
             methods = await self.methods()
             with suppress(BridgeError):  # what failed to load may do so with a better config
                 await self._model.get(self._started)
-            config, model = await asyncio.to_thread(self._load_anew, self._source)
+            config, model = await asyncio.to_thread(self._load_anew, self._source, asyncio.get_running_loop())
             result = changes(self._config, config)
             settings = merged(self._config.settings, config.settings)
             urls.use(settings.image_policy)
@@ -131,9 +134,10 @@ class Engine:
             _log.warning("the config: %s", warning)
         return result
 
-    def _load_anew(self, source: Source) -> tuple[Config, LiteLLM]:
+    def _load_anew(self, source: Source, loop: asyncio.AbstractEventLoop) -> tuple[Config, LiteLLM]:
         """In a thread. With a mistake, everything is as it was."""
         from bridge_worker.models.litellm import LiteLLM
+        from bridge_worker.models.sharing import share
 
         old = self._config.environment
         try:
@@ -146,6 +150,7 @@ class Engine:
                 if model.complaints:
                     model.take_back()
                     raise ConfigError(*model.complaints)
+                share(model.router, self._redis, loop)
             except BaseException:
                 set_environment(source, config.environment, old)
                 raise
@@ -165,10 +170,10 @@ class Engine:
         # A collection while modules are being made finds nothing and costs a fifth of the import.
         gc.disable()
         try:
-            self._methods.load(loop, self._load_methods)
+            self._methods.load(loop, lambda: self._load_methods(loop))
             if self._preload_local and self._local is not None:
                 asyncio.run_coroutine_threadsafe(self._local.preload(), loop)
-            self._model.load(loop, self._load_model)
+            self._model.load(loop, lambda: self._load_model(loop))
         finally:
             gc.freeze()  # what was imported stays; no collection needs to look at it again
             # An error is a circle with its traceback, and long-lived by the time its chat ends: 50 objects a chat that fails, which
@@ -177,12 +182,18 @@ class Engine:
             gc.set_threshold(50_000, 5, 2)
             gc.enable()
 
-    def _load_methods(self) -> Methods:
+    def _load_methods(self, loop: asyncio.AbstractEventLoop) -> Methods:
         from bridge_worker.methods import Methods
         from bridge_worker.models.local import Local
         from bridge_worker.telemetry import from_environment
 
         self._telemetry = from_environment(os.environ)
+        from bridge_worker.redis_link import find_redis, no_redis
+        from bridge_worker.spending import Spending
+
+        self._redis = find_redis(self._config.gateway)
+        if self._redis is not None:
+            asyncio.run_coroutine_threadsafe(self._redis.watch(), loop)
         self._local = Local(self._config.settings.local)
         return Methods(
             self.find,
@@ -194,13 +205,17 @@ class Engine:
             configured=self._config.configured,
             reload=self.reload,
             telemetry=self._telemetry,
+            spending=Spending(self._config.settings.budgets, _budget_store(self._redis)),
+            redis_state=self._redis.state if self._redis else no_redis,
         )
 
-    def _load_model(self) -> LiteLLM:
+    def _load_model(self, loop: asyncio.AbstractEventLoop) -> LiteLLM:
         from bridge_worker.models.litellm import LiteLLM, litellm_version, warm_up
+        from bridge_worker.models.sharing import share
 
         self._version = litellm_version()
         model = LiteLLM(self._config.gateway, self._local)
+        share(model.router, self._redis, loop)
         for complaint in model.complaints:
             _log.error("a part of the config is not served: %s", complaint)
         self._services = self._services_of(model)
@@ -212,6 +227,15 @@ class Engine:
         from bridge_worker.models.catalog import LiteLLMServices
 
         return LiteLLMServices(model)
+
+
+def _budget_store(redis: RedisLink | None) -> Store | None:
+    """None: in memory."""
+    if redis is None or not redis.installed:
+        return None
+    from bridge_worker.redis_budgets import RedisStore
+
+    return RedisStore(redis)
 
 
 class _Part(Generic[T]):

@@ -21,6 +21,7 @@ from jsonrpcserver.response import to_serializable_one
 from pydantic import BaseModel
 
 from bridge_worker import __version__
+from bridge_worker.budgets import check_path
 from bridge_worker.calls import Account, Call, Notify, memory_bytes
 from bridge_worker.completion import Emit, Find, chat_request, run_chat
 from bridge_worker.config.settings import Settings
@@ -33,11 +34,14 @@ from bridge_worker.models.offline import Offline
 from bridge_worker.protocol.answered import ChatResult
 from bridge_worker.protocol.asked import ChatParams, Deadlines
 from bridge_worker.protocol.base import WithMeta
+from bridge_worker.protocol.budgets import Budget
 from bridge_worker.protocol.lifecycle import EngineState
-from bridge_worker.protocol.services import ConfigReloaded, NoParams, Status
+from bridge_worker.protocol.services import BudgetsGetParams, BudgetsGetResult, ConfigReloaded, NoParams, RedisState, Status
 from bridge_worker.queries import FindServices, InForce, Queries, cancelled
 from bridge_worker.redact import Redactor, clean
+from bridge_worker.redis_link import no_redis
 from bridge_worker.session import Response, Start
+from bridge_worker.spending import Spending, asked_of
 from bridge_worker.telemetry import Telemetry
 from bridge_worker.tools import Tools
 from bridge_worker.validation import validate
@@ -67,6 +71,8 @@ class Methods:
         local: Local | None = None,
         reload: Callable[[], Awaitable[dict[str, Any]]] | None = None,
         telemetry: Telemetry | None = None,
+        spending: Spending | None = None,
+        redis_state: Callable[[], Mapping[str, object]] = no_redis,
     ) -> None:
         self._telemetry = telemetry
         self._find_engine_model = find_engine_model
@@ -77,7 +83,11 @@ class Methods:
         self._local = local or Local()
         self._account = Account()
         self._reload = reload
-        queries = Queries(find_services, LocalServices(self._local), self._check_provider_params, lambda: self._in_force)
+        self._spending = spending or Spending()
+        self._redis_state = redis_state
+        self._queries = queries = Queries(
+            find_services, LocalServices(self._local), self._check_provider_params, lambda: self._in_force, self._spending
+        )
         tools = Tools(self.chat, queries.tokens_count, queries.models_list, self.cleaned)
         own: dict[str, Method] = {
             "chat": self._chat,
@@ -87,6 +97,7 @@ class Methods:
             "tokens/count": _of_params(queries.tokens_count),
             "embed": _with_clock(queries.embed),
             "rerank": _with_clock(queries.rerank),
+            "budgets/get": _of_params(self._budgets_get),
             "status": _of_params(self._status),
             "config/reload": _of_params(self._config_reload),
         }
@@ -111,13 +122,21 @@ class Methods:
     def put_in_force(self, settings: Settings, *, configured: bool) -> None:
         """From the next request on."""
         self._in_force = InForce(settings, configured)
+        self._spending.budgets = settings.budgets
 
     async def chat(self, params: Params, received: float, emit: Emit | None) -> ChatResult:
         """Validates and runs one chat. Raises BridgeError."""
         validate(params, ChatParams)
         self._check_provider_params(params)
         request = chat_request(params, received, Deadlines(**self._in_force.settings.deadlines))
-        return await run_chat(request, self._find, emit if request.stream else None)
+        bill = self._spending.bill(params.get("metadata"), asked_of(request))
+
+        async def find(name: str) -> Any:
+            model = await self._find(name)
+            await bill.reserve(self._queries.services)
+            return model
+
+        return await bill.charge(run_chat(request, find, emit if request.stream else None))
 
     def cleaned(self, error: BridgeError) -> BridgeError:
         """As it may leave the process: no key, no traceback, no path, no more than 2 KB."""
@@ -154,6 +173,12 @@ class Methods:
         }
         return result.model_dump()
 
+    async def _budgets_get(self, params: Params) -> BudgetsGetResult:
+        path = validate(params, BudgetsGetParams).path
+        if path is not None:
+            check_path(path, "path")
+        return BudgetsGetResult(budgets=[Budget(**one.wire()) for one in await self._spending.standings(path)])
+
     async def _status(self, params: Params) -> Status:
         validate(params, NoParams)
         return Status(
@@ -162,6 +187,7 @@ class Methods:
             requests=self._account.requests(),
             memory_bytes=memory_bytes(),
             engine=EngineState.model_validate(self._engine_state()),
+            redis=RedisState.model_validate(self._redis_state()),
         )
 
     async def _config_reload(self, params: Params) -> ConfigReloaded:

@@ -40,6 +40,7 @@ from bridge_worker.protocol.services import (
     TotalDeadline,
 )
 from bridge_worker.services import Embeddings, EmbedRequest, Expense, Ranking, RerankRequest, Services
+from bridge_worker.spending import Asked, Bill, Spending
 from bridge_worker.validation import validate
 
 FindServices = Callable[[], Awaitable[Services]]
@@ -68,9 +69,11 @@ class Queries:
         local: LocalServices,
         check_provider_params: Callable[[Params], None],
         in_force: Callable[[], InForce],
+        spending: Spending,
     ) -> None:
         self._find_services = find_services
         self._in_force = in_force
+        self._spending = spending
         self._check_provider_params = check_provider_params
         self._offline = OfflineServices()
         self._local = local
@@ -88,18 +91,18 @@ class Queries:
 
     async def models_get(self, params: Params) -> ModelInfo:
         model = validate(params, ModelsGetParams).model
-        services = await self._services(model)
+        services = await self.services(model)
         return await asyncio.to_thread(services.describe, model)
 
     async def tokens_count(self, params: Params) -> TokenCount:
         model = validate(params, TokensCountParams).model
-        services = await self._services(model)
+        services = await self.services(model)
         return await asyncio.to_thread(services.count, model, params["messages"], params.get("tools"))
 
     async def chat_check(self, params: Params) -> ChatCheck:
         asked = validate(params, ChatParams)
         self._check_provider_params(params)
-        services = await self._services(asked.model)
+        services = await self.services(asked.model)
         info = await asyncio.to_thread(services.describe, asked.model)
         count = await asyncio.to_thread(services.count, asked.model, params["messages"], params.get("tools"))
         limit = asked.max_completion_tokens or asked.max_tokens or info.limits.output_tokens
@@ -130,9 +133,11 @@ class Queries:
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         receipt = Receipt(requested_model=asked.model)
         request = EmbedRequest(asked.model, texts, receipt, options | (asked.provider_params or {}))
+        bill = self._bill(asked, texts)
 
         async def answer() -> EmbedResult:
-            services = await self._services(asked.model)
+            services = await self.services(asked.model)
+            await bill.reserve(self.services)
             made = await services.embed(request)
             in_base64 = asked.encoding_format == "base64"
             return EmbedResult(
@@ -140,7 +145,7 @@ class Queries:
                 **_account(made, receipt),
             )
 
-        return await _told(_in_time(answer, self._limit(asked.deadlines), received, asked.model), receipt)
+        return await bill.charge(_told(_in_time(answer, self._limit(asked.deadlines), received, asked.model), receipt))
 
     async def rerank(self, params: Params, received: float) -> RerankResult:
         asked = validate(params, RerankParams)
@@ -148,9 +153,11 @@ class Queries:
         options = {"top_n": asked.top_n} if asked.top_n is not None else {}
         receipt = Receipt(requested_model=asked.model)
         request = RerankRequest(asked.model, asked.query, asked.documents, receipt, options | (asked.provider_params or {}))
+        bill = self._bill(asked, [asked.query, *asked.documents])
 
         async def answer() -> RerankResult:
-            services = await self._services(asked.model)
+            services = await self.services(asked.model)
+            await bill.reserve(self.services)
             made = await services.rerank(request)
             best = sorted(made.scores, key=lambda scored: (-scored[1], scored[0]))[: asked.top_n]
             shown = asked.documents if asked.return_documents else [None] * len(asked.documents)
@@ -159,15 +166,22 @@ class Queries:
                 **_account(made, receipt),
             )
 
-        return await _told(_in_time(answer, self._limit(asked.deadlines), received, asked.model), receipt)
+        return await bill.charge(_told(_in_time(answer, self._limit(asked.deadlines), received, asked.model), receipt))
 
     def _limit(self, asked: TotalDeadline | None) -> int:
         return (asked and asked.total_ms) or self._in_force().settings.deadline_total_ms
 
-    async def _services(self, model: str) -> Services:
+    async def services(self, model: str) -> Services:
+        """Raises BridgeError."""
         if model.startswith(OFFLINE):
             return self._offline
         return self._local if model.startswith(LOCAL) else await self._find_services()
+
+    def _bill(self, asked: EmbedParams | RerankParams, texts: list[str]) -> Bill:
+        messages = [{"role": "user", "content": text} for text in texts]
+        ranks = isinstance(asked, RerankParams)
+        known = Asked(asked.model, self._limit(asked.deadlines), messages, output_tokens=0, ranks=ranks)
+        return self._spending.bill(asked.metadata, known)
 
 
 async def _in_time(work: Callable[[], Awaitable[T]], limit: int, received: float, model: str) -> T:

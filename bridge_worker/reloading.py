@@ -22,6 +22,8 @@ _MISTAKES = 50
 # LiteLLM keeps copies of a callback in many lists, so that one which is on stays on.
 _CALLBACKS = {f"litellm_settings.{name}" for name in CALLBACKS}
 
+_REDIS = ("router_settings.redis_", "router_settings.cache_kwargs")  # one link to it, for as long as the process lives
+
 
 def merged(old: Settings, new: Settings) -> Settings:
     """What is in force after the reload: of the settings that a running worker can't change, the old."""
@@ -44,7 +46,7 @@ def changes(old: Config, new: Config) -> dict[str, Any]:
     differing = [name for name in SETTINGS if getattr(old.settings, name) != getattr(new.settings, name)]
     restart = [f"{SECTION}.{name}" for name in differing if not SETTINGS[name].metadata["reloads"]]
     sections = list(_differing(old, new))
-    restart += [name for name in sections if name in _CALLBACKS]
+    restart += [name for name in sections if name in _CALLBACKS or name.startswith(_REDIS)]
     settings = [f"{SECTION}.{name}" for name in differing] + sections
     return {
         "models": sorted(after),

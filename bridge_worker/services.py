@@ -67,7 +67,12 @@ class Ranking:
 
 
 class Services(Protocol):
-    """All raise BridgeError only. The first four may take long and block: call them in a thread. None of those asks the network."""
+    """All raise BridgeError only. Those that do not wait may take long and block: call them in a thread. They ask no network.
+
+    ``at_home``: the models run here, and no provider is asked.
+    """
+
+    at_home: bool
 
     def names(self, *, every: bool) -> list[ModelSummary]:
         """What is configured; with ``every`` also each model whose provider's key is there."""
@@ -78,6 +83,9 @@ class Services(Protocol):
 
     def cost_usd(self, model: str, expense: Expense) -> float | None:
         """The most that it can cost; None when no price is known."""
+
+    def alternatives(self, model: str) -> list[str]:
+        """The names that may be asked for ``model``: itself, and its fallbacks."""
 
     async def embed(self, request: EmbedRequest) -> Embeddings: ...
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bridge_worker import urls
+from bridge_worker.budgets import BUDGET, check_path
 from bridge_worker.errors import BridgeError
 
 M = TypeVar("M", bound=BaseModel)
@@ -72,6 +73,8 @@ def validate(params: Mapping[str, Any], type: type[M]) -> M:
             raise BridgeError("invalid_request", "model must be a name, not an address or a part of one")
         validated = type.model_validate(params)
         _check_urls(params)
+        if (budget := (params.get("metadata") or {}).get(BUDGET)) is not None:
+            check_path(budget, f"metadata.{BUDGET}")
         return validated
     except ValidationError as error:
         raise BridgeError("invalid_request", _explain(error, params)) from None

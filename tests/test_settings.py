@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bridge_worker.budgets import Budgets, Limit
 from bridge_worker.config import ConfigError, Source, load_config
 from bridge_worker.config.printed import printed
 from bridge_worker.config.settings import DEFAULTS, FLAGS, SETTINGS, Settings, flag, variable
@@ -28,6 +29,11 @@ SAID: dict[str, tuple[str, Any, str]] = {
     "deadline_idle_ms": ("800", 800, "11"),
     "provider_params": ("top_k, safety_settings", frozenset({"top_k", "safety_settings"}), "[other]"),
     "image_policy": ('{"schemes": ["data"]}', UrlPolicy(("data",)), "{allowed_hosts: [other]}"),
+    "budgets": (
+        '[{"path": "*", "max_usd": 2.5, "window": "1d"}]',
+        Budgets((Limit(("*",), 2_500_000_000, None, 86_400),)),
+        "[{path: other, max_tokens: 11}]",
+    ),
     "engine": ("litellm", "litellm", "direct"),
     "log_level": ("info", "info", "error"),
     "log_format": ("text", "text", "json"),

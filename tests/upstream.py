@@ -163,7 +163,9 @@ class Connection(asyncio.StreamReaderProtocol):
 class Upstream:
     """The handle that tests hold. All of it may be called from any thread; nothing waits longer than its ``timeout`` in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: socket.socket | None = None) -> None:
+        """``listener`` is bound, to an address of another host perhaps; else it is one of its own on 127.0.0.1."""
+        self._listener = listener
         self._changed = threading.Condition()
         self._requests: list[Request] = []
         self._counts: Counter[str] = Counter()
@@ -176,7 +178,8 @@ class Upstream:
         self._thread = threading.Thread(target=self._loop.run_forever, name="upstream", daemon=True)
         self._thread.start()
         self._server = self._run(self._listen())
-        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        host, port = self._server.sockets[0].getsockname()
+        self.base_url = f"http://{host}:{port}/v1"
         self.refused_url = f"http://127.0.0.1:{self._refusing.getsockname()[1]}/v1"
 
     def __enter__(self) -> Self:
@@ -259,6 +262,8 @@ class Upstream:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
 
     async def _listen(self) -> asyncio.Server:
+        if self._listener is not None:
+            return await self._loop.create_server(lambda: Connection(self), sock=self._listener, backlog=4096)
         return await self._loop.create_server(lambda: Connection(self), "127.0.0.1", 0, backlog=4096)
 
     async def _shut(self) -> None:

@@ -26,9 +26,15 @@ Json = dict[str, Any]
 class Worker:
     """A running worker. ``received`` holds every message so far, in order."""
 
-    def __init__(self, *flags: str, env: Mapping[str, str] | None = None, stdout: int = subprocess.PIPE) -> None:
+    def __init__(
+        self,
+        *flags: str,
+        env: Mapping[str, str] | None = None,
+        stdout: int = subprocess.PIPE,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
         self.process = subprocess.Popen(
-            [*COMMAND, "--stdio", *flags],
+            [*command, "--stdio", *flags],
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=subprocess.PIPE,

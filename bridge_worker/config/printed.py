@@ -13,6 +13,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from bridge_worker.budgets import Budgets
 from bridge_worker.config import Config
 from bridge_worker.config.documents import Document
 from bridge_worker.config.references import PREFIX, is_secret
@@ -63,6 +64,8 @@ class _Printing:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Budgets):
+        return value.section()
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, Mapping):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
+from bridge_worker.budgets import Budgets
 from bridge_worker.framing import DEFAULT_MAX_MESSAGE_BYTES
 from bridge_worker.local_models import LocalModel
 from bridge_worker.session import DEFAULT_MAX_IN_FLIGHT
@@ -60,6 +61,7 @@ class Settings:
     image_policy: UrlPolicy = setting(  # noqa: RUF009  # it is a field with a factory
         UrlPolicy, "which URLs of images and files callers may pass on", metavar="JSON", reloads=True
     )
+    budgets: Budgets = setting(Budgets, "what paths may spend", metavar="JSON", reloads=True)  # noqa: RUF009  # as above
     local: Mapping[str, LocalModel] = setting(dict, "models of this machine, by name", flag=False)
     engine: str = setting("auto", "what carries a chat out", choices=("auto", "direct", "litellm"))
     log_level: str = setting("warning", "info is a line a request", choices=("debug", "info", "warning", "error"))

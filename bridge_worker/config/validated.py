@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, cr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from bridge_worker.budgets import read_budgets
 from bridge_worker.config.documents import Document
 from bridge_worker.config.mistakes import Report, suggestion
 from bridge_worker.config.settings import FLAGS, PREFIX, SECTION, SETTINGS, Settings, flag, from_environment, variable
@@ -26,6 +27,7 @@ from bridge_worker.urls import UrlPolicy
 READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "image_policy": lambda value, _: UrlPolicy.from_settings(value),
     "local": read_local_models,
+    "budgets": lambda value, _: read_budgets(value),
 }
 
 

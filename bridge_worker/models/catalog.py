@@ -75,10 +75,13 @@ class _Deployment:
 class LiteLLMServices:
     """`Services`, for the names that ``served`` serves."""
 
+    at_home = False
+
     def __init__(self, served: LiteLLM) -> None:
         self._check = served.check_model
         self._engine = served.engine
         self._router = served.router
+        self.alternatives = served.alternatives
 
     def names(self, *, every: bool) -> list[ModelSummary]:
         if self._router is None:

@@ -20,6 +20,8 @@ from litellm.types.router import RouterGeneralSettings
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.keys import CALLBACKS
 from bridge_worker.config.mistakes import suggestion
+from bridge_worker.models.sharing import InMemoryUntilThen
+from bridge_worker.redis_link import cache_settings, client_settings, without_redis
 
 # Callbacks that need a package which LiteLLM does not bring, by its top module. A canary test holds the names against LiteLLM's.
 _PACKAGES = {
@@ -61,6 +63,7 @@ class Configured:
     def __init__(self, gateway: Gateway) -> None:
         self.complaints: list[str] = []
         self.router: Any = None
+        self._router_settings = gateway.router or {}
         names = _defaults.keys() | gateway.litellm.keys() - _OTHERWISE | {"drop_params", "max_budget", "credential_list", "cache"}
         names |= {"callback_settings", "request_timeout_explicitly_set"}
         self._before = {name: getattr(litellm, name, None) for name in names}
@@ -108,17 +111,23 @@ class Configured:
         litellm.cache = None
         if wanted is not None:
             try:
-                litellm.cache = litellm.Cache(**{"type": "redis"} | wanted)
+                litellm.cache = litellm.Cache(**{"type": "redis"} | wanted | self._backend(settings))
             except Exception as error:
                 self.complaints.append(f"litellm_settings.cache_params: LiteLLM can make no such cache: {_line(error)}")
         _cache_params = wanted
+
+    def _backend(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Where the Redis is the one that `sharing` brings: made here, it would hold up the start for 15 s when it is not there."""
+        own = cache_settings(settings)
+        shared = client_settings(self._router_settings) or own
+        return {"_backend": InMemoryUntilThen()} if own and own == shared else {}  # PRIVATE: _backend
 
     def _set_router(self, gateway: Gateway) -> None:
         if gateway.router is None:
             return
         self.router = litellm.Router(
             **{"cache_responses": litellm.cache is not None}
-            | gateway.router
+            | without_redis(gateway.router)
             | {
                 "router_general_settings": RouterGeneralSettings(async_only_mode=True),
                 "ignore_invalid_deployments": True,

@@ -150,6 +150,16 @@ class LiteLLM:
             wrong = f"{provider} can't be used through the bridge: it would wait for a person, or load the model into it"
             raise BridgeError("model_not_found", wrong, model=model)
 
+    def alternatives(self, model: str) -> list[str]:
+        """``model``, and what the Router may ask in its place, and in the place of that."""
+        router, kinds = self._router, ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+        rows = [row for kind in kinds for row in getattr(router, kind, None) or ()]
+        names = [model]
+        for name in names:  # grows on the way
+            meant = [other for row in rows for key, others in row.items() if key in (name, "*") for other in others]
+            names += [other for other in dict.fromkeys(meant) if isinstance(other, str) and other not in names]
+        return names
+
 
 def litellm_version() -> str:
     from importlib.metadata import version  # 40 ms, so not on the way to the first answer

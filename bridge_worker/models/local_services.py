@@ -33,6 +33,8 @@ _WITH_TOOLS = ["tools", "tool_choice", "parallel_tool_calls"]
 class LocalServices:
     """`Services`. The first that asks about a model loads it. A loop of its own serves each call: the caller's is not to block."""
 
+    at_home = True
+
     def __init__(self, local: Local) -> None:
         self._local = local
 
@@ -67,6 +69,9 @@ class LocalServices:
 
     def cost_usd(self, model: str, expense: Expense) -> float | None:
         return 0.0
+
+    def alternatives(self, model: str) -> list[str]:
+        return [model]
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         made = await self._local.embed(request.model, request.input, request.options)

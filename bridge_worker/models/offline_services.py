@@ -37,6 +37,8 @@ _FREE = Cost(0.0, "provider")
 class OfflineServices:
     """`Services`."""
 
+    at_home = True
+
     def names(self, *, every: bool) -> list[ModelSummary]:
         return [ModelSummary(model=model, provider="offline", mode=mode, key_present=None) for model, mode in MODES.items()]
 
@@ -65,6 +67,9 @@ class OfflineServices:
 
     def cost_usd(self, model: str, expense: Expense) -> float | None:
         return 0.0
+
+    def alternatives(self, model: str) -> list[str]:
+        return [model]
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         _sign(request.receipt)

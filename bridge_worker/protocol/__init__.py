@@ -27,6 +27,8 @@ from bridge_worker.protocol.mcp import (
     ToolsListResult,
 )
 from bridge_worker.protocol.services import (
+    BudgetsGetParams,
+    BudgetsGetResult,
     ChatCheck,
     ConfigReloaded,
     EmbedParams,
@@ -60,6 +62,7 @@ METHODS: Mapping[str, Method] = {
     "tokens/count": Method(TokensCountParams, TokenCount),
     "embed": Method(EmbedParams, EmbedResult),
     "rerank": Method(RerankParams, RerankResult),
+    "budgets/get": Method(BudgetsGetParams, BudgetsGetResult),
     "status": Method(NoParams, Status),
     "config/reload": Method(NoParams, ConfigReloaded),
     "server/discover": Method(McpParams, DiscoverResult),

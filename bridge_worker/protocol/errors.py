@@ -10,6 +10,7 @@ from typing import Any, Literal
 from bridge_worker.errors import KINDS
 from bridge_worker.protocol.answered import Receipt
 from bridge_worker.protocol.base import Closed
+from bridge_worker.protocol.budgets import ExceededBudget
 
 
 class Partial(Closed):
@@ -30,6 +31,7 @@ class ErrorData(Closed):
     upstream_closed: bool | None = None
     deadline: str | None = None
     receipt: Receipt | None = None
+    budget: ExceededBudget | None = None
     supported: list[str] | None = None
     requested: str | None = None
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from bridge_worker.protocol.answered import CostSource, Receipt, Usage
 from bridge_worker.protocol.asked import ChatMessage, Tool
 from bridge_worker.protocol.base import Closed
+from bridge_worker.protocol.budgets import Budget
 from bridge_worker.protocol.lifecycle import EngineState
 
 
@@ -143,6 +144,7 @@ class EmbedParams(Closed):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(gt=0)] | None = None
     user: str | None = None
+    metadata: dict[str, str] | None = None
     deadlines: TotalDeadline | None = None
     provider_params: dict[str, Any] | None = None
 
@@ -167,6 +169,7 @@ class RerankParams(Closed):
     documents: Annotated[list[str], Field(min_length=1)]
     top_n: Annotated[int, Field(gt=0)] | None = None
     return_documents: bool | None = None
+    metadata: dict[str, str] | None = None
     deadlines: TotalDeadline | None = None
     provider_params: dict[str, Any] | None = None
 
@@ -193,6 +196,18 @@ class RerankResult(Closed):
     receipt: Receipt
 
 
+class BudgetsGetParams(Closed):
+    """``path``: as in ``metadata.budget`` of a chat; left out, what a chat without one counts against."""
+
+    path: str | None = None
+
+
+class BudgetsGetResult(Closed):
+    """Each limit that a request of the path counts against."""
+
+    budgets: list[Budget]
+
+
 class NoParams(Closed):
     pass
 
@@ -217,9 +232,17 @@ class ConfigReloaded(Closed):
     warnings: list[str]
 
 
+class RedisState(Closed):
+    """``lost``: configured and out of reach. ``not_installed``: configured, without the package redis."""
+
+    state: Literal["none", "connecting", "connected", "lost", "not_installed"]
+    since_ms: float | None  # how long it has been so
+
+
 class Status(Closed):
     version: str
     uptime_ms: float
     requests: RequestCounts
     memory_bytes: int | None  # resident
     engine: EngineState
+    redis: RedisState

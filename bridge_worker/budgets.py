@@ -1,0 +1,300 @@
+"""Budgets: what the operator lets a path spend in a window, and whether there is room for one more request.
+
+Owns the section ``omni_bridge.budgets``, the paths, the arithmetic, and the `Store` port with its first implementation, in memory
+(`redis_budgets` has the other). Money is counted in whole billionths of a dollar, so that sums are exact here and in Redis. Refuses
+to know what a request costs: `spending` does.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from bridge_worker.errors import BridgeError
+
+BUDGET = "budget"  # the member of a request's metadata
+ROOT = "/"  # in the config: all requests together, also those that name no path
+_SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}"
+_PATH = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,7}}")
+_PATTERN = re.compile(rf"/|(\*|{_SEGMENT})(/(\*|{_SEGMENT})){{0,7}}")
+_WINDOW = re.compile(r"([1-9]\d{0,8})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MEMBERS = ("path", "max_usd", "max_tokens", "window")
+_NANO = 1_000_000_000
+_MOST_USD, _MOST_TOKENS = 1e6, 10**15  # sums stay exact in Redis, whose numbers are doubles
+_SWEEP = 1024  # accounts, before the first look for those whose window is over
+
+
+class Amount(NamedTuple):
+    """Billionths of a dollar, and tokens (input and output)."""
+
+    nano_usd: int
+    tokens: int
+
+    @property
+    def usd(self) -> float:
+        return self.nano_usd / _NANO
+
+
+NOTHING = Amount(0, 0)
+
+
+def nano_usd(usd: float) -> int:
+    """Rounded up, but for the noise of a float."""
+    return math.ceil(round(usd * _NANO, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A row of the config. ``window`` is in seconds, None for good."""
+
+    pattern: tuple[str, ...]  # () for all requests
+    max_nano_usd: int | None
+    max_tokens: int | None
+    window: int | None
+
+    def row(self) -> dict[str, Any]:
+        usd = None if self.max_nano_usd is None else self.max_nano_usd / _NANO
+        window = None if self.window is None else f"{self.window}s"
+        return {"path": "/".join(self.pattern) or ROOT, "max_usd": usd, "max_tokens": self.max_tokens, "window": window}
+
+    def matches(self, prefix: Sequence[str]) -> bool:
+        pairs = zip(self.pattern, prefix, strict=False)
+        return len(self.pattern) == len(prefix) and all(mine in ("*", theirs) for mine, theirs in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a path (``/`` for all) has spent and reserved of one limit."""
+
+    path: str
+    limit: Limit
+
+    @property
+    def key(self) -> str:
+        return f"{self.path}:{self.limit.window or 'ever'}"
+
+    def room_for(self, spent: Amount, amount: Amount) -> bool:
+        usd, tokens = self.limit.max_nano_usd, self.limit.max_tokens
+        fits = usd is None or spent.nano_usd + amount.nano_usd <= usd
+        return fits and (tokens is None or spent.tokens + amount.tokens <= tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An account at a moment; ``resets_ms`` from then, None where its limit has no window."""
+
+    account: Account
+    used: Amount
+    reserved: Amount
+    resets_ms: int | None
+
+    def wire(self) -> dict[str, Any]:
+        limit = self.account.limit
+        return {
+            "path": self.account.path,
+            "window_ms": limit.window * 1000 if limit.window else None,
+            "max_usd": limit.max_nano_usd / _NANO if limit.max_nano_usd is not None else None,
+            "used_usd": self.used.usd,
+            "reserved_usd": self.reserved.usd,
+            "max_tokens": limit.max_tokens,
+            "used_tokens": self.used.tokens,
+            "reserved_tokens": self.reserved.tokens,
+            "resets_ms": self.resets_ms,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A reservation. ``starts`` are its accounts' windows (Unix seconds): a request counts in the window in which it began."""
+
+    id: str
+    accounts: tuple[Account, ...]
+    amount: Amount
+    starts: tuple[int, ...]
+    shared: bool = False  # in Redis
+
+
+class Store(Protocol):
+    """Where accounts are kept. ``reserve`` and ``settle`` are done whole or not at all, whoever else does the same meanwhile."""
+
+    async def reserve(self, id: str, accounts: Sequence[Account], amount: Amount, lease_ms: int) -> Hold | Standing:
+        """The standing of the first account without room, if there is one. A hold that nobody settles ends with its lease."""
+
+    async def settle(self, hold: Hold, spent: Amount) -> None:
+        """Ends the hold and counts ``spent``, unless the window is over."""
+
+    async def standings(self, accounts: Sequence[Account]) -> list[Standing]: ...
+
+
+# --- the config and the paths ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """The whole section."""
+
+    limits: tuple[Limit, ...] = ()
+
+    def accounts(self, path: str | None) -> tuple[Account, ...]:
+        """Those that a request of ``path`` counts against: of each prefix, the limits of the most specific pattern that matches."""
+        return tuple(self._accounts(path.split("/") if path else []))
+
+    def section(self) -> list[dict[str, Any]]:
+        """As a config would have it."""
+        return [limit.row() for limit in self.limits]
+
+    def _accounts(self, segments: Sequence[str]) -> Iterator[Account]:
+        for length in range(len(segments) + 1):
+            prefix = segments[:length]
+            matching = [limit for limit in self.limits if limit.matches(prefix)]
+            best = max((_specificity(limit) for limit in matching), default=None)
+            yield from (Account("/".join(prefix) or ROOT, limit) for limit in matching if _specificity(limit) == best)
+
+
+def read_budgets(section: object) -> Budgets:
+    """Raises ValueError, one line that names the place."""
+    if section is None:
+        return Budgets()
+    if not isinstance(section, list):
+        raise ValueError("omni_bridge.budgets must be a list of limits, each with a path and max_usd or max_tokens")
+    limits = tuple(_limit(f"omni_bridge.budgets[{position}]", row) for position, row in enumerate(section))
+    seen: set[tuple[tuple[str, ...], int | None]] = set()
+    for position, limit in enumerate(limits):
+        if (limit.pattern, limit.window) in seen:
+            raise ValueError(f"omni_bridge.budgets[{position}]: an earlier limit has the same path and window")
+        seen.add((limit.pattern, limit.window))
+    return Budgets(limits)
+
+
+def check_path(path: str, member: str) -> None:
+    """Raises BridgeError ``invalid_request`` that names the ``member`` of the params."""
+    if not _PATH.fullmatch(path):
+        wrong = f"{member} must be a path such as agent-7/task-12: at most 8 names of 1 to 64 letters, digits and . _ : @ -"
+        raise BridgeError("invalid_request", wrong)
+
+
+def exceeded(standing: Standing, needed: Amount) -> BridgeError:
+    limit, used, reserved = standing.account.limit, standing.used, standing.reserved
+    in_usd = limit.max_nano_usd is not None and used.nano_usd + reserved.nano_usd + needed.nano_usd > limit.max_nano_usd
+    most = f"{(limit.max_nano_usd or 0) / _NANO:g} USD" if in_usd else f"{limit.max_tokens} tokens"
+    left = f"{used.usd:g} used, {reserved.usd:g} reserved" if in_usd else f"{used.tokens} used, {reserved.tokens} reserved"
+    wish = f"{needed.usd:g}" if in_usd else f"{needed.tokens}"
+    told = f"the budget of {standing.account.path} is {most}: {left}, and this may take {wish} more; lower max_tokens, or wait"
+    budget = {**standing.wire(), "needed_usd": needed.usd, "needed_tokens": needed.tokens}
+    return BridgeError("budget_exceeded", told, extra={"budget": budget})
+
+
+def _specificity(limit: Limit) -> tuple[bool, ...]:
+    return tuple(segment != "*" for segment in limit.pattern)
+
+
+def _limit(place: str, row: object) -> Limit:
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{place} must be a mapping with path, and max_usd or max_tokens")
+    if unknown := sorted(str(name) for name in row if name not in _MEMBERS):
+        raise ValueError(f"{place}.{unknown[0]} is not a setting; there are: {', '.join(_MEMBERS)}")
+    path, window = row.get("path"), row.get("window")
+    if not isinstance(path, str) or not _PATTERN.fullmatch(path):
+        raise ValueError(f'{place}.path must be "/" (all requests) or names and * between slashes, such as agent-7/*')
+    if row.get("max_usd") is None and row.get("max_tokens") is None:
+        raise ValueError(f"{place} needs max_usd or max_tokens")
+    usd, tokens = _most(place, row, "max_usd", _MOST_USD), _most(place, row, "max_tokens", _MOST_TOKENS)
+    if tokens is not None and tokens != int(tokens):
+        raise ValueError(f"{place}.max_tokens must be a whole number")
+    return Limit(
+        pattern=() if path == ROOT else tuple(path.split("/")),
+        max_nano_usd=None if usd is None else nano_usd(usd),
+        max_tokens=None if tokens is None else int(tokens),
+        window=None if window is None else _seconds(place, window),
+    )
+
+
+def _most(place: str, row: Mapping[str, Any], name: str, most: float) -> float | None:
+    value = row.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise ValueError(f"{place}.{name} must be a number from 0 to {most:g}")
+    return value
+
+
+def _seconds(place: str, window: object) -> int:
+    if not isinstance(window, str) or not (found := _WINDOW.fullmatch(window)):
+        raise ValueError(f"{place}.window must be a number and s, m, h or d, such as 1h or 30d; left out, there is none")
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+# --- in memory ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Book:
+    start: int
+    window: int | None
+    used: Amount = NOTHING
+    reserved: dict[str, Amount] = field(default_factory=dict)
+
+
+class MemoryStore:
+    """A `Store` for one process, which is over with it. No lease is needed: who holds here is alive."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._books: dict[str, _Book] = {}
+        self._sweep_at = _SWEEP
+
+    async def reserve(self, id: str, accounts: Sequence[Account], amount: Amount, lease_ms: int) -> Hold | Standing:
+        books = [self._book(account) for account in accounts]
+        for account, book in zip(accounts, books, strict=True):
+            if not account.room_for(_sum(book.used, *book.reserved.values()), amount):
+                return self._standing(account, book)
+        for account, book in zip(accounts, books, strict=True):
+            book.reserved[id] = amount
+            self._books[account.key] = book
+        self._sweep()
+        return Hold(id, tuple(accounts), amount, tuple(book.start for book in books))
+
+    async def settle(self, hold: Hold, spent: Amount) -> None:
+        for account, start in zip(hold.accounts, hold.starts, strict=True):
+            book = self._book(account)
+            if book.start == start:
+                book.reserved.pop(hold.id, None)
+                book.used = _sum(book.used, spent)
+
+    async def standings(self, accounts: Sequence[Account]) -> list[Standing]:
+        return [self._standing(account, self._book(account)) for account in accounts]
+
+    def learn(self, account: Account, start: int, used: Amount) -> None:
+        """What is known from elsewhere to be used; never less than before within a window."""
+        book = self._books[account.key] = self._book(account)
+        if book.start == start:
+            book.used = Amount(max(book.used.nano_usd, used.nano_usd), max(book.used.tokens, used.tokens))
+
+    def _standing(self, account: Account, book: _Book) -> Standing:
+        window = account.limit.window
+        resets = int((book.start + window - self._clock()) * 1000) if window else None
+        return Standing(account, book.used, _sum(*book.reserved.values()), resets)
+
+    def _book(self, account: Account) -> _Book:
+        """Windows begin at whole multiples of their length since 1970 (UTC): a day at midnight."""
+        window = account.limit.window
+        start = int(self._clock() // window * window) if window else 0
+        book = self._books.get(account.key)
+        return book if book and book.start == start else _Book(start, window)
+
+    def _sweep(self) -> None:
+        """Paths come from callers: what their windows leave behind must not grow for ever."""
+        if len(self._books) < self._sweep_at:
+            return
+        now = self._clock()
+        self._books = {key: book for key, book in self._books.items() if not book.window or now < book.start + book.window}
+        self._sweep_at = max(_SWEEP, 2 * len(self._books))
+
+
+def _sum(*amounts: Amount) -> Amount:
+    return Amount(sum(one.nano_usd for one in amounts), sum(one.tokens for one in amounts))

@@ -1,0 +1,174 @@
+"""The Redis that workers share, if the config names one: the connection, and whether it is there now.
+
+Owns one client, the task that watches it, and the lines on the log when Redis is lost and when it is back. A request never waits
+longer for Redis than `SECONDS`, and not at all while it is known to be lost. Refuses to know what is kept there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from bridge_worker.config.gateway import Gateway
+
+SECONDS = 0.5  # for an answer, and for a connection: Redis is near, or it is of no use
+_EVERY_SECONDS = 1.0  # between two looks
+_TARGET = ("redis_url", "redis_host")
+_OTHERS = ("redis_port", "redis_password", "redis_db")
+_ROUTER_SETTINGS = (*_TARGET, *_OTHERS, "cache_kwargs")  # of LiteLLM's Router; the last is for its Redis client alone
+_CLIENT = ("host", "port", "password", "db", "username", "client_name")  # and those of TLS: LiteLLM's cache takes more
+_ALONE = "this worker goes on alone: its cooldowns, usage, cache and budgets are its own until Redis is there"
+
+_log = logging.getLogger(__name__)
+
+
+def no_redis() -> Mapping[str, object]:
+    """`RedisLink.state` where none is configured."""
+    return {"state": "none", "since_ms": None}
+
+
+def find_redis(gateway: Gateway | None) -> RedisLink | None:
+    """None where none is configured. Imports the package, where it is installed."""
+    if gateway is None or gateway.router is None:
+        return None
+    settings = client_settings(gateway.router) or cache_settings(gateway.litellm)
+    return RedisLink(settings) if settings else None
+
+
+def without_redis(router_settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in router_settings.items() if name not in _ROUTER_SETTINGS}
+
+
+def client_settings(router_settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of LiteLLM's Redis client, ``url`` among them where the config has one; {} where it names no Redis."""
+    if not any(router_settings.get(name) for name in _TARGET):
+        return {}
+    given = {name.removeprefix("redis_"): router_settings[name] for name in (*_TARGET, *_OTHERS) if router_settings.get(name)}
+    target = {"url": given["url"]} if "url" in given else {"port": 6379, **given}
+    return {**target, **(router_settings.get("cache_kwargs") or {})}
+
+
+def cache_settings(litellm_settings: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The same of a cache in Redis, which also holds what a Router without a Redis of its own shares."""
+    params = litellm_settings.get("cache_params") or {}
+    if litellm_settings.get("cache") not in (True, "true") or params.get("type", "redis") != "redis":
+        return {}
+    named = {name: value for name, value in params.items() if value is not None and _is_of_client(name)}
+    if not named.keys() & {"url", "host"}:  # then LiteLLM looks there
+        variables = {name: environ.get(f"REDIS_{name.upper()}") for name in ("url", "host", "port", "username", "password")}
+        named = {name: value for name, value in variables.items() if value} | named
+    target = {"url"} & named.keys() or {"host"} & named.keys()
+    if not target:
+        return {}
+    return named if "url" in target else {"port": 6379, **named}
+
+
+def _is_of_client(name: str) -> bool:
+    return name in ("url", *_CLIENT) or name.startswith("ssl")
+
+
+class RedisLink:
+    """``settings`` are those of `client_settings`. Make it anywhere, then `watch` in the loop that uses ``client``."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = settings
+        self.installed = importlib.util.find_spec("redis") is not None
+        self.connected = False
+        self.client: Redis | None = _client(settings) if self.installed else None
+        self._since: float | None = None  # time.monotonic() of the first look, or of the last change
+        self._looked = asyncio.Event()
+        self._doubt = asyncio.Event()
+        self._returns: list[Callable[[], Awaitable[None]]] = []
+
+    def state(self) -> Mapping[str, object]:
+        since = None if self._since is None else round((time.monotonic() - self._since) * 1000, 3)
+        if not self.installed:
+            return {"state": "not_installed", "since_ms": since}
+        settled = "connected" if self.connected else "lost"
+        return {"state": settled if self._looked.is_set() else "connecting", "since_ms": since}
+
+    def on_return(self, work: Callable[[], Awaitable[None]]) -> None:
+        """``work`` is awaited each time that Redis is there again, the first time included, before it counts as connected."""
+        self._returns.append(work)
+
+    def doubt(self) -> None:
+        """Something went wrong with Redis: look at once."""
+        self._doubt.set()
+
+    async def ready(self) -> bool:
+        """Whether Redis is there; waits for the first look only, which is short."""
+        if not self._looked.is_set():
+            await self._looked.wait()
+        return self.connected
+
+    async def watch(self) -> None:
+        """Until it is cancelled."""
+        if self.client is None:
+            _log.warning("the config names a Redis, but the package redis is not installed (omni-bridge[redis]); %s", _ALONE)
+            self._since = time.monotonic()
+            self._looked.set()
+            return
+        while True:
+            await self._look()
+            self._looked.set()
+            self._doubt.clear()
+            try:
+                async with asyncio.timeout(_EVERY_SECONDS):
+                    await self._doubt.wait()
+            except TimeoutError:
+                continue
+
+    async def aclose(self) -> None:
+        if self.client is not None:
+            await self.client.aclose()
+
+    async def _look(self) -> None:
+        fault = await self._ping()
+        if isinstance(fault, TimeoutError):  # this process may have been busy instead
+            fault = await self._ping()
+        if fault is None and not self.connected:
+            fault = await self._come_back()
+        if self.connected is (fault is None) and self._since is not None:
+            return
+        first, self._since = self._since is None, time.monotonic()
+        self.connected = fault is None
+        if fault is not None:
+            _log.warning("Redis can't be reached (%s: %s); %s", type(fault).__name__, fault, _ALONE)
+        elif not first:
+            _log.warning("Redis is back: cooldowns, usage, cache and budgets are shared again")
+
+    async def _ping(self) -> Exception | None:
+        assert self.client is not None  # noqa: S101  # for mypy
+        try:
+            async with asyncio.timeout(SECONDS):
+                await cast("Awaitable[bool]", self.client.ping())  # its types are those of both clients
+        except Exception as error:
+            return error
+        return None
+
+    async def _come_back(self) -> Exception | None:
+        try:
+            for work in self._returns:
+                await work()
+        except Exception as error:
+            return error
+        return None
+
+
+def _client(settings: Mapping[str, Any]) -> Redis:
+    """No retries: a script that was sent may have run."""
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+
+    bounds = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS, "retry": Retry(NoBackoff(), 0)}
+    named = {name: value for name, value in settings.items() if name != "url" and _is_of_client(name)} | bounds
+    return Redis.from_url(settings["url"], **named) if "url" in settings else Redis(**named)
