@@ -96,7 +96,7 @@ def watch() -> None:
 
 
 def is_alone(lists: Iterable[str]) -> bool:
-    """Whether nobody but this listens to LiteLLM; ``lists`` are the names of what it calls. "cache" is what fills `litellm.cache`."""
+    """Whether nobody but this listens to LiteLLM; ``lists`` are the names of what it calls. "cache" would fill `litellm.cache`."""
     return all(isinstance(callback, _Watch) or callback == "cache" for name in lists for callback in getattr(litellm, name))
 
 

@@ -1,9 +1,9 @@
 """The second way to a provider: LiteLLM's provider classes under a thin loop of ours, for what has been proved to come out equal.
 
-A call of LiteLLM's is three things: a prologue, which makes the provider's request and is all that knows providers; HTTP; and around
-both logs, caches, callbacks, retries and copies, which take most of the time and of which nothing here has a use. So the prologue is
-called as it is, with an HTTP client of ours and without the rest, and a stream is read from the provider's iterator instead of
-through LiteLLM's wrapper of it.
+A call of LiteLLM's is three things: a prologue, which makes the provider's request and is all that knows providers; HTTP; and
+around both logs, caches, callbacks, retries and copies, which take most of the time and of which nothing here has a use. So the
+prologue is called as it is, with an HTTP client of ours and without the rest, and a stream is read from the provider's iterator
+instead of through LiteLLM's wrapper of it.
 
 Owns the choice, made before anything is sent, and the loop. Refuses to know a provider: the ways that a prologue may end in are all
 there is of them here (PROVEN), and `tests/test_direct.py` proves for each that it equals the ordinary path.
@@ -12,11 +12,10 @@ there is of them here (PROVEN), and `tests/test_direct.py` proves for each that 
 from __future__ import annotations
 
 import asyncio
-import logging
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import litellm
@@ -30,12 +29,12 @@ from litellm.utils import exception_type
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.models import answers, attempts, faults, outgoing
-from bridge_worker.models.litellm import REQUEST_TIMEOUT_SECONDS, LiteLLM, litellm_version
+from bridge_worker.models.litellm import REQUEST_TIMEOUT_SECONDS, LiteLLM, close, litellm_version
 from bridge_worker.port import ChatRequest, Delta
 from bridge_worker.protocol.answered import EngineVersion
 
-# For each provider the coroutine that its prologue ends in, plain and streamed. What ends elsewhere, in OpenAI's Responses say, or in
-# a function of a newer LiteLLM, is for the ordinary path.
+# For each provider the coroutine that its prologue ends in, plain and streamed. What ends elsewhere, in OpenAI's Responses say, or
+# in a function of a newer LiteLLM, is for the ordinary path.
 _SHARED = frozenset({"BaseLLMHTTPHandler.async_completion", "BaseLLMHTTPHandler.acompletion_stream_function"})
 PROVEN: Mapping[str, frozenset[str]] = {
     "openai": _SHARED,
@@ -44,6 +43,11 @@ PROVEN: Mapping[str, frozenset[str]] = {
     "gemini": frozenset({"VertexLLM.async_completion", "VertexLLM.async_streaming"}),
     "hosted_vllm": _SHARED,
     "cohere_chat": _SHARED,
+    **dict.fromkeys(
+        ("together_ai", "perplexity", "xai", "deepseek", "openrouter", "fireworks_ai", "groq", "nvidia_nim", "cerebras"), _SHARED
+    ),
+    "litellm_proxy": _SHARED,
+    "lm_studio": _SHARED,
 }
 # Settings of LiteLLM's that work in what is left out. Each is empty unless somebody has set it.
 _SETTINGS = (
@@ -56,8 +60,6 @@ _CALLBACKS = (
 )
 _NOT_PLAIN = frozenset(all_litellm_params) - {"metadata"}  # what of provider_params LiteLLM does not simply send
 
-_log = logging.getLogger(__name__)
-
 
 class Direct:
     """A `Model` in front of the ordinary one, which serves what this one can't, or with ``only`` nothing."""
@@ -66,13 +68,13 @@ class Direct:
         self.engine = EngineVersion(name="litellm-direct", version=litellm_version())
         self._ordinary = ordinary
         self._only = only
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Handler] = weakref.WeakKeyDictionary()
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Handler] = weakref.WeakKeyDictionary()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         request.receipt.engine = self.engine
         self._ordinary.check_model(request.model)
         if self._may_serve(request):
-            call = _Call(request)
+            call = Call(request)
             try:
                 async with aclosing(call.deltas(self._client())) as deltas:
                     async for delta in deltas:
@@ -82,6 +84,7 @@ class Direct:
                 if self._only and isinstance(unsent.__cause__, BridgeError):
                     raise unsent.__cause__ from None
                 request.receipt.attempts.clear()
+                request.receipt.dropped = None
         if self._only:
             wrong = "this model or its configuration needs LiteLLM's ordinary path: start the worker with --engine auto"
             raise BridgeError("rejected_by_provider", wrong, model=request.model)
@@ -99,10 +102,10 @@ class Direct:
             return False
         return attempts.is_alone(_CALLBACKS) and not any(getattr(litellm, name) for name in _SETTINGS)
 
-    def _client(self) -> _Handler:
+    def _client(self) -> Handler:
         loop = asyncio.get_running_loop()
         if loop not in self._clients:
-            self._clients[loop] = _Handler()
+            self._clients[loop] = Handler()
         return self._clients[loop]
 
 
@@ -110,7 +113,7 @@ class _Unsent(Exception):
     """It came to nothing before a byte was sent; the cause says why, if it is for the caller."""
 
 
-class _Call:
+class Call:
     """One chat. LiteLLM takes it for its logging object: it asks for less than these."""
 
     def __init__(self, request: ChatRequest) -> None:
@@ -134,7 +137,7 @@ class _Call:
     def post_call(self, *_: Any, **__: Any) -> None:
         """Nobody listens."""
 
-    async def deltas(self, client: _Handler) -> AsyncGenerator[Delta, None]:
+    async def deltas(self, client: Handler) -> AsyncGenerator[Delta, None]:
         """Raises BridgeError, and _Unsent."""
         request, record, streamed = self._request, self._record, False
         try:
@@ -145,14 +148,16 @@ class _Call:
                 yield delta
                 return
             request.upstream_open = True
-            facts = Delta(model=None)
+            stream = _Stream(answer)
             try:
-                async for delta in self._pieces(answer, facts):
+                async for chunk in stream:
+                    delta = stream.piece(chunk)
                     streamed = streamed or bool(delta.content or delta.reasoning or delta.tool_calls)
                     yield delta
             finally:
-                request.upstream_open = not await self._close()
-            last = answers.stream_end(answer, facts, record.target, streamed=streamed)
+                await self._let_go()
+                request.upstream_open = not await close(answer)
+            last = answers.stream_end(answer, stream.facts(), record.target, streamed=streamed)
             record.end("ok")
             yield last
         except _Unsent:
@@ -165,9 +170,9 @@ class _Call:
             raise fault from error
         finally:
             record.end("cancelled")
-            await self._close()
+            await self._let_go()
 
-    async def _answer(self, client: _Handler) -> Any:
+    async def _answer(self, client: Handler) -> Any:
         request, record = self._request, self._record
         kwargs: dict[str, Any] = {"model": request.model, "messages": request.messages, **request.options}
         kwargs = record.begin(kwargs) or kwargs
@@ -177,7 +182,7 @@ class _Call:
         if request.stream:
             kwargs |= {"stream": True, "stream_options": {"include_usage": True}}
         kwargs |= {"timeout": REQUEST_TIMEOUT_SECONDS, "max_retries": 0, "acompletion": True, "_skip_mcp_handler": True}
-        answer = _prologue(**kwargs, litellm_logging_obj=self, client=client)
+        answer = litellm.completion(**kwargs, litellm_logging_obj=self, client=client)
         if getattr(answer, "__qualname__", None) not in ways:
             if asyncio.iscoroutine(answer):
                 answer.close()
@@ -187,85 +192,90 @@ class _Call:
         except Exception as error:
             raise exception_type(request.model, error, record.target.provider)  # noqa: B904  # it may be the same one
 
-    async def _pieces(self, stream: Any, facts: Delta) -> AsyncGenerator[Delta, None]:
-        """``stream`` is LiteLLM's wrapper, which is asked for no more than what it wraps."""
-        used: list[ModelResponseStream] = []
-        try:
-            if stream.completion_stream is None:  # Gemini's is opened late
-                await stream.fetch_stream()
-            async for chunk in _chunks(stream.completion_stream, facts):
-                if getattr(chunk, "usage", None) is not None:
-                    used.append(chunk.model_copy(update={"choices": []}))
-                    chunk.usage = None
-                facts.model = chunk.model or facts.model
-                yield answers.piece(chunk, facts)
-        except (httpx.ReadError, httpx.RemoteProtocolError) as error:
-            if facts.finish_reason is None:
-                raise _mapped(stream, error)  # noqa: B904  # as above
-        except Exception as error:
-            raise _mapped(stream, error)  # noqa: B904
-        facts.model = facts.model or self._record.target.model
-        if used:
-            last = used[-1]
-            counted = ChunkProcessor(used, None).calculate_usage(used, model="", completion_output="")
-            last.usage = counted
-            answers.piece(last, facts)
-
-    async def _close(self) -> bool:
+    async def _let_go(self) -> None:
         response, self.response = self.response, None
         if response is not None:
             await response.aclose()
-        return True
 
 
+class _Stream:
+    """The provider's iterator in LiteLLM's wrapper, and what the end of it is judged by. The wrapper itself is not asked."""
 
-def _mapped(stream: Any, error: Exception) -> Exception:
-    if isinstance(error, OpenAIError):
-        return error
-    return exception_type(stream.model, error, stream.custom_llm_provider)
+    def __init__(self, wrapper: Any) -> None:
+        self._wrapper = wrapper
+        self._facts = Delta()
+        self._told: list[ModelResponseStream] = []  # with usage
+        self._id: str | None = None
+        self._called = False
+
+    async def __aiter__(self) -> AsyncIterator[ModelResponseStream]:
+        wrapper = self._wrapper
+        try:
+            if wrapper.completion_stream is None:  # Gemini's is opened late
+                await wrapper.fetch_stream()
+            async for chunk in wrapper.completion_stream:
+                if isinstance(chunk, ModelResponseStream):
+                    yield chunk
+                elif isinstance(chunk, dict):  # LiteLLM's older form; empty for what is not data
+                    if any(chunk.get(name) for name in _SAID) or (chunk["is_finished"] and not self._facts.finish_reason):
+                        yield self._of_older(chunk)
+                    elif self._facts.finish_reason:
+                        return
+        except (httpx.ReadError, httpx.RemoteProtocolError) as error:
+            if self._facts.finish_reason is None:
+                raise self._mapped(error)  # noqa: B904  # it may be the same one
+        except Exception as error:
+            raise self._mapped(error)  # noqa: B904
+
+    def piece(self, chunk: ModelResponseStream) -> Delta:
+        if chunk.choices and chunk.choices[0].finish_reason == "error":
+            raise ValueError(f"the provider ended the stream with an error: {chunk.choices[0].delta.content}")
+        if getattr(chunk, "usage", None) is not None:
+            self._told.append(chunk.model_copy(update={"choices": []}))
+            chunk.usage = None
+        self._facts.model = chunk.model or self._facts.model
+        return answers.piece(chunk, self._facts)
+
+    def facts(self) -> Delta:
+        facts = self._facts
+        facts.model = facts.model or self._wrapper.model
+        if self._told:
+            last = self._told[-1]
+            last.usage = ChunkProcessor(self._told, None).calculate_usage(self._told, model="", completion_output="")
+            answers.piece(last, facts)
+        return facts
+
+    def _of_older(self, chunk: Mapping[str, Any]) -> ModelResponseStream:
+        call, fields = chunk.get("tool_use"), chunk.get("provider_specific_fields")
+        self._called = self._called or bool(call)
+        delta = LiteLLMDelta(content=chunk["text"], tool_calls=[call] if call else None, provider_specific_fields=fields)
+        reason = chunk["finish_reason"] if chunk["is_finished"] else None
+        choice = StreamingChoices(delta=delta, finish_reason="tool_calls" if self._called and reason == "stop" else reason)
+        made = ModelResponseStream(id=self._id, choices=[choice])
+        self._id = made.id
+        if usage := chunk.get("usage"):
+            made.usage = litellm.Usage(**usage)
+        return made
+
+    def _mapped(self, error: Exception) -> Exception:
+        """As the wrapper does it."""
+        if isinstance(error, OpenAIError):
+            return cast(Exception, error)
+        return cast(Exception, exception_type(self._wrapper.model, error, self._wrapper.custom_llm_provider))
 
 
-async def _chunks(source: AsyncIterator[Any], facts: Delta) -> AsyncGenerator[ModelResponseStream, None]:
-    """Some of LiteLLM's iterators give chunks of OpenAI's form, some its own older one."""
-    id, called = None, False
-    async for chunk in source:
-        if isinstance(chunk, ModelResponseStream):
-            if chunk.choices and chunk.choices[0].finish_reason == "error":
-                raise ValueError(f"the provider ended the stream with an error: {chunk.choices[0].delta.content}")
-            yield chunk
-        elif isinstance(chunk, dict):
-            said = chunk["text"] or chunk.get("tool_use") or chunk.get("usage") or chunk.get("provider_specific_fields")
-            if not said and facts.finish_reason:
-                return
-            if said or chunk["is_finished"]:
-                called = called or bool(chunk.get("tool_use"))
-                whole = _of_generic(chunk, called, id)
-                id = whole.id
-                yield whole
-
-
-def _of_generic(chunk: Mapping[str, Any], called: bool, id: str | None) -> ModelResponseStream:
-    calls = [chunk["tool_use"]] if chunk.get("tool_use") else None
-    fields = chunk.get("provider_specific_fields")
-    delta = LiteLLMDelta(content=chunk["text"], tool_calls=calls, **({"provider_specific_fields": fields} if fields else {}))
-    reason = chunk["finish_reason"] if chunk["is_finished"] else None
-    choice = StreamingChoices(delta=delta, finish_reason="tool_calls" if called and reason == "stop" else reason)
-    made = ModelResponseStream(choices=[choice], **({"id": id} if id else {}))
-    if chunk.get("usage"):
-        made.usage = litellm.Usage(**chunk["usage"])
-    return made
-
-
-class _Handler(AsyncHTTPHandler):  # type: ignore[misc]  # LiteLLM's types are not read
+class Handler(AsyncHTTPHandler):  # type: ignore[misc]  # LiteLLM's types are not read
     """LiteLLM's HTTP client, whose requests go to its transport without httpx's layers in between."""
 
     def __init__(self) -> None:
         super().__init__(timeout=REQUEST_TIMEOUT_SECONDS)
         self.ordinary = self._client
-        self.client = _Client(self.ordinary)
+        if isinstance(self.ordinary._transport, LiteLLMAiohttpTransport):  # else the operator wants httpx's own, or HTTP/2
+            self.client = _Client(self.ordinary)
 
-    async def post(self, *arguments: Any, logging_obj: _Call, **request: Any) -> httpx.Response:
-        logging_obj.response = response = await _plain_post(self, *arguments, logging_obj=logging_obj, **request)
+    async def post(self, *arguments: Any, logging_obj: Call, **request: Any) -> httpx.Response:
+        response: httpx.Response = await _plain_post(self, *arguments, logging_obj=logging_obj, **request)
+        logging_obj.response = response
         return response
 
 
@@ -274,12 +284,12 @@ class _Client:
 
     def __init__(self, ordinary: httpx.AsyncClient) -> None:
         self._ordinary = ordinary
+        self._transport = cast(LiteLLMAiohttpTransport, ordinary._transport)
         self.build_request = ordinary.build_request
-        self._transport: LiteLLMAiohttpTransport = ordinary._transport
 
     async def send(self, request: httpx.Request, *, stream: bool) -> httpx.Response:
-        response = await self._transport.handle_async_request(request)
-        if response.has_redirect_location:  # followed by httpx, which asks again
+        response: httpx.Response = await self._transport.handle_async_request(request)
+        if response.has_redirect_location:  # to be followed by httpx, which asks again
             await response.aclose()
             return await self._ordinary.send(request, stream=stream)
         if not stream:
@@ -288,4 +298,4 @@ class _Client:
 
 
 _plain_post = AsyncHTTPHandler.post.__wrapped__  # PRIVATE: without the task that it starts to time each request
-_prologue = litellm.completion.__wrapped__  # PRIVATE: without logs, caches, callbacks and retries
+_SAID = ("text", "tool_use", "usage", "provider_specific_fields")
