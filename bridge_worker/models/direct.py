@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import httpx
 import litellm
+from litellm.constants import LITELLM_MAX_STREAMING_DURATION_SECONDS
 from litellm.litellm_core_utils.streaming_chunk_builder_utils import ChunkProcessor
 from litellm.llms.custom_httpx.aiohttp_transport import LiteLLMAiohttpTransport
 from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
@@ -50,14 +51,15 @@ PROVEN: Mapping[str, frozenset[str]] = {
     "lm_studio": _SHARED,
 }
 # Settings of LiteLLM's that work in what is left out. Each is empty unless somebody has set it.
-_SETTINGS = (
+SETTINGS = (
     *("cache", "max_budget", "model_fallbacks", "num_retries", "num_retries_per_request", "credential_list", "modify_params"),
     *("pre_call_rules", "post_call_rules", "guardrail_name_config_map", "model_alias_map", "proxy_auth", "enable_preview_features"),
 )
-_CALLBACKS = (
+CALLBACKS = (
     *("callbacks", "input_callback", "success_callback", "failure_callback", "service_callback"),
     *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),
 )
+_NO_LIMIT = 10**9  # as models/__init__.py sets it; an operator may have set less
 _NOT_PLAIN = frozenset(all_litellm_params) - {"metadata"}  # what of provider_params LiteLLM does not simply send
 
 
@@ -73,7 +75,7 @@ class Direct:
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         request.receipt.engine = self.engine
         self._ordinary.check_model(request.model)
-        if self._may_serve(request):
+        if self.may_serve(request):
             call = Call(request)
             try:
                 async with aclosing(call.deltas(self._client())) as deltas:
@@ -87,7 +89,7 @@ class Direct:
                 request.receipt.dropped = None
         if self._only:
             wrong = "this model or its configuration needs LiteLLM's ordinary path: start the worker with --engine auto"
-            raise BridgeError("rejected_by_provider", wrong, model=request.model)
+            raise BridgeError("model_not_found", wrong, model=request.model)
         async with aclosing(self._ordinary.chat(request)) as deltas:
             async for delta in deltas:
                 yield delta
@@ -97,10 +99,13 @@ class Direct:
             await client.ordinary.aclose()
         await self._ordinary.aclose()
 
-    def _may_serve(self, request: ChatRequest) -> bool:
+    def may_serve(self, request: ChatRequest) -> bool:
+        """As far as it can be told before LiteLLM's prologue has run."""
         if self._ordinary.router is not None or not _NOT_PLAIN.isdisjoint(request.options):
             return False
-        return attempts.is_alone(_CALLBACKS) and not any(getattr(litellm, name) for name in _SETTINGS)
+        if litellm.REPEATED_STREAMING_CHUNK_LIMIT < _NO_LIMIT or LITELLM_MAX_STREAMING_DURATION_SECONDS is not None:
+            return False
+        return attempts.is_alone(CALLBACKS) and not any(getattr(litellm, name) for name in SETTINGS)
 
     def _client(self) -> Handler:
         loop = asyncio.get_running_loop()
@@ -228,8 +233,6 @@ class _Stream:
             raise self._mapped(error)  # noqa: B904
 
     def piece(self, chunk: ModelResponseStream) -> Delta:
-        if chunk.choices and chunk.choices[0].finish_reason == "error":
-            raise ValueError(f"the provider ended the stream with an error: {chunk.choices[0].delta.content}")
         if getattr(chunk, "usage", None) is not None:
             self._told.append(chunk.model_copy(update={"choices": []}))
             chunk.usage = None
