@@ -89,8 +89,9 @@ async def _find_engine_model(name: str) -> Any:
 @functools.cache
 def _engine_model() -> Any:
     from bridge_worker.models.litellm import LiteLLM  # 2 s, which a chat with an offline model need not pay
+    from bridge_worker.models.ways import chosen
 
-    return LiteLLM()
+    return chosen(LiteLLM())
 
 
 @functools.cache

@@ -27,6 +27,7 @@ class Call:
     received: float  # time.monotonic()
     notify: Notify
     log: dict[str, object]
+    engine: str | None = None  # what carried it out
 
 
 class Account:
@@ -36,13 +37,17 @@ class Account:
         self._started = time.monotonic()
         self._in_flight = 0
         self._outcomes: Counter[str] = Counter()
+        self._engines: Counter[str] = Counter()
 
     def begin(self) -> None:
         self._in_flight += 1
 
-    def end(self, outcome: str) -> None:
+    def end(self, outcome: str, engine: str | None) -> None:
+        """``engine`` is what carried it out, if any had a part in it."""
         self._in_flight -= 1
         self._outcomes[outcome] += 1
+        if engine:
+            self._engines[engine] += 1
 
     @property
     def uptime_ms(self) -> float:
@@ -50,7 +55,7 @@ class Account:
 
     def requests(self) -> RequestCounts:
         total = self._in_flight + self._outcomes.total()
-        return RequestCounts(in_flight=self._in_flight, total=total, outcomes=dict(self._outcomes))
+        return RequestCounts(in_flight=self._in_flight, total=total, outcomes=dict(self._outcomes), engines=dict(self._engines))
 
 
 def memory_bytes() -> int | None:

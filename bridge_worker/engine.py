@@ -25,6 +25,7 @@ from bridge_worker.reloading import changes, merged, refused, set_environment
 if TYPE_CHECKING:
     from bridge_worker.budgets import Store
     from bridge_worker.methods import Methods
+    from bridge_worker.models.direct import Direct
     from bridge_worker.models.litellm import LiteLLM
     from bridge_worker.models.local import Local
     from bridge_worker.port import Model
@@ -51,7 +52,8 @@ class Engine:
         self._redactor = redactor
         self._methods: _Part[Methods] = _Part("the bridge's methods")
         self._local: Local | None = None
-        self._model: _Part[LiteLLM] = _Part("LiteLLM")
+        self._model: _Part[Direct | LiteLLM] = _Part("LiteLLM")
+        self._ordinary: LiteLLM | None = None  # the model, or what is behind it
         self._services: Services | None = None
         self._telemetry: Telemetry | None = None
         self._version: str | None = None
@@ -118,12 +120,12 @@ class Engine:
             methods = await self.methods()
             with suppress(BridgeError):  # what failed to load may do so with a better config
                 await self._model.get(self._started)
-            config, model = await asyncio.to_thread(self._load_anew, self._source, asyncio.get_running_loop())
+            config, model, served = await asyncio.to_thread(self._load_anew, self._source, asyncio.get_running_loop())
             result = changes(self._config, config)
             settings = merged(self._config.settings, config.settings)
             urls.use(settings.image_policy)
             model.put_in_force()
-            old, self._model.value = self._model.value, model
+            old, self._ordinary, self._model.value = self._ordinary, model, served
             self._services = self._services_of(model)
             methods.put_in_force(settings, configured=config.configured)
             self._config = replace(config, settings=settings)
@@ -134,10 +136,11 @@ class Engine:
             _log.warning("the config: %s", warning)
         return result
 
-    def _load_anew(self, source: Source, loop: asyncio.AbstractEventLoop) -> tuple[Config, LiteLLM]:
+    def _load_anew(self, source: Source, loop: asyncio.AbstractEventLoop) -> tuple[Config, LiteLLM, Direct | LiteLLM]:
         """In a thread. With a mistake, everything is as it was."""
         from bridge_worker.models.litellm import LiteLLM
         from bridge_worker.models.sharing import share
+        from bridge_worker.models.ways import chosen
 
         old = self._config.environment
         try:
@@ -154,7 +157,7 @@ class Engine:
             except BaseException:
                 set_environment(source, config.environment, old)
                 raise
-            return config, model
+            return config, model, chosen(model, self._config.settings.engine)
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
             unknown = (f"{source.path}: LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}",)
@@ -209,9 +212,10 @@ class Engine:
             redis_state=self._redis.state if self._redis else no_redis,
         )
 
-    def _load_model(self, loop: asyncio.AbstractEventLoop) -> LiteLLM:
+    def _load_model(self, loop: asyncio.AbstractEventLoop) -> Direct | LiteLLM:
         from bridge_worker.models.litellm import LiteLLM, litellm_version, warm_up
         from bridge_worker.models.sharing import share
+        from bridge_worker.models.ways import chosen
 
         self._version = litellm_version()
         model = LiteLLM(self._config.gateway, self._local)
@@ -219,9 +223,11 @@ class Engine:
         for complaint in model.complaints:
             _log.error("a part of the config is not served: %s", complaint)
         self._services = self._services_of(model)
+        self._ordinary = model
         warm_up()
+        served = chosen(model, self._config.settings.engine)
         self.warm_ms = round((time.monotonic() - self._started) * 1000, 1)
-        return model
+        return served
 
     def _services_of(self, model: LiteLLM) -> Services:
         from bridge_worker.models.catalog import LiteLLMServices

@@ -112,7 +112,7 @@ class Methods:
         request = Request(start.method, start.params, start.id)
         _, result = await dispatch_request(self._methods, call, request)
         call.log["ms"] = round((time.monotonic() - received) * 1000, 3)
-        self._account.end(str(call.log["outcome"]))
+        self._account.end(str(call.log["outcome"]), call.engine)
         _log.info("request", extra={"fields": call.log})
         response = {"jsonrpc": "2.0", "id": start.id} | cast(Response, to_serializable_one(to_response(request, result)))
         if self._telemetry:
@@ -201,6 +201,7 @@ class Methods:
             try:
                 result = await method(call, params)
                 call.log["outcome"] = "ok"
+                call.engine = _engine(result)
                 return Success(result)
             except asyncio.CancelledError:  # what asks a provider says it itself; nothing else has anything open
                 return self._failed(call, cancelled())
@@ -217,7 +218,14 @@ class Methods:
         if error.kind == "internal":
             _log.error("a method failed", exc_info=error, extra={"fields": {"id": call.id}})
         call.log |= {"outcome": error.kind, "provider": error.provider, "status": error.status}
+        call.engine = _engine(error.extra)
         return Error(error.code, self.cleaned(error).message, error.data())
+
+
+def _engine(told: object) -> str | None:
+    """What a receipt, if there is one, says of who carried the request out."""
+    receipt = told.get("receipt") if isinstance(told, dict) else None
+    return receipt["engine"]["name"] if receipt and receipt["engine"] else None
 
 
 def _named(params: Params) -> str | None:

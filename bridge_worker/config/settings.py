@@ -63,7 +63,11 @@ class Settings:
     )
     budgets: Budgets = setting(Budgets, "what paths may spend", metavar="JSON", reloads=True)  # noqa: RUF009  # as above
     local: Mapping[str, LocalModel] = setting(dict, "models of this machine, by name", flag=False)
-    engine: str = setting("auto", "what carries a chat out", choices=("auto", "direct", "litellm"))
+    engine: str = setting(
+        "auto",
+        "litellm: its ordinary path alone; direct: the shorter way alone; auto: either",
+        choices=("auto", "direct", "litellm"),
+    )
     log_level: str = setting("warning", "info is a line a request", choices=("debug", "info", "warning", "error"))
     log_format: str = setting("json", "of the log on stderr", choices=("json", "text"))
     trace: str | None = setting(None, "append every message both ways to this file; omni-bridge trace shows it", metavar="FILE")

@@ -69,7 +69,8 @@ def stream_end(stream: Any, facts: Delta, target: Target, *, streamed: bool) -> 
             wrong = "the provider's stream ended without a finish reason; the answer may be cut short"
             raise BridgeError("stream_interrupted", wrong, provider=target.provider)
         raise BridgeError("bad_upstream_response", "the provider's stream held no answer; try again", provider=target.provider)
-    return _with_facts(facts, stream, target, facts.model, told=facts.cost_usd)
+    # PRIVATE: LiteLLM does not tell the model of an answer that is empty in the chunks that it lets through.
+    return _with_facts(facts, stream, target, stream._provider_response_model or facts.model, told=facts.cost_usd)
 
 
 def _delta(choice: Any, said: Any) -> Delta:

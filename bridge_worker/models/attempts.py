@@ -8,7 +8,7 @@ variable says for which request; calls that are no request's have none. Refuses 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
@@ -93,6 +93,11 @@ def watch() -> None:
     """From now on; once is enough."""
     if not any(isinstance(callback, _Watch) for callback in litellm.callbacks):
         litellm.callbacks.append(_Watch())
+
+
+def is_alone(lists: Iterable[str]) -> bool:
+    """Whether nobody but this listens to LiteLLM; ``lists`` are the names of what it calls. "cache" would fill `litellm.cache`."""
+    return all(isinstance(callback, _Watch) or callback == "cache" for name in lists for callback in getattr(litellm, name))
 
 
 def _target(call: Mapping[str, Any]) -> Target:

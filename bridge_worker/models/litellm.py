@@ -106,7 +106,7 @@ class LiteLLM:
                     streamed = streamed or bool(delta.content or delta.reasoning or delta.tool_calls)
                     yield delta
             finally:
-                request.upstream_open = not await _close(answer)
+                request.upstream_open = not await close(answer)
             last = answers.stream_end(answer, facts, record.target, streamed=streamed)
             record.end("ok")
             yield last
@@ -202,7 +202,7 @@ def _quieten() -> None:
         logger.setLevel(logging.CRITICAL)  # its lines hold prompts, keys and tracebacks; what matters of them is raised as well
 
 
-async def _close(stream: Any) -> bool:
+async def close(stream: Any) -> bool:
     """True when it is closed. In a task of its own, because a cancel that comes meanwhile must not leave it half done."""
     closing = asyncio.ensure_future(stream.aclose())
     done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)

@@ -213,11 +213,12 @@ class NoParams(Closed):
 
 
 class RequestCounts(Closed):
-    """Since the start; ``outcomes`` has "ok" and kinds of errors."""
+    """Since the start; ``outcomes`` has "ok" and kinds of errors, ``engines`` what carried out those that have a receipt."""
 
     in_flight: int  # this one included
     total: int
     outcomes: dict[str, int]
+    engines: dict[str, int]
 
 
 class ConfigReloaded(Closed):
