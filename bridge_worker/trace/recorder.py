@@ -18,6 +18,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from bridge_worker import __version__
@@ -29,6 +30,7 @@ from bridge_worker.trace.lines import MAX_LINE_BYTES, Lines, Redact, masked
 
 FORMAT = 1
 _MAX_QUEUED_BYTES = 32 * 1024 * 1024
+_FACTS = 4096  # methods, models, ids: the same few in each message, and to look for secrets takes longer than all the rest
 _MAX_TEXT = 65_536  # characters of a line that is no JSON
 _WRITE_BYTES = 256 * 1024
 _CLOSE_SECONDS = 1.0
@@ -121,6 +123,7 @@ class Recorder:
     def __init__(self, fd: int, redact: Redact, *, content: bool) -> None:
         self._fd = fd
         self._redact = redact
+        self._redact_fact = lru_cache(_FACTS)(redact)
         self._content = content
         self._passed: deque[_Passed] = deque()
         self._queued = 0
@@ -233,12 +236,14 @@ class Recorder:
         if isinstance(read, Fault):
             text = {"text": line[: 4 * _MAX_TEXT].decode("utf-8", "replace")[:_MAX_TEXT]} if self._content else {}
             return self._line(when, monotonic, **about, fault=read.error.message, **text)
-        shown = with_content(read.value) if self._content else without_content(read.value)
+        shown = with_content(read.value) if self._content else without_content(read.value, self._redact_fact)
         return self._line(when, monotonic, **about, message=shown)
 
     def _line(self, when: float, monotonic: float, **members: Any) -> bytes:
         ms = round((monotonic - self._started) * 1000, 3)
         line = {"pid": self._pid, "time": utc(when), "ms": ms, **members}
+        if not self._content:
+            return encode(line)  # its facts are masked one by one
         return masked(line, self._redact) or encode(
             line | {"message": None, "text": None, "omitted": "its secrets could not be masked"}
         )

@@ -136,7 +136,8 @@ async fn a_request_can_say_all_that_the_worker_takes_and_no_more() {
         .end_user("u")
         .metadata(Map::new())
         .deadlines(Deadlines { total_ms: Some(1), first_token_ms: Some(1), idle_ms: Some(1) })
-        .provider_params(Map::new());
+        .provider_params(Map::new())
+        .meta(Map::new());
     request.stream = Some(true);
     let written = serde_json::to_value(request).unwrap();
     assert_eq!(names(&written), names(&params));
@@ -167,8 +168,8 @@ async fn embed_and_rerank_can_say_all_that_the_worker_takes() {
     let embed = EmbedRequest::new("m", ["a"]).encoding_format("float").dimensions(1u64).user("u");
     let rerank = RerankRequest::new("m", "q", ["a"]).top_n(1u64).return_documents(true);
     for (written, name) in [
-        (serde_json::to_value(embed.deadlines(deadlines).provider_params(Map::new())).unwrap(), "EmbedParams"),
-        (serde_json::to_value(rerank.deadlines(deadlines).provider_params(Map::new())).unwrap(), "RerankParams"),
+        (serde_json::to_value(embed.deadlines(deadlines).provider_params(Map::new()).meta(Map::new())).unwrap(), "EmbedParams"),
+        (serde_json::to_value(rerank.deadlines(deadlines).provider_params(Map::new()).meta(Map::new())).unwrap(), "RerankParams"),
     ] {
         assert_eq!(names(&written), names(&sample(&schema, &json!({"$ref": name}))));
     }

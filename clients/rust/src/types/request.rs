@@ -82,6 +82,9 @@ pub struct ChatRequest {
     /// What a provider alone knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_params: Option<Object>,
+    /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
+    #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Object>,
     /// Members without a name here. A worker refuses those that it does not know either.
     #[serde(flatten)]
     pub extra: Object,
@@ -179,6 +182,8 @@ impl ChatRequest {
         deadlines: Deadlines,
         /// What a provider alone knows.
         provider_params: Object,
+        /// About the call: `traceparent` and `tracestate` of yours.
+        meta: Object,
     }
 }
 

@@ -260,6 +260,9 @@ pub struct EmbedRequest {
     /// What a provider alone knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_params: Option<Object>,
+    /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
+    #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Object>,
     /// Members without a name here.
     #[serde(flatten)]
     pub extra: Object,
@@ -283,6 +286,8 @@ impl EmbedRequest {
         deadlines: Deadlines,
         /// What a provider alone knows.
         provider_params: Object,
+        /// About the call: `traceparent` and `tracestate` of yours.
+        meta: Object,
     }
 }
 
@@ -308,6 +313,9 @@ pub struct RerankRequest {
     /// What a provider alone knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_params: Option<Object>,
+    /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
+    #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Object>,
     /// Members without a name here.
     #[serde(flatten)]
     pub extra: Object,
@@ -333,5 +341,7 @@ impl RerankRequest {
         deadlines: Deadlines,
         /// What a provider alone knows.
         provider_params: Object,
+        /// About the call: `traceparent` and `tracestate` of yours.
+        meta: Object,
     }
 }
