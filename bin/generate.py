@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))  # the code beside this script, not an installed o
 from pydantic import BaseModel  # noqa: E402
 
 from bridge_worker import protocol, serve  # noqa: E402
-from bridge_worker.config.settings import DEFAULTS, SETTINGS  # noqa: E402
+from bridge_worker.config.settings import DEFAULTS, FLAGS, SETTINGS  # noqa: E402
 from bridge_worker.errors import KINDS  # noqa: E402
 from bridge_worker.protocol import asked  # noqa: E402
 from bridge_worker.session import LIFECYCLE, Input, State  # noqa: E402
@@ -147,7 +147,7 @@ def flags() -> str:
     rows = []
     for action in serve.parser()._actions:
         name = action.option_strings[-1]
-        one = SETTINGS.get(action.dest)
+        one = SETTINGS[action.dest] if action.dest in FLAGS else None
         variable = f"`OMNI_BRIDGE_{action.dest.upper()}`" if one or action.dest == "config" else ""
         rows.append((f"`{name}`", variable, *default_and_help(one, str(action.help))))
     return table(("flag", "or in the environment", "default", "what it does"), rows)

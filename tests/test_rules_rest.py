@@ -87,9 +87,10 @@ def test_what_a_provider_says_is_cleaned_before_it_is_told(worker: Worker, upstr
 def test_sections_of_the_config_without_effect_are_named_in_one_warning(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(
-        "model_list: [{model_name: a, litellm_params: {model: openai/a}}]\ngeneral_settings: {}\nlitellm_settings: {}\n"
+        "model_list: [{model_name: a, litellm_params: {model: openai/a}}]\n"
+        "general_settings: {master_key: sk-1}\nlitellm_settings: {json_logs: true}\n"
     )
     code, _, log = run("--stdio", "--config", str(config))
     (line,) = [json.loads(line) for line in log.splitlines()]
     assert (code, line["level"]) == (0, "warning")
-    assert "general_settings, litellm_settings" in line["message"]
+    assert "litellm_settings.json_logs, general_settings.master_key" in line["message"]

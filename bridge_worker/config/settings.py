@@ -51,10 +51,12 @@ class Settings:
     # No answer at all is worse for an agent than an error: ten minutes are LiteLLM's own default, and two minutes of silence in a
     # stream are more than reasoning models take between two events.
     deadline_total_ms: int = setting(
-        600_000, "deadline of a request that names none: its whole time", least=1, metavar="MS", reloads=True
+        600_000, "whole time of a request that names no deadline itself", least=1, metavar="MS", reloads=True
     )
-    deadline_first_token_ms: int | None = setting(None, "until a stream's first delta", least=1, metavar="MS", reloads=True)
-    deadline_idle_ms: int = setting(120_000, "between two deltas of a stream", least=1, metavar="MS", reloads=True)
+    deadline_first_token_ms: int | None = setting(
+        None, "likewise, until a stream's first delta", least=1, metavar="MS", reloads=True
+    )
+    deadline_idle_ms: int = setting(120_000, "likewise, between two deltas of a stream", least=1, metavar="MS", reloads=True)
     provider_params: frozenset[str] = setting(
         frozenset(), "what callers may put into provider_params", metavar="NAMES", reloads=True
     )

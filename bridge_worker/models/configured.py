@@ -63,6 +63,7 @@ class Configured:
     def __init__(self, gateway: Gateway) -> None:
         self.complaints: list[str] = []
         self.router: Any = None
+        self._of_router: list[object] = []
         self._router_settings = gateway.router or {}
         names = _defaults.keys() | gateway.litellm.keys() - _OTHERWISE | {"drop_params", "max_budget", "credential_list", "cache"}
         names |= {"callback_settings", "request_timeout_explicitly_set"}
@@ -83,8 +84,15 @@ class Configured:
         _cache_params = self._params_before
         for name, value in self._before.items():
             setattr(litellm, name, value)
-        if self.router is not None:
-            self.router.discard()
+        self.discard()
+
+    def discard(self) -> None:
+        """LiteLLM forgets the Router."""
+        if self.router is None:
+            return
+        self.router.discard()
+        for callbacks in _callback_lists():  # what the Router's strategy has hung in there stays otherwise, and 30 are the most
+            callbacks[:] = [callback for callback in callbacks if not any(callback is one for one in self._of_router)]
 
     def _set_module(self, gateway: Gateway) -> None:
         wanted = {name: value for name, value in gateway.litellm.items() if name not in _OTHERWISE}
@@ -125,6 +133,7 @@ class Configured:
     def _set_router(self, gateway: Gateway) -> None:
         if gateway.router is None:
             return
+        before = [callback for callbacks in _callback_lists() for callback in callbacks]
         self.router = litellm.Router(
             **{"cache_responses": litellm.cache is not None}
             | without_redis(gateway.router)
@@ -133,8 +142,19 @@ class Configured:
                 "ignore_invalid_deployments": True,
             }
         )
+        added = [
+            callback for callbacks in _callback_lists() for callback in callbacks if not any(callback is one for one in before)
+        ]
+        self._of_router = [callback for callback in added if type(callback).__module__.startswith("litellm.router")]
         _share_cache(self.router)
         self.complaints += _skipped(gateway, self.router)
+
+
+def _callback_lists() -> list[list[Any]]:
+    """Where LiteLLM looks for callbacks; it also copies them from one to another. PRIVATE: those with an underscore."""
+    kinds = ("input", "success", "failure")
+    names = ("callbacks", *(f"{kind}_callback" for kind in kinds), *(f"_async_{kind}_callback" for kind in kinds))
+    return [getattr(litellm, name) for name in names]
 
 
 def _share_cache(router: Any) -> None:

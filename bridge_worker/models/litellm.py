@@ -77,8 +77,8 @@ class LiteLLM:
         self._forget_if_done()
 
     def _forget_if_done(self) -> None:
-        if self._retired and self._chats == 0 and self._router is not None:
-            self._router.discard()
+        if self._retired and self._chats == 0:
+            self._configured.discard()
 
     @property
     def router(self) -> Any:

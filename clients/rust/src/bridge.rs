@@ -18,8 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::stream::ChatStream;
 use crate::supervisor::{NoParams, Pool, Worker};
 use crate::types::{
-    ChatCheck, ChatRequest, ChatResponse, Deadlines, EmbedRequest, Embeddings, Message, ModelInfo, ModelList, ModelSummary,
-    Ranking, RerankRequest, ServerHello, TokenCount, Tool, WorkerStatus,
+    ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, Message, ModelInfo, ModelList,
+    ModelSummary, Ranking, RerankRequest, ServerHello, TokenCount, Tool, WorkerStatus,
 };
 
 /// The worker answers every request within its total deadline, ten minutes if the request has none. One that is late by this much
@@ -139,9 +139,19 @@ impl Bridge {
 
     /// The state of every worker that is up.
     pub async fn status(&self) -> Result<Vec<WorkerStatus>> {
+        self.of_each("status").await
+    }
+
+    /// Has every worker that is up read its config anew; requests in flight end on the old one. A config with mistakes is an error,
+    /// whose `data` has them all in `mistakes`, and the old one goes on.
+    pub async fn reload_config(&self) -> Result<Vec<ConfigReloaded>> {
+        self.of_each("config/reload").await
+    }
+
+    async fn of_each<T: DeserializeOwned>(&self, method: &str) -> Result<Vec<T>> {
         let mut all = Vec::new();
         for worker in self.0.pool.workers() {
-            let (id, line) = Pool::line("status", NoParams {})?;
+            let (id, line) = Pool::line(method, NoParams {})?;
             let result = late(TOTAL + LATE, async { worker.connection.call_at_once(id, line).await?.outcome().await }).await?;
             all.push(parse(&result)?);
         }

@@ -388,7 +388,7 @@ async fn the_other_methods_ask_as_specified_and_keep_what_they_have_no_name_for(
     let (bridge, mut peer) = Peer::pair().await;
     let serving = tokio::spawn(async move {
         let mut asked = Vec::new();
-        for _ in 0..9 {
+        for _ in 0..10 {
             let request = peer.next().await;
             let result = match (request["method"].as_str().unwrap(), request["params"]["cursor"].as_str()) {
                 ("models/list", None) => json!({"models": [{"model": "a", "context": 7}], "nextCursor": "2"}),
@@ -397,6 +397,7 @@ async fn the_other_methods_ask_as_specified_and_keep_what_they_have_no_name_for(
                 ("tokens/count", _) => json!({"input_tokens": 3, "exact": true, "news": 2}),
                 ("embed", _) => json!({"embeddings": [[0.5, 1.0]], "usage": {"input_tokens": 1}, "news": 3}),
                 ("rerank", _) => json!({"results": [{"index": 1, "score": 0.5, "news": 4}]}),
+                ("config/reload", _) => json!({"models": ["a"], "added": ["a"], "news": 6}),
                 ("status", _) => json!({"requests": {"in_flight": 0, "outcomes": {"ok": 2}}, "news": 5}),
                 _ => json!({}),
             };
@@ -418,6 +419,8 @@ async fn the_other_methods_ask_as_specified_and_keep_what_they_have_no_name_for(
     assert_eq!((ranked.results[0].index, &ranked.results[0].extra["news"]), (1, &json!(4)));
     let status = bridge.status().await.unwrap();
     assert_eq!((status[0].requests.outcomes["ok"], &status[0].extra["news"]), (2, &json!(5)));
+    let reloaded = bridge.reload_config().await.unwrap();
+    assert_eq!((&reloaded[0].added, &reloaded[0].extra["news"]), (&vec!["a".to_owned()], &json!(6)));
     bridge.check(hi()).await.unwrap();
     bridge.ping().await.unwrap();
     let asked: Vec<Value> = soon(serving).await.unwrap();
@@ -426,7 +429,7 @@ async fn the_other_methods_ask_as_specified_and_keep_what_they_have_no_name_for(
     assert_eq!(params(3).as_object().unwrap().keys().collect::<Vec<_>>(), ["model", "messages", "tools"]);
     assert_eq!(params(4), json!({"model": "e", "input": ["x"]}));
     assert_eq!(params(5), json!({"model": "r", "query": "q", "documents": ["x", "y"], "top_n": 1}));
-    assert_eq!(asked[7]["method"], "chat/check");
+    assert_eq!(asked[8]["method"], "chat/check");
 }
 
 #[tokio::test]

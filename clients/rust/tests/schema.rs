@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use common::{Peer, fits, soon, worker_command};
 use omni_bridge_client::types::{
-    ChatCheck, ChatDelta, ChatResponse, EmbedRequest, Embeddings, EngineState, FinishReason, Limits, ModelInfo, ModelList, Ranking,
-    RerankRequest, ServerHello, TokenCount, ToolCall, WorkerStatus,
+    ChatCheck, ChatDelta, ChatResponse, ConfigReloaded, EmbedRequest, Embeddings, EngineState, FinishReason, Limits, ModelInfo,
+    ModelList, Ranking, RerankRequest, ServerHello, TokenCount, ToolCall, WorkerStatus,
 };
 use omni_bridge_client::{ChatRequest, Deadlines, ErrorKind, Message, Role, Tool, ToolChoice};
 use serde_json::{Map, Value, json};
@@ -67,6 +67,7 @@ async fn every_member_of_every_answer_has_its_place() {
     fits::<Embeddings>(&of("EmbedResult"));
     fits::<Ranking>(&of("RerankResult"));
     fits::<WorkerStatus>(&of("Status"));
+    fits::<ConfigReloaded>(&of("ConfigReloaded"));
     fits::<RerankRequest>(&of("RerankParams"));
     assert_eq!(names(&of("ChatDelta")), ["delta", "requestId", "seq"].into());
     assert_eq!(names(&of("Error")), ["code", "data", "message"].into());
@@ -176,7 +177,7 @@ async fn embed_and_rerank_can_say_all_that_the_worker_takes() {
 }
 
 /// `shutdown` has no method: closing stdin does the same, and works when the worker does not answer. The last three are MCP's.
-const METHODS: [&str; 14] = [
+const METHODS: [&str; 15] = [
     "initialize",
     "ping",
     "shutdown",
@@ -188,6 +189,7 @@ const METHODS: [&str; 14] = [
     "embed",
     "rerank",
     "status",
+    "config/reload",
     "server/discover",
     "tools/list",
     "tools/call",

@@ -79,8 +79,8 @@ pub use lifecycle::{EngineState, Limits, ServerHello, ServerInfo};
 pub use message::{Content, ContentPart, Message, Role};
 pub use request::{ChatRequest, Deadlines};
 pub use services::{
-    CapabilityGap, ChatCheck, EmbedRequest, Embeddings, ModelInfo, ModelLimits, ModelList, ModelModalities, ModelPrices,
-    ModelSummary, RankedDocument, Ranking, RequestCounts, RerankRequest, TokenCount, WorkerStatus,
+    CapabilityGap, ChatCheck, ConfigReloaded, EmbedRequest, Embeddings, ModelInfo, ModelLimits, ModelList, ModelModalities,
+    ModelPrices, ModelSummary, RankedDocument, Ranking, RequestCounts, RerankRequest, TokenCount, WorkerStatus,
 };
 pub use tool::{FunctionCall, FunctionTool, Tool, ToolCall, ToolChoice};
 

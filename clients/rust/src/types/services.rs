@@ -217,6 +217,24 @@ answers! {
         engine: EngineState,
     }
 
+    /// What a worker serves after its config was read anew. Settings are named as in the config.
+    ConfigReloaded {
+        /// Every model there is.
+        models: Vec<String>,
+        /// Those that were not there before.
+        added: Vec<String>,
+        /// Those that are there no more.
+        removed: Vec<String>,
+        /// Those whose deployments have changed.
+        changed: Vec<String>,
+        /// The settings that have changed.
+        settings: Vec<String>,
+        /// Those that stay as they were until the worker is started anew.
+        restart_needed: Vec<String>,
+        /// What the operator should know.
+        warnings: Vec<String>,
+    }
+
     /// A worker's requests.
     RequestCounts {
         /// Now.
