@@ -7,14 +7,13 @@ of its holds by the end of their lease, so that a worker that died frees what it
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from bridge_worker.budgets import NOTHING, Account, Amount, Hold, MemoryStore, Standing
-from bridge_worker.redis_link import SECONDS, RedisLink
+from bridge_worker.redis_link import RedisLink, answered
 
 _log = logging.getLogger(__name__)
 
@@ -56,20 +55,21 @@ _RESERVE = (
     _OPEN
     + """
 local hold, usd, tokens, lease = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local full, states = 0, {}
+local member = hold .. ':' .. ARGV[2] .. ':' .. ARGV[3]
+local again, full, states = redis.call('ZSCORE', KEYS[2], member), 0, {}
 for at = 1, #KEYS / 2 do
   local book, window = KEYS[2 * at - 1], tonumber(ARGV[3 * at + 2])
   local most_usd, most_tokens = tonumber(ARGV[3 * at + 3]), tonumber(ARGV[3 * at + 4])
   local start = open(book, KEYS[2 * at], window)
   local much = most_usd >= 0 and number(book, 'usd') + number(book, 'held_usd') + usd > most_usd
   local many = most_tokens >= 0 and number(book, 'tokens') + number(book, 'held_tokens') + tokens > most_tokens
-  if (much or many) and full == 0 then full = at end
+  if (much or many) and full == 0 and not again then full = at end
   states[at] = state(book, start, window)
 end
-if full == 0 then
+if full == 0 and not again then
   for at = 1, #KEYS / 2 do
     local book, holds = KEYS[2 * at - 1], KEYS[2 * at]
-    redis.call('ZADD', holds, string.format('%.0f', now + lease), hold .. ':' .. ARGV[2] .. ':' .. ARGV[3])
+    redis.call('ZADD', holds, string.format('%.0f', now + lease), member)
     local window = tonumber(ARGV[3 * at + 2])
     if window > 0 then redis.call('PEXPIREAT', holds, string.format('%.0f', now + window * 1000 + 60000)) end
     add(book, 'held_usd', usd)
@@ -85,11 +85,12 @@ _SETTLE = (
     _OPEN
     + """
 local states = {}
+local again = ARGV[1] ~= '' and not redis.call('SET', KEYS[1] .. ':settled:' .. ARGV[1], '1', 'NX', 'EX', '60')
 for at = 1, #KEYS / 2 do
   local book, holds = KEYS[2 * at - 1], KEYS[2 * at]
   local usd, tokens, window, began = ARGV[4 * at], ARGV[4 * at + 1], tonumber(ARGV[4 * at + 2]), tonumber(ARGV[4 * at + 3])
   local start = open(book, holds, window)
-  if start == began then
+  if start == began and not again then
     if redis.call('ZREM', holds, ARGV[1]) == 1 then
       add(book, 'held_usd', -ARGV[2])
       add(book, 'held_tokens', -ARGV[3])
@@ -117,16 +118,15 @@ class RedisStore:
             link.on_return(self._pay)
 
     async def reserve(self, id: str, accounts: Sequence[Account], amount: Amount, lease_ms: int) -> Hold | Standing:
-        if await self._link.ready():
-            limits = [value for account in accounts for value in _limits(account)]
-            arguments = [id, amount.nano_usd, amount.tokens, lease_ms, *limits]
-            if answer := await self._run(self._reserve, accounts, arguments):
-                full, states = answer
-                starts = self._learned(accounts, states)
-                if full:
-                    return _standing(accounts[full - 1], states[full - 1])
-                return Hold(id, tuple(accounts), amount, starts, shared=True)
-        return await self._alone.reserve(id, accounts, amount, lease_ms)
+        limits = [value for account in accounts for value in _limits(account)]
+        arguments = [id, amount.nano_usd, amount.tokens, lease_ms, *limits]
+        if (answer := await self._run(self._reserve, accounts, arguments)) is None:
+            return await self._alone.reserve(id, accounts, amount, lease_ms)
+        full, states = answer
+        starts = self._learned(accounts, states)
+        if full:
+            return _standing(accounts[full - 1], states[full - 1])
+        return Hold(id, tuple(accounts), amount, starts, shared=True)
 
     async def settle(self, hold: Hold, spent: Amount) -> None:
         if not hold.shared:
@@ -134,19 +134,17 @@ class RedisStore:
         if not hold.shared or not await self._settled(hold, spent):
             self._owe(hold, spent)
         if self._owed and self._link.connected:
-            with suppress(ConnectionError):
+            with suppress(Exception):  # it stays owed
                 await self._pay()
 
     async def standings(self, accounts: Sequence[Account]) -> list[Standing]:
         """A look is a settlement of nothing."""
         nothing = Hold("", tuple(accounts), NOTHING, (-1,) * len(accounts))
-        if await self._link.ready() and (states := await self._run(self._settle, accounts, _settlement(nothing, NOTHING))):
+        if (states := await self._run(self._settle, accounts, _settlement(nothing, NOTHING))) is not None:
             return [_standing(account, state) for account, state in zip(accounts, states, strict=True)]
         return await self._alone.standings(accounts)
 
     async def _settled(self, hold: Hold, spent: Amount) -> bool:
-        if not await self._link.ready():
-            return False
         states = await self._run(self._settle, hold.accounts, _settlement(hold, spent))
         if states is None:
             return False
@@ -154,18 +152,16 @@ class RedisStore:
         return True
 
     async def _run(self, script: Any, accounts: Sequence[Account], arguments: Sequence[object]) -> Any:
-        """None when Redis did not answer: what was asked may have been done all the same."""
-        if not accounts:
-            return None
-        keys = [_PREFIX + account.key + part for account in accounts for part in ("", ":holds")]
-        try:
-            async with asyncio.timeout(SECONDS):
-                return await script(keys=keys, args=arguments)
-        except Exception as error:  # the package's own ConnectionError and TimeoutError are none of Python's
-            self._link.doubt()
-            if type(error).__name__ not in ("ConnectionError", "TimeoutError"):
-                _log.warning("Redis keeps no budgets (%s: %s); this worker counts alone", type(error).__name__, error)
-            return None
+        """None when Redis is lost. While it is not, a script that failed is sent again: a second time it changes nothing."""
+        while accounts and await self._link.ready():
+            try:
+                return await _send(script, accounts, arguments)
+            except Exception as error:  # the package's own ConnectionError and TimeoutError are none of Python's
+                if type(error).__name__ not in ("ConnectionError", "TimeoutError"):
+                    _log.warning("Redis keeps no budgets (%s: %s); this worker counts alone", type(error).__name__, error)
+                    return None
+                await self._link.doubt()
+        return None
 
     def _learned(self, accounts: Sequence[Account], states: Sequence[Sequence[bytes]]) -> tuple[int, ...]:
         for account, state in zip(accounts, states, strict=True):
@@ -183,9 +179,16 @@ class RedisStore:
         while self._owed:
             (account, start), spent = self._owed.popitem()
             hold = Hold("", (account,), NOTHING, (start,))
-            if await self._run(self._settle, hold.accounts, _settlement(hold, spent)) is None:
+            try:
+                await _send(self._settle, hold.accounts, _settlement(hold, spent))
+            except Exception:
                 self._owe(hold, spent)
-                raise ConnectionError("it went away again")
+                raise
+
+
+async def _send(script: Any, accounts: Sequence[Account], arguments: Sequence[object]) -> Any:
+    keys = [_PREFIX + account.key + part for account in accounts for part in ("", ":holds")]
+    return await answered(script(keys=keys, args=arguments))
 
 
 def _limits(account: Account) -> tuple[int, int, int]:

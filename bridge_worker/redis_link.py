@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge_worker.config.gateway import Gateway
 
 SECONDS = 0.5  # for an answer, and for a connection: Redis is near, or it is of no use
+_SLICES = 10
 _EVERY_SECONDS = 1.0  # between two looks
 _TARGET = ("redis_url", "redis_host")
 _OTHERS = ("redis_port", "redis_password", "redis_db")
@@ -27,6 +28,7 @@ _ROUTER_SETTINGS = (*_TARGET, *_OTHERS, "cache_kwargs")  # of LiteLLM's Router; 
 _CLIENT = ("host", "port", "password", "db", "username", "client_name")  # and those of TLS: LiteLLM's cache takes more
 _ALONE = "this worker goes on alone: its cooldowns, usage, cache and budgets are its own until Redis is there"
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
@@ -75,6 +77,18 @@ def _is_of_client(name: str) -> bool:
     return name in ("url", *_CLIENT) or name.startswith("ssl")
 
 
+async def answered(work: Awaitable[T]) -> T:
+    """Raises TimeoutError when `SECONDS` have passed, not counting those in which this process had no time to look."""
+    task = asyncio.ensure_future(work)
+    try:
+        for _ in range(_SLICES):
+            if (await asyncio.wait({task}, timeout=SECONDS / _SLICES))[0]:
+                return task.result()
+        raise TimeoutError(f"no answer in {SECONDS} s")
+    finally:
+        task.cancel()
+
+
 class RedisLink:
     """``settings`` are those of `client_settings`. Make it anywhere, then `watch` in the loop that uses ``client``."""
 
@@ -86,6 +100,7 @@ class RedisLink:
         self._since: float | None = None  # time.monotonic() of the first look, or of the last change
         self._looked = asyncio.Event()
         self._doubt = asyncio.Event()
+        self._doubts: list[asyncio.Future[None]] = []
         self._returns: list[Callable[[], Awaitable[None]]] = []
 
     def state(self) -> Mapping[str, object]:
@@ -99,8 +114,15 @@ class RedisLink:
         """``work`` is awaited each time that Redis is there again, the first time included, before it counts as connected."""
         self._returns.append(work)
 
-    def doubt(self) -> None:
-        """Something went wrong with Redis: look at once."""
+    async def doubt(self) -> None:
+        """Something went wrong with Redis: returns after a look that began after this."""
+        looked = asyncio.get_running_loop().create_future()
+        self._doubts.append(looked)
+        self._doubt.set()
+        await looked
+
+    def doubt_soon(self) -> None:
+        """The same, for who does not wait."""
         self._doubt.set()
 
     async def ready(self) -> bool:
@@ -117,9 +139,13 @@ class RedisLink:
             self._looked.set()
             return
         while True:
+            self._doubt.clear()
+            doubts, self._doubts = self._doubts, []
             await self._look()
             self._looked.set()
-            self._doubt.clear()
+            for doubt in doubts:
+                if not doubt.done():
+                    doubt.set_result(None)
             try:
                 async with asyncio.timeout(_EVERY_SECONDS):
                     await self._doubt.wait()
@@ -132,8 +158,6 @@ class RedisLink:
 
     async def _look(self) -> None:
         fault = await self._ping()
-        if isinstance(fault, TimeoutError):  # this process may have been busy instead
-            fault = await self._ping()
         if fault is None and not self.connected:
             fault = await self._come_back()
         if self.connected is (fault is None) and self._since is not None:
@@ -148,8 +172,7 @@ class RedisLink:
     async def _ping(self) -> Exception | None:
         assert self.client is not None  # noqa: S101  # for mypy
         try:
-            async with asyncio.timeout(SECONDS):
-                await cast("Awaitable[bool]", self.client.ping())  # its types are those of both clients
+            await answered(cast("Awaitable[bool]", self.client.ping()))  # its types are those of both clients
         except Exception as error:
             return error
         return None
@@ -169,6 +192,6 @@ def _client(settings: Mapping[str, Any]) -> Redis:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    bounds = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS, "retry": Retry(NoBackoff(), 0)}
+    bounds = {"socket_timeout": None, "socket_connect_timeout": None, "retry": Retry(NoBackoff(), 0)}  # see answered
     named = {name: value for name, value in settings.items() if name != "url" and _is_of_client(name)} | bounds
     return Redis.from_url(settings["url"], **named) if "url" in settings else Redis(**named)

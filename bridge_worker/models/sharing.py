@@ -72,7 +72,7 @@ class _Breaker(RedisCircuitBreaker):  # type: ignore[misc]  # LiteLLM's types ar
         return not self._link.connected
 
     def record_failure(self, is_timeout: bool = False) -> None:
-        self._link.doubt()
+        self._link.doubt_soon()
 
     def record_success(self) -> None:
         pass
