@@ -62,6 +62,8 @@ def _all(path: str | None, offline: bool) -> Iterator[Check]:
         yield checks.of_keys()
     yield checks.of_local(config)
     yield from checks.of_redis(config)
+    if path and config is not None:
+        yield from checks.of_late_mistakes(path)
     if config is not None:
         yield from _of_worker(path, config, offline)
 
