@@ -104,7 +104,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "an option that there is none of": (["chat", "--bogus"], 2, "see omni-bridge chat --help"),
     "a number that is none": (["chat", "--max-tokens", "none", "hi"], 2, "see omni-bridge chat --help"),
     "nothing to say": (["chat", *ECHO], 2, "give a PROMPT"),
-    "an offline model that there is none of": (["chat", "-m", "offline/none", "hi"], 2, "omni-bridge models"),
+    "an offline model that there is none of": (["chat", "-m", "offline/none", "hi"], 2, "offline/echo"),
     "a config that is not there": (["chat", "--config", "/nowhere", "hi"], 2, "--config"),
     "the same with a model": (["chat", "--config", "/nowhere", *ECHO, "hi"], 2, "--config"),
     "the same for models": (["models", "--config", "/nowhere"], 2, "--config"),
