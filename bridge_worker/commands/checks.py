@@ -22,7 +22,6 @@ from bridge_worker.models import keys, price_map
 
 _OLDEST_PYTHON = (3, 11)
 _FILES = 4096  # a chat is a socket, and there may be hundreds at once
-_REDIS_SECONDS = 2.0
 
 
 class Check(NamedTuple):
@@ -126,31 +125,14 @@ def of_local(config: Config | None) -> Check:
     return Check("models here", status, f"not installed: {', '.join(missing)}", "bin/omni-bridge chat --local installs them")
 
 
-def of_redis(config: Config | None) -> Iterator[Check]:
-    settings = _router(config)
-    if not settings.get("redis_host") and not settings.get("redis_url"):
-        return
-    where = f"{settings.get('redis_host')}:{settings.get('redis_port') or 6379}" if settings.get("redis_host") else "redis_url"
-    if not find_spec("redis"):
-        yield Check("Redis", "problem", f"{where} is configured, and redis is not installed", "pip install 'omni-bridge[redis]'")
-        return
-    import redis
-
-    try:
-        _redis_client(redis, settings).ping()
-    except Exception as error:  # whatever the client or a socket raises
-        reason = type(error).__name__
-        yield Check("Redis", "problem", f"{where} does not answer ({reason})", "start it, or mend redis_host in router_settings")
-    else:
-        yield Check("Redis", "ok", where)
-
-
-def _redis_client(redis: Any, settings: dict[str, Any]) -> Any:
-    limits = {"socket_timeout": _REDIS_SECONDS, "socket_connect_timeout": _REDIS_SECONDS, "retry": None}
-    if url := settings.get("redis_url"):
-        return redis.Redis.from_url(url, **limits)
-    port = int(settings.get("redis_port") or 6379)
-    return redis.Redis(host=settings["redis_host"], port=port, password=settings.get("redis_password"), **limits)
+def of_redis(state: str) -> Iterator[Check]:
+    """``state`` as the worker's ``status`` tells it; none where no Redis is configured."""
+    if state == "connected":
+        yield Check("Redis", "ok", "connected: cooldowns, usage, cache and budgets are shared")
+    elif state == "not_installed":
+        yield Check("Redis", "problem", "configured, but the package redis is not installed", "pip install 'omni-bridge[redis]'")
+    elif state != "none":
+        yield Check("Redis", "problem", f"configured, and {state}", "start it, or mend redis_host or redis_url in the config")
 
 
 def of_terminal() -> Check:
