@@ -14,7 +14,7 @@ import struct
 import subprocess
 import termios
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
 from tests.worker import COMMAND, WAIT_SECONDS, clean_environment
@@ -26,11 +26,13 @@ CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
 class Terminal:
     """``omni-bridge`` with these words. ``shown`` is all that has come to the screen, ``text`` the same without colours."""
 
-    def __init__(self, *words: str, env: Mapping[str, str] | None = None, columns: int = 100) -> None:
+    def __init__(
+        self, *words: str, env: Mapping[str, str] | None = None, columns: int = 100, command: Sequence[str] = COMMAND
+    ) -> None:
         self._fd, inner = pty.openpty()
         fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         self.process = subprocess.Popen(
-            [*COMMAND, *words],
+            [*command, *words],
             stdin=inner,
             stdout=inner,
             stderr=inner,

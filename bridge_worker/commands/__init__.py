@@ -50,6 +50,8 @@ class _Commands(click.Group):
             commands = ((name, self.get_command(ctx, name)) for name in names)
             with formatter.section(section):
                 formatter.write_dl([(name, command.get_short_help_str(80)) for name, command in commands if command])
+        with formatter.section("Examples"):
+            formatter.write_dl(_EXAMPLES, col_max=60)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The flags that serve an agent, which click knows nothing of."""
@@ -58,8 +60,6 @@ class _Commands(click.Group):
             formatter.write_dl((f"{action.option_strings[0]} {action.metavar or ''}".strip(), str(action.help)) for action in flags)
         with formatter.indentation():
             formatter.write_text("A flag with a value is also a variable: --log-level is OMNI_BRIDGE_LOG_LEVEL. The flag wins.")
-        with formatter.section("Examples"):
-            formatter.write_dl(_EXAMPLES, col_max=60)
 
 
 def _print_versions(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

@@ -6,6 +6,7 @@ Owns the checks that need no worker. Refuses to mend anything, and to say any ke
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -14,13 +15,13 @@ from typing import Any, Literal, NamedTuple
 
 from bridge_worker import __version__
 from bridge_worker.commands.choice import FIRST_MODELS, LOCAL
-from bridge_worker.config import Config, ConfigError, load_config
+from bridge_worker.commands.worker import own_command
+from bridge_worker.config import Config, ConfigError, Source
 from bridge_worker.local_models import packaged_file
 from bridge_worker.models import keys, price_map
 
 _OLDEST_PYTHON = (3, 11)
 _FILES = 4096  # a chat is a socket, and there may be hundreds at once
-_REDIS_SECONDS = 2.0
 
 
 class Check(NamedTuple):
@@ -56,21 +57,39 @@ def of_versions() -> Iterator[Check]:
 
 
 def of_config(path: str | None) -> tuple[Config | None, list[Check]]:
-    """The config that there is; None where it can't be used."""
+    """The config that there is; None where it can't be used. For what only LiteLLM finds: `of_late_mistakes`."""
     if not path:
         return Config(), [Check("config", "ok", "none: any model is served by LiteLLM's name, with keys of the environment")]
     try:
-        config = load_config(path)
+        config, mistakes = Source(path).read()
     except ConfigError as error:
-        return None, [Check("config", "problem", str(error), "mend the file at the place that is named")]
-    count = len(_router(config).get("model_list", ()))
-    found = [Check("config", "ok", f"{path}: {count} deployments, {len(config.settings.local)} models of this machine")]
-    found += [Check("config", "note", warning, "--print-config shows what is in force") for warning in config.warnings]
-    return config, found
+        config, mistakes = Config(), error.mistakes
+    found = [Check("config", "problem", mistake, "mend the file at the place that is named") for mistake in mistakes]
+    found += [Check("config", "note", *_in_two(warning)) for warning in config.warnings]
+    if mistakes:
+        return None, found
+    models = f"{len(_router(config).get('model_list', ()))} deployments, {len(config.settings.local)} models of this machine"
+    return config, [Check("config", "ok", f"{path}: {models}"), *found]
 
 
-def _router(config: Config) -> dict[str, Any]:
-    return (config.gateway.router if config.gateway else None) or {}
+def of_late_mistakes(path: str) -> list[Check]:
+    """What only LiteLLM finds in the config: a child loads it and tells."""
+    told = subprocess.run(  # noqa: S603  # this very program
+        [*own_command(), "--check-config", f"--config={path}"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    lines = [line.removeprefix("omni-bridge: ") for line in told.stderr.decode("utf-8", "replace").splitlines()]
+    wrong = [line for line in lines if not line.startswith("warning: ")] if told.returncode else []
+    return [Check("config", "problem", line, "mend the file at the place that is named") for line in wrong]
+
+
+def _router(config: Config | None) -> dict[str, Any]:
+    return (config.gateway.router if config and config.gateway else None) or {}
+
+
+def _in_two(warning: str) -> tuple[str, str]:
+    """What is so, and what to do about it, if that is said."""
+    what, _, remedy = warning.rpartition(": ")
+    return (what, remedy) if remedy.startswith("chmod") else (warning, "--print-config shows what is in force")
 
 
 def of_keys() -> Check:
@@ -106,31 +125,14 @@ def of_local(config: Config | None) -> Check:
     return Check("models here", status, f"not installed: {', '.join(missing)}", "bin/omni-bridge chat --local installs them")
 
 
-def of_redis(config: Config | None) -> Iterator[Check]:
-    settings = _router(config) if config else {}
-    if not settings.get("redis_host") and not settings.get("redis_url"):
-        return
-    where = f"{settings.get('redis_host')}:{settings.get('redis_port') or 6379}" if settings.get("redis_host") else "redis_url"
-    if not find_spec("redis"):
-        yield Check("Redis", "problem", f"{where} is configured, and redis is not installed", "pip install 'omni-bridge[redis]'")
-        return
-    import redis
-
-    try:
-        _redis_client(redis, settings).ping()
-    except Exception as error:  # whatever the client or a socket raises
-        reason = type(error).__name__
-        yield Check("Redis", "problem", f"{where} does not answer ({reason})", "start it, or mend redis_host in router_settings")
-    else:
-        yield Check("Redis", "ok", where)
-
-
-def _redis_client(redis: Any, settings: dict[str, Any]) -> Any:
-    limits = {"socket_timeout": _REDIS_SECONDS, "socket_connect_timeout": _REDIS_SECONDS, "retry": None}
-    if url := settings.get("redis_url"):
-        return redis.Redis.from_url(url, **limits)
-    port = int(settings.get("redis_port") or 6379)
-    return redis.Redis(host=settings["redis_host"], port=port, password=settings.get("redis_password"), **limits)
+def of_redis(state: str) -> Iterator[Check]:
+    """``state`` as the worker's ``status`` tells it; none where no Redis is configured."""
+    if state == "connected":
+        yield Check("Redis", "ok", "connected: cooldowns, usage, cache and budgets are shared")
+    elif state == "not_installed":
+        yield Check("Redis", "problem", "configured, but the package redis is not installed", "pip install 'omni-bridge[redis]'")
+    elif state != "none":
+        yield Check("Redis", "problem", f"configured, and {state}", "start it, or mend redis_host or redis_url in the config")
 
 
 def of_terminal() -> Check:

@@ -61,7 +61,8 @@ def _all(path: str | None, offline: bool) -> Iterator[Check]:
     if not path:
         yield checks.of_keys()
     yield checks.of_local(config)
-    yield from checks.of_redis(config)
+    if path and config is not None:
+        yield from checks.of_late_mistakes(path)
     if config is not None:
         yield from _of_worker(path, config, offline)
 
@@ -71,6 +72,7 @@ def _of_worker(path: str | None, config: Config, offline: bool) -> Iterator[Chec
         try:
             with Worker("--log-level=debug", config=path, log=log) as worker:
                 yield from probes.of_worker(worker)
+                yield from checks.of_redis(worker.call("status", {})["result"]["redis"]["state"])
                 names = probes.configured_models(worker) if path else probes.models_with_a_key(is_installed())
                 yield from probes.of_models(worker, names, offline=offline)
         except Problem as problem:

@@ -79,7 +79,7 @@ def _known() -> Iterator[Json]:
         yield _row(name, provider, facts["mode"], present[provider], facts, needs_key=True)
 
 
-def _row(name: str, provider: str, mode: str, key: bool | None, facts: Mapping[str, Any], *, needs_key: bool) -> Json:
+def _row(name: str, provider: str | None, mode: str | None, key: bool | None, facts: Mapping[str, Any], *, needs_key: bool) -> Json:
     return {
         "model": name,
         "provider": provider,
@@ -98,15 +98,18 @@ def _row(name: str, provider: str, mode: str, key: bool | None, facts: Mapping[s
 def _configured(config: str) -> Iterator[Json]:
     """What the worker says of its own models."""
     with Worker(config=config) as worker:
-        names, cursor = [], None
+        names: list[Json] = []
+        cursor = None
         while True:
             page = _result(worker.call("models/list", {"cursor": cursor} if cursor else {}))
-            names += [row["model"] for row in page["models"] if "*" not in row["model"]]
+            names += page["models"]
             if not (cursor := page["nextCursor"]):
                 break
-        for answer in [worker.request("models/get", {"model": name}) for name in names]:
-            if "result" in (response := answer.response()):
-                yield _told(response["result"])
+        asked = [(row, worker.request("models/get", {"model": row["model"]})) for row in names]
+        for row, answer in asked:
+            info = answer.response().get("result")
+            # One that stands for many, or that LiteLLM can say nothing of, is a row all the same.
+            yield _told(info) if info else _row(row["model"], row["provider"], row["mode"], row["key_present"], {}, needs_key=True)
 
 
 def _told(info: Json) -> Json:

@@ -24,6 +24,9 @@ _REMEDIES = {
 }
 
 
+_SAYS_WHAT_TO_DO = ("; ", ": set ")
+
+
 class Problem(click.ClickException):
     """The message is one line, whatever it was made of."""
 
@@ -41,6 +44,6 @@ def remedy_for(kind: str) -> str | None:
 def of_answer(error: dict[str, Any]) -> Problem:
     """An error that came over the wire, as a person should read it."""
     kind = error.get("data", {}).get("kind", "internal")
-    remedy = remedy_for(kind)
-    message = str(error["message"]).rstrip(". ")
+    message = str(error["message"]).rstrip(". ").replace("models/list has", "omni-bridge models has")  # the method, as a command
+    remedy = None if any(sign in message for sign in _SAYS_WHAT_TO_DO) else remedy_for(kind)
     return Problem(f"{message}; {remedy}" if remedy else message, 2 if kind in _SETTLED_BY_CALLER else 1, final=False)
