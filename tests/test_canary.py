@@ -412,6 +412,10 @@ def test_a_mend_stands_where_litellm_looks() -> None:
         "GeminiIterator._common_chunk_parsing_logic": (GEMINI, "self._common_chunk_parsing_logic(chunk=chunk)"),
         "VertexGeminiConfig._create_streaming_choice": (GEMINI, "VertexGeminiConfig._create_streaming_choice("),
         "BaseResponsesAPIStreamingIterator._process_chunk": ("responses/streaming_iterator.py", "self._process_chunk("),
+        "_caching._should_defer_streaming_cache_hit_callbacks": (
+            "caching/caching_handler.py",
+            "if not _should_defer_streaming_cache_hit_callbacks(cached_result=cached_result):",
+        ),
         "_responses_stream._estimate_usage_safely": (
             "responses/streaming_iterator.py",
             "_estimate_usage_safely(\n                                    self.model or",

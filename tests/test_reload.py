@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_router import HELLO, deployment, write
+from tests.test_router import HELLO, WRITTEN_KEY, deployment, write
 from tests.upstream import DONE, Gate, Json, Upstream, chunk
 from tests.worker import Worker, run, wait_until
 
@@ -175,6 +175,44 @@ def test_a_hang_up_reloads_too_and_the_log_says_how_it_went(worker: Worker, upst
     worker.process.send_signal(signal.SIGHUP)
     wait_until(lambda: "not YAML" in worker.stderr, "the log tells why not")
     assert worker.chat("of-the-signal")["model"] == "one-2026-01-01"
+
+
+@pytest.mark.rule("CFG-1", "CFG-6", "CFG-7", "RES-16")
+def test_what_a_gateways_config_may_say_reaches_the_provider(worker: Worker, upstream: Upstream, path: Path) -> None:
+    key = {"model": "openai/one", "api_base": upstream.base_url}
+    config = first(upstream) | {
+        "include": ["more.yaml"],
+        "credential_list": [{"credential_name": "shared", "credential_values": {"api_key": "the-key-of-the-credential"}}],
+        "environment_variables": {"KEY_OF_THE_FILE": "the-key-of-the-variable"},
+        "litellm_settings": {"cache": True, "cache_params": {"type": "local"}, "drop_params": True},
+    }
+    config["model_list"] += [
+        {"model_name": "by-credential", "litellm_params": {**key, "litellm_credential_name": "shared"}},
+        {"model_name": "by-variable", "litellm_params": {**key, "api_key": "os.environ/KEY_OF_THE_FILE"}},
+    ]
+    config["router_settings"]["model_group_alias"] = {"alias": "by-variable"}
+    write(path.parent / "more.yaml", {"model_list": [deployment(upstream, "any/*", "*")]})
+    (path.parent / "more.yaml").chmod(0o600)
+    write(path, config)
+    assert reload(worker)["warnings"] == []
+
+    def key_of(model: str, text: str) -> str:
+        assert worker.chat(model, text)["provider"] == "openai"
+        return upstream.requests[-1].headers["authorization"].removeprefix("Bearer ")
+
+    assert key_of("by-credential", "1") == "the-key-of-the-credential"
+    assert key_of("by-variable", "2") == "the-key-of-the-variable"
+    assert key_of("alias", "3") == "the-key-of-the-variable"
+    assert (key_of("any/thing", "4"), upstream.requests[-1].model) == (WRITTEN_KEY, "thing")
+    before = len(upstream.requests)
+    for stream in (False, True):
+        paid, free = (worker.chat("by-variable", f"cached {stream}", stream=stream) for _ in range(2))
+        assert (free["content"], free["usage"]["output_tokens"]) == (paid["content"], paid["usage"]["output_tokens"])
+        assert (free["cost_usd"], free["cost_source"], paid["cost_source"] != "cache") == (0.0, "cache", True)
+    assert len(upstream.requests) == before + 2
+    assert reload(worker)["settings"] == []
+    worker.chat("by-variable", "cached False")
+    assert len(upstream.requests) == before + 2  # a reload does not empty it
 
 
 def test_reloads_at_once_are_all_answered_and_leave_nothing_behind(worker: Worker) -> None:

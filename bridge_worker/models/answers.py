@@ -179,6 +179,8 @@ def _with_facts(delta: Delta, response: Any, target: Target, model: str | None, 
     delta.model = (hidden.get("provider_response_model") or model or "").removeprefix(f"{delta.provider}/") or None
     delta.rate_limits = _rate_limits(hidden.get("additional_headers") or {})
     _price(delta, target, told)
+    if hidden.get("cache_hit"):
+        delta.cost_usd, delta.cost_source, delta.price_map_date = 0.0, "cache", None
     return delta
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import litellm
 from litellm.models.credentials import CredentialItem
+from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 from litellm.types.router import RouterGeneralSettings
 
 from bridge_worker.config.gateway import Gateway
@@ -91,8 +92,12 @@ class Configured:
         if self.router is None:
             return
         self.router.discard()
+        for callback in self._of_router:
+            if isinstance(callback, BaseRoutingStrategy):
+                callback.retire()  # it writes to Redis now and then
         for callbacks in _callback_lists():  # what the Router's strategy has hung in there stays otherwise, and 30 are the most
             callbacks[:] = [callback for callback in callbacks if not any(callback is one for one in self._of_router)]
+        self._of_router = []
 
     def _set_module(self, gateway: Gateway) -> None:
         wanted = {name: value for name, value in gateway.litellm.items() if name not in _OTHERWISE}

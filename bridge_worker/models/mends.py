@@ -28,6 +28,7 @@ from bridge_worker.models import cohere as cohere  # to import it is to mend
 
 _responses: Any = importlib.import_module("litellm.responses.main")  # a function of LiteLLM's hides the module
 _responses_stream: Any = importlib.import_module("litellm.responses.streaming_iterator")
+_caching: Any = importlib.import_module("litellm.caching.caching_handler")
 _NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None, "index": 0, "tool_use": None}
 
 _made_up_finish = litellm.CustomStreamWrapper.finish_reason_handler
@@ -137,6 +138,11 @@ def _no_estimate(*_: Any) -> None:
     """Without it a stream of OpenAI's Responses API that tells no usage gets a count by LiteLLM's tokenizer."""
 
 
+def _ends_as_a_stream(*, cached_result: Any) -> bool:
+    """Without it an answer from the cache needs the gateway's packages, fastapi among them, and fails."""
+    return isinstance(cached_result, litellm.CustomStreamWrapper | BaseResponsesAPIStreamingIterator)
+
+
 def _with_headers(stream: Any, model: str, custom_llm_provider: str) -> Any:
     """Without it the headers of OpenAI's Responses API are lost when it streams, and with them what is left of a rate limit."""
     source = getattr(getattr(stream, "completion_stream", None), "streaming_response", None)
@@ -191,6 +197,7 @@ class SseLineDecoder:
         return [last] if last else []
 
 
+_caching._should_defer_streaming_cache_hit_callbacks = _ends_as_a_stream
 _responses_stream._estimate_usage_safely = _no_estimate
 ResponsesToCompletionBridgeHandler._apply_post_stream_processing = staticmethod(_with_headers)
 _responses._responses_try_dispatch_mcp_gateway = _no_gateway

@@ -76,7 +76,7 @@ class Receipt(Closed):
     engine: EngineVersion | None = None
 
 
-CostSource = Literal["provider", "deployment", "price_map"]
+CostSource = Literal["provider", "deployment", "price_map", "cache"]
 
 
 class ChatResult(Closed):

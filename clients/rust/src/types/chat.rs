@@ -28,6 +28,8 @@ open_enum! {
         Deployment = "deployment",
         /// LiteLLM's price map; see [`ChatResponse::price_map_date`].
         PriceMap = "price_map",
+        /// The worker's cache, so that it cost nothing.
+        Cache = "cache",
     }
 }
 
