@@ -426,6 +426,10 @@ def test_a_mend_stands_where_litellm_looks() -> None:
             "provider_config.transform_response(\n            model=model,\n            raw_response=response,",
         ),
         "OllamaModelInfo.get_runtime_model_info": ("llms/ollama/common_utils.py", "self.get_runtime_model_info("),
+        "_cached._should_defer_streaming_cache_hit_callbacks": (
+            "caching/caching_handler.py",
+            "if not _should_defer_streaming_cache_hit_callbacks(cached_result=cached_result):",
+        ),
         "httpx._models.LineDecoder": ("httpx/_models.py", "decoder = LineDecoder()"),
     }
     assert callers.keys() == set(mended()), "add it to the callers here"

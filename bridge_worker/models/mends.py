@@ -27,6 +27,7 @@ from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterat
 from bridge_worker.models import cohere as cohere  # to import it is to mend
 
 _responses: Any = importlib.import_module("litellm.responses.main")  # a function of LiteLLM's hides the module
+_cached: Any = importlib.import_module("litellm.caching.caching_handler")
 _responses_stream: Any = importlib.import_module("litellm.responses.streaming_iterator")
 _NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None, "index": 0, "tool_use": None}
 
@@ -40,6 +41,11 @@ _withhold = VertexGeminiConfig._handle_content_policy_violation
 _read_ollama = OllamaChatConfig.transform_response
 _read_openai = OpenAIChatCompletionStreamingHandler.chunk_parser
 _known_to_ollama: dict[tuple[str, str | None], dict[str, Any]] = {}
+
+
+def _is_replayed_stream(*, cached_result: object) -> bool:
+    """Without it each answer from a cache fails: LiteLLM imports parts of its proxy to ask this, and these need fastapi."""
+    return isinstance(cached_result, litellm.CustomStreamWrapper | BaseResponsesAPIStreamingIterator)
 
 
 def _finish_reason_of_the_provider(self: Any) -> Any:
@@ -191,6 +197,7 @@ class SseLineDecoder:
         return [last] if last else []
 
 
+_cached._should_defer_streaming_cache_hit_callbacks = _is_replayed_stream
 _responses_stream._estimate_usage_safely = _no_estimate
 ResponsesToCompletionBridgeHandler._apply_post_stream_processing = staticmethod(_with_headers)
 _responses._responses_try_dispatch_mcp_gateway = _no_gateway
