@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 import time
@@ -19,7 +20,9 @@ from tests.test_router import HELLO, deployment, write
 from tests.upstream import Json, Upstream
 from tests.worker import COMMAND, WAIT_SECONDS, Worker, wait_until
 
+ROOT = Path(__file__).parent.parent
 WORKERS, MACHINES = 8, 4
+LOAD_SECONDS = 120.0  # two at once, on a machine that has much else to do
 RPM = 10
 COST = 9 * 0.001 + 12 * 0.01  # of what the upstream says it used
 LIMIT = 4.0
@@ -69,9 +72,14 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         workers: list[Worker] = []
         for pair in zip(machines[::2], machines[1::2], strict=True):  # loading LiteLLM takes a core for 2.5 s
             workers += [stack.enter_context(Worker(*flags, command=(*machine, *COMMAND))) for machine in pair]
+            wait_until(lambda: ready(workers[-2]) and ready(workers[-1]), "both have loaded LiteLLM", LOAD_SECONDS)
             for worker in workers[-2:]:
                 worker.chat("priced", max_tokens=12)
         yield Fleet(workers, upstream, redis, hosts)
+
+
+def ready(worker: Worker) -> bool:
+    return bool(worker.call("status")["result"]["engine"]["ready"])
 
 
 def ask(model: str, path: str = "nobody", **params: Any) -> Json:
@@ -200,6 +208,40 @@ def test_when_redis_is_lost_each_worker_goes_on_alone_and_comes_back_by_itself(
         assert PASSWORD not in worker.stderr
     with capsys.disabled():
         sys.stdout.write(f"\nthe first chat after Redis was lost took {waited * 1000:.0f} ms\n")
+
+
+# --- as the docs have it --------------------------------------------------------------------------------------------------------
+
+
+def test_the_config_of_the_docs_is_served_and_answers_are_shared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (config,) = re.findall(r"<!-- file: fleet.yaml -->\n```yaml\n(.*?)```", (ROOT / "docs" / "fleet.md").read_text(), re.S)
+    path = tmp_path / "fleet.yaml"
+    path.write_text(config)
+    path.chmod(0o600)
+    with RedisServer() as redis, Upstream() as upstream, ExitStack() as stack:
+        keys = {"OPENAI_API_KEY": "sk-docs-4711", "OPENAI_BASE_URL": upstream.base_url, "OUR_MODEL_URL": upstream.base_url}
+        where = {"REDIS_HOST": redis.host, "REDIS_PORT": str(redis.port), "REDIS_PASSWORD": PASSWORD}
+        left, right = (stack.enter_context(Worker("--config", str(path), env=keys | where)) for _ in range(2))
+        task = {"metadata": {"budget": "agent-7/task-12"}}
+        wait_until(lambda: ready(left) and ready(right), "both have loaded LiteLLM", LOAD_SECONDS)
+        first = left.chat("own", "a question", **task)
+        assert first["cost_usd"] == pytest.approx(9 * 2e-7 + 12 * 8e-7)
+        budgets = right.call("budgets/get", {"path": "agent-7/task-12"})["result"]["budgets"]
+        told = [(one["path"], one["max_usd"], one["used_usd"], one["used_tokens"]) for one in budgets]
+        spent = pytest.approx(first["cost_usd"], abs=1e-9)
+        assert told == [("/", 200, spent, 21), ("agent-7", 40, spent, 21), ("agent-7/task-12", 2, spent, 21)]
+
+        def answered_by_the_cache() -> bool:
+            before = len(upstream.requests)
+            second = right.chat("own", "a question", **task)
+            return bool(second["content"] == first["content"] and len(upstream.requests) == before)
+
+        wait_until(answered_by_the_cache, "the answer that the other worker got is in the cache")  # LiteLLM writes it behind
+        assert right.chat("fast", "another question", max_tokens=100, **task)["finish_reason"] == "stop"
+        assert {left.stderr, right.stderr} == {""}
+        redis.stop()
+        for _ in range(2):
+            assert left.chat("own", "a third question", **task)["finish_reason"] == "stop"  # nor does the cache need it
 
 
 WITHOUT_THE_PACKAGE = "import sys; sys.modules['redis'] = None; from bridge_worker.cli import main; main(sys.argv[1:])"

@@ -188,9 +188,9 @@ def run(
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
     """For what has no event to wait on, such as a process that ends elsewhere."""
-    end = time.monotonic() + WAIT_SECONDS
+    end = time.monotonic() + seconds
     pause = threading.Event()
     while not condition():
         assert time.monotonic() < end, f"never happened: {what}"
