@@ -346,13 +346,14 @@ def redis(tmp_path: Path) -> Iterator[str]:
 def test_doctor_asks_each_configured_model_and_says_what_to_do_about_those_that_fail(
     upstream: Upstream, tmp_path: Path, redis: str
 ) -> None:
-    names = {"good": "openai/one", "bad": "openai/status-401", "gone": "anthropic/claude-haiku-4-5"}
+    names = {"good": "openai/one", "bad": "openai/status-401", "gone": "anthropic/claude-haiku-4-5", "odd": "nobody/knows"}
     listed = [f"  - {{model_name: {name}, litellm_params: {{model: {model}}}}}" for name, model in names.items()]
     config = config_file(tmp_path, "\n".join(["model_list:", *listed, f"router_settings: {{redis_url: '{redis}'}}"]))
     Path(config).chmod(0o666)
     code, found = doctor("--config", config, env=provider(upstream))
     assert code == 1
-    assert {name: found[name]["status"] for name in names} == {"good": "ok", "bad": "problem", "gone": "problem"}
+    assert {name: found[name]["status"] for name in names if name != "odd"} == {"good": "ok", "bad": "problem", "gone": "problem"}
+    assert "model_list[3]: LiteLLM leaves it out" in found["worker's log"]["detail"]
     assert "ANTHROPIC_API_KEY" in found["gone"]["remedy"]
     assert (found["stdout"]["status"], found["Redis"]["status"]) == ("ok", "ok")
     assert [check["remedy"] for check in found.values() if "chmod" in check["remedy"]] == ["chmod go-w it"]
