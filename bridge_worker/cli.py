@@ -5,6 +5,7 @@ Owns that, and refuses to load click and rich for an agent, who would wait for t
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -20,7 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     isolated = arguments is not None or isolate()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or not words[0].startswith("-") or not _FOR_A_PERSON.isdisjoint(words):
+        _for_a_person(words)
+    serve(words, isolated)
+
+
+def _for_a_person(words: list[str]) -> NoReturn:
+    try:
         from bridge_worker.commands import run  # click: not on the way to the first answer
 
         run(words)
-    serve(words, isolated)
+    except KeyboardInterrupt:  # so early that no command could take it
+        os._exit(130)

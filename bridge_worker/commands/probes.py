@@ -6,6 +6,7 @@ few tokens on it.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 
@@ -42,6 +43,17 @@ def of_stdout(worker: Worker) -> Check:
     if worker.stray:
         return Check("stdout", "problem", f"not only messages: {worker.stray[0]:.100}", "please report it")
     return Check("stdout", "ok", "nothing but messages, with an error and LiteLLM's debug log among them")
+
+
+def of_log(lines: Sequence[str]) -> Iterator[Check]:
+    """What the worker itself calls an error: a part of the config that LiteLLM does not take, say."""
+    for line in lines:
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue
+        if told.get("level") in ("error", "critical") and str(told.get("logger")).startswith("bridge_worker"):
+            yield Check("worker's log", "problem", f"{told['message']:.500}", "mend what it says")
 
 
 def of_models(worker: Worker, names: Sequence[str], *, offline: bool) -> Iterator[Check]:
