@@ -32,7 +32,8 @@ PROVIDERS = {
     "watsonx": "ibm.watsonx.ai",
     "xai": "x_ai",
 }
-_LONGEST_ID = 64  # what is longer may be anything
+_LONGEST_ID = 64
+_LONGEST_NAME = 200
 _UNKNOWN_PROVIDER = "omni-bridge"  # a call that reached none: as far as its caller can see, the bridge was asked
 _ASKED: Mapping[str, tuple[str, type]] = {
     "max_completion_tokens": ("gen_ai.request.max_tokens", int),
@@ -73,7 +74,8 @@ def described(start: Start, response: Response) -> Described | None:
     if operation is None:
         return None
     kind = _in(error, "data", "kind")
-    valid = isinstance(params, dict) and kind != "invalid_request"  # else a confused caller may have put anything there
+    # What was not validated may be anything, and so may a name that is longer than any model's.
+    valid = kind != "invalid_request" and isinstance(params, dict) and len(params["model"]) <= _LONGEST_NAME
     asked: Mapping[str, Any] = params if valid else {}
     about = _in(error, "data") if error else result
     attributes: dict[str, Attribute | None] = {

@@ -126,7 +126,7 @@ def test_what_failed_says_so(scene: Scene, model: str, kind: str, streamed: bool
 @pytest.mark.rule("OTL-1")
 def test_a_cancel_is_told_and_is_no_error(scene: Scene) -> None:
     id = scene.worker.request("chat", chat("openai/hang", stream=True, _meta=PARENT))
-    scene.upstream.wait_for_request("hang")
+    scene.upstream.wait_for_request("hang", timeout=30)
     scene.worker.notify("notifications/cancelled", {"requestId": id})
     scene.worker.response(id)
     span = span_of(scene, id)
@@ -136,11 +136,12 @@ def test_a_cancel_is_told_and_is_no_error(scene: Scene) -> None:
 
 @pytest.mark.rule("OTL-1")
 def test_a_confused_caller_leaves_no_word_in_a_span(scene: Scene) -> None:
-    id = scene.worker.request("chat", {"model": f"offline/{SAID}?", "messages": SAID, "temperature": SAID})
-    scene.worker.response(id)
-    span = span_of(scene, id)
-    assert (span.name, span.attributes["error.type"]) == ("chat", "invalid_request")
-    assert "gen_ai.request.model" not in span.attributes
+    asked = {"model": f"offline/{SAID}?", "messages": SAID, "temperature": SAID}
+    for params, kind in ((asked, "invalid_request"), (chat(f"offline/{SAID * 40}"), "model_not_found")):
+        scene.worker.response(id := scene.worker.request("chat", params))
+        span = span_of(scene, id)
+        assert (span.name, span.attributes["error.type"]) == ("chat", kind)
+        assert "gen_ai.request.model" not in span.attributes
 
 
 @pytest.mark.rule("OTL-1")

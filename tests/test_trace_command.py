@@ -214,10 +214,11 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_table_shows_each_request_and_what_became_of_it(recorded: Path) -> None:
     code, out, log = run("trace", str(recorded))
     assert (code, log) == (0, "")
+    assert "1 lines could not be read" in out.splitlines()[0]
     rows = [line.split() for line in out.splitlines()]
     outcomes = [word for row in rows for word in row if word in ("ok", "cancelled", "rate_limited", "model_not_found")]
     assert {"ok", "cancelled", "rate_limited", "model_not_found"} <= set(outcomes)
-    assert [row for row in rows if "openai/gpt-4o" in row and "litellm" in row and any(word.startswith("$") for word in row)]
+    assert [row for row in rows if "openai/gpt-4o" in row and any(word.startswith("$") for word in row)]
 
 
 @pytest.mark.rule("TRC-7")

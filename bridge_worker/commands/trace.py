@@ -66,6 +66,7 @@ def _print(found: Trace) -> None:
 def _about(run: Run) -> Text:
     ending = "" if run.ended else ", cut: the worker was killed or still runs"
     lost = f", {run.lost} messages found no place" if run.lost else ""
+    lost += f", {run.unread} lines could not be read" if run.unread else ""
     worker = f"worker {run.pid}, omni-bridge {run.version}, from {run.time}"
     return _text(f"{worker}, {len(run.messages)} messages, {_seconds(run.end_ms)}{ending}{lost}")
 

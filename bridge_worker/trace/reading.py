@@ -86,6 +86,7 @@ class _Reader:
             return False
         place = len(self._run.messages)
         self._run.messages.append({name: line[name] for name in _SHOWN if name in line})
+        self._run.unread += line["dir"] == "in" and "message" not in line
         message = line.get("message")
         for member in message if isinstance(message, list) else [message]:
             if isinstance(member, dict):

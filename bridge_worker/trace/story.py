@@ -44,7 +44,8 @@ class Asked:
 
 @dataclass(slots=True)
 class Run:
-    """One worker's life. ``ended``: in order, else it was killed or still goes on. ``messages`` are the file's own lines."""
+    """One worker's life. ``ended``: in order, else it was killed or still goes on. ``unread``: lines of the caller that no one
+    could read; ``lost``: messages that found no place in the trace. ``messages`` are the file's own lines."""
 
     pid: int
     time: str
@@ -52,6 +53,7 @@ class Run:
     content: str
     ended: bool = False
     lost: int = 0
+    unread: int = 0
     end_ms: float = 0.0
     requests: list[Asked] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
