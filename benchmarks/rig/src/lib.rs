@@ -9,6 +9,7 @@
 //! - `{"op":"cancel","count":5}`: so many streams, one at a time, each cancelled at its first text. Answered with the times of
 //!   the cancels (CLOCK_MONOTONIC, ns).
 
+use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -26,13 +27,19 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// One chat to be had. A chat with `cancel` is cut off at its first text, which must close the provider's connection.
 pub struct Ask {
     pub messages: Rc<RawValue>,
+    pub model: Option<Rc<str>>,
     pub stream: bool,
     pub cancel: bool,
 }
 
 impl Ask {
-    pub fn model(&self) -> &'static str {
-        if self.cancel { HANGS } else { MODEL }
+    pub fn first() -> Self {
+        let messages = RawValue::from_string(r#"[{"role":"user","content":"hello"}]"#.into()).expect("JSON");
+        Self { messages: messages.into(), model: None, stream: false, cancel: false }
+    }
+
+    pub fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or(if self.cancel { HANGS } else { MODEL })
     }
 
     /// The body for whoever speaks OpenAI's format.
@@ -67,53 +74,67 @@ pub struct Load {
 }
 
 #[derive(Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase")]
-enum Command {
-    Messages { messages: Box<RawValue> },
-    Load { stream: bool, seconds: f64, count: usize, in_flight: usize },
-    Cancel { count: usize },
+struct Command<'a> {
+    op: &'a str,
 }
 
-/// Serves commands. `pid` is the process that does the peer's work, where that is not the runner's to know.
-pub async fn serve(peer: impl Peer + 'static, first_chat: Duration, pid: Option<u32>) -> Result<()> {
+#[derive(Deserialize)]
+struct Messages {
+    messages: Box<RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Cancel {
+    count: usize,
+}
+
+#[derive(Deserialize)]
+struct Wanted {
+    stream: bool,
+    seconds: f64,
+    count: usize,
+    in_flight: usize,
+    /// Only where a peer has more than one; the default is the upstream's.
+    model: Option<Rc<str>>,
+}
+
+/// Serves commands; the first chat was had. `pid` is the process that does the peer's work.
+pub async fn serve(peer: impl Peer + 'static, pid: u32) -> Result<()> {
     let peer = Rc::new(peer);
-    println!("{}", serde_json::json!({"first_chat_s": first_chat.as_secs_f64(), "pid": pid}));
-    let mut messages: Rc<RawValue> = first_messages();
+    println!("{}", serde_json::json!({"pid": pid}));
+    let mut messages = Ask::first().messages;
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
-        match serde_json::from_str(&line)? {
-            Command::Messages { messages: new } => messages = new.into(),
-            Command::Load { stream, seconds, count, in_flight } => {
-                let load = load(&peer, &messages, stream, Duration::from_secs_f64(seconds), count, in_flight).await;
-                println!("{}", serde_json::to_string(&load)?);
-            }
-            Command::Cancel { count } => {
-                let mut times = Vec::new();
-                for _ in 0..count {
-                    let told = peer.chat(Ask { messages: messages.clone(), stream: true, cancel: true }).await?;
-                    times.push(told.cancelled_ns.ok_or("the stream ended before it could be cancelled")?);
-                }
-                println!("{}", serde_json::to_string(&times)?);
-            }
+        match serde_json::from_str::<Command>(&line)?.op {
+            "messages" => messages = serde_json::from_str::<Messages>(&line)?.messages.into(),
+            "load" => println!("{}", serde_json::to_string(&load(&peer, &messages, serde_json::from_str(&line)?).await)?),
+            "cancel" => println!("{}", serde_json::to_string(&cancel(&peer, &messages, serde_json::from_str(&line)?).await?)?),
+            unknown => return Err(unknown.into()),
         }
     }
     Ok(())
 }
 
-pub fn first_messages() -> Rc<RawValue> {
-    RawValue::from_string(r#"[{"role":"user","content":"hello"}]"#.into()).expect("JSON").into()
+async fn cancel(peer: &Rc<impl Peer>, messages: &Rc<RawValue>, wanted: Cancel) -> Result<Vec<u64>> {
+    let mut times = Vec::new();
+    for _ in 0..wanted.count {
+        let told = peer.chat(Ask { messages: messages.clone(), model: None, stream: true, cancel: true }).await?;
+        times.push(told.cancelled_ns.ok_or("the stream ended before it could be cancelled")?);
+    }
+    Ok(times)
 }
 
-async fn load(peer: &Rc<impl Peer + 'static>, messages: &Rc<RawValue>, stream: bool, time: Duration, count: usize, in_flight: usize) -> Load {
-    let (began, left) = (Instant::now(), Rc::new(std::cell::Cell::new(count)));
+async fn load(peer: &Rc<impl Peer + 'static>, messages: &Rc<RawValue>, wanted: Wanted) -> Load {
+    let Wanted { stream, seconds, count, in_flight, model } = wanted;
+    let (began, left) = (Instant::now(), Rc::new(Cell::new(count)));
     let slots = (0..in_flight).map(|_| {
-        let (peer, messages, left) = (peer.clone(), messages.clone(), left.clone());
+        let (peer, messages, model, left) = (peer.clone(), messages.clone(), model.clone(), left.clone());
         tokio::task::spawn_local(async move {
             let mut all = Load::default();
-            while left.get() > 0 || began.elapsed() < time {
+            while left.get() > 0 || began.elapsed().as_secs_f64() < seconds {
                 left.set(left.get().saturating_sub(1));
                 let asked = Instant::now();
-                match peer.chat(Ask { messages: messages.clone(), stream, cancel: false }).await {
+                match peer.chat(Ask { messages: messages.clone(), model: model.clone(), stream, cancel: false }).await {
                     Ok(told) => {
                         all.latencies_us.push(asked.elapsed().as_micros() as u64);
                         all.first_us.extend(told.first.map(|first| (first - asked).as_micros() as u64));

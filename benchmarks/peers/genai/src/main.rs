@@ -7,7 +7,7 @@ use genai::adapter::AdapterKind;
 use genai::chat::{ChatMessage, ChatOptions, ChatRequest, ChatStreamEvent};
 use genai::resolver::{AuthData, Endpoint, Error as ResolverError, ServiceTargetResolver};
 use genai::{Client, ModelIden, ServiceTarget};
-use rig::{Ask, Peer, Result, Told, first_messages, now_ns, serve};
+use rig::{Ask, Peer, Result, Told, now_ns, serve};
 
 struct Genai {
     client: Client,
@@ -18,15 +18,19 @@ fn main() -> Result<()> {
     let endpoint = std::env::args().nth(1).ok_or("usage: genai-peer BASE_URL")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, async {
-        let began = Instant::now();
-        let resolver = ServiceTargetResolver::from_resolver_fn(move |target: ServiceTarget| -> std::result::Result<_, ResolverError> {
-            let model = ModelIden::new(AdapterKind::OpenAI, target.model.model_name);
-            Ok(ServiceTarget { endpoint: Endpoint::from_owned(endpoint.clone()), auth: AuthData::from_single("sk-benchmark"), model })
-        });
+        let resolver =
+            ServiceTargetResolver::from_resolver_fn(move |target: ServiceTarget| -> std::result::Result<_, ResolverError> {
+                let model = ModelIden::new(AdapterKind::OpenAI, target.model.model_name);
+                Ok(ServiceTarget {
+                    endpoint: Endpoint::from_owned(endpoint.clone()),
+                    auth: AuthData::from_single("sk-benchmark"),
+                    model,
+                })
+            });
         let client = Client::builder().with_service_target_resolver(resolver).build()?;
         let peer = Genai { client, options: ChatOptions::default().with_capture_usage(true) };
-        peer.chat(Ask { messages: first_messages(), stream: false, cancel: false }).await?;
-        serve(peer, began.elapsed(), None).await
+        peer.chat(Ask::first()).await?;
+        serve(peer, std::process::id()).await
     })
 }
 
@@ -58,5 +62,8 @@ impl Peer for Genai {
 fn messages(ask: &Ask) -> Result<Vec<ChatMessage>> {
     let messages: Vec<serde_json::Value> = serde_json::from_str(ask.messages.get())?;
     let text = |message: &serde_json::Value| message["content"].as_str().unwrap_or_default().to_owned();
-    Ok(messages.iter().map(|m| if m["role"] == "user" { ChatMessage::user(text(m)) } else { ChatMessage::assistant(text(m)) }).collect())
+    Ok(messages
+        .iter()
+        .map(|m| if m["role"] == "user" { ChatMessage::user(text(m)) } else { ChatMessage::assistant(text(m)) })
+        .collect())
 }

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
-use rig::{Ask, Error, Peer, Result, Told, first_messages, now_ns, serve};
+use rig::{Ask, Error, Peer, Result, Told, now_ns, serve};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -40,13 +40,13 @@ fn main() -> Result<()> {
 }
 
 async fn worker(command: &[String]) -> Result<()> {
-    let began = Instant::now();
-    let mut child = Command::new(&command[0]).args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+    let mut child =
+        Command::new(&command[0]).args(&command[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let waiting = Waiting::default();
     tokio::task::spawn_local(read(child.stdout.take().ok_or("no stdout")?, waiting.clone()));
     let pipe = Pipe { stdin: tokio::sync::Mutex::new(child.stdin.take().ok_or("no stdin")?), waiting, ids: Default::default() };
-    pipe.chat(Ask { messages: first_messages(), stream: false, cancel: false }).await?;
-    serve(pipe, began.elapsed(), child.id()).await?;
+    pipe.chat(Ask::first()).await?;
+    serve(pipe, child.id().ok_or("the worker has ended")?).await?;
     child.wait().await?; // `pipe` is gone, and so is the worker's standard input
     Ok(())
 }
@@ -55,8 +55,8 @@ async fn port(url: &str, headers: &[String]) -> Result<()> {
     let began = Instant::now();
     let http = Http::new(url, headers)?;
     loop {
-        match http.chat(Ask { messages: first_messages(), stream: false, cancel: false }).await {
-            Ok(_) => return serve(http, began.elapsed(), None).await,
+        match http.chat(Ask::first()).await {
+            Ok(_) => return serve(http, std::process::id()).await,
             Err(error) if began.elapsed().as_secs() > START_SECONDS => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
@@ -97,7 +97,7 @@ impl Pipe {
 impl Peer for Pipe {
     async fn chat(&self, ask: Ask) -> Result<Told> {
         let (id, mut events) = self.expect();
-        let head = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"chat","params":{{"model":"openai/{}","messages":"#, ask.model());
+        let head = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"chat","params":{{"model":"{}","messages":"#, name(&ask));
         self.write(&[&head, ask.messages.get(), if ask.stream { ",\"stream\":true}}\n" } else { "}}\n" }]).await?;
         let mut told = Told::default();
         loop {
@@ -117,6 +117,11 @@ impl Peer for Pipe {
             }
         }
     }
+}
+
+/// The worker's models that need no provider are named as they are.
+fn name(ask: &Ask) -> String {
+    ask.model.as_ref().map_or_else(|| format!("openai/{}", ask.model()), |model| model.to_string())
 }
 
 #[derive(Deserialize)]
