@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -23,12 +24,13 @@ from benchmarks.setting_up import GENAI, HERE, LOAD, PORTKEY, PROXY, PROXY_PYTHO
 
 Json = dict[str, Any]
 KEY = "sk-benchmark"
+_BEARER = f"authorization: Bearer {KEY}"
 IN_PROCESS = str(HERE / "peers/in_process.py")
 
 
 @dataclass(frozen=True)
 class Peer:
-    """``server`` gives the command of a peer with a port, ``client`` that of its load client; both from (upstream's base URL, port).
+    """``server`` gives the command of a peer with a port, ``client`` its load client's; both from (upstream's base URL, port).
 
     ``set_up`` raises Absent where the peer can't be had.
     """
@@ -48,7 +50,8 @@ def _proxy(upstream: str, port: int) -> Sequence[str]:
     """Any model of the upstream, nothing else: no database, no callbacks, one worker as everywhere here."""
     config = Path(tempfile.mkdtemp(prefix="omni-bridge-bench-")) / "config.yaml"
     params = {"model": "openai/*", "api_base": upstream, "api_key": KEY}
-    config.write_text(json.dumps({"model_list": [{"model_name": "*", "litellm_params": params}]}))  # YAML enough
+    models = [{"model_name": "*", "litellm_params": params}]
+    config.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": KEY}}))  # YAML enough
     return [PROXY_PYTHON, PROXY, "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
 
 
@@ -58,7 +61,13 @@ def _engine_flag() -> None:
         raise Absent("this worker has no --engine: its only path is the ordinary one")
 
 
-PLAIN, WORKER_NAME, ORDINARY, PROXY_NAME, FLOOR = "plain script", "omni-bridge", "omni-bridge, ordinary path", "LiteLLM proxy", "upstream"
+PLAIN, WORKER_NAME, ORDINARY, PROXY_NAME, FLOOR = (
+    "plain script",
+    "omni-bridge",
+    "omni-bridge, ordinary path",
+    "LiteLLM proxy",
+    "upstream",
+)
 PEERS = (
     Peer(PLAIN, "`litellm.acompletion` in a script of its own", lambda *_: [PYTHON, IN_PROCESS, "litellm"]),
     Peer(WORKER_NAME, "the worker as an agent starts it", lambda *_: [LOAD, "pipe", *WORKER]),
@@ -68,7 +77,7 @@ PEERS = (
         lambda *_: [LOAD, "pipe", *WORKER, "--engine", "litellm"],
         set_up=_engine_flag,
     ),
-    Peer(PROXY_NAME, "its server, one process", _port("/v1/chat/completions"), _proxy, setting_up.proxy_environment),
+    Peer(PROXY_NAME, "its server, one process", _port("/v1/chat/completions", _BEARER), _proxy, setting_up.proxy_environment),
     Peer(
         "FastAPI bridge",
         "`POST /chat` around litellm, uvicorn",
@@ -79,7 +88,7 @@ PEERS = (
     Peer(
         "Portkey gateway",
         "npm's `@portkey-ai/gateway`",
-        _port("/v1/chat/completions", "x-portkey-provider: openai", "x-portkey-custom-host: {}", f"authorization: Bearer {KEY}"),
+        _port("/v1/chat/completions", "x-portkey-provider: openai", "x-portkey-custom-host: {}", _BEARER),
         lambda _, port: ["node", str(PORTKEY), f"--port={port}", "--headless"],
         setting_up.portkey,
     ),
@@ -126,6 +135,8 @@ class Running:
         self._client = subprocess.Popen(
             peer.client(upstream.base_url, port), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=env
         )
+        if self._server:
+            threading.Thread(target=self._end_with_server, daemon=True).start()
         told = self._hear()
         self.first_chat_s = time.perf_counter() - began
         self.chats = 1
@@ -161,6 +172,11 @@ class Running:
             self._server.wait()
         self._log.close()
         return took
+
+    def _end_with_server(self) -> None:
+        assert self._server
+        self._server.wait()
+        self._client.kill()
 
     def _say(self, command: Json) -> None:
         assert self._client.stdin

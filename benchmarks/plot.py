@@ -1,7 +1,7 @@
 """The picture of a run, as SVG: a panel a figure, a bar a peer.
 
-Owns the drawing. A panel's scale is made by the peers that have LiteLLM in them; what is far beyond it, a raw client say, is cut and
-marked, for else the others could not be told apart.
+Owns the drawing. A panel's scale is made by the peers that have LiteLLM in them; what is far beyond it, a raw client say, is
+cut and marked, for else the others could not be told apart.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def svg(results: Mapping[str, Any]) -> str:
     peers = {name: peer["medians"] for name, peer in results["peers"].items() if peer["rounds"]}
     height = HEAD + len(peers) * (BAR + GAP) + 24
     rows = -(-len(PANELS) // COLUMNS)
-    total = rows * height + 50
+    wide, total = COLUMNS * WIDTH, rows * height + 50
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{COLUMNS * WIDTH}" height="{total}" font-family="sans-serif" font-size="13">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{total}" font-size="13" font-family="sans-serif">',
         '<rect width="100%" height="100%" fill="white"/>',
         f'<text x="16" y="28" font-size="17" font-weight="bold">omni-bridge beside its peers</text>'
         f'<text x="290" y="28" fill="#475569">{escape(results["machine"])}, {results["rounds"]} rounds, {results["date"]}</text>',

@@ -4,8 +4,8 @@
     python3 benchmarks/run.py --quick            one round of the least, under a minute once all is set up
     python3 benchmarks/run.py --write-readme     puts the table of the last run into README.md, and measures nothing
 
-Sets up what it needs (bin/bootstrap.py, cargo, npm), prints a table, and writes results.json and results.svg. Exit code 0 when it has
-measured, whatever the bars say. README.md beside this file says what is counted, and what was tried.
+Sets up what it needs (bin/bootstrap.py, cargo, npm), prints a table, and writes results.json and results.svg. Exit code 0 when it
+has measured, whatever the bars say. README.md beside this file says what is counted, and what was tried.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except setting_up.Absent as reason:
         print(f"benchmarks: {reason}", file=sys.stderr)
         return 2
-    plan = (SMOKE if options.smoke else QUICK if options.quick else FULL)._replace(**({"rounds": options.rounds} if options.rounds else {}))
+    plan = (SMOKE if options.smoke else QUICK if options.quick else FULL)._replace(
+        **({"rounds": options.rounds} if options.rounds else {})
+    )
     peers = tuple(peer for peer in PEERS if not options.only or peer.name in {PLAIN, WORKER_NAME, ORDINARY, FLOOR, *options.only})
     began = time.monotonic()
     figures = measure(plan, peers, lambda text: print(text, file=sys.stderr, flush=True))

@@ -43,7 +43,6 @@ def genai() -> None:
 def portkey() -> None:
     folder = HERE / "peers/portkey"
     if not PORTKEY.exists():
-        # Its install script patches its own development tools.
         _run("npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", cwd=folder)
     if not shutil.which("node"):
         raise Absent("node is not on PATH")
