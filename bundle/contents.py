@@ -33,14 +33,12 @@ class LeftOut:
 
 
 FROM_PACKAGES = (
+    # Files only: modules of the proxy are imported here and there on the way of a chat, and which ones is LiteLLM's affair.
     LeftOut(
-        ("litellm/proxy/_experimental/*", "litellm/proxy/swagger/*", "litellm/proxy/*.png", "litellm/proxy/*.jpg"),
-        "LiteLLM's dashboard, API pages and MCP gateway: parts of its proxy server",
+        ("litellm/proxy/_experimental/out/*", "litellm/proxy/swagger/*", "litellm/proxy/*.png", "litellm/proxy/*.jpg", "*.prisma"),
+        "the dashboard, pages and database schema of LiteLLM's proxy server",
     ),
-    LeftOut(
-        ("litellm/proxy/management_endpoints/*", "litellm/proxy/client/*", "litellm/proxy/_lazy_openapi_snapshot.json", "*.prisma"),
-        "LiteLLM's administration of users, keys and teams: parts of its proxy server, which need FastAPI",
-    ),
+    LeftOut(("litellm/proxy/_lazy_openapi_snapshot.json",), "the description of LiteLLM's proxy server"),
     LeftOut(("litellm/rust_bridge/_native*",), "LiteLLM's engine in Rust, which takes no chats yet: 37 MB"),
     LeftOut(("hf_xet/*", "hf_xet-*"), "downloads from Hugging Face, which the worker switches off"),
     LeftOut(("botocore/data/*", "boto3/data/*"), "descriptions of the AWS services that LiteLLM does not call; see AWS in contents.py"),

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-COMMAND = (sys.executable, "-I", "-X", "utf8", "-m", "bridge_worker")
+# OMNI_BRIDGE_UNDER_TEST is another command: the one of a wheel or a bundle, which tests/test_bundle.py and test_wheel.py put there.
+COMMAND = tuple(shlex.split(os.environ.get("OMNI_BRIDGE_UNDER_TEST", ""))) or (sys.executable, "-I", "-X", "utf8", "-m", "bridge_worker")
 WAIT_SECONDS = 30.0  # generous: a wait that works ends when its condition does, whatever the machine's load
 
 Json = dict[str, Any]
