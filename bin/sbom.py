@@ -100,7 +100,8 @@ def document(entries: list[Locked], asked: list[Requirement]) -> dict[str, Any]:
     }
     names = {entry.name: entry.purl for entry in entries}
     direct = [names[canonicalize_name(requirement.name)] for requirement in asked]
-    graph = [{"ref": entry.purl, "dependsOn": sorted(names[name] for name in set(_needs(entry)) if name in names)} for entry in entries]
+    needed = {entry.purl: set(_needs(entry)) & set(names) for entry in entries}
+    graph = [{"ref": purl, "dependsOn": sorted(names[name] for name in each)} for purl, each in needed.items()]
     known = "".join(f"{entry.purl} {entry.hashes}" for entry in entries)
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",

@@ -96,7 +96,12 @@ def fill(root: Path, target: str, with_local: bool) -> None:
 
 def our_wheel(work: Path) -> Iterator[tuple[str, Path]]:
     """The package as a wheel has it, unpacked into ``work``."""
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(work)], cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(work)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
     (wheel,) = work.glob("*.whl")
     unpacked = work / "wheel"
     with zipfile.ZipFile(wheel) as opened:

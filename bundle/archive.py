@@ -31,10 +31,13 @@ def checksums(root: Path, files: Iterable[Path]) -> str:
 
 
 def pack(root: Path, target: Path) -> None:
-    with target.open("wb") as raw, gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed:  # 9: 2 % less, twice as long
-        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for path in [root, *sorted(root.rglob("*"))]:
-                archive.add(path, path.relative_to(root.parent).as_posix(), recursive=False, filter=_anonymous)
+    with (
+        target.open("wb") as raw,
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as packed,  # 9: 2 % less, and twice as long
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for path in [root, *sorted(root.rglob("*"))]:
+            archive.add(path, path.relative_to(root.parent).as_posix(), recursive=False, filter=_anonymous)
 
 
 def files_in(root: Path) -> Iterator[Path]:

