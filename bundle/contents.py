@@ -41,9 +41,7 @@ FROM_PACKAGES = (
     LeftOut(("litellm/proxy/_lazy_openapi_snapshot.json",), "the description of LiteLLM's proxy server"),
     LeftOut(("litellm/rust_bridge/_native*",), "LiteLLM's engine in Rust, which takes no chats yet"),
     LeftOut(("hf_xet/*", "hf_xet-*"), "downloads from Hugging Face, which the worker switches off"),
-    LeftOut(
-        ("botocore/data/*", "boto3/data/*"), "descriptions of the AWS services that LiteLLM does not call"
-    ),
+    LeftOut(("botocore/data/*", "boto3/data/*"), "descriptions of the AWS services that LiteLLM does not call"),
     LeftOut(("boto3/examples/*", "*/tests/*", "*/test/*"), "tests and examples of packages"),
     LeftOut(("*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.c", "*.h", "*.cpp"), "sources that nothing reads"),
     LeftOut(("*.dist-info/RECORD", "*.dist-info/INSTALLER", "*.dist-info/REQUESTED", "*.dist-info/WHEEL"), "how it was installed"),
