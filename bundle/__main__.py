@@ -100,6 +100,7 @@ def our_wheel(work: Path) -> Iterator[tuple[str, Path]]:
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(work)],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         check=True,
     )
     (wheel,) = work.glob("*.whl")
