@@ -223,6 +223,21 @@ def test_its_checksums_are_right_and_no_folder_of_this_machine_is_in_it(archive:
     assert [file for file in unpacked.rglob("*") if file.is_file() and any(word in file.read_bytes() for word in words)] == []
 
 
+USE_THE_EXTRAS = """
+import redis.asyncio
+from opentelemetry import context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+context.get_current()  # found by an entry point
+TracerProvider().get_tracer("x").start_span("y").end()
+"""
+
+
+def test_the_extras_are_in_it(bare: BareRoot) -> None:
+    done = subprocess.run(bare.command(PYTHON, "-I", "-c", USE_THE_EXTRAS), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_file_that_somebody_changed_is_not_shipped(tmp_path: Path) -> None:
     """What was added at the end, as some networks do with certificates, is left off; any other change stops the build."""
     package = importlib.metadata.distribution("certifi")
