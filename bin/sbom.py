@@ -55,8 +55,8 @@ class Locked:
         return f"pkg:pypi/{self.name}@{self.version}"
 
 
-def locked() -> list[Locked]:
-    entries = _ENTRY.finditer(LOCK.read_text(encoding="utf-8"))
+def locked(lock: Path = LOCK) -> list[Locked]:
+    entries = _ENTRY.finditer(lock.read_text(encoding="utf-8"))
     return [Locked(Requirement(entry["requirement"]), tuple(re.findall(r"[0-9a-f]{64}", entry["hashes"]))) for entry in entries]
 
 
@@ -89,8 +89,8 @@ def differences() -> Iterator[str]:
             yield f"{entry.name} needs {needed}, which is not locked: run bin/lock"
 
 
-def document() -> dict[str, Any]:
-    components = [_component(entry) for entry in locked()]
+def document(entries: list[Locked], asked: list[Requirement]) -> dict[str, Any]:
+    """Of ``entries``, of which the application itself asks for ``asked``."""
     root = {
         "type": "application",
         "bom-ref": "omni-bridge",
@@ -98,19 +98,19 @@ def document() -> dict[str, Any]:
         "version": VERSION,
         "licenses": [{"license": {"id": "MIT"}}],
     }
-    names = {entry.name: entry.purl for entry in locked()}
-    direct = [names[canonicalize_name(requirement.name)] for requirement in wanted()]
-    graph = [
-        {"ref": entry.purl, "dependsOn": sorted(names[name] for name in set(_needs(entry)) if name in names)} for entry in locked()
-    ]
+    names = {entry.name: entry.purl for entry in entries}
+    direct = [names[canonicalize_name(requirement.name)] for requirement in asked]
+    needed = {entry.purl: set(_needs(entry)) & set(names) for entry in entries}
+    graph = [{"ref": purl, "dependsOn": sorted(names[name] for name in each)} for purl, each in needed.items()]
+    known = "".join(f"{entry.purl} {entry.hashes}" for entry in entries)
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
-        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, LOCK.read_text(encoding='utf-8') + VERSION)}",  # reproducible
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_OID, known + VERSION)}",  # reproducible
         "version": 1,
         "metadata": {"component": root, "lifecycles": [{"phase": "build"}]},
-        "components": components,
+        "components": [_component(entry) for entry in entries],
         "dependencies": [{"ref": "omni-bridge", "dependsOn": sorted(direct)}, *graph],
     }
 
@@ -164,7 +164,7 @@ def main() -> int:
         found = list(differences())
         print(*(found or ["pyproject.toml, the lock and what is installed agree"]), sep="\n")
         return int(bool(found))
-    print(json.dumps(document(), indent=2, ensure_ascii=False))
+    print(json.dumps(document(locked(), wanted()), indent=2, ensure_ascii=False))
     return 0
 
 

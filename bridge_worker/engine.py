@@ -213,6 +213,9 @@ class Engine:
         )
 
     def _load_model(self, loop: asyncio.AbstractEventLoop) -> Direct | LiteLLM:
+        from bridge_worker.models import name_a_temporary_folder
+
+        name_a_temporary_folder()
         from bridge_worker.models.litellm import LiteLLM, litellm_version, warm_up
         from bridge_worker.models.sharing import share
         from bridge_worker.models.ways import chosen

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import sys
 import threading
 from collections.abc import Callable
 
@@ -55,6 +56,9 @@ def watch_parent(gone: Callable[[], object]) -> None:
 
 
 def _wait_for_end(pid: int) -> None:
+    if sys.platform == "win32":
+        _wait_for_end_on_windows(pid)
+        return
     try:
         fd = os.pidfd_open(pid)
     except (AttributeError, OSError) as error:
@@ -66,6 +70,20 @@ def _wait_for_end(pid: int) -> None:
     poll.register(fd, select.POLLIN)
     poll.poll()
     os.close(fd)
+
+
+def _wait_for_end_on_windows(pid: int) -> None:
+    """Not by os.kill(pid, 0), which sends a Ctrl-C there. Written from the documentation; run by whoever has a Windows."""
+    import _winapi
+
+    synchronize = 0x0010_0000
+    try:
+        process = _winapi.OpenProcess(synchronize, False, pid)  # type: ignore[attr-defined,unused-ignore]
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise ProcessLookupError from error
+    _winapi.WaitForSingleObject(process, _winapi.INFINITE)  # type: ignore[attr-defined,unused-ignore]
 
 
 def _poll_for_end(pid: int) -> None:

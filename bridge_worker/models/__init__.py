@@ -32,3 +32,16 @@ for _name in _NEVER:
     os.environ.pop(_name, None)
 for _name in LOGGERS:  # else its import logs to stdout in a host whose root logger is at level debug
     logging.getLogger(_name).setLevel(logging.CRITICAL)
+
+
+def name_a_temporary_folder() -> None:
+    """LiteLLM asks for one at import, which fails where no folder can be written to, as in a read-only container.
+
+    It only puts tokens of some log-ins there, so a name is enough: then those log-ins fail, and nothing else does.
+    """
+    import tempfile  # 10 ms, and a file on the disk: not on the way to the first answer
+
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = os.path.abspath(os.sep + "tmp")
