@@ -7,6 +7,7 @@ variable says for which request; calls that are no request's have none. Refuses 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -17,6 +18,7 @@ import litellm
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.types.utils import CallTypes
 
+from bridge_worker.errors import BridgeError
 from bridge_worker.models import faults, outgoing
 from bridge_worker.models.answers import Target
 from bridge_worker.protocol.answered import Attempt, Change, Receipt
@@ -33,12 +35,15 @@ class Record:
         self._started: float | None = None  # time.monotonic() of the attempt that is under way
         self._body: Any = None
         self._held_back: list[Change] = []
+        self._failed: list[tuple[BaseException, BridgeError]] = []
         self._asked = asked
         self.target = _target({"model": model})  # until a deployment is called
         _current.set(self)
 
     def begin(self, call: Mapping[str, Any]) -> dict[str, Any] | None:
         """A deployment is about to be called with these keyword arguments; returns better ones, None for no change."""
+        if self._started is not None and (error := sys.exception()):
+            self.fail(error)  # a stream that broke before its first piece: this call is made while the Router handles that
         receipt = self.receipt
         self._started = time.monotonic()
         self.target = _target(call)
@@ -56,6 +61,22 @@ class Record:
 
     def sends(self, body: Any) -> None:
         self._body = body
+
+    def fail(self, error: BaseException) -> None:
+        """``error`` ends the attempt that is under way."""
+        fault = faults.from_litellm(error, model=self.receipt.requested_model)
+        self._failed.append((error, fault))
+        self.end(fault.kind, fault.status)
+
+    def fault(self, error: BaseException, *, streamed: bool = False) -> BridgeError:
+        """What ``error``, which ended the request, says to its caller.
+
+        Where it is an attempt's, as it was read then: the Router raises it anew while it handles those of later attempts, and to
+        tell which status is whose is then no longer possible.
+        """
+        failed, self._failed = self._failed, []  # an exception that is kept keeps all its frames
+        known = next((fault for one, fault in failed if one is error and not streamed), None)
+        return known or faults.from_litellm(error, model=self.receipt.requested_model, streamed=streamed)
 
     def end(self, outcome: str, status: int | None = None) -> None:
         """Of the attempt that is under way; without one, nothing happens."""
@@ -85,8 +106,7 @@ class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM's types are not rea
     ) -> None:
         record = _current.get()
         if record and call_type is record.call_type:
-            error = faults.from_litellm(exception, model=None)
-            record.end(error.kind, error.status)
+            record.fail(exception)
 
 
 def watch() -> None:
