@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any
 
 import litellm
@@ -35,7 +36,7 @@ class Record:
         self._started: float | None = None  # time.monotonic() of the attempt that is under way
         self._body: Any = None
         self._held_back: list[Change] = []
-        self._failed: list[tuple[BaseException, BridgeError]] = []
+        self._failed: list[tuple[TracebackType | None, BridgeError]] = []  # by where it was raised
         self._asked = asked
         self.target = _target({"model": model})  # until a deployment is called
         _current.set(self)
@@ -65,17 +66,18 @@ class Record:
     def fail(self, error: BaseException) -> None:
         """``error`` ends the attempt that is under way."""
         fault = faults.from_litellm(error, model=self.receipt.requested_model)
-        self._failed.append((error, fault))
+        self._failed.append((_origin(error), fault))
         self.end(fault.kind, fault.status)
 
     def fault(self, error: BaseException, *, streamed: bool = False) -> BridgeError:
         """What ``error``, which ended the request, says to its caller.
 
-        Where it is an attempt's, as it was read then: the Router raises it anew while it handles those of later attempts, and to
-        tell which status is whose is then no longer possible.
+        Where it is an attempt's, as it was read then: the Router raises it anew while it handles those of other attempts, and whose
+        status is whose can't be told from the chain any more. A hook gets copies, so it is known by where it was raised.
         """
-        failed, self._failed = self._failed, []  # an exception that is kept keeps all its frames
-        known = next((fault for one, fault in failed if one is error and not streamed), None)
+        failed, self._failed = self._failed, []  # a traceback that is kept keeps all its frames
+        origin = _origin(error)
+        known = next((fault for one, fault in failed if one is origin and not streamed), None)
         return known or faults.from_litellm(error, model=self.receipt.requested_model, streamed=streamed)
 
     def end(self, outcome: str, status: int | None = None) -> None:
@@ -118,6 +120,13 @@ def watch() -> None:
 def is_alone(lists: Iterable[str]) -> bool:
     """Whether nobody but this listens to LiteLLM; ``lists`` are the names of what it calls. "cache" would fill `litellm.cache`."""
     return all(isinstance(callback, _Watch) or callback == "cache" for name in lists for callback in getattr(litellm, name))
+
+
+def _origin(error: BaseException) -> TracebackType | None:
+    origin = error.__traceback__
+    while origin is not None and origin.tb_next is not None:
+        origin = origin.tb_next
+    return origin
 
 
 def _target(call: Mapping[str, Any]) -> Target:

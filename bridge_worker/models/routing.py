@@ -17,10 +17,10 @@ _NO_STRATEGY = "provider-budget-routing"
 
 
 def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) -> Any:
-    """A Router for use in ``loop``; None for the one that runs here.
+    """A Router for use in ``loop``; None for the current one.
 
-    It takes 2 ms a deployment, so a thread is the place to make it. What it starts (it writes budgets and usage to Redis now and then)
-    must run where it is used all the same: made without a loop, one with budgets fails, and one with usage limits never writes.
+    It takes 2 ms a deployment, so a thread is the place to make it. What it starts (it writes budgets and usage to Redis now and
+    then) must run where it is used all the same: made without a loop, one with budgets fails, one with usage limits never writes.
     """
     settings = {name: value for name, value in settings.items() if (name, value) != ("routing_strategy", _NO_STRATEGY)}
     if loop is None:
@@ -28,7 +28,7 @@ def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) ->
 
     async def made() -> Any:
         here = asyncio.get_running_loop()
-        here.set_task_factory(lambda _, work, **__: asyncio.run_coroutine_threadsafe(work, loop))  # type: ignore[arg-type,return-value]
+        here.set_task_factory(lambda _, work, **__: asyncio.run_coroutine_threadsafe(work, loop))  # type: ignore[arg-type]
         try:
             return litellm.Router(**settings)
         finally:
