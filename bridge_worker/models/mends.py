@@ -161,12 +161,12 @@ def _no_gateway(**_: Any) -> None:
     """Without it OpenAI's Responses API needs the mcp package, and its tools could be run here instead of by the agent."""
 
 
-def _with_its_own_model(item: Any, prepared: Any) -> None:
+def _with_its_own_model(fallback_item: Any, prepared_fallback_hidden_params: Any) -> None:
     """Without it a stream that fell back before its first piece tells the name that was asked for as the model that answered."""
-    answered_by = (getattr(item, "_hidden_params", None) or {}).get("provider_response_model")
-    _adopt(item, prepared)
+    answered_by = (getattr(fallback_item, "_hidden_params", None) or {}).get("provider_response_model")
+    _adopt(fallback_item, prepared_fallback_hidden_params)
     if answered_by:
-        item._hidden_params["provider_response_model"] = answered_by
+        fallback_item._hidden_params["provider_response_model"] = answered_by
 
 
 class SseLineDecoder:
