@@ -316,7 +316,7 @@ READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.
 )
 def test_a_sentence_still_stands_in_litellm(path: str, text: str, kind: str) -> None:
     assert text in source_of(path), "mend _BY_SENTENCE in bridge_worker/models/faults.py"
-    assert faults._by_sentence(Exception(text)) == kind
+    assert faults._match(faults._BY_SENTENCE, Exception(text)) == kind
 
 
 def test_retry_advice_is_where_faults_looks_for_it() -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
+_PASSED_ON = "llm_provider-"  # so a LiteLLM proxy names the headers of its own provider
 _MAX_WAIT_MS = 7 * 86_400_000  # longer than any limit's window: then the number is a date, or nonsense
 _UNIT_MS = {"ms": 1, "": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|[smhd]?)")
@@ -22,6 +23,7 @@ _ADVICE = re.compile(  # OpenAI, Groq: "Please try again in 7m1.2s"; Azure: "ret
 
 def wait_ms(headers: Mapping[str, str], text: str | None, *, seconds: float | None) -> int | None:
     """The first of what is told: ``seconds`` of the Router, a header, and of a rate limit (its ``text``) what the error says."""
+    headers = {name.lower().removeprefix(_PASSED_ON): value for name, value in headers.items()}
     advice = [seconds and seconds * 1000, _number(headers.get("retry-after-ms")), _seconds_or_date(headers)]
     if text is not None:
         in_words = _ADVICE.search(text)

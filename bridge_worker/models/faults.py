@@ -93,6 +93,14 @@ _BY_SENTENCE = {
     r"^No deployments available - crossed budget": "budget_exceeded",
     r"^Not allowed to access model due to tags": "permission",
 }
+# PRIVATE: sentences of a LiteLLM proxy that is the provider, whose status and class say less.
+_BY_PROXY = {
+    r"litellm\.ContextWindowExceededError": "context_length_exceeded",
+    r"litellm\.ContentPolicyViolationError": "content_policy",
+    r"Invalid model name passed in model=": "model_not_found",
+    r"No connected db\.": "authentication",  # it looks up every key that is not the master key
+    r"Budget has been exceeded! Current cost": "budget_exceeded",
+}
 # After the first delta these mean that the stream broke off. The others tell the caller what to mend, streamed or not.
 _INTERRUPTIONS = {"rejected_by_provider", "rate_limited", "timeout", "provider_unavailable", "bad_upstream_response"}
 
@@ -155,12 +163,13 @@ def _find(chain: list[BaseException]) -> _Finding:
     reading = None
     for link in chain:
         if isinstance(link, httpx.HTTPStatusError):
-            return _Finding(reading or _by_status(link.response.status_code), link, link.response)
+            kind = _match(_BY_PROXY, chain[0]) or reading or _by_status(link.response.status_code)
+            return _Finding(kind, link, link.response)
         cause = _named(_CAUSES, link) or _in_stream(link) or _by_function(link)
         if cause:
             return _Finding(reading or cause, link)
         reading = reading or _named(_READINGS, link)
-    return _Finding(reading or _by_sentence(chain[0]) or _by_claim(chain), chain[0])
+    return _Finding(reading or _match(_BY_SENTENCE, chain[0]) or _by_claim(chain), chain[0])
 
 
 def _by_status(status: int) -> str:
@@ -186,8 +195,8 @@ def _by_function(error: BaseException) -> str | None:
     return next((_BY_FUNCTION[name] for name in names if name in _BY_FUNCTION), None)
 
 
-def _by_sentence(error: BaseException) -> str | None:
-    return next((kind for pattern, kind in _BY_SENTENCE.items() if re.search(pattern, str(error)[:_MAX_TEXT])), None)
+def _match(sentences: Mapping[str, str], error: BaseException) -> str | None:
+    return next((kind for pattern, kind in sentences.items() if re.search(pattern, str(error)[:_MAX_TEXT])), None)
 
 
 def _by_claim(chain: list[BaseException]) -> str:
