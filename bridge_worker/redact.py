@@ -127,7 +127,8 @@ _MAX_SECRET = 4_096  # a secret that the cut at _MAX_INPUT has split is within t
 
 _TAIL = re.compile(  # what LiteLLM puts behind the provider's sentence
     r"Traceback \(most recent call last|This looks like a bug in LiteLLM|LiteLLM: model group|Deployment Info|Received Model Group"
-    r"|Available Model Group Fallbacks|Received Messages=|model=\S{1,200} con(?:text_window|tent_policy)_fallback| Error_str: | LiteLLM Retried: | Original exception: | Passed model="
+    r"|Available Model Group Fallbacks|Received Messages=|model=\S{1,200} con(?:text_window|tent_policy)_fallback| Error_str: "
+    r"| LiteLLM Retried: | Original exception: | Passed model="
     r"|\. Handle with `litellm|\. File an issue if litellm|\. To drop these, set `litellm|, or set `litellm|; an admin can check"
 )
 _PREFIX = re.compile(  # "litellm.RateLimitError: RateLimitError: OpenAIException - ", also doubled
