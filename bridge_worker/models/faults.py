@@ -97,7 +97,7 @@ _BY_SENTENCE = {
 _BY_PROXY = {
     r"litellm\.ContextWindowExceededError": "context_length_exceeded",
     r"litellm\.ContentPolicyViolationError": "content_policy",
-    r"Invalid model name passed in model=": "model_not_found",
+    r"Invalid model name passed in model=|There are no healthy deployments for this model": "model_not_found",
     r"No connected db\.": "authentication",  # it looks up every key that is not the master key
     r"Budget has been exceeded! Current cost": "budget_exceeded",
 }
