@@ -12,6 +12,7 @@ import pytest
 from litellm.types.router import RoutingStrategy, RoutingStrategyName
 
 from bridge_worker.completion import chat_request, run_chat
+from bridge_worker.config.gateway import Gateway
 from bridge_worker.errors import BridgeError
 from bridge_worker.models.litellm import LiteLLM
 from bridge_worker.protocol.answered import ChatResult
@@ -38,8 +39,9 @@ def routed(scenario: Callable[[Ask], Awaitable[None]], models: list[Json], **set
     """Runs ``scenario`` against a Router that was made in a thread, as the worker makes it."""
 
     async def run() -> None:
-        router = {"model_list": models, "num_retries": 0, "timeout": 60, **settings}
-        model = await asyncio.to_thread(LiteLLM, router, None, asyncio.get_running_loop())
+        places = tuple(f"model_list[{position}]" for position in range(len(models)))
+        gateway = Gateway({"model_list": models, "num_retries": 0, "timeout": 60, **settings}, places=places)
+        model = await asyncio.to_thread(LiteLLM, gateway, None, asyncio.get_running_loop())
 
         async def find(_: str) -> LiteLLM:
             return model
