@@ -13,6 +13,7 @@ from litellm.types.router import RoutingStrategy, RoutingStrategyName
 
 from bridge_worker.completion import chat_request, run_chat
 from bridge_worker.config.gateway import Gateway
+from bridge_worker.config.keys import STRATEGIES
 from bridge_worker.errors import BridgeError
 from bridge_worker.models.litellm import LiteLLM
 from bridge_worker.protocol.answered import ChatResult
@@ -20,7 +21,8 @@ from tests.gateway import attempts, deployment
 from tests.upstream import Gate, Json, Upstream, chunk
 
 Ask = Callable[..., Awaitable[ChatResult]]
-STRATEGIES = sorted({*typing.get_args(RoutingStrategyName), *(strategy.value for strategy in RoutingStrategy)})
+# A Router takes it too, and then refuses each call: it chooses nothing. What is meant are budgets, beside any strategy.
+NO_STRATEGY = "provider-budget-routing"
 
 # LiteLLM's types make pydantic warn, which no default filter shows.
 pytestmark = [
@@ -71,7 +73,12 @@ async def refusal(asked: Awaitable[ChatResult]) -> BridgeError:
     return raised.value
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_strategies_of_a_config_are_those_of_the_router() -> None:
+    of_litellm = {*typing.get_args(RoutingStrategyName), *(strategy.value for strategy in RoutingStrategy)}
+    assert of_litellm - {NO_STRATEGY} == STRATEGIES
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_each_strategy_of_the_router_starts_and_serves(upstream: Upstream, strategy: str) -> None:
     async def scenario(ask: Ask) -> None:
         for stream in (False, True, False):
@@ -187,4 +194,4 @@ def test_a_providers_budget_that_is_spent_refuses_before_it_is_sent(upstream: Up
         assert (error.kind, error.retry_after_ms, error.data()["receipt"]["attempts"]) == ("budget_exceeded", None, [])
 
     budgets = {"openai": {"budget_limit": 1e-9, "time_period": "1d"}}
-    routed(scenario, models, routing_strategy="provider-budget-routing", provider_budget_config=budgets)
+    routed(scenario, models, provider_budget_config=budgets)

@@ -11,10 +11,6 @@ from typing import Any
 
 import litellm
 
-# It is on LiteLLM's list of strategies but chooses nothing: a Router with it refuses each call. What is meant are budgets, which
-# `provider_budget_config` sets beside any strategy.
-_NO_STRATEGY = "provider-budget-routing"
-
 
 def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) -> Any:
     """A Router for use in ``loop``; None for the current one.
@@ -22,7 +18,6 @@ def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) ->
     It takes 2 ms a deployment, so a thread is the place to make it. What it starts (it writes budgets and usage to Redis now and
     then) must run where it is used all the same: made without a loop, one with budgets fails, one with usage limits never writes.
     """
-    settings = {name: value for name, value in settings.items() if (name, value) != ("routing_strategy", _NO_STRATEGY)}
     if loop is None:
         return litellm.Router(**settings)
 
