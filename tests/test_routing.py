@@ -37,6 +37,7 @@ def config_of(upstream: Upstream) -> Json:
             one("flaky", "flaky-2", num_retries=2),
             one("limited-for-long", "long", order=1),
             one("limited-for-long", "steady", order=2),
+            one("limited-alone", "retry-after-30"),
             one("limited", "short", order=1),
             one("limited", "steady", order=2),
             one("ordered", "second", order=2),
@@ -200,6 +201,12 @@ def test_a_deployment_comes_back_when_its_retry_after_is_over(worker: Worker, up
     wait_until(asked_again, "the deployment was asked again")
     assert upstream.wait_for_request("short", nth=2).received_at - limited >= 1
     assert time.monotonic() - limited >= 1
+
+
+def test_the_only_deployment_of_a_model_does_not_rest_after_a_429(worker: Worker) -> None:
+    for _ in range(2):
+        data = fail(worker, "limited-alone")
+        assert (data["status"], data["retry_after_ms"], len(data["receipt"]["attempts"])) == (429, 30_000, 1)
 
 
 # ---- which one of several ----------------------------------------------------------------------------------------------------
