@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ TOOLS = [
     }
 ]
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+REQUEST_TIMEOUT_SECONDS = 8.0
 CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Zürich"}'}}
 
 
@@ -75,14 +77,17 @@ def config_of(upstream: Upstream) -> Json:
             one("unreachable", "unreachable", api_base=upstream.refused_url),
         ],
         "router_settings": {
-            "num_retries": 0,
             "disable_cooldowns": True,
             "fallbacks": [{"down": ["spare"]}, {"breaks-early": ["spare"]}],
             "context_window_fallbacks": [{"too-long": ["spare"]}],
             "content_policy_fallbacks": [{"refused": ["spare"]}],
             "model_group_alias": {"shown": "spare", "unseen": {"model": "spare", "hidden": True}, "shown-down": "down"},
         },
-        "litellm_settings": {"include_cost_in_streaming_usage": True},
+        "litellm_settings": {
+            "num_retries": 0,  # the Router's own default is 2, and each would be seen upstream
+            "request_timeout": REQUEST_TIMEOUT_SECONDS,
+            "include_cost_in_streaming_usage": True,
+        },
         "general_settings": {"master_key": MASTER_KEY, "cancel_on_disconnect": True},
     }
 
@@ -282,6 +287,18 @@ def test_a_retry_is_made_as_often(both: Both) -> None:
     gateway, bridge = both.ask("tried-twice")
     assert (len(bridge.reached), bridge.status) == (2, 502)
     assert gateway == bridge
+
+
+def test_the_timeout_of_all_requests_ends_them(both: Both, streamed: bool) -> None:
+    """Of both at once, because it is long, so that no other test comes near it."""
+    asked, before = time.monotonic(), both.upstream.counts["hang"]
+    id = both.bridge.request("chat", {"model": "hangs", "messages": HELLO, "stream": streamed})
+    both.upstream.wait_for_request("hang", nth=before + 1, timeout=30)
+    assert both.gateway.chat("hangs", HELLO, stream=streamed).status == 408
+    data = both.bridge.response(id)["error"]["data"]
+    assert (data["kind"], data["deadline"]) == ("timeout", "provider")
+    assert both.upstream.counts["hang"] == before + 2
+    assert time.monotonic() - asked >= REQUEST_TIMEOUT_SECONDS
 
 
 REFUSED = (400, 401, 402, 403, 404, 422, 500)
