@@ -289,12 +289,12 @@ def test_a_retry_is_made_as_often(both: Both) -> None:
     assert gateway == bridge
 
 
-def test_the_timeout_of_all_requests_ends_them(both: Both, streamed: bool) -> None:
+def test_the_timeout_of_all_requests_ends_them(both: Both) -> None:
     """Of both at once, because it is long, so that no other test comes near it."""
     asked, before = time.monotonic(), both.upstream.counts["hang"]
-    id = both.bridge.request("chat", {"model": "hangs", "messages": HELLO, "stream": streamed})
+    id = both.bridge.request("chat", {"model": "hangs", "messages": HELLO})
     both.upstream.wait_for_request("hang", nth=before + 1, timeout=30)
-    assert both.gateway.chat("hangs", HELLO, stream=streamed).status == 408
+    assert both.gateway.chat("hangs", HELLO).status == 408
     data = both.bridge.response(id)["error"]["data"]
     assert (data["kind"], data["deadline"]) == ("timeout", "provider")
     assert both.upstream.counts["hang"] == before + 2
