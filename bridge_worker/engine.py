@@ -58,13 +58,15 @@ class Engine:
         self._telemetry: Telemetry | None = None
         self._version: str | None = None
         self._redis: RedisLink | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._started = 0.0
         self.warm_ms = 0.0
 
     def start(self) -> None:
         """Call it once, in the loop that will wait."""
         self._started = time.monotonic()
-        threading.Thread(target=self._load, args=(asyncio.get_running_loop(),), name="engine", daemon=True).start()
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._load, args=(self._loop,), name="engine", daemon=True).start()
 
     def state(self) -> Mapping[str, object]:
         """``engine`` on the wire."""
@@ -149,7 +151,7 @@ class Engine:
                 self._redactor.add(secret)
             set_environment(source, old, config.environment)
             try:
-                model = LiteLLM(config.gateway, self._local)
+                model = LiteLLM(config.gateway, self._local, self._loop)
                 if model.complaints:
                     model.take_back()
                     raise ConfigError(*model.complaints)
@@ -221,7 +223,7 @@ class Engine:
         from bridge_worker.models.ways import chosen
 
         self._version = litellm_version()
-        model = LiteLLM(self._config.gateway, self._local)
+        model = LiteLLM(self._config.gateway, self._local, loop)
         share(model.router, self._redis, loop)
         for complaint in model.complaints:
             _log.error("a part of the config is not served: %s", complaint)

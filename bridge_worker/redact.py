@@ -127,7 +127,8 @@ _MAX_SECRET = 4_096  # a secret that the cut at _MAX_INPUT has split is within t
 
 _TAIL = re.compile(  # what LiteLLM puts behind the provider's sentence
     r"Traceback \(most recent call last|This looks like a bug in LiteLLM|LiteLLM: model group|Deployment Info|Received Model Group"
-    r"|Available Model Group Fallbacks|Received Messages=| Error_str: | LiteLLM Retried: | Original exception: | Passed model="
+    r"|Available Model Group Fallbacks|Received Messages=|model=\S{1,200} con(?:text_window|tent_policy)_fallback| Error_str: "
+    r"| LiteLLM Retried: | Original exception: | Passed model="
     r"|\. Handle with `litellm|\. File an issue if litellm|\. To drop these, set `litellm|, or set `litellm|; an admin can check"
 )
 _PREFIX = re.compile(  # "litellm.RateLimitError: RateLimitError: OpenAIException - ", also doubled
@@ -156,15 +157,31 @@ def clean(text: str, redactor: Redactor, max_bytes: int) -> str:
 
 
 def sentence(text: str) -> str:
-    """The provider's own sentence in ``text``, on one line: without what LiteLLM puts before and behind it, out of its JSON."""
-    text = _TAIL.split(text, maxsplit=1)[0]
-    start = 0
-    while prefix := _PREFIX.match(text, start):
-        start = prefix.end()
-    text = text[start:].strip()
+    """The provider's own sentence in ``text``, on one line: without what LiteLLM puts before and behind it, out of its JSON.
+
+    Where the provider is a LiteLLM proxy, that JSON holds such a text again: all of it, so before the end is cut off.
+    """
+    text = _without_prefix(text)
+    if text.startswith("{") and (inner := _json_at_start(text)):
+        return sentence(inner)  # no deeper than quotes can be escaped, which doubles their length each time
+    text = _without_prefix(_TAIL.split(text, maxsplit=1)[0])
     if text.startswith(("b'", 'b"')):  # a streamed body, which LiteLLM quotes as Python's repr
         text = _literal(text.rstrip("."), bytes, b"").decode("utf-8", "replace") or text[2:]
     return " ".join(_without_html(_json_message(text) or text).split()) or "no reason was given"
+
+
+def _without_prefix(text: str) -> str:
+    start = 0
+    while prefix := _PREFIX.match(text, start):
+        start = prefix.end()
+    return text[start:].strip()
+
+
+def _json_at_start(text: str) -> str | None:
+    try:
+        return _message_in(json.JSONDecoder().raw_decode(text)[0])
+    except (ValueError, RecursionError):
+        return None
 
 
 def _json_message(text: str) -> str | None:

@@ -230,9 +230,10 @@ def test_the_router_tells_which_wildcards_it_has() -> None:
     router = litellm.Router(
         model_list=[{"model_name": "team/*", "litellm_params": params}, {"model_name": "one", "litellm_params": params}]
     )
-    assert router.pattern_router.route("team/any"), "mend LiteLLM.check_model in bridge_worker/models/litellm.py"
-    assert not router.pattern_router.route("other/any"), "mend LiteLLM.check_model in bridge_worker/models/litellm.py"
+    assert router.pattern_router.route("team/any"), "mend serves in bridge_worker/models/routing.py"
+    assert not router.pattern_router.route("other/any"), "mend serves in bridge_worker/models/routing.py"
     assert "one" in router.get_model_names()
+    assert router.model_group_alias == {}
     router.discard()
 
 
@@ -315,7 +316,7 @@ READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.
 )
 def test_a_sentence_still_stands_in_litellm(path: str, text: str, kind: str) -> None:
     assert text in source_of(path), "mend _BY_SENTENCE in bridge_worker/models/faults.py"
-    assert faults._by_sentence(Exception(text)) == kind
+    assert faults._match(faults._BY_SENTENCE, Exception(text)) == kind
 
 
 def test_retry_advice_is_where_faults_looks_for_it() -> None:
@@ -430,6 +431,10 @@ def test_a_mend_stands_where_litellm_looks() -> None:
             "provider_config.transform_response(\n            model=model,\n            raw_response=response,",
         ),
         "OllamaModelInfo.get_runtime_model_info": ("llms/ollama/common_utils.py", "self.get_runtime_model_info("),
+        "litellm.Router._apply_fallback_hidden_params_to_item": (
+            "router.py",
+            "Router._apply_fallback_hidden_params_to_item(fallback_item, prepared_fallback_hidden_params)",
+        ),
         "httpx._models.LineDecoder": ("httpx/_models.py", "decoder = LineDecoder()"),
     }
     assert callers.keys() == set(mended()), "add it to the callers here"
@@ -454,8 +459,9 @@ def mended() -> Iterator[str]:
         (lambda: mends._ask_ollama, lambda: mends._ollama_model_info),
         (lambda: mends._end_of_bridge, lambda: mends._with_headers),
         (lambda: mends._withhold, lambda: mends._what_gemini_filtered),
+        (lambda: mends._adopt, lambda: mends._with_its_own_model),
     ],
-    ids=["finish reason", "usage", "refusal", "responses", "ollama", "headers", "gemini"],
+    ids=["finish reason", "usage", "refusal", "responses", "ollama", "headers", "gemini", "fallback"],
 )
 def test_a_mend_takes_what_the_original_took(original: Callable[[], Any], mend: Callable[[], Any]) -> None:
     arguments = inspect.signature(original()).parameters

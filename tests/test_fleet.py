@@ -71,10 +71,11 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         flags = ("--config", str(path), "--max-in-flight", "1000")
         workers: list[Worker] = []
         for pair in zip(machines[::2], machines[1::2], strict=True):  # loading LiteLLM takes a core for 2.5 s
-            workers += [stack.enter_context(Worker(*flags, command=(*machine, *COMMAND))) for machine in pair]
-            wait_until(lambda: ready(workers[-2]) and ready(workers[-1]), "both have loaded LiteLLM", LOAD_SECONDS)
-            for worker in workers[-2:]:
+            two = [stack.enter_context(Worker(*flags, command=(*machine, *COMMAND))) for machine in pair]
+            wait_until(lambda two=two: all(map(ready, two)), "both have loaded LiteLLM", LOAD_SECONDS)
+            for worker in two:
                 worker.chat("priced", max_tokens=12)
+            workers += two
         yield Fleet(workers, upstream, redis, hosts)
 
 

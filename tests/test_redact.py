@@ -210,6 +210,9 @@ def test_masking_twice_is_masking_once(text: str) -> None:
 # ---- error messages ----------------------------------------------------------------------------------------------------------
 
 BODY = '{"type": "error", "error": {"type": "x", "message": "The model is busy."}, "request_id": null}'
+BODY_OF_A_PROXY = json.dumps(
+    {"error": {"message": f"litellm.X2Error: OpenAIException - {BODY}\n\nLiteLLM: model group 'b' failed", "code": "429"}}
+)
 MESSAGES = {
     "litellm.RateLimitError: RateLimitError: OpenAIException - Slow down.": "Slow down.",
     "litellm.ContextWindowExceededError: litellm.BadRequestError: OpenAIException - Too long.": "Too long.",
@@ -222,12 +225,14 @@ MESSAGES = {
     "litellm.APIConnectionError: AnthropicException - {'message': \"can't\", 'code': 502}": "can't",
     'GeminiException - [{"error": {"code": 400, "message": "wrong\\nmodel"}}]': "wrong model",
     '{"detail": "Not found"}': "Not found",
+    f"litellm.X1Error: Litellm_proxyException - {BODY_OF_A_PROXY}\n\nLiteLLM: model group 'a' failed": "The model is busy.",
     '{"error": "no such model"}': "no such model",
     '{"error": {"code": 5}} is odd': '{"error": {"code": 5}} is odd',
     "a { b": "a { b",
     "'stop_reason'\nTraceback (most recent call last):\n  File \"x.py\"": "'stop_reason'",
     "Bad.\nThis looks like a bug in LiteLLM rather than in your request. https://": "Bad.",
     "Bad.\n\nLiteLLM: model group 'a' failed with the error above. Fallback to c also failed: x": "Bad.",
+    "Too long.\nmodel=a. context_window_fallbacks=None. fallbacks=None.\n\nSet 'x'": "Too long.",
     "Bad. LiteLLM Retried: 1 times, LiteLLM Max Retries: 1": "Bad.",
     "x does not support ['a']. To drop these, set `litellm.drop_params=True` or": "x does not support ['a']",
     "Give one, or set `litellm.modify_params = True`": "Give one",

@@ -23,7 +23,9 @@ from bridge_worker.protocol.answered import RateLimits, Usage
 _FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter"}
 _OTHER_FINISH_REASONS = {"function_call": "tool_calls", "max_tokens": "length", "refusal": "content_filter"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_TELL_COST = {"openrouter", "vercel_ai_gateway"}  # elsewhere it is LiteLLM's own figure
+_TELL_COST = {"openrouter", "vercel_ai_gateway", "litellm_proxy"}  # elsewhere it is LiteLLM's own figure
+# Headers of a LiteLLM proxy that is the provider, whatever the config calls it. Those of a stream come before its cost is known.
+_PROXY, _PROXY_COST = "llm_provider-x-litellm-version", "llm_provider-x-litellm-response-cost"
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SIGNED_ID = "__thought__"  # LiteLLM hides Gemini's signature of a call in its id as well
 
@@ -45,7 +47,8 @@ def whole(response: Any, target: Target) -> Delta:
     delta.raw_finish_reason = _native(choice) or choice.finish_reason
     usage = getattr(response, "usage", None)
     delta.usage = _usage(usage)
-    return _with_facts(delta, response, target, response.model, told=getattr(usage, "cost", None))
+    proxy_cost = _headers(response).get(_PROXY_COST)
+    return _with_facts(delta, response, target, response.model, told=proxy_cost or getattr(usage, "cost", None))
 
 
 def piece(chunk: Any, facts: Delta) -> Delta:
@@ -172,13 +175,18 @@ def _usage(usage: Any) -> Usage | None:
     )
 
 
-def _with_facts(delta: Delta, response: Any, target: Target, model: str | None, told: float | None) -> Delta:
+def _headers(response: Any) -> Mapping[str, Any]:
+    return (getattr(response, "_hidden_params", None) or {}).get("additional_headers") or {}
+
+
+def _with_facts(delta: Delta, response: Any, target: Target, model: str | None, told: float | str | None) -> Delta:
     hidden = getattr(response, "_hidden_params", None) or {}
     delta.id = getattr(response, "id", None)
     delta.provider = target.provider
     delta.model = (hidden.get("provider_response_model") or model or "").removeprefix(f"{delta.provider}/") or None
-    delta.rate_limits = _rate_limits(hidden.get("additional_headers") or {})
-    _price(delta, target, told)
+    headers = _headers(response)
+    delta.rate_limits = _rate_limits(headers)
+    _price(delta, target, told if target.provider in _TELL_COST or _PROXY in headers else None)
     if hidden.get("cache_hit"):
         delta.cost_usd, delta.cost_source, delta.price_map_date = 0.0, "cache", None
     return delta
@@ -187,10 +195,10 @@ def _with_facts(delta: Delta, response: Any, target: Target, model: str | None, 
 # --- what it cost ---------------------------------------------------------------------------------------------------------------
 
 
-def _price(delta: Delta, target: Target, told: float | None) -> None:
+def _price(delta: Delta, target: Target, told: float | str | None) -> None:
     """The provider's own figure, else from the deployment's prices in the config, else from LiteLLM's price map; else nothing."""
-    if told is not None and target.provider in _TELL_COST:
-        delta.cost_usd, delta.cost_source = float(told), "provider"
+    with suppress(TypeError, ValueError):
+        delta.cost_usd, delta.cost_source = float(told), "provider"  # type: ignore[arg-type]  # None: nothing was told
         return
     delta.cost_usd = None
     if delta.usage is None:

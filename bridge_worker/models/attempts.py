@@ -7,16 +7,19 @@ variable says for which request; calls that are no request's have none. Refuses 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any
 
 import litellm
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.types.utils import CallTypes
 
+from bridge_worker.errors import BridgeError
 from bridge_worker.models import faults, outgoing
 from bridge_worker.models.answers import Target
 from bridge_worker.protocol.answered import Attempt, Change, Receipt
@@ -33,12 +36,15 @@ class Record:
         self._started: float | None = None  # time.monotonic() of the attempt that is under way
         self._body: Any = None
         self._held_back: list[Change] = []
+        self._failed: list[tuple[TracebackType | None, BridgeError]] = []  # by where it was raised
         self._asked = asked
         self.target = _target({"model": model})  # until a deployment is called
         _current.set(self)
 
     def begin(self, call: Mapping[str, Any]) -> dict[str, Any] | None:
         """A deployment is about to be called with these keyword arguments; returns better ones, None for no change."""
+        if self._started is not None and (error := sys.exception()):
+            self.fail(error)  # a stream that broke before its first piece: this call is made while the Router handles that
         receipt = self.receipt
         self._started = time.monotonic()
         self.target = _target(call)
@@ -56,6 +62,23 @@ class Record:
 
     def sends(self, body: Any) -> None:
         self._body = body
+
+    def fail(self, error: BaseException) -> None:
+        """``error`` ends the attempt that is under way."""
+        fault = faults.from_litellm(error, model=self.receipt.requested_model)
+        self._failed.append((_origin(error), fault))
+        self.end(fault.kind, fault.status)
+
+    def fault(self, error: BaseException, *, streamed: bool = False) -> BridgeError:
+        """What ``error``, which ended the request, says to its caller.
+
+        Where it is an attempt's, as it was read then: the Router raises it anew while it handles those of other attempts, and whose
+        status is whose can't be told from the chain any more. A hook gets copies, so it is known by where it was raised.
+        """
+        failed, self._failed = self._failed, []  # a traceback that is kept keeps all its frames
+        origin = _origin(error)
+        known = next((fault for one, fault in failed if one is origin and not streamed), None)
+        return known or faults.from_litellm(error, model=self.receipt.requested_model, streamed=streamed)
 
     def end(self, outcome: str, status: int | None = None) -> None:
         """Of the attempt that is under way; without one, nothing happens."""
@@ -85,8 +108,7 @@ class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM's types are not rea
     ) -> None:
         record = _current.get()
         if record and call_type is record.call_type:
-            error = faults.from_litellm(exception, model=None)
-            record.end(error.kind, error.status)
+            record.fail(exception)
 
 
 def watch() -> None:
@@ -98,6 +120,13 @@ def watch() -> None:
 def is_alone(lists: Iterable[str]) -> bool:
     """Whether nobody but this listens to LiteLLM; ``lists`` are the names of what it calls. "cache" would fill `litellm.cache`."""
     return all(isinstance(callback, _Watch) or callback == "cache" for name in lists for callback in getattr(litellm, name))
+
+
+def _origin(error: BaseException) -> TracebackType | None:
+    origin = error.__traceback__
+    while origin is not None and origin.tb_next is not None:
+        origin = origin.tb_next
+    return origin
 
 
 def _target(call: Mapping[str, Any]) -> Target:

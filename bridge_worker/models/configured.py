@@ -7,6 +7,7 @@ and the names that are served: it gets a `config.gateway.Gateway`. Each step is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +22,7 @@ from litellm.types.router import RouterGeneralSettings
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.keys import CALLBACKS
 from bridge_worker.config.mistakes import suggestion
+from bridge_worker.models import routing
 from bridge_worker.models.sharing import InMemoryUntilThen
 from bridge_worker.redis_link import cache_settings, client_settings, without_redis
 
@@ -61,7 +63,7 @@ _log = logging.getLogger(__name__)
 class Configured:
     """LiteLLM, set up for ``gateway``. ``complaints`` name what LiteLLM does not take; the rest is served all the same."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.complaints: list[str] = []
         self.router: Any = None
         self._of_router: list[object] = []
@@ -74,7 +76,7 @@ class Configured:
             self._set_module(gateway)
             self._set_cache(gateway.litellm)
             self.complaints += _add_callbacks(gateway)
-            self._set_router(gateway)
+            self._set_router(gateway, loop)
         except BaseException:
             self.take_back()
             raise
@@ -135,17 +137,18 @@ class Configured:
         shared = client_settings(self._router_settings) or own
         return {"_backend": InMemoryUntilThen()} if own and own == shared else {}  # PRIVATE: _backend
 
-    def _set_router(self, gateway: Gateway) -> None:
+    def _set_router(self, gateway: Gateway, loop: asyncio.AbstractEventLoop | None) -> None:
         if gateway.router is None:
             return
         before = [callback for callbacks in _callback_lists() for callback in callbacks]
-        self.router = litellm.Router(
-            **{"cache_responses": litellm.cache is not None}
+        self.router = routing.make(
+            {"cache_responses": litellm.cache is not None}
             | without_redis(gateway.router)
             | {
                 "router_general_settings": RouterGeneralSettings(async_only_mode=True),
                 "ignore_invalid_deployments": True,
-            }
+            },
+            loop,
         )
         added = [
             callback for callbacks in _callback_lists() for callback in callbacks if not any(callback is one for one in before)

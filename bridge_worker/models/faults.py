@@ -1,6 +1,6 @@
 """What LiteLLM raised becomes a `BridgeError`.
 
-Owns the classification: which kind, which status, when to try again, and the sentence for a person. An exception and its causes are
+Owns the classification: which kind, which status, and the sentence for a person. An exception and its causes are
 read from the outside in, and the first one that is evidence decides. LiteLLM's own status is none: a refused connection has 500, a
 413 of Anthropic 400, a 529 of Anthropic 500, an unreadable answer of Gemini 422. Refuses to know what happens next: no retry, no
 fallback, no log. A message may still hold a key; it is cleaned where it leaves the process.
@@ -8,12 +8,9 @@ fallback, no log. A message may still hold a key; it is cleaned where it leaves 
 
 from __future__ import annotations
 
-import math
 import re
-import time
 import traceback
 from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 import httpx
@@ -21,6 +18,7 @@ import litellm
 import openai
 
 from bridge_worker.errors import KINDS, BridgeError
+from bridge_worker.models import advice
 from bridge_worker.redact import sentence
 
 _BY_STATUS = {
@@ -92,6 +90,16 @@ _BY_SENTENCE = {
     r"no healthy deployments|LLM Provider NOT provided": "model_not_found",
     r"response from LLM endpoint|provider returned .{0,30}'choices'|response from Azure|'model_dump'": "bad_upstream_response",
     r"closed the responses stream before any terminal event": "bad_upstream_response",
+    r"^No deployments available - crossed budget": "budget_exceeded",
+    r"^Not allowed to access model due to tags": "permission",
+}
+# PRIVATE: sentences of a LiteLLM proxy that is the provider, whose status and class say less.
+_BY_PROXY = {
+    r"litellm\.ContextWindowExceededError": "context_length_exceeded",
+    r"litellm\.ContentPolicyViolationError": "content_policy",
+    r"Invalid model name passed in model=|There are no healthy deployments for this model": "model_not_found",
+    r"No connected db\.": "authentication",  # it looks up every key that is not the master key
+    r"Budget has been exceeded! Current cost": "budget_exceeded",
 }
 # After the first delta these mean that the stream broke off. The others tell the caller what to mend, streamed or not.
 _INTERRUPTIONS = {"rejected_by_provider", "rate_limited", "timeout", "provider_unavailable", "bad_upstream_response"}
@@ -108,12 +116,6 @@ _NO_PROVIDERS = {"litellm-httpx-handler", "vertex_ai_beta"}  # parts of LiteLLM;
 _KEY_NAME = re.compile(r"\b[A-Z][A-Z0-9]{0,30}(?:_[A-Z0-9]{1,30}){0,4}_(?:KEY|TOKEN)\b")
 
 _MAX_TEXT = 65_536  # characters of an error that are searched
-_MAX_WAIT_MS = 7 * 86_400_000  # longer than any limit's window: then the number is a date, or nonsense
-_UNIT_MS = {"ms": 1, "": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|[smhd]?)")
-_ADVICE = re.compile(  # OpenAI, Groq: "Please try again in 7m1.2s"; Azure: "retry after 26 seconds"; Gemini: "retryDelay": "7s"
-    r"(?i:try again in|retry (?:in|after)|retryDelay\W{1,5})\s{0,2}((?:\d{1,9}(?:\.\d{1,9})? ?(?:ms|[smhd])[a-z]{0,6} ?){1,4})"
-)
 
 # ---- the classification ----------------------------------------------------------------------------------------------------
 
@@ -161,12 +163,13 @@ def _find(chain: list[BaseException]) -> _Finding:
     reading = None
     for link in chain:
         if isinstance(link, httpx.HTTPStatusError):
-            return _Finding(reading or _by_status(link.response.status_code), link, link.response)
+            kind = _match(_BY_PROXY, chain[0]) or reading or _by_status(link.response.status_code)
+            return _Finding(kind, link, link.response)
         cause = _named(_CAUSES, link) or _in_stream(link) or _by_function(link)
         if cause:
             return _Finding(reading or cause, link)
         reading = reading or _named(_READINGS, link)
-    return _Finding(reading or _by_sentence(chain[0]) or _by_claim(chain), chain[0])
+    return _Finding(reading or _match(_BY_SENTENCE, chain[0]) or _by_claim(chain), chain[0])
 
 
 def _by_status(status: int) -> str:
@@ -192,8 +195,8 @@ def _by_function(error: BaseException) -> str | None:
     return next((_BY_FUNCTION[name] for name in names if name in _BY_FUNCTION), None)
 
 
-def _by_sentence(error: BaseException) -> str | None:
-    return next((kind for pattern, kind in _BY_SENTENCE.items() if re.search(pattern, str(error)[:_MAX_TEXT])), None)
+def _match(sentences: Mapping[str, str], error: BaseException) -> str | None:
+    return next((kind for pattern, kind in sentences.items() if re.search(pattern, str(error)[:_MAX_TEXT])), None)
 
 
 def _by_claim(chain: list[BaseException]) -> str:
@@ -256,45 +259,10 @@ def _unreachable(cause: BaseException) -> str | None:
 
 
 def _retry_after_ms(chain: list[BaseException], found: _Finding) -> int | None:
-    # PRIVATE: RouterRateLimitError's seconds; and the headers of an answer that is not among the causes
-    cooldown = getattr(found.cause, "cooldown_time", None)
-    headers = found.response.headers if found.response is not None else getattr(chain[0], "litellm_response_headers", None) or {}
-    advice = [cooldown and cooldown * 1000, _number(headers.get("retry-after-ms")), _seconds_or_date(headers)]
-    if found.kind == "rate_limited":
-        in_words = _ADVICE.search(str(chain[0])[:_MAX_TEXT])
-        advice += [_duration(in_words[1]) if in_words else None, _limit_reset(headers)]
-    wait = next((wait for wait in advice if wait is not None and wait <= _MAX_WAIT_MS), None)
-    return None if wait is None else max(0, math.ceil(wait))
-
-
-def _seconds_or_date(headers: Mapping[str, str]) -> float | None:
-    value = headers.get("retry-after", "")
-    if (seconds := _number(value)) is not None:
-        return seconds * 1000
-    at, now = _date(value), _date(headers.get("date", ""))  # by the provider's clock, if it has one
-    return None if at is None else (at - (now or time.time())) * 1000
-
-
-def _limit_reset(headers: Mapping[str, str]) -> float | None:
-    """OpenAI's x-ratelimit-reset-requests and -tokens: when the limit that is used up is whole again; else the sooner one."""
-    waits = {limit: _duration(headers.get(f"x-ratelimit-reset-{limit}", "")) for limit in ("requests", "tokens")}
-    known = {limit: wait for limit, wait in waits.items() if wait is not None}
-    used_up = [wait for limit, wait in known.items() if headers.get(f"x-ratelimit-remaining-{limit}") == "0"]
-    return max(used_up) if used_up else min(known.values(), default=None)
-
-
-def _duration(text: str) -> float | None:
-    """Milliseconds of "6m0s", "1.2s", "20 seconds" or "7", which is seconds."""
-    parts = _DURATION.findall(text)
-    return sum(float(number) * _UNIT_MS[unit] for number, unit in parts) if parts else None
-
-
-def _number(text: str | None) -> float | None:
-    return float(text) if text and re.fullmatch(r"\d{1,15}(?:\.\d{1,9})?", text) else None
-
-
-def _date(text: str) -> float | None:
-    try:
-        return parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):
-        return None
+    # PRIVATE: RouterRateLimitError's seconds; and the headers of an answer that is not among the causes, or that the Router made up
+    made_up = getattr(getattr(chain[0], "response", None), "headers", None)
+    headers = (
+        found.response.headers if found.response is not None else getattr(chain[0], "litellm_response_headers", None) or made_up
+    )
+    text = str(chain[0])[:_MAX_TEXT] if found.kind == "rate_limited" else None
+    return advice.wait_ms(headers or {}, text, seconds=getattr(found.cause, "cooldown_time", None))

@@ -25,10 +25,10 @@ from bridge_worker.models import (  # mends: importing it mends LiteLLM
     LOGGERS,
     answers,
     attempts,
-    faults,
     local_provider,
     mends,  # noqa: F401
     outgoing,
+    routing,
 )
 from bridge_worker.models.configured import Configured
 from bridge_worker.models.local import Local
@@ -48,16 +48,19 @@ class LiteLLM:
     """A `Model`, set up for ``gateway``; ``complaints`` say what of that LiteLLM does not take.
 
     ``local`` are the models of this machine, which a deployment may name too. Without a gateway's models any model is served by its
-    LiteLLM name, with the key and base URL that LiteLLM finds in the environment.
+    LiteLLM name, with the key and base URL that LiteLLM finds in the environment. ``loop`` is the one it will be used in, None for
+    the current one.
     """
 
-    def __init__(self, gateway: Gateway | None = None, local: Local | None = None) -> None:
+    def __init__(
+        self, gateway: Gateway | None = None, local: Local | None = None, loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
         _quieten()
         attempts.watch()
         self.engine = EngineVersion(name="litellm", version=litellm_version())
         if local is not None:
             local_provider.register(local)
-        self._configured = Configured(gateway or Gateway())
+        self._configured = Configured(gateway or Gateway(), loop)
         self._router: Any = self._configured.router
         self.complaints = self._configured.complaints
         self._chats, self._retired = 0, False
@@ -111,7 +114,7 @@ class LiteLLM:
             record.end("ok")
             yield last
         except Exception as error:
-            fault = faults.from_litellm(error, model=request.model, streamed=streamed)
+            fault = record.fault(error, streamed=streamed)
             record.end(fault.kind, fault.status)
             raise fault from error
         finally:
@@ -129,7 +132,7 @@ class LiteLLM:
     async def _complete(self, request: ChatRequest) -> Any:
         options = dict(request.options)
         if "metadata" in options:
-            options["metadata"] = dict(options["metadata"])  # the Router writes into it
+            options["metadata"] = routing.metadata(options["metadata"])
         if request.stream:
             options |= {"stream": True, "stream_options": {"include_usage": True}}
         # PRIVATE: else tools need the mcp package, and could be run here instead of by the agent.
@@ -143,8 +146,7 @@ class LiteLLM:
     def check_model(self, model: str) -> None:
         """Raises BridgeError ``model_not_found`` for a name that is not served, whatever it is asked for."""
         if self._router is not None:
-            # The Router would serve a deployment by its id or LiteLLM name too. PRIVATE: pattern_router, which knows wildcards.
-            if model not in self._router.get_model_names() and not self._router.pattern_router.route(model):
+            if not routing.serves(self._router, model):
                 raise BridgeError("model_not_found", f"there is no {model!r:.100} in the config's model_list", model=model)
         elif (provider := model.split("/")[0]) in UNUSABLE_PROVIDERS:
             wrong = f"{provider} can't be used through the bridge: it would wait for a person, or load the model into it"

@@ -40,6 +40,7 @@ _end_of_bridge = ResponsesToCompletionBridgeHandler._apply_post_stream_processin
 _withhold = VertexGeminiConfig._handle_content_policy_violation
 _read_ollama = OllamaChatConfig.transform_response
 _read_openai = OpenAIChatCompletionStreamingHandler.chunk_parser
+_adopt = litellm.Router._apply_fallback_hidden_params_to_item
 _known_to_ollama: dict[tuple[str, str | None], dict[str, Any]] = {}
 
 
@@ -166,6 +167,14 @@ def _no_gateway(**_: Any) -> None:
     """Without it OpenAI's Responses API needs the mcp package, and its tools could be run here instead of by the agent."""
 
 
+def _with_its_own_model(fallback_item: Any, prepared_fallback_hidden_params: Any) -> None:
+    """Without it a stream that fell back before its first piece tells the name that was asked for as the model that answered."""
+    answered_by = (getattr(fallback_item, "_hidden_params", None) or {}).get("provider_response_model")
+    _adopt(fallback_item, prepared_fallback_hidden_params)
+    if answered_by:
+        fallback_item._hidden_params["provider_response_model"] = answered_by
+
+
 class SseLineDecoder:
     """Lines as server-sent events have them: ended by LF, CRLF or CR.
 
@@ -199,6 +208,7 @@ class SseLineDecoder:
 
 _caching._should_defer_streaming_cache_hit_callbacks = _ends_as_a_stream
 _responses_stream._estimate_usage_safely = _no_estimate
+litellm.Router._apply_fallback_hidden_params_to_item = staticmethod(_with_its_own_model)
 ResponsesToCompletionBridgeHandler._apply_post_stream_processing = staticmethod(_with_headers)
 _responses._responses_try_dispatch_mcp_gateway = _no_gateway
 litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider

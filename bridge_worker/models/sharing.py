@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from concurrent.futures import Future
 from typing import Any
 
 import litellm
@@ -83,11 +84,6 @@ def _strategies() -> list[Any]:
 
 
 def _end_stray_task(strategy: Any) -> None:
-    """A Router that is made outside of a loop puts its task into a new one, which nobody runs."""
-    task = strategy._sync_task  # PRIVATE
-    if task is None or task.get_loop().is_running() or task.get_loop().is_closed():
-        return
-    stray = task.get_loop()
-    task.cancel()
-    stray.run_until_complete(asyncio.gather(task, return_exceptions=True))
-    stray.close()
+    """It came with the Router, through `routing.make`: without Redis it would wake up for nothing, and with it a new one begins."""
+    if isinstance(task := strategy._sync_task, Future):  # PRIVATE
+        task.cancel()

@@ -15,7 +15,7 @@ import litellm
 from litellm.types.utils import CallTypes
 
 from bridge_worker.errors import BridgeError
-from bridge_worker.models import answers, attempts, faults, outgoing, price_map
+from bridge_worker.models import answers, attempts, outgoing, price_map
 from bridge_worker.models.answers import Target
 from bridge_worker.models.litellm import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.protocol.answered import Usage
@@ -77,7 +77,7 @@ async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, c
         record.end("ok")
         return response, record.target
     except Exception as error:
-        fault = faults.from_litellm(error, model=request.model)
+        fault = record.fault(error)
         record.end(fault.kind, fault.status)
         raise fault from error
     finally:

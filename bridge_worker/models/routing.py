@@ -1,0 +1,43 @@
+"""LiteLLM's Router: how it is made, which names it serves, and what of a request it chooses by.
+
+Owns what an operator may write that the Router alone would trip over. Refuses to know what becomes of a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import litellm
+
+
+def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) -> Any:
+    """A Router for use in ``loop``; None for the current one.
+
+    It takes 2 ms a deployment, so a thread is the place to make it. What it starts (it writes budgets and usage to Redis now and
+    then) must run where it is used all the same: made without a loop, one with budgets fails, one with usage limits never writes.
+    """
+    if loop is None:
+        return litellm.Router(**settings)
+
+    async def made() -> Any:
+        here = asyncio.get_running_loop()
+        here.set_task_factory(lambda _, work, **__: asyncio.run_coroutine_threadsafe(work, loop))  # type: ignore[arg-type]
+        try:
+            return litellm.Router(**settings)
+        finally:
+            here.set_task_factory(None)
+
+    return asyncio.run(made())
+
+
+def serves(router: Any, model: str) -> bool:
+    """The Router would serve a deployment by its id or LiteLLM name too. PRIVATE: pattern_router, which knows wildcards."""
+    return model in router.get_model_names() or model in router.model_group_alias or bool(router.pattern_router.route(model))
+
+
+def metadata(given: Mapping[str, str]) -> dict[str, Any]:
+    """A copy, for the Router writes into it. Its ``tags`` is a list there; with commas it is what the gateway's header has."""
+    tags = [tag for part in given.get("tags", "").split(",") if (tag := part.strip())]
+    return {**given, "tags": tags} if tags else dict(given)
