@@ -29,14 +29,18 @@ class Report:
     ignored: list[str] = field(default_factory=list)
 
     def wrong(self, place: str, what: str) -> None:
-        self.mistakes.append(f"{place}: {what}")
+        self.mistakes.append(_line(place, what))
 
     def note(self, place: str, what: str) -> None:
-        self.notes.append(f"{place}: {what}")
+        self.notes.append(_line(place, what))
 
     def warnings(self) -> tuple[str, ...]:
         unused = f"no effect in a worker, so ignored: {', '.join(dict.fromkeys(self.ignored))}"
         return ((unused,) if self.ignored else ()) + tuple(self.notes)
+
+
+def _line(place: str, what: str) -> str:
+    return " ".join(f"{place}: {what}".split())  # a name in YAML may be of several lines
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
