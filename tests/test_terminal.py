@@ -171,6 +171,14 @@ def test_a_models_words_do_not_steer_the_terminal(start: Start) -> None:
     assert run("chat", "-m", "offline/echo", evil) == (0, evil, "")
 
 
+def test_a_providers_error_does_not_steer_the_terminal(start: Start, upstream: Upstream) -> None:
+    upstream.script("evil", status=400, body={"error": {"message": "no \x1b]0;owned\x07 such", "type": "invalid_request_error"}})
+    terminal = start("chat", "-m", "openai/evil", "hello", env=provider(upstream) | {"NO_COLOR": "1"})
+    assert terminal.exit_code() == 1
+    assert "no ]0;owned such" in terminal.text
+    assert "\x1b" not in terminal.shown
+
+
 def test_a_narrow_terminal_works(start: Start) -> None:
     columns = 36
     terminal = start("models", "gpt-4o-mini", columns=columns)

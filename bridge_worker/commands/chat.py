@@ -91,12 +91,7 @@ def _ask(talk: Conversation, text: str, as_json: bool) -> int:
 def _question(prompt: str) -> str | None:
     """None: there is none, and somebody could be asked for it."""
     piped = "" if sys.stdin is None or sys.stdin.isatty() else piped_text()
-    text = "\n\n".join(part for part in (prompt, piped.rstrip("\n")) if part.strip())
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Problem("PROMPT is not UTF-8", 2) from None
-    return text or None
+    return "\n\n".join(part for part in (prompt, piped.rstrip("\n")) if part.strip()) or None
 
 
 def piped_text() -> str:
