@@ -97,6 +97,13 @@ def test_ctrl_c_ends_a_single_question_with_130_and_closes_the_connection(start:
     assert "Traceback" not in terminal.text
 
 
+def test_a_mistake_in_the_config_is_told_before_the_first_question(start: Start) -> None:
+    terminal = start("chat", "-m", "offline/echo", "--config", "/nowhere")
+    assert terminal.exit_code() == 2
+    assert "> " not in terminal.text
+    assert terminal.text.count("omni-bridge: /nowhere") == 1
+
+
 # ---- no model is named ---------------------------------------------------------------------------------------------------------
 
 

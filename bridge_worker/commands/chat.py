@@ -74,6 +74,7 @@ def chat(
             return _ask(talk, text, as_json)
         from bridge_worker.commands.repl import take_turns  # readline, which a pipe has no use for
 
+        worker.greet("chat")  # a mistake in the config is told before the first question
         return take_turns(talk)
 
 
