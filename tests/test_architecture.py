@@ -48,7 +48,8 @@ FLOORS: list[set[str]] = [
     {"methods"},
     {"engine", "server", "api", "checking"},
     {"serve"},
-    {"commands.problem", "commands.terminal"},
+    {"commands.terminal"},
+    {"commands.problem"},
     {"commands.worker", "commands.screen", "commands.choice", "commands.completing"},
     {"commands.conversation", "commands.checks"},
     {

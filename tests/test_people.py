@@ -132,6 +132,12 @@ def test_input_that_is_not_utf8_is_said_with_its_place() -> None:
     assert "at byte 2" in err
 
 
+def test_a_text_that_is_too_long_for_the_worker_is_an_error_and_no_silence() -> None:
+    code, out, err = run("chat", *ECHO, input=b"x" * 3000, env={"OMNI_BRIDGE_MAX_MESSAGE_BYTES": "2000"})
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "2000" in err
+
+
 def test_a_fault_in_a_command_is_a_line_that_asks_for_a_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,13 @@ def test_ctrl_c_ends_a_single_question_with_130_and_closes_the_connection(start:
     assert "Traceback" not in terminal.text
 
 
+def test_a_mistake_in_the_config_is_told_before_the_first_question(start: Start) -> None:
+    terminal = start("chat", "-m", "offline/echo", "--config", "/nowhere")
+    assert terminal.exit_code() == 2
+    assert "> " not in terminal.text
+    assert terminal.text.count("omni-bridge: /nowhere") == 1
+
+
 # ---- no model is named ---------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +176,14 @@ def test_a_models_words_do_not_steer_the_terminal(start: Start) -> None:
     assert terminal.exit_code() == 0
     assert terminal.shown.startswith("a]0;ownedb2Jcd\te\r\n")
     assert run("chat", "-m", "offline/echo", evil) == (0, evil, "")
+
+
+def test_a_providers_error_does_not_steer_the_terminal(start: Start, upstream: Upstream) -> None:
+    upstream.script("evil", status=400, body={"error": {"message": "no \x1b]0;owned\x07 such", "type": "invalid_request_error"}})
+    terminal = start("chat", "-m", "openai/evil", "hello", env=provider(upstream) | {"NO_COLOR": "1"})
+    assert terminal.exit_code() == 1
+    assert "no ]0;owned such" in terminal.text
+    assert "\x1b" not in terminal.shown
 
 
 def test_a_narrow_terminal_works(start: Start) -> None:

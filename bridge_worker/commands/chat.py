@@ -74,6 +74,7 @@ def chat(
             return _ask(talk, text, as_json)
         from bridge_worker.commands.repl import take_turns  # readline, which a pipe has no use for
 
+        worker.greet("chat")  # a mistake in the config is told before the first question
         return take_turns(talk)
 
 
@@ -91,12 +92,7 @@ def _ask(talk: Conversation, text: str, as_json: bool) -> int:
 def _question(prompt: str) -> str | None:
     """None: there is none, and somebody could be asked for it."""
     piped = "" if sys.stdin is None or sys.stdin.isatty() else piped_text()
-    text = "\n\n".join(part for part in (prompt, piped.rstrip("\n")) if part.strip())
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Problem("PROMPT is not UTF-8", 2) from None
-    return text or None
+    return "\n\n".join(part for part in (prompt, piped.rstrip("\n")) if part.strip()) or None
 
 
 def piped_text() -> str:

@@ -69,7 +69,7 @@ class _Shown:
         self._waiting = not quietly and self._looked_at and in_colour(sys.stderr)
         self._reasoning = False
         if self._waiting:
-            sys.stderr.write(styled(f"{model} ...", "dim", sys.stderr))
+            sys.stderr.write(styled(f"{printable(model):.40} ...", "dim", sys.stderr))
             sys.stderr.flush()
 
     def add(self, delta: Json) -> None:

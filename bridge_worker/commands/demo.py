@@ -75,7 +75,8 @@ def _play(talk: Worker, show: Screen, model: str) -> None:
 
 
 _NEXT = (
-    "your own key   export OPENAI_API_KEY=...   then the same chat with the model openai/gpt-4o-mini",
+    "ask it         bin/omni-bridge chat -m local/smollm2   is a talk by turns; with a question behind it, one answer",
+    "your own key   export OPENAI_API_KEY=...   then bin/omni-bridge chat -m openai/gpt-4o-mini",
     'one line       echo \'{"jsonrpc":"2.0","id":1,"method":"chat","params":{"model":"local/smollm2","messages":'
     '[{"role":"user","content":"hello"}]}}\' | bin/omni-bridge --stdio',
     "your gateway   bin/omni-bridge --stdio --config config.yaml   with a LiteLLM gateway's file",

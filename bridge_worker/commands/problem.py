@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
-_SETTLED_BY_CALLER = {"invalid_request", "model_not_found", "authentication"}
+from bridge_worker.commands.terminal import printable
+
+_SETTLED_BY_CALLER = {"invalid_request", "invalid_message", "model_not_found", "authentication"}
 _REMEDIES = {
     "model_not_found": "omni-bridge models SEARCH lists names",
     "authentication": "look at the key in the provider's variable; omni-bridge doctor says which are set",
@@ -32,7 +34,7 @@ class Problem(click.ClickException):
 
     def __init__(self, message: str, exit_code: int = 1, *, final: bool = True) -> None:
         """``final``: nothing more can be asked."""
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
         self.exit_code = exit_code  # type: ignore[misc]  # click's way is a class each
         self.final = final
 

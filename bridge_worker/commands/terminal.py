@@ -35,7 +35,7 @@ def styled(text: str, style: str, stream: TextIO) -> str:
 def note(text: str) -> None:
     """A line beside the output, for whoever looks: never in the way of a pipe."""
     if looked_at(sys.stderr):
-        click.echo(styled(text, "dim", sys.stderr), err=True, color=True)
+        click.echo(styled(printable(text), "dim", sys.stderr), err=True, color=True)
 
 
 def printable(text: str) -> str:

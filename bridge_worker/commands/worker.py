@@ -44,6 +44,7 @@ class Worker:
         self._answers: dict[object, Answer] = {}
         self._changing = threading.Lock()
         self._ended = False
+        self._says_anything = False  # lines that no worker can read, too
         self._unwatched: BrokenPipeError | None = None
         self.stray: list[str] = []  # lines that are no message
 
@@ -93,9 +94,12 @@ class Worker:
         self.send({"jsonrpc": "2.0", "method": method, "params": params})
 
     def send(self, message: Json) -> Answer:
-        """Of a notification the answer never comes."""
+        """Of a notification the answer never comes. Raises Problem for text that is none."""
+        line = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+        if not line.isascii() and any("\ud800" <= character <= "\udfff" for character in line):
+            raise Problem("what was said is not UTF-8; a terminal's or a shell's encoding must be", 2, final=False)
         answer = self._expect(message.get("id"))
-        self.write(json.dumps(message, ensure_ascii=False, separators=(",", ":")))
+        self.write(line)
         return answer
 
     def replay(self, line: str) -> list[Answer]:
@@ -104,6 +108,7 @@ class Worker:
             message = json.loads(line)
         except ValueError:
             message = None
+        self._says_anything = True
         requests = [one for one in (message if isinstance(message, list) else [message]) if isinstance(one, dict)]
         answers = [self._expect(one["id"]) for one in requests if isinstance(one.get("id"), str | int) and "method" in one]
         self.write(line)
@@ -170,11 +175,18 @@ class Worker:
             if not isinstance(one, dict) or one.get("jsonrpc") != "2.0":
                 self.stray.append(line)
                 continue
-            about = one["id"] if "id" in one else one.get("params", {}).get("requestId")
             with self._changing:
+                about = self._subject_of(one)
                 answer = self._answers.pop(about, None) if "id" in one else self._answers.get(about)
             if answer:
                 answer.queue.put(one)
+
+    def _subject_of(self, message: Json) -> object:
+        if "id" not in message:
+            return message.get("params", {}).get("requestId")
+        if message["id"] is None and not self._says_anything:  # a request that was too long for its id to be read
+            return next(reversed(self._answers), None)
+        return message["id"]
 
 
 def _unseen(arrow: str, line: str) -> None:
@@ -219,7 +231,3 @@ class Answer:
         """Asks for its end and returns the response, which says whether the provider's connection is closed."""
         self._worker.notify("notifications/cancelled", {"requestId": self.id})
         return self.response()
-
-    @property
-    def settled(self) -> bool:
-        return self._response is not None
