@@ -42,10 +42,10 @@ class Worker:
         *flags: str,
         env: Mapping[str, str] | None = None,
         stdout: int = subprocess.PIPE,
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] | None = None,
     ) -> None:
         self.process = subprocess.Popen(
-            [*command, "--stdio", *flags],
+            [*(command or COMMAND), "--stdio", *flags],  # not a default, for a test may have put another COMMAND there
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=subprocess.PIPE,
