@@ -431,6 +431,7 @@ def test_a_mend_stands_where_litellm_looks() -> None:
             "provider_config.transform_response(\n            model=model,\n            raw_response=response,",
         ),
         "OllamaModelInfo.get_runtime_model_info": ("llms/ollama/common_utils.py", "self.get_runtime_model_info("),
+        "_main._stamp_streaming_usage_cost": ("main.py", "    _stamp_streaming_usage_cost("),
         "litellm.Router._apply_fallback_hidden_params_to_item": (
             "router.py",
             "Router._apply_fallback_hidden_params_to_item(fallback_item, prepared_fallback_hidden_params)",
@@ -460,8 +461,9 @@ def mended() -> Iterator[str]:
         (lambda: mends._end_of_bridge, lambda: mends._with_headers),
         (lambda: mends._withhold, lambda: mends._what_gemini_filtered),
         (lambda: mends._adopt, lambda: mends._with_its_own_model),
+        (lambda: mends._stamped_cost, lambda: mends._no_price_of_its_own),
     ],
-    ids=["finish reason", "usage", "refusal", "responses", "ollama", "headers", "gemini", "fallback"],
+    ids=["finish reason", "usage", "refusal", "responses", "ollama", "headers", "gemini", "fallback", "cost"],
 )
 def test_a_mend_takes_what_the_original_took(original: Callable[[], Any], mend: Callable[[], Any]) -> None:
     arguments = inspect.signature(original()).parameters

@@ -95,3 +95,10 @@ def test_what_the_page_says_of_the_file_is_what_becomes_of_it() -> None:
     assert not names(ignored) & known
     sections = {name for head in rows for name in names(head)}
     assert sections - keys.SERVER_SECTIONS == keys.SECTIONS - {"omni_bridge"}
+
+
+def test_links_of_the_page_lead_to_files_that_exist() -> None:
+    page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", page) if "://" not in target]
+    assert targets
+    assert [target for target in targets if not (ROOT / "docs" / target).exists()] == []

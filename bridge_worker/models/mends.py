@@ -26,6 +26,7 @@ from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterat
 
 from bridge_worker.models import cohere as cohere  # to import it is to mend
 
+_main: Any = importlib.import_module("litellm.main")
 _responses: Any = importlib.import_module("litellm.responses.main")  # a function of LiteLLM's hides the module
 _responses_stream: Any = importlib.import_module("litellm.responses.streaming_iterator")
 _caching: Any = importlib.import_module("litellm.caching.caching_handler")
@@ -167,6 +168,10 @@ def _no_gateway(**_: Any) -> None:
     """Without it OpenAI's Responses API needs the mcp package, and its tools could be run here instead of by the agent."""
 
 
+def _no_price_of_its_own(usage: Any, response: Any, logging_obj: Any) -> None:
+    """Without it a stream's usage has LiteLLM's price as if the provider had told it."""
+
+
 def _with_its_own_model(fallback_item: Any, prepared_fallback_hidden_params: Any) -> None:
     """Without it a stream that fell back before its first piece tells the name that was asked for as the model that answered."""
     answered_by = (getattr(fallback_item, "_hidden_params", None) or {}).get("provider_response_model")
@@ -207,6 +212,8 @@ class SseLineDecoder:
 
 
 _caching._should_defer_streaming_cache_hit_callbacks = _ends_as_a_stream
+_stamped_cost = _main._stamp_streaming_usage_cost
+_main._stamp_streaming_usage_cost = _no_price_of_its_own
 _responses_stream._estimate_usage_safely = _no_estimate
 litellm.Router._apply_fallback_hidden_params_to_item = staticmethod(_with_its_own_model)
 ResponsesToCompletionBridgeHandler._apply_post_stream_processing = staticmethod(_with_headers)
