@@ -30,7 +30,7 @@ def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None, st
 
     async def made() -> Any:
         here = asyncio.get_running_loop()
-        here.set_task_factory(start)
+        here.set_task_factory(start)  # type: ignore[arg-type]  # a future of a thread will do
         try:
             return litellm.Router(**settings)
         finally:
