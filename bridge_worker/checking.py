@@ -5,6 +5,7 @@ Owns what a person, or a deployment's script, sees of them. Refuses to serve any
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 
@@ -35,8 +36,12 @@ def _late_mistakes(config: Config) -> Sequence[str]:
     from bridge_worker.models.litellm import LiteLLM
     from bridge_worker.models.local import Local
 
-    try:
+    async def in_a_loop() -> Sequence[str]:
+        """Budgets and usage limits of a Router begin to run when it is made."""
         return LiteLLM(config.gateway, Local(config.settings.local)).complaints
+
+    try:
+        return asyncio.run(in_a_loop())
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         return [f"LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
@@ -95,6 +96,31 @@ def test_a_router_that_is_gone_leaves_nothing_behind(configure: Any, strategy: s
     del made
     gc.collect()
     assert sum(router() is not None for router in routers) <= 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "routing_strategy: usage-based-routing-v2",
+        "provider_budget_config: {openai: {budget_limit: 1.0, time_period: 1d}}",
+    ],
+)
+def test_what_a_router_does_now_and_then_ends_with_it(tmp_path: Path, settings: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{MODELS}router_settings: {{{settings}}}")
+    gateway = load_config(str(path)).gateway
+    assert gateway is not None
+
+    async def made_and_discarded() -> tuple[int, set[asyncio.Task[Any]]]:
+        made = await asyncio.to_thread(Configured, gateway, asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        made.discard()
+        await asyncio.wait(others)
+        return len(others), asyncio.all_tasks() - {asyncio.current_task()}
+
+    begun, left = asyncio.run(made_and_discarded())
+    assert (begun > 0, left) == (True, set())
 
 
 @pytest.mark.parametrize("name", ["langfsue", "langfuse"])

@@ -248,7 +248,9 @@ def test_check_config_tells_every_mistake_also_those_that_only_litellm_finds(ups
 
 @pytest.mark.rule("CFG-8")
 def test_check_config_says_that_there_is_no_mistake(upstream: Upstream, tmp_path: Path) -> None:
-    path = write(tmp_path / "gateway.yaml", first(upstream))
+    budgets = {"provider_budget_config": {"openai": {"budget_limit": 1.0, "time_period": "1d"}}}
+    limits = {"router_settings": {"routing_strategy": "usage-based-routing-v2", **budgets}}
+    path = write(tmp_path / "gateway.yaml", first(upstream) | limits)
     path.chmod(0o600)
     code, out, err = run("--check-config", "--config", str(path))
     assert (code, err) == (0, "")

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from importlib.util import find_spec
 from typing import Any
 
@@ -67,6 +68,7 @@ class Configured:
         self.complaints: list[str] = []
         self.router: Any = None
         self._of_router: list[object] = []
+        self._tasks: list[Future[Any]] = []
         self._router_settings = gateway.router or {}
         names = _defaults.keys() | gateway.litellm.keys() - _OTHERWISE | {"drop_params", "max_budget", "credential_list", "cache"}
         names |= {"callback_settings", "request_timeout_explicitly_set"}
@@ -97,6 +99,8 @@ class Configured:
         for callback in self._of_router:
             if isinstance(callback, BaseRoutingStrategy):
                 callback.retire()  # it writes to Redis now and then
+        for task in self._tasks:
+            task.cancel()
         for callbacks in _callback_lists():  # what the Router's strategy has hung in there stays otherwise, and 30 are the most
             callbacks[:] = [callback for callback in callbacks if not any(callback is one for one in self._of_router)]
         self._of_router = []
@@ -149,13 +153,14 @@ class Configured:
                 "ignore_invalid_deployments": True,
             },
             loop,
+            self._tasks,
         )
         added = [
             callback for callbacks in _callback_lists() for callback in callbacks if not any(callback is one for one in before)
         ]
         self._of_router = [callback for callback in added if type(callback).__module__.startswith("litellm.router")]
         _share_cache(self.router)
-        self.complaints += _skipped(gateway, self.router)
+        self.complaints += _skipped(gateway, self.router, loop)
 
 
 def _callback_lists() -> list[list[Any]]:
@@ -172,13 +177,13 @@ def _share_cache(router: Any) -> None:
         router.update_redis_cache(cache=backend)
 
 
-def _skipped(gateway: Gateway, router: Any) -> Iterator[str]:
+def _skipped(gateway: Gateway, router: Any, loop: asyncio.AbstractEventLoop | None) -> Iterator[str]:
     """The deployments that LiteLLM has left out, each with LiteLLM's reason. It only logs them, with a traceback."""
     assert gateway.router is not None  # noqa: S101  # for mypy: there is a Router
     served = Counter(map(_pair, router.model_list))
     wanted = Counter(map(_pair, gateway.router["model_list"]))
     for model, place in zip(gateway.router["model_list"], gateway.places, strict=True):
-        if served[_pair(model)] < wanted[_pair(model)] and (reason := _refusal(model)):
+        if served[_pair(model)] < wanted[_pair(model)] and (reason := _refusal(model, loop)):
             yield f"{place}: LiteLLM leaves it out: {reason}"
 
 
@@ -186,9 +191,9 @@ def _pair(model: Mapping[str, Any]) -> tuple[str, str]:
     return str(model["model_name"]), str(model["litellm_params"]["model"])
 
 
-def _refusal(model: Mapping[str, Any]) -> str:
+def _refusal(model: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) -> str:
     try:
-        litellm.Router(model_list=[dict(model)]).discard()
+        routing.make({"model_list": [dict(model)]}, loop).discard()
     except Exception as error:
         return _line(error)
     return ""
