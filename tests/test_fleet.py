@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,11 +72,10 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         flags = ("--config", str(path), "--max-in-flight", "1000")
         workers: list[Worker] = []
         for pair in zip(machines[::2], machines[1::2], strict=True):  # loading LiteLLM takes a core for 2.5 s
-            two = [stack.enter_context(Worker(*flags, command=(*machine, *COMMAND))) for machine in pair]
-            wait_until(lambda two=two: all(map(ready, two)), "both have loaded LiteLLM", LOAD_SECONDS)
-            for worker in two:
+            workers += [stack.enter_context(Worker(*flags, command=(*machine, *COMMAND))) for machine in pair]
+            for worker in workers[-2:]:
+                wait_until(partial(ready, worker), "it has loaded LiteLLM", LOAD_SECONDS)
                 worker.chat("priced", max_tokens=12)
-            workers += two
         yield Fleet(workers, upstream, redis, hosts)
 
 
@@ -255,6 +255,7 @@ def test_without_the_package_a_worker_says_so_and_goes_on_alone(tmp_path: Path) 
     path = write(tmp_path / "gateway.yaml", {"model_list": [model], "router_settings": router})
     command = (sys.executable, "-I", "-X", "utf8", "-c", WITHOUT_THE_PACKAGE)
     with Worker("--config", str(path), command=command) as worker:
+        wait_until(partial(ready, worker), "it has loaded LiteLLM", LOAD_SECONDS)
         assert worker.chat("one")["content"] == "hi"
         assert worker.call("status")["result"]["redis"]["state"] == "not_installed"
         assert "omni-bridge[redis]" in worker.stderr

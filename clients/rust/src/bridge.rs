@@ -18,8 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::stream::ChatStream;
 use crate::supervisor::{NoParams, Pool, Worker};
 use crate::types::{
-    ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, Message, ModelInfo, ModelList,
-    ModelSummary, Ranking, RerankRequest, ServerHello, TokenCount, Tool, WorkerStatus,
+    BudgetList, ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, Message, ModelInfo,
+    ModelList, ModelSummary, Ranking, RerankRequest, ServerHello, TokenCount, Tool, WorkerStatus,
 };
 
 /// The worker answers every request within its total deadline, ten minutes if the request has none. One that is late by this much
@@ -106,6 +106,11 @@ impl Bridge {
     /// What is known of a model: limits, prices, abilities.
     pub async fn model(&self, model: &str) -> Result<ModelInfo> {
         self.call("models/get", json!({"model": model})).await
+    }
+
+    /// What is used of the budgets that a path (`agent-7/task-12`) counts against; none where the operator sets no limit.
+    pub async fn budgets(&self, path: &str) -> Result<BudgetList> {
+        self.call("budgets/get", json!({"path": path})).await
     }
 
     /// What would become of a chat, without asking the model: its key, what it can't do, tokens and the highest possible cost.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::types::{Receipt, ToolCall};
+use crate::types::{Budget, Receipt, ToolCall};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -150,6 +150,8 @@ pub(crate) struct ErrorData {
     pub(crate) deadline: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) receipt: Option<Receipt>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) budget: Option<Budget>,
     #[serde(flatten)]
     pub(crate) extra: Map<String, Value>,
 }
@@ -275,6 +277,11 @@ impl Error {
     /// After a cancel: whether the connection to the provider is known to be closed.
     pub fn upstream_closed(&self) -> Option<bool> {
         self.0.data.upstream_closed
+    }
+
+    /// After [`ErrorKind::BudgetExceeded`] by a budget of the config: the limit that is full.
+    pub fn budget(&self) -> Option<&Budget> {
+        self.0.data.budget.as_ref()
     }
 
     /// After a timeout: which deadline it was.

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use common::{Peer, fits, soon, worker_command};
 use omni_bridge_client::types::{
-    ChatCheck, ChatDelta, ChatResponse, ConfigReloaded, EmbedRequest, Embeddings, EngineState, FinishReason, Limits, ModelInfo,
-    ModelList, Ranking, RerankRequest, ServerHello, TokenCount, ToolCall, WorkerStatus,
+    Budget, BudgetList, ChatCheck, ChatDelta, ChatResponse, ConfigReloaded, EmbedRequest, Embeddings, EngineState, FinishReason,
+    Limits, ModelInfo, ModelList, Ranking, RerankRequest, ServerHello, TokenCount, ToolCall, WorkerStatus,
 };
 use omni_bridge_client::{ChatRequest, Deadlines, ErrorKind, Message, Role, Tool, ToolChoice};
 use serde_json::{Map, Value, json};
@@ -67,6 +67,8 @@ async fn every_member_of_every_answer_has_its_place() {
     fits::<Embeddings>(&of("EmbedResult"));
     fits::<Ranking>(&of("RerankResult"));
     fits::<WorkerStatus>(&of("Status"));
+    fits::<BudgetList>(&of("BudgetsGetResult"));
+    fits::<Budget>(&of("ExceededBudget"));
     fits::<ConfigReloaded>(&of("ConfigReloaded"));
     fits::<RerankRequest>(&of("RerankParams"));
     assert_eq!(names(&of("ChatDelta")), ["delta", "requestId", "seq"].into());
@@ -166,8 +168,8 @@ async fn messages_have_the_workers_roles() {
 async fn embed_and_rerank_can_say_all_that_the_worker_takes() {
     let schema = schema().await;
     let deadlines = Deadlines { total_ms: Some(1), ..Deadlines::default() };
-    let embed = EmbedRequest::new("m", ["a"]).encoding_format("float").dimensions(1u64).user("u");
-    let rerank = RerankRequest::new("m", "q", ["a"]).top_n(1u64).return_documents(true);
+    let embed = EmbedRequest::new("m", ["a"]).encoding_format("float").dimensions(1u64).user("u").metadata(Map::new());
+    let rerank = RerankRequest::new("m", "q", ["a"]).top_n(1u64).return_documents(true).metadata(Map::new());
     for (written, name) in [
         (serde_json::to_value(embed.deadlines(deadlines).provider_params(Map::new()).meta(Map::new())).unwrap(), "EmbedParams"),
         (serde_json::to_value(rerank.deadlines(deadlines).provider_params(Map::new()).meta(Map::new())).unwrap(), "RerankParams"),
@@ -177,7 +179,7 @@ async fn embed_and_rerank_can_say_all_that_the_worker_takes() {
 }
 
 /// `shutdown` has no method: closing stdin does the same, and works when the worker does not answer. The last three are MCP's.
-const METHODS: [&str; 15] = [
+const METHODS: [&str; 16] = [
     "initialize",
     "ping",
     "shutdown",
@@ -189,6 +191,7 @@ const METHODS: [&str; 15] = [
     "embed",
     "rerank",
     "status",
+    "budgets/get",
     "config/reload",
     "server/discover",
     "tools/list",

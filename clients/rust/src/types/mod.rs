@@ -79,8 +79,9 @@ pub use lifecycle::{EngineState, Limits, ServerHello, ServerInfo};
 pub use message::{Content, ContentPart, Message, Role};
 pub use request::{ChatRequest, Deadlines};
 pub use services::{
-    CapabilityGap, ChatCheck, ConfigReloaded, EmbedRequest, Embeddings, ModelInfo, ModelLimits, ModelList, ModelModalities,
-    ModelPrices, ModelSummary, RankedDocument, Ranking, RequestCounts, RerankRequest, TokenCount, WorkerStatus,
+    Budget, BudgetList, CapabilityGap, ChatCheck, ConfigReloaded, EmbedRequest, Embeddings, ModelInfo, ModelLimits, ModelList,
+    ModelModalities, ModelPrices, ModelSummary, RankedDocument, Ranking, RedisState, RequestCounts, RerankRequest, TokenCount,
+    WorkerStatus,
 };
 pub use tool::{FunctionCall, FunctionTool, Tool, ToolCall, ToolChoice};
 

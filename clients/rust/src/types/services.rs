@@ -215,6 +215,8 @@ answers! {
         memory_bytes: Option<u64>,
         /// What does the work in it.
         engine: EngineState,
+        /// The Redis that it shares with others.
+        redis: RedisState,
     }
 
     /// What a worker serves after its config was read anew. Settings are named as in the config.
@@ -233,6 +235,46 @@ answers! {
         restart_needed: Vec<String>,
         /// What the operator should know.
         warnings: Vec<String>,
+    }
+
+    /// What a worker knows of its Redis.
+    RedisState {
+        /// `none` where none is configured, else `connecting`, `connected`, `lost` or `not_installed`.
+        state: String,
+        /// For how long it has been so, in milliseconds.
+        since_ms: Option<f64>,
+    }
+
+    /// The limits that a path counts against.
+    BudgetList {
+        /// Those of all requests first.
+        budgets: Vec<Budget>,
+    }
+
+    /// A limit of a path, and what is used of it.
+    Budget {
+        /// Whose it is; `/` for all requests.
+        path: String,
+        /// The length of its window, if it has one.
+        window_ms: Option<u64>,
+        /// US dollars, if these are limited.
+        max_usd: Option<f64>,
+        /// Spent.
+        used_usd: f64,
+        /// Reserved by requests that are under way.
+        reserved_usd: f64,
+        /// Tokens, if these are limited.
+        max_tokens: Option<u64>,
+        /// Spent.
+        used_tokens: u64,
+        /// Reserved by requests that are under way.
+        reserved_tokens: u64,
+        /// When the window ends, in milliseconds.
+        resets_ms: Option<u64>,
+        /// In an error: the most that the refused request could have cost.
+        needed_usd: Option<f64>,
+        /// In an error: the most that the refused request could have used.
+        needed_tokens: Option<u64>,
     }
 
     /// A worker's requests.
@@ -272,6 +314,9 @@ pub struct EmbedRequest {
     /// The end user, for the provider's abuse detection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// For the bridge alone: `budget`, a path whose money it spends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Object>,
     /// Clocks that the worker keeps; only the total one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadlines: Option<Deadlines>,
@@ -300,6 +345,8 @@ impl EmbedRequest {
         dimensions: u64,
         /// The end user.
         user: String,
+        /// For the bridge alone: `budget`, a path whose money it spends.
+        metadata: Object,
         /// Clocks that the worker keeps; only the total one.
         deadlines: Deadlines,
         /// What a provider alone knows.
@@ -325,6 +372,9 @@ pub struct RerankRequest {
     /// Whether to return their texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub return_documents: Option<bool>,
+    /// For the bridge alone: `budget`, a path whose money it spends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Object>,
     /// Clocks that the worker keeps; only the total one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadlines: Option<Deadlines>,
@@ -355,6 +405,8 @@ impl RerankRequest {
         top_n: u64,
         /// Whether to return their texts.
         return_documents: bool,
+        /// For the bridge alone: `budget`, a path whose money it spends.
+        metadata: Object,
         /// Clocks that the worker keeps; only the total one.
         deadlines: Deadlines,
         /// What a provider alone knows.
