@@ -35,7 +35,7 @@ FLOORS: list[set[str]] = [
     {"config"},
     {"config.printed", "reloading", "redis_link"},
     {"models", "models.cohere", "redis_budgets", "models.keys", "models.price_map", "models.advice", "models.routing"},
-    {"models.faults", "models.outgoing", "models.mends", "models.answers", "models.offline", "models.local_process"},
+    {"models.faults", "models.outgoing", "models.mends", "models.shortcuts", "models.answers", "models.offline", "models.local_process"},
     {"models.attempts", "models.offline_services", "models.local", "models.local_engine"},
     {"models.local_provider", "models.local_services"},
     {"models.sharing"},
