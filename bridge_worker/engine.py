@@ -179,6 +179,7 @@ class Engine:
             if self._preload_local and self._local is not None:
                 asyncio.run_coroutine_threadsafe(self._local.preload(), loop)
             self._model.load(loop, lambda: self._load_model(loop))
+            self._load_rest()
         finally:
             gc.freeze()  # what was imported stays; no collection needs to look at it again
             # An error is a circle with its traceback, and long-lived by the time its chat ends: 50 objects a chat that fails, which
@@ -213,6 +214,17 @@ class Engine:
             spending=Spending(self._config.settings.budgets, _budget_store(self._redis)),
             redis_state=self._redis.state if self._redis else no_redis,
         )
+
+    def _load_rest(self) -> None:
+        """What only some providers need. The first chat does not wait for it."""
+        if self._model.value is None:
+            return
+        from bridge_worker.models.litellm import warm_up_openai
+
+        try:
+            warm_up_openai()
+        except Exception:  # whoever needs it hears of it then
+            _log.warning("the openai package could not be loaded ahead", exc_info=True)
 
     def _load_model(self, loop: asyncio.AbstractEventLoop) -> Direct | LiteLLM:
         from bridge_worker.models import name_a_temporary_folder

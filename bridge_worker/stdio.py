@@ -90,8 +90,8 @@ class _Source:
         self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
         self._ended = False
         self._wanted = threading.Semaphore(1)  # for the thread, where there is one
-        self._watched = _can_watch(fd, loop)
-        if self._watched:
+        self._paused = False  # the loop has stopped listening
+        if _can_watch(fd, loop):
             loop.add_reader(fd, self._read_ready)
         else:
             threading.Thread(target=self._read_in_thread, name="stdin", daemon=True).start()
@@ -101,14 +101,22 @@ class _Source:
             return b""
         chunk = await self._chunks.get()
         self._ended = not chunk
-        if self._watched and chunk:
+        if self._paused and chunk:
+            self._paused = False
             self._loop.add_reader(self._fd, self._read_ready)
         self._wanted.release()
         return chunk
 
     def _read_ready(self) -> None:
-        self._loop.remove_reader(self._fd)
-        self._chunks.put_nowait(_read(self._fd))
+        """To stop listening after each chunk, and begin anew, would be two system calls a message."""
+        if self._chunks.empty():
+            chunk = _read(self._fd)
+            self._chunks.put_nowait(chunk)
+            self._paused = not chunk
+        else:
+            self._paused = True
+        if self._paused:
+            self._loop.remove_reader(self._fd)
 
     def _read_in_thread(self) -> None:
         chunk = b"-"

@@ -56,10 +56,10 @@ def piece(chunk: Any, facts: Delta) -> Delta:
     choice = chunk.choices[0] if chunk.choices else None
     delta = _delta(choice, choice.delta) if choice else Delta()
     delta.id = chunk.id
-    if choice and choice.finish_reason:
+    if choice and delta.finish_reason:
         facts.finish_reason = delta.finish_reason
         facts.raw_finish_reason = _native(choice) or choice.finish_reason
-    if reported := getattr(chunk, "usage", None):
+    if reported := _members(chunk).get("usage"):
         facts.usage = _usage(reported) or facts.usage
         facts.cost_usd = getattr(reported, "cost", None)
     facts.model = chunk._hidden_params.get("provider_response_model") or facts.model or chunk.model
@@ -78,24 +78,30 @@ def stream_end(stream: Any, facts: Delta, target: Target, *, streamed: bool) -> 
 
 def _delta(choice: Any, said: Any) -> Delta:
     """``said`` is a message or a delta of LiteLLM's, which have the same members."""
+    told = _members(said).get
     delta = Delta(
-        content=said.content,
-        reasoning=getattr(said, "reasoning_content", None),
-        tool_calls=[_tool_call_piece(call) for call in said.tool_calls or ()],
-        thinking_blocks=list(getattr(said, "thinking_blocks", None) or ()),
-        refusal=getattr(said, "refusal", None),
-        annotations=_plain(getattr(said, "annotations", None)),
-        images=_images(getattr(said, "images", None)),
+        content=told("content"),
+        reasoning=told("reasoning_content"),
+        tool_calls=[_tool_call_piece(call) for call in told("tool_calls") or ()],
+        thinking_blocks=list(told("thinking_blocks") or ()),
+        refusal=told("refusal"),
+        annotations=_plain(told("annotations")),
+        images=_images(told("images")),
         logprobs=_logprobs(choice),
         finish_reason=_finish_reason(choice.finish_reason),
     )
-    if audio := getattr(said, "audio", None):
+    if audio := told("audio"):
         delta.message["audio"] = {name: value for name, value in _plain(audio).items() if value is not None}
-    if items := getattr(said, "reasoning_items", None):
+    if items := told("reasoning_items"):
         delta.message["reasoning_items"] = _plain(items)
-    if fields := getattr(said, "provider_specific_fields", None):
+    if fields := told("provider_specific_fields"):
         _add_fields(delta, fields)
     return delta
+
+
+def _members(said: Any) -> dict[str, Any]:
+    """What is there. To ask such an object for what is not costs as much as all the rest of a delta."""
+    return {**vars(said), **(said.model_extra or {})}
 
 
 def _add_fields(delta: Delta, fields: Mapping[str, Any]) -> None:

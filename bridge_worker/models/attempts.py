@@ -16,11 +16,10 @@ from types import TracebackType
 from typing import Any
 
 import litellm
-from litellm.integrations.custom_logger import CustomLogger
 from litellm.types.utils import CallTypes
 
 from bridge_worker.errors import BridgeError
-from bridge_worker.models import faults, outgoing
+from bridge_worker.models import faults, outgoing, shortcuts
 from bridge_worker.models.answers import Target
 from bridge_worker.protocol.answered import Attempt, Change, Receipt
 
@@ -94,7 +93,7 @@ class Record:
         self._body = None
 
 
-class _Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM's types are not read
+class _Watch(shortcuts.Unheard):
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: CallTypes | None) -> dict[str, Any] | None:
         record = _current.get()
         return record.begin(kwargs) if record and call_type is record.call_type else None
