@@ -91,7 +91,7 @@ def _engine_model() -> Any:
     from bridge_worker.models.litellm import LiteLLM  # 2 s, which a chat with an offline model need not pay
     from bridge_worker.models.ways import chosen
 
-    return chosen(LiteLLM())
+    return chosen(LiteLLM(), remembers=False)  # the host may set LiteLLM up otherwise at any time
 
 
 @functools.cache

@@ -25,13 +25,13 @@ from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
 from bridge_worker.completion import chat_request, run_chat
 from bridge_worker.errors import BridgeError
-from bridge_worker.models import direct, ways
+from bridge_worker.models import direct, plans, ways
 from bridge_worker.models.litellm import LiteLLM
 from tests.cases import TOOLS, WEATHER, Case, cases, tool
 from tests.conftest import Spawn
 from tests.speakers import FORMATS, Format, OpenAI, environment
 from tests.test_fidelity import Provider
-from tests.upstream import BEHAVIOURS, DONE, Gate, Upstream, chunk
+from tests.upstream import BEHAVIOURS, DONE, USAGE, Gate, Upstream, chunk
 from tests.worker import WAIT_SECONDS, Json
 
 # LiteLLM's types make pydantic warn.
@@ -94,7 +94,8 @@ class Both:
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
         self.ordinary = LiteLLM()
-        self.direct = direct.Direct(self.ordinary)
+        self.direct = direct.Direct(self.ordinary, remembers=False)
+        self.remembering = direct.Direct(self.ordinary)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self._runner.run(work)
@@ -103,11 +104,18 @@ class Both:
         ordinary, ours = (self.run(outcome(model, upstream, params)) for model in (self.ordinary, self.direct))
         return ordinary, ours
 
+    def once_more(self, upstream: Upstream, params: Json) -> Outcome:
+        """By what LiteLLM's prologue came to for another conversation with the same options."""
+        self.run(chat(self.remembering, params | {"messages": [{"role": "user", "content": "something else"}]}))
+        again: Outcome = self.run(outcome(self.remembering, upstream, params))
+        return again
+
     def assert_equal(self, upstream: Upstream, params: Json, *, unsent: bool | None = False) -> Outcome:
         """``unsent``: it fails before anything is sent, and the ordinary path says so; None: either."""
         ordinary, ours = self.ask(upstream, params)
         assert ours[:3] == ordinary[:3]
         assert ordinary.engine == "litellm"
+        assert self.once_more(upstream, params) == ours
         if unsent is not None:
             assert ours.engine == ("litellm" if unsent else "litellm-direct")
         return ours
@@ -206,6 +214,7 @@ def test_a_case_of_the_matrix_comes_out_equal(case: Case, both: Both, provider: 
 
     assert ours[:3] == ordinary[:3]
     assert ours.engine == ("litellm-direct" if ours.sent else "litellm")
+    assert both.once_more(provider, case.params()) == ours
 
 
 def test_the_proven_list_is_what_was_proved() -> None:
@@ -249,6 +258,19 @@ def test_a_missing_key_is_told_by_the_ordinary_path(
     monkeypatch.delenv("ANTHROPIC_API_KEY")
     ours = both.assert_equal(openai, asked("anthropic/claude-sonnet-4-5", stream=streamed), unsent=True)
     assert (ours.told["kind"], ours.sent) == ("authentication", [])
+
+
+def test_what_a_litellm_proxy_tells_of_cost_comes_out_equal(both: Both, openai: Upstream, streamed: bool) -> None:
+    told = {"x-litellm-version": "1.106.2", "x-litellm-response-cost": "0.125", "x-ratelimit-remaining-requests": "7"}
+    said = {"id": "a", "object": "chat.completion", "created": 1, "model": "gpt-4o", "usage": USAGE}
+    choice = {"index": 0, "message": {"role": "assistant", "content": "so"}, "finish_reason": "stop"}
+    if streamed:
+        openai.script("told-streamed", chunks=[chunk({"content": "so"}), chunk({}, "stop"), DONE], headers=told)
+    else:
+        openai.script("told-plain", body=said | {"choices": [choice]}, headers=told)
+    ours = both.assert_equal(openai, asked(f"openai/told-{'streamed' if streamed else 'plain'}", stream=streamed))
+    assert ours.told["rate_limits"]["requests_remaining"] == 7
+    assert streamed or (ours.told["cost_usd"], ours.told["cost_source"]) == (0.125, "provider")
 
 
 @pytest.mark.parametrize("status", [302, 307])
@@ -332,6 +354,46 @@ def test_any_conversation_and_params_come_out_equal(
     plain = next(case for case in cases() if (case.feature.name, case.wire.name, case.mode) == ("text", "openai", mode))
     provider.play(plain._replace(wire=wire))
     both.assert_equal(provider, {"model": model, "messages": messages, **params, "stream": stream}, unsent=None)
+
+
+# --- what is remembered ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_prologue_runs_once_for_the_same_options(both: Both, openai: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = direct.Direct(both.ordinary)
+    first, second = asked("openai/gpt-4o-mini", temperature=0.5), asked("openai/gpt-4o-mini", temperature=0.5)
+    second["messages"] = [{"role": "developer", "content": "be brief"}, *second["messages"]]
+    expected = both.run(outcome(both.direct, openai, second))
+    both.run(outcome(engine, openai, first))
+    monkeypatch.setattr(litellm, "completion", None)
+    assert both.run(outcome(engine, openai, second)) == expected
+
+
+@pytest.mark.parametrize(("name", "value"), [("OPENAI_API_KEY", "sk-another-key"), ("OPENAI_ORGANIZATION", "org-1")])
+def test_another_environment_is_heeded_at_once(
+    name: str, value: str, both: Both, openai: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both.run(chat(both.remembering, asked("openai/gpt-4o-mini")))
+    monkeypatch.setenv(name, value)
+    both.assert_equal(openai, asked("openai/gpt-4o-mini"))
+    ours = both.run(outcome(both.remembering, openai, asked("openai/gpt-4o-mini")))
+    assert name != "OPENAI_API_KEY" or ours.sent[0][2]["authorization"] == f"Bearer {value}"
+
+
+def test_no_more_is_remembered_than_so_much(both: Both, openai: Upstream) -> None:
+    memory = plans.Plans()
+    for number in range(plans.MAX_PLANS + 3):
+        request = chat_request(asked("openai/gpt-4o-mini", seed=number), time.monotonic())
+        lesson = memory.lesson(memory.key(request), request.messages)
+        assert lesson
+        lesson(None, {})  # nothing that could be learnt
+    assert len(memory._plans) == plans.MAX_PLANS
+
+
+def test_a_file_goes_through_the_prologue(both: Both) -> None:
+    part = {"type": "file", "file": {"file_id": "file-1"}}
+    request = chat_request(asked("openai/gpt-4o-mini") | {"messages": [{"role": "user", "content": [part]}]}, time.monotonic())
+    assert plans.Plans().key(request) is None
 
 
 # --- time, cancels and connections ----------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ there is of them here (PROVEN), and `tests/test_direct.py` proves for each that 
 from __future__ import annotations
 
 import asyncio
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any, cast
@@ -21,8 +20,6 @@ import httpx
 import litellm
 from litellm.constants import LITELLM_MAX_STREAMING_DURATION_SECONDS
 from litellm.litellm_core_utils.streaming_chunk_builder_utils import ChunkProcessor
-from litellm.llms.custom_httpx.aiohttp_transport import LiteLLMAiohttpTransport
-from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 from litellm.llms.openai.common_utils import OpenAIError
 from litellm.types.utils import CallTypes, ModelResponseStream, StreamingChoices, all_litellm_params
 from litellm.types.utils import Delta as LiteLLMDelta
@@ -30,7 +27,9 @@ from litellm.utils import exception_type
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.models import answers, attempts, faults, outgoing
+from bridge_worker.models.direct_http import Handler, handler
 from bridge_worker.models.litellm import REQUEST_TIMEOUT_SECONDS, LiteLLM, close, litellm_version
+from bridge_worker.models.plans import Plans
 from bridge_worker.port import ChatRequest, Delta
 from bridge_worker.protocol.answered import EngineVersion
 
@@ -38,17 +37,10 @@ from bridge_worker.protocol.answered import EngineVersion
 # in a function of a newer LiteLLM, is for the ordinary path.
 _SHARED = frozenset({"BaseLLMHTTPHandler.async_completion", "BaseLLMHTTPHandler.acompletion_stream_function"})
 PROVEN: Mapping[str, frozenset[str]] = {
-    "openai": _SHARED,
-    "mistral": _SHARED,
     "anthropic": frozenset({"AnthropicChatCompletion.completion.<locals>.acompletion_dispatch"}),
     "gemini": frozenset({"VertexLLM.async_completion", "VertexLLM.async_streaming"}),
-    "hosted_vllm": _SHARED,
-    "cohere_chat": _SHARED,
-    **dict.fromkeys(
-        ("together_ai", "perplexity", "xai", "deepseek", "openrouter", "fireworks_ai", "groq", "nvidia_nim", "cerebras"), _SHARED
-    ),
-    "litellm_proxy": _SHARED,
-    "lm_studio": _SHARED,
+    **dict.fromkeys(("openai", "mistral", "hosted_vllm", "cohere_chat", "together_ai", "perplexity", "xai", "deepseek"), _SHARED),
+    **dict.fromkeys(("openrouter", "fireworks_ai", "groq", "nvidia_nim", "cerebras", "litellm_proxy", "lm_studio"), _SHARED),
 }
 # Settings of LiteLLM's that work in what is left out. Each is empty unless somebody has set it.
 SETTINGS = (
@@ -59,6 +51,7 @@ CALLBACKS = (
     *("callbacks", "input_callback", "success_callback", "failure_callback", "service_callback"),
     *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),
 )
+_SAID = ("text", "tool_use", "usage", "provider_specific_fields")
 _NO_LIMIT = 10**9  # as models/__init__.py sets it; an operator may have set less
 _NOT_PLAIN = frozenset(all_litellm_params) - {"metadata"}  # what of provider_params LiteLLM does not simply send
 
@@ -66,19 +59,20 @@ _NOT_PLAIN = frozenset(all_litellm_params) - {"metadata"}  # what of provider_pa
 class Direct:
     """A `Model` in front of the ordinary one, which serves what this one can't, or with ``only`` nothing."""
 
-    def __init__(self, ordinary: LiteLLM, *, only: bool = False) -> None:
+    def __init__(self, ordinary: LiteLLM, *, only: bool = False, remembers: bool = True) -> None:
+        """``remembers``: what LiteLLM's prologue came to; not for a process whose LiteLLM others change under way."""
         self.engine = EngineVersion(name="litellm-direct", version=litellm_version())
         self._ordinary = ordinary
         self._only = only
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Handler] = weakref.WeakKeyDictionary()
+        self._plans = Plans() if remembers else None
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         request.receipt.engine = self.engine
         self._ordinary.check_model(request.model)
         if self.may_serve(request):
-            call = Call(request)
+            call = Call(request, self._plans)
             try:
-                async with aclosing(call.deltas(self._client())) as deltas:
+                async with aclosing(call.deltas(handler())) as deltas:
                     async for delta in deltas:
                         yield delta
                 return
@@ -95,8 +89,6 @@ class Direct:
                 yield delta
 
     async def aclose(self) -> None:
-        for client in list(self._clients.values()):
-            await client.ordinary.aclose()
         await self._ordinary.aclose()
 
     def may_serve(self, request: ChatRequest) -> bool:
@@ -107,12 +99,6 @@ class Direct:
             return False
         return attempts.is_alone(CALLBACKS) and not any(getattr(litellm, name) for name in SETTINGS)
 
-    def _client(self) -> Handler:
-        loop = asyncio.get_running_loop()
-        if loop not in self._clients:
-            self._clients[loop] = Handler()
-        return self._clients[loop]
-
 
 class _Unsent(Exception):
     """It came to nothing before a byte was sent; the cause says why, if it is for the caller."""
@@ -121,8 +107,8 @@ class _Unsent(Exception):
 class Call:
     """One chat. LiteLLM takes it for its logging object: it asks for less than these."""
 
-    def __init__(self, request: ChatRequest) -> None:
-        self._request = request
+    def __init__(self, request: ChatRequest, plans: Plans | None = None) -> None:
+        self._request, self._plans = request, plans
         self._record = attempts.Record(request.model, request.receipt, outgoing.asked_of(request), CallTypes.acompletion)
         self.sent = False
         self.response: httpx.Response | None = None
@@ -187,11 +173,18 @@ class Call:
         if request.stream:
             kwargs |= {"stream": True, "stream_options": {"include_usage": True}}
         kwargs |= {"timeout": REQUEST_TIMEOUT_SECONDS, "max_retries": 0, "acompletion": True, "_skip_mcp_handler": True}
-        answer = litellm.completion(**kwargs, litellm_logging_obj=self, client=client)
-        if getattr(answer, "__qualname__", None) not in ways:
-            if asyncio.iscoroutine(answer):
-                answer.close()
-            raise _Unsent
+        key = self._plans.key(request) if self._plans and ways is _SHARED else None
+        if self._plans and (plan := self._plans.find(key)):
+            answer = plan.begin(kwargs["messages"], self, client)
+        else:
+            lesson = self._plans and self._plans.lesson(key, kwargs["messages"])
+            answer = litellm.completion(**kwargs, litellm_logging_obj=self, client=client)
+            if getattr(answer, "__qualname__", None) not in ways:
+                if asyncio.iscoroutine(answer):
+                    answer.close()
+                raise _Unsent
+            if lesson:
+                lesson(answer, self.model_call_details)
         try:
             return await answer
         except Exception as error:
@@ -265,40 +258,3 @@ class _Stream:
         if isinstance(error, OpenAIError):
             return cast(Exception, error)
         return cast(Exception, exception_type(self._wrapper.model, error, self._wrapper.custom_llm_provider))
-
-
-class Handler(AsyncHTTPHandler):  # type: ignore[misc]  # LiteLLM's types are not read
-    """LiteLLM's HTTP client, whose requests go to its transport without httpx's layers in between."""
-
-    def __init__(self) -> None:
-        super().__init__(timeout=REQUEST_TIMEOUT_SECONDS)
-        self.ordinary = self._client
-        if isinstance(self.ordinary._transport, LiteLLMAiohttpTransport):  # else the operator wants httpx's own, or HTTP/2
-            self.client = _Client(self.ordinary)
-
-    async def post(self, *arguments: Any, logging_obj: Call, **request: Any) -> httpx.Response:
-        response: httpx.Response = await _plain_post(self, *arguments, logging_obj=logging_obj, **request)
-        logging_obj.response = response
-        return response
-
-
-class _Client:
-    """What of an httpx client LiteLLM's handler uses."""
-
-    def __init__(self, ordinary: httpx.AsyncClient) -> None:
-        self._ordinary = ordinary
-        self._transport = cast(LiteLLMAiohttpTransport, ordinary._transport)
-        self.build_request = ordinary.build_request
-
-    async def send(self, request: httpx.Request, *, stream: bool) -> httpx.Response:
-        response: httpx.Response = await self._transport.handle_async_request(request)
-        if response.has_redirect_location:  # to be followed by httpx, which asks again
-            await response.aclose()
-            return await self._ordinary.send(request, stream=stream)
-        if not stream:
-            await response.aread()
-        return response
-
-
-_plain_post = AsyncHTTPHandler.post.__wrapped__  # PRIVATE: without the task that it starts to time each request
-_SAID = ("text", "tool_use", "usage", "provider_specific_fields")

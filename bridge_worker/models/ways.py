@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import httpx
+from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
 from bridge_worker.models.litellm import LiteLLM
 from bridge_worker.port import ChatRequest
@@ -27,8 +28,9 @@ _MODEL = "lm_studio/rehearsal"  # needs no key, and no setting of LiteLLM's lead
 _log = logging.getLogger(__name__)
 
 
-def chosen(ordinary: LiteLLM, way: str = "auto") -> Direct | LiteLLM:
-    """``way``: "litellm", "direct" or "auto". With "direct" it raises what a LiteLLM that has changed lacks."""
+def chosen(ordinary: LiteLLM, way: str = "auto", *, remembers: bool = True) -> Direct | LiteLLM:
+    """``way``: "litellm", "direct" or "auto". With "direct" it raises what a LiteLLM that has changed lacks. ``remembers`` as
+    `Direct` has it. Not for a thread that has an event loop."""
     if way == "litellm":
         return ordinary
     try:
@@ -40,15 +42,16 @@ def chosen(ordinary: LiteLLM, way: str = "auto") -> Direct | LiteLLM:
             raise
         _log.warning("this LiteLLM is not one that the direct engine knows (%s); its ordinary path serves everything", error)
         return ordinary
-    return Direct(ordinary, only=way == "direct")
+    return Direct(ordinary, only=way == "direct", remembers=remembers)
 
 
 async def _rehearse() -> None:
     """Raises what breaks when a plain and a streamed answer, made up here, go the direct way. It is also the first, slow call."""
-    from bridge_worker.models.direct import Call, Handler
+    from bridge_worker.models.direct import Call
+    from bridge_worker.models.direct_http import Handler
 
-    handler = Handler()
-    handler.client = SimpleNamespace(build_request=handler.ordinary.build_request, send=_as_openai)  # type: ignore[assignment]
+    handler = Handler(AsyncHTTPHandler())
+    handler.client = SimpleNamespace(build_request=httpx.AsyncClient().build_request, send=_as_openai)
     for stream in (False, True):
         receipt = Receipt(requested_model=_MODEL)
         asked = [{"role": "user", "content": "hello"}]
@@ -56,7 +59,6 @@ async def _rehearse() -> None:
         heard = "".join([delta.content or "" async for delta in Call(request).deltas(handler)])
         if heard != "hi" or receipt.dropped != []:
             raise RuntimeError(f"an answer came out as {heard!r}, and {receipt.dropped} of it was dropped")
-    await handler.ordinary.aclose()
 
 
 async def _as_openai(request: httpx.Request, *, stream: bool) -> httpx.Response:
