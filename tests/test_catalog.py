@@ -457,14 +457,14 @@ def test_status_counts_what_was_asked(spawn: Spawn) -> None:
     worker = spawn()
     first = worker.call("status")["result"]
     assert first["engine"]["name"] == "litellm"
-    assert first["requests"] == {"in_flight": 1, "total": 1, "outcomes": {}}
+    assert first["requests"] == {"in_flight": 1, "total": 1, "outcomes": {}, "engines": {}}
     assert first["memory_bytes"] > 1_000_000
     worker.chat("offline/echo")
     worker.call("chat", {"model": "offline/nothing", **said()})
     worker.call("no/such/method")
     second = worker.call("status")["result"]
     outcomes = {"ok": 2, "model_not_found": 1, "method_not_found": 1}
-    assert second["requests"] == {"in_flight": 1, "total": 5, "outcomes": outcomes}
+    assert second["requests"] == {"in_flight": 1, "total": 5, "outcomes": outcomes, "engines": {"offline": 2}}
     assert second["uptime_ms"] > first["uptime_ms"]
     assert second["version"] == first["version"]
 

@@ -400,7 +400,7 @@ def test_it_needs_no_litellm(spawn: Spawn, tmp_path: Path) -> None:
     """Proved by a Router that can't be made."""
     document = {
         "model_list": [{"model_name": "fast", "litellm_params": {"model": "openai/gpt-4o-mini"}}],
-        "router_settings": {"no_such_setting": 1},
+        "router_settings": {"retry_policy": {"BadRequestErrorRetries": "many"}},
     }
     worker = spawn(write_config(tmp_path, document))
     assert worker.call("chat", {"model": "fast", "messages": HELLO})["error"]["code"] == -32603

@@ -835,11 +835,11 @@ class FaultyEngine(Engine):
         self._fault = fault
 
     def _load(self, loop: asyncio.AbstractEventLoop) -> None:  # without its thread and the garbage collector's settings
-        self._methods.load(loop, self._load_methods)
+        self._methods.load(loop, lambda: self._load_methods(loop))
         if self._fault:
-            self._model.load(loop, self._load_model)
+            self._model.load(loop, lambda: self._load_model(loop))
 
-    def _load_model(self) -> Any:
+    def _load_model(self, loop: asyncio.AbstractEventLoop) -> Any:
         assert self._fault
         raise self._fault
 
