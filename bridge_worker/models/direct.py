@@ -34,13 +34,14 @@ from bridge_worker.port import ChatRequest, Delta
 from bridge_worker.protocol.answered import EngineVersion
 
 # For each provider the coroutine that its prologue ends in, plain and streamed. What ends elsewhere, in OpenAI's Responses say, or
-# in a function of a newer LiteLLM, is for the ordinary path.
+# in a function of a newer LiteLLM, is for the ordinary path. Not here: litellm_proxy, whose streams LiteLLM gives a cost of its own
+# that passes for the proxy's; huggingface and ollama, whose prologues wait for the network; azure, bedrock and vertex_ai.
 _SHARED = frozenset({"BaseLLMHTTPHandler.async_completion", "BaseLLMHTTPHandler.acompletion_stream_function"})
 PROVEN: Mapping[str, frozenset[str]] = {
     "anthropic": frozenset({"AnthropicChatCompletion.completion.<locals>.acompletion_dispatch"}),
     "gemini": frozenset({"VertexLLM.async_completion", "VertexLLM.async_streaming"}),
     **dict.fromkeys(("openai", "mistral", "hosted_vllm", "cohere_chat", "together_ai", "perplexity", "xai", "deepseek"), _SHARED),
-    **dict.fromkeys(("openrouter", "fireworks_ai", "groq", "nvidia_nim", "cerebras", "litellm_proxy", "lm_studio"), _SHARED),
+    **dict.fromkeys(("openrouter", "fireworks_ai", "groq", "nvidia_nim", "cerebras", "lm_studio"), _SHARED),
 }
 # Settings of LiteLLM's that work in what is left out. Each is empty unless somebody has set it.
 SETTINGS = (
