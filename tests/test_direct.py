@@ -213,7 +213,8 @@ def test_a_case_of_the_matrix_comes_out_equal(case: Case, both: Both, provider: 
 
     assert ours[:3] == ordinary[:3]
     assert ours.engine == ("litellm-direct" if ours.sent else "litellm")
-    assert both.once_more(provider, case.params()) == ours
+    if case.wire.name in SPOKEN:  # the others have it with generated conversations
+        assert both.once_more(provider, case.params()) == ours
 
 
 def test_the_proven_list_is_what_was_proved() -> None:
