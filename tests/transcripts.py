@@ -1,7 +1,7 @@
 """Recorded conversations: text that a person can read and a client in any language can check itself against.
 
     # a comment
-    # flags: --max-in-flight 1      the worker's
+    # flags: --max-in-flight 1      the worker's; files are relative to the checkout
     # rules: BAT-1 BAT-2            of protocol.md, that this conversation holds
     > what is written to the worker, as it is, one line
     < the JSON value that must be read next

@@ -60,7 +60,7 @@ fn is_ready(message: &Value) -> bool {
 async fn replay(name: &str, text: &str) {
     let (flags, steps) = read(text);
     let mut command = tokio::process::Command::new(worker_command());
-    command.arg("--stdio").args(flags).kill_on_drop(true);
+    command.arg("--stdio").args(flags).current_dir(repository()).kill_on_drop(true);
     let mut worker = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut stdin = worker.stdin.take().unwrap();
     let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines();

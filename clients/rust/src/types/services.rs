@@ -285,6 +285,8 @@ answers! {
         total: u64,
         /// How many ended how: `ok`, or the name of an [`ErrorKind`].
         outcomes: BTreeMap<String, u64>,
+        /// How many of those whose receipt tells an engine were served by which, by its name.
+        engines: BTreeMap<String, u64>,
     }
 }
 
