@@ -272,8 +272,10 @@ answers! {
         /// When the window ends, in milliseconds.
         resets_ms: Option<u64>,
         /// In an error: the most that the refused request could have cost.
+        #[serde(skip_serializing_if = "Option::is_none")]
         needed_usd: Option<f64>,
         /// In an error: the most that the refused request could have used.
+        #[serde(skip_serializing_if = "Option::is_none")]
         needed_tokens: Option<u64>,
     }
 
