@@ -98,6 +98,9 @@ PEERS = (
 )
 
 
+SETTLE_SECONDS = 10.0
+
+
 class Upstream:
     """The provider's stand-in, running."""
 
@@ -141,6 +144,17 @@ class Running:
         self.first_chat_s = time.perf_counter() - began
         self.chats = 1
         self._pid: int = self._server.pid if self._server else told["pid"]
+        self._settle()
+
+    def _settle(self) -> None:
+        """Returns when it is at rest: some go on loading behind their first chat, which is no part of the next ones."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        used = self._cpu()
+        while time.monotonic() < deadline:
+            time.sleep(0.2)
+            before, used = used, self._cpu()
+            if used - before < 0.005:
+                return
 
     def messages(self, messages: list[Json]) -> None:
         self._say({"op": "messages", "messages": messages})

@@ -23,6 +23,13 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
 CTRL_C, CTRL_D, UP = "\x03", "\x04", "\x1b[A"
 
 
+def _environment() -> dict[str, str]:
+    """The terminal itself says how wide it is."""
+    return {name: value for name, value in clean_environment().items() if name not in ("COLUMNS", "LINES")} | {
+        "TERM": "xterm-256color"
+    }
+
+
 class Terminal:
     """``omni-bridge`` with these words. ``shown`` is all that has come to the screen, ``text`` the same without colours."""
 
@@ -36,7 +43,7 @@ class Terminal:
             stdin=inner,
             stdout=inner,
             stderr=inner,
-            env=clean_environment() | {"TERM": "xterm-256color"} | dict(env or {}),
+            env=_environment() | dict(env or {}),
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal to it
         )

@@ -12,7 +12,7 @@ import litellm
 import pytest
 from litellm.litellm_core_utils.token_counter import openai_tokenizer_encoding_name
 
-from bridge_worker.models import catalog, tokens
+from bridge_worker.models import catalog, keys, tokens
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
@@ -64,8 +64,8 @@ def test_the_price_map_has_the_members_that_we_read() -> None:
 
 
 def test_providers_have_the_names_that_we_use_and_a_check_of_their_keys() -> None:
-    named = {*catalog._KEY_OF, *catalog._KEY_OF.values(), *catalog._KEY_NAMES, *catalog._OTHER_KEYS}
-    assert named <= {str(getattr(name, "value", name)) for name in litellm.provider_list}, "mend bridge_worker/models/catalog.py"
+    named = {*keys._KEY_OF, *keys._KEY_OF.values(), *keys._KEY_NAMES, *catalog._OTHER_KEYS}
+    assert named <= {str(getattr(name, "value", name)) for name in litellm.provider_list}, "mend models/keys.py, catalog.py"
     assert "missing_keys" in litellm.validate_environment("openai/model"), "mend _key_in_environment in catalog.py"
 
 
