@@ -1,7 +1,7 @@
 """How fast the worker is, beside its peers: `python3 benchmarks/run.py`, with any Python from 3.11, on Linux.
 
-    python3 benchmarks/run.py                    some ten minutes, on a machine that does nothing else
-    python3 benchmarks/run.py --quick            one round of the least, under a minute once all is set up
+    python3 benchmarks/run.py                    some thirteen minutes, on a machine that does nothing else
+    python3 benchmarks/run.py --quick            one round of the least, two minutes once all is set up
     python3 benchmarks/run.py --write-readme     puts the table of the last run into README.md, and measures nothing
 
 Sets up what it needs (bin/bootstrap.py, cargo, npm), prints a table, and writes results.json and results.svg. Exit code 0 when it

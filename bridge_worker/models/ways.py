@@ -31,8 +31,8 @@ _log = logging.getLogger(__name__)
 def chosen(ordinary: LiteLLM, way: str = "auto", *, remembers: bool = True) -> Direct | LiteLLM:
     """``way``: "litellm", "direct" or "auto". With "direct" it raises what a LiteLLM that has changed lacks. ``remembers`` as
     `Direct` has it. Not for a thread that has an event loop."""
-    if way == "litellm":
-        return ordinary
+    if way == "litellm" or (way == "auto" and ordinary.router is not None):
+        return ordinary  # a Router needs the ordinary path, whoever asks; the rehearsal takes 0.2 s
     try:
         from bridge_worker.models.direct import Direct  # here, because it may be what fails
 
