@@ -121,7 +121,7 @@ def test_a_stop_word_ends_it(worker: Worker) -> None:
 
 
 def test_logprobs_are_told(worker: Worker) -> None:
-    result = worker.chat(MODEL, "Say hi.", max_tokens=2, logprobs=True, top_logprobs=2)
+    result = worker.chat(MODEL, "Say hi.", max_tokens=2, logprobs=True, top_logprobs=2, temperature=0)  # else it may say nothing
     assert [len(token["top_logprobs"]) for token in result["logprobs"]["content"]] == [2, 2]
 
 
