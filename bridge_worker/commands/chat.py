@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from bridge_worker.commands.choice import LOCAL, found_model, offered_model
-from bridge_worker.commands.completing import a_model
+from bridge_worker.commands.completing import model_option
 from bridge_worker.commands.conversation import Cancelled, Conversation, what_it_took
 from bridge_worker.commands.problem import Problem
 from bridge_worker.commands.terminal import looked_at, note
@@ -30,15 +30,7 @@ Examples:
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("prompt", nargs=-1)
-@click.option(
-    "-m",
-    "--model",
-    metavar="NAME",
-    envvar="OMNI_BRIDGE_MODEL",
-    show_envvar=True,
-    shell_complete=a_model,
-    help="LiteLLM's name, provider/model.",
-)
+@model_option
 @click.option("--local", is_flag=True, help=f"Take {LOCAL}, a model on this machine; bin/omni-bridge installs it.")
 @click.option("-s", "--system", metavar="TEXT", help="What the model is told before the talk.")
 @click.option(

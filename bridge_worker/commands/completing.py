@@ -1,6 +1,6 @@
 """What the Tab key offers.
 
-Owns the values of arguments that a shell can complete. Refuses to wait for LiteLLM: a key press is answered from the price
+Owns the arguments that a shell can complete, and their values. Refuses to wait for LiteLLM: a key press is answered from the price
 map's file.
 """
 
@@ -18,3 +18,13 @@ def a_model(context: click.Context, parameter: click.Parameter, incomplete: str)
 
 
 _ANSWER = ("chat", "completion", "responses")
+
+model_option = click.option(
+    "-m",
+    "--model",
+    metavar="NAME",
+    envvar="OMNI_BRIDGE_MODEL",
+    show_envvar=True,
+    shell_complete=a_model,
+    help="LiteLLM's name, provider/model.",
+)

@@ -9,7 +9,7 @@ import click
 
 from bridge_worker.commands.chat import piped_text
 from bridge_worker.commands.choice import FIRST_MODELS, found_model
-from bridge_worker.commands.completing import a_model
+from bridge_worker.commands.completing import model_option
 from bridge_worker.commands.problem import Problem, of_answer
 from bridge_worker.commands.terminal import looked_at, note
 from bridge_worker.commands.worker import Worker
@@ -26,15 +26,7 @@ Examples:
 @click.command(epilog=_EXAMPLES, short_help="Count the tokens of a text.")
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--text", help="Count this instead of a file.")
-@click.option(
-    "-m",
-    "--model",
-    metavar="NAME",
-    envvar="OMNI_BRIDGE_MODEL",
-    show_envvar=True,
-    shell_complete=a_model,
-    help="LiteLLM's name, provider/model.",
-)
+@model_option
 @click.option("--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print the count, the tokenizer and whether it is exact, as JSON.")
 def tokens(file: str | None, text: str | None, model: str | None, config: str | None, as_json: bool) -> int:
