@@ -1,0 +1,1 @@
+"""Owns what serves models, behind the ports of ``core``; does not know JSON-RPC, the session or the methods."""
