@@ -15,7 +15,7 @@ from tests.worker import Worker
 pytest.register_assert_rewrite("tests.cases")  # it asserts, but is no test module
 
 Spawn = Callable[..., Worker]
-_IN_PROCESS = ("litellm", "bridge_worker.models", "bridge_worker.api")
+_IN_PROCESS = ("litellm", "bridge_worker.backends.litellm", "bridge_worker.runtime.in_process")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,6 +1,6 @@
 """A server without a process: its pipe, its model and the clock are in memory, so that a test decides what happens next.
 
-Owns `MemoryPipe` (the second implementation of `bridge_worker.stdio.BytePipe`) with a client that reads as slowly as a test wants,
+Owns `MemoryPipe` (the second `runtime.stdio.BytePipe`) with a client that reads as slowly as a test wants,
 `ScriptedModel`, whose every step a test takes, and `TimelessLoop`, in which waiting takes no time and waiting for nothing is an
 error. Methods, session and framing are the real ones. `Client.check` holds what is true of every conversation.
 """
@@ -15,14 +15,13 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Self
 
+from bridge_worker.backends.offline.services import OfflineServices
 from bridge_worker.config.settings import DEFAULTS
+from bridge_worker.core.ports import ChatRequest, Delta, Model, Services
 from bridge_worker.errors import BridgeError
-from bridge_worker.methods import Methods
-from bridge_worker.models.offline_services import OfflineServices
-from bridge_worker.port import ChatRequest, Delta, Model
-from bridge_worker.redact import Redactor
-from bridge_worker.server import Dispatcher, Server
-from bridge_worker.services import Services
+from bridge_worker.methods.dispatcher import Methods
+from bridge_worker.runtime.server import Dispatcher, Server
+from bridge_worker.security.redaction import Redactor
 
 Json = dict[str, Any]
 DELTA = "notifications/chat/delta"

@@ -10,10 +10,21 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.budgets import Account, Amount, Budgets, Hold, MemoryStore, Standing, Store, check_path, nano_usd, read_budgets
+from bridge_worker.budgets.limits import (
+    Account,
+    Amount,
+    Budgets,
+    Hold,
+    MemoryStore,
+    Standing,
+    Store,
+    check_path,
+    nano_usd,
+    read_budgets,
+)
+from bridge_worker.budgets.redis_store import RedisStore
 from bridge_worker.errors import BridgeError
-from bridge_worker.redis_budgets import RedisStore
-from bridge_worker.redis_link import RedisLink, client_settings
+from bridge_worker.system.redis_connection import RedisLink, client_settings
 from tests.redis_server import RedisServer
 from tests.worker import WAIT_SECONDS
 
@@ -305,7 +316,7 @@ def test_a_worker_that_loses_redis_goes_on_from_what_it_knew_and_tells_afterward
                 await until(lambda: knows(other, mine, usd(0.35)))
 
     asyncio.run(story())
-    lost, *_ = [record.getMessage() for record in caplog.records if record.name == "bridge_worker.redis_link"]
+    lost, *_ = [record.getMessage() for record in caplog.records if record.name == "bridge_worker.system.redis_connection"]
     assert lost.startswith("Redis can't be reached")
     assert "Redis is back: cooldowns, usage, cache and budgets are shared again" in caplog.messages
     assert "correct-horse" not in caplog.text

@@ -125,7 +125,7 @@ def test_a_link_to_it_works_and_so_does_a_relative_path(bare: BareRoot) -> None:
 # Everything that LiteLLM can be asked for by a provider's name, and each of its modules that imports at all.
 PROVIDERS = """
 import contextlib, importlib, io, json, os, pkgutil, sys
-import bridge_worker.models
+import bridge_worker.backends.litellm
 import litellm
 from litellm.types.utils import LlmProviders
 from litellm.utils import ProviderConfigManager

@@ -28,9 +28,11 @@ from hypothesis import strategies as st
 from litellm.integrations.custom_logger import CustomLogger
 from packaging.requirements import Requirement
 
-import bridge_worker.models as environment
-from bridge_worker.models import answers, attempts, catalog, cohere, faults, mends, price_map
-from bridge_worker.models import litellm as ours
+import bridge_worker.backends.litellm as environment
+from bridge_worker.backends.litellm import chat as ours
+from bridge_worker.backends.litellm import exceptions, receipts, responses, services
+from bridge_worker.backends.litellm.patches import cohere, correctness
+from bridge_worker.providers import price_map
 from tests.worker import clean_environment
 
 # LiteLLM's types make pydantic warn, which no default filter shows.
@@ -102,7 +104,7 @@ def audit(event, arguments):
     if event == "open" and str(arguments[0]).endswith(".env"):
         events.append([event, str(arguments[0])])
 sys.addaudithook(audit)
-import bridge_worker.models.litellm as ours
+import bridge_worker.backends.litellm.chat as ours
 ours.warm_up()
 import litellm
 from litellm import constants
@@ -144,7 +146,7 @@ def test_import_and_warm_up_ask_no_network_and_read_no_dotenv(fresh_import: subp
 
 
 def test_import_and_warm_up_print_nothing(fresh_import: subprocess.CompletedProcess[str]) -> None:
-    assert fresh_import.stdout == "", "mend _quieten in bridge_worker/models/litellm.py"
+    assert fresh_import.stdout == "", "mend _quieten in backends/litellm/chat.py"
 
 
 def test_the_limits_are_those_that_we_set(fresh_import: subprocess.CompletedProcess[str]) -> None:
@@ -172,18 +174,18 @@ def test_each_flag_that_we_set_exists() -> None:
     assigned |= {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert flags_of(ours._quieten)
     for name in flags_of(ours._quieten):
-        assert name in assigned, f"litellm.{name} is gone: mend _quieten in bridge_worker/models/litellm.py"
+        assert name in assigned, f"litellm.{name} is gone: mend _quieten in backends/litellm/chat.py"
 
 
 def test_its_loggers_have_the_names_that_we_silence() -> None:
     logging = importlib.import_module("litellm._logging")
     names = {logging.verbose_logger.name, logging.verbose_router_logger.name, logging.verbose_proxy_logger.name}
-    assert names == {"LiteLLM", "LiteLLM Router", "LiteLLM Proxy"}, "mend bridge_worker/models/litellm.py"
+    assert names == {"LiteLLM", "LiteLLM Router", "LiteLLM Proxy"}, "mend backends/litellm/chat.py"
 
 
 def test_the_providers_that_we_refuse_are_its_names() -> None:
     for name in ours.UNUSABLE_PROVIDERS:
-        assert name in litellm.provider_list, f"{name} has another name now: mend bridge_worker/models/litellm.py"
+        assert name in litellm.provider_list, f"{name} has another name now: mend backends/litellm/chat.py"
 
 
 def test_tools_need_no_mcp_package_with_the_private_argument() -> None:
@@ -195,7 +197,7 @@ def test_tools_need_no_mcp_package_with_the_private_argument() -> None:
         "mock_response": "hi",
     }
     answer = asyncio.run(litellm.acompletion(**call, _skip_mcp_handler=True))
-    assert answer.choices[0].message.content == "hi", "_skip_mcp_handler: mend LiteLLM._complete in bridge_worker/models/litellm.py"
+    assert answer.choices[0].message.content == "hi", "_skip_mcp_handler: mend LiteLLM._complete in backends/litellm/chat.py"
 
 
 @pytest.mark.parametrize(
@@ -230,20 +232,20 @@ def test_the_router_tells_which_wildcards_it_has() -> None:
     router = litellm.Router(
         model_list=[{"model_name": "team/*", "litellm_params": params}, {"model_name": "one", "litellm_params": params}]
     )
-    assert router.pattern_router.route("team/any"), "mend serves in bridge_worker/models/routing.py"
-    assert not router.pattern_router.route("other/any"), "mend serves in bridge_worker/models/routing.py"
+    assert router.pattern_router.route("team/any"), "mend serves in backends/litellm/router.py"
+    assert not router.pattern_router.route("other/any"), "mend serves in backends/litellm/router.py"
     assert "one" in router.get_model_names()
     assert router.model_group_alias == {}
     router.discard()
 
 
 def test_a_model_names_its_provider() -> None:
-    assert litellm.get_llm_provider("anthropic/claude")[1] == "anthropic", "mend _provider in bridge_worker/models/litellm.py"
+    assert litellm.get_llm_provider("anthropic/claude")[1] == "anthropic", "mend _provider in backends/litellm/chat.py"
 
 
 def test_a_chunk_has_its_hidden_params() -> None:
     params = litellm.ModelResponseStream()._hidden_params
-    assert params.get("provider_response_model") is None, "mend _piece in bridge_worker/models/litellm.py"
+    assert params.get("provider_response_model") is None, "mend _piece in backends/litellm/chat.py"
     assert "provider_response_model" in source_of("litellm_core_utils/streaming_handler.py")
 
 
@@ -262,7 +264,7 @@ SOME_MODULES = {  # where a package keeps the classes that faults.py names
     "ssl": ("ssl",),
 }
 OPTIONAL = {"botocore", "google"}  # not installed with LiteLLM; a name there can't be checked here
-NAMES = sorted({*faults._READINGS, *faults._CAUSES, *faults._UNREACHABLE})
+NAMES = sorted({*exceptions._READINGS, *exceptions._CAUSES, *exceptions._UNREACHABLE})
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.partition(".")[0] not in OPTIONAL])
@@ -270,7 +272,7 @@ def test_an_exception_exists_under_its_name(name: str) -> None:
     package, _, short = name.partition(".")
     found = [getattr(importlib.import_module(module), short, None) for module in SOME_MODULES[package]]
     (exception,) = [one for one in found if one is not None] or [None]
-    wrong = f"{name} is gone or moved: mend bridge_worker/models/faults.py"
+    wrong = f"{name} is gone or moved: mend backends/litellm/exceptions.py"
     assert isinstance(exception, type), wrong
     assert issubclass(exception, BaseException), wrong
     assert (exception.__module__.partition(".")[0], exception.__name__) == (package, short), wrong
@@ -291,12 +293,12 @@ HAS_FUNCTION = {  # name in faults._BY_FUNCTION -> a file of LiteLLM's that defi
 
 def test_each_function_that_faults_names_is_in_the_table() -> None:
     known = set(HAS_FUNCTION) | {"_event"}  # ours, in models/mends.py
-    assert set(faults._BY_FUNCTION) <= known, "add it to HAS_FUNCTION here"
+    assert set(exceptions._BY_FUNCTION) <= known, "add it to HAS_FUNCTION here"
 
 
 @pytest.mark.parametrize("name", HAS_FUNCTION)
 def test_a_function_in_a_traceback_exists_under_its_name(name: str) -> None:
-    assert re.search(rf"\bdef {name}\(", source_of(HAS_FUNCTION[name])), f"{name} is gone: mend bridge_worker/models/faults.py"
+    assert re.search(rf"\bdef {name}\(", source_of(HAS_FUNCTION[name])), f"{name} is gone: mend backends/litellm/exceptions.py"
 
 
 GEMINI = "llms/vertex_ai/gemini/vertex_and_google_ai_studio_gemini.py"
@@ -315,8 +317,8 @@ READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.
     ids=["no provider", "no answer", "cut short", "no choices", "no key"],
 )
 def test_a_sentence_still_stands_in_litellm(path: str, text: str, kind: str) -> None:
-    assert text in source_of(path), "mend _BY_SENTENCE in bridge_worker/models/faults.py"
-    assert faults._match(faults._BY_SENTENCE, Exception(text)) == kind
+    assert text in source_of(path), "mend _BY_SENTENCE in backends/litellm/exceptions.py"
+    assert exceptions._match(exceptions._BY_SENTENCE, Exception(text)) == kind
 
 
 def test_retry_advice_is_where_faults_looks_for_it() -> None:
@@ -332,7 +334,7 @@ def test_retry_advice_is_where_faults_looks_for_it() -> None:
 
 def test_a_broken_streams_error_holds_the_first_one() -> None:
     broken = importlib.import_module("litellm.exceptions").MidStreamFallbackError
-    assert "original_exception" in inspect.signature(broken).parameters, "mend _chain in bridge_worker/models/faults.py"
+    assert "original_exception" in inspect.signature(broken).parameters, "mend _chain in backends/litellm/exceptions.py"
 
 
 def test_missing_keys_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +346,7 @@ def test_missing_keys_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_hooks_that_tell_of_attempts_are_called() -> None:
-    wrong = "mend bridge_worker/models/attempts.py"
+    wrong = "mend backends/litellm/receipts.py"
     hooks = {
         "async_pre_call_deployment_hook": "utils.py",
         "async_post_call_failure_deployment_hook": "utils.py",
@@ -352,7 +354,7 @@ def test_the_hooks_that_tell_of_attempts_are_called() -> None:
     }
     for hook, path in hooks.items():
         assert f"callback.{hook}(" in source_of(path), wrong
-        ours_takes, theirs = (list(inspect.signature(getattr(kind, hook)).parameters) for kind in (attempts._Watch, CustomLogger))
+        ours_takes, theirs = (list(inspect.signature(getattr(kind, hook)).parameters) for kind in (receipts._Watch, CustomLogger))
         assert ours_takes == theirs, wrong
     assert '"complete_input_dict": data' in source_of("llms/custom_httpx/llm_http_handler.py"), wrong
 
@@ -364,13 +366,13 @@ def test_the_price_maps_date_is_known() -> None:
 
 def test_the_price_map_as_a_file_says_what_litellm_says() -> None:
     """But for a name that LiteLLM takes for another provider's."""
-    wrong = "mend bridge_worker/models/price_map.py"
-    services = catalog.LiteLLMServices(ours.LiteLLM())
+    wrong = "mend bridge_worker/providers/price_map.py"
+    catalogue = services.LiteLLMServices(ours.LiteLLM())
     others = []
     listed = list(price_map.rows())
     assert len(listed) > 3000, wrong
     for name, provider, facts in listed:
-        info = services.describe(name)  # it is served by that name
+        info = catalogue.describe(name)  # it is served by that name
         prices = (info.prices.input_usd, info.prices.output_usd, info.limits.context_tokens, info.mode)
         expected = tuple(facts.get(key) for key in ("input_cost_per_token", "output_cost_per_token", "max_input_tokens", "mode"))
         if not (info.provider or "").startswith(provider) or prices != expected:
@@ -379,12 +381,12 @@ def test_the_price_map_as_a_file_says_what_litellm_says() -> None:
 
 
 def test_geminis_signature_is_still_hidden_in_an_id() -> None:
-    separator = f'THOUGHT_SIGNATURE_SEPARATOR: Final = "{answers._SIGNED_ID}"'
+    separator = f'THOUGHT_SIGNATURE_SEPARATOR: Final = "{responses._SIGNED_ID}"'
     assert separator in source_of("litellm_core_utils/prompt_templates/factory.py"), "mend _SIGNED_ID in models/answers.py"
 
 
 def test_coheres_answers_are_read_where_ours_stands() -> None:
-    wrong = "mend bridge_worker/models/cohere.py"
+    wrong = "mend backends/litellm/patches/cohere.py"
     reader = cohere.CohereV2ModelResponseIterator
     assert "self.convert_str_chunk_to_generic_chunk(chunk=chunk)" in inspect.getsource(reader.__anext__), wrong
     taken = list(inspect.signature(cohere._read_by_litellm).parameters)
@@ -440,11 +442,11 @@ def test_a_mend_stands_where_litellm_looks() -> None:
     }
     assert callers.keys() == set(mended()), "add it to the callers here"
     for name, (path, call) in callers.items():
-        assert call in source_of(path), f"{name} has another caller now: mend bridge_worker/models/mends.py"
+        assert call in source_of(path), f"{name} has another caller now: mend backends/litellm/patches/correctness.py"
 
 
 def mended() -> Iterator[str]:
-    tree = ast.parse(inspect.getsource(mends))
+    tree = ast.parse(inspect.getsource(correctness))
     for target in (target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets):
         if isinstance(target, ast.Attribute):
             yield ast.unparse(target)
@@ -453,15 +455,15 @@ def mended() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("original", "mend"),
     [
-        (lambda: mends._made_up_finish, lambda: mends._finish_reason_of_the_provider),
-        (lambda: mends._counted_usage, lambda: mends._usage_of_the_provider),
-        (lambda: mends._read_openai, lambda: mends._with_refusal),
-        (lambda: mends._read_responses, lambda: mends._strict_responses),
-        (lambda: mends._ask_ollama, lambda: mends._ollama_model_info),
-        (lambda: mends._end_of_bridge, lambda: mends._with_headers),
-        (lambda: mends._withhold, lambda: mends._what_gemini_filtered),
-        (lambda: mends._adopt, lambda: mends._with_its_own_model),
-        (lambda: mends._stamped_cost, lambda: mends._no_price_of_its_own),
+        (lambda: correctness._made_up_finish, lambda: correctness._finish_reason_of_the_provider),
+        (lambda: correctness._counted_usage, lambda: correctness._usage_of_the_provider),
+        (lambda: correctness._read_openai, lambda: correctness._with_refusal),
+        (lambda: correctness._read_responses, lambda: correctness._strict_responses),
+        (lambda: correctness._ask_ollama, lambda: correctness._ollama_model_info),
+        (lambda: correctness._end_of_bridge, lambda: correctness._with_headers),
+        (lambda: correctness._withhold, lambda: correctness._what_gemini_filtered),
+        (lambda: correctness._adopt, lambda: correctness._with_its_own_model),
+        (lambda: correctness._stamped_cost, lambda: correctness._no_price_of_its_own),
     ],
     ids=["finish reason", "usage", "refusal", "responses", "ollama", "headers", "gemini", "fallback", "cost"],
 )
@@ -469,52 +471,52 @@ def test_a_mend_takes_what_the_original_took(original: Callable[[], Any], mend: 
     arguments = inspect.signature(original()).parameters
     inspect.signature(mend()).bind(*[None] * sum(one.default is one.empty for one in arguments.values()))
     if not any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(mend()).parameters.values()):
-        assert list(arguments) == list(inspect.signature(mend()).parameters), "mend bridge_worker/models/mends.py"
+        assert list(arguments) == list(inspect.signature(mend()).parameters), "mend backends/litellm/patches/correctness.py"
 
 
 def test_the_finish_reason_is_still_made_up() -> None:
     """When this fails, LiteLLM tells a stream that was cut short by itself: drop the mend."""
-    source = inspect.getsource(mends._made_up_finish)
+    source = inspect.getsource(correctness._made_up_finish)
     for name in ("self.received_finish_reason", "self.intermittent_finish_reason", '"stop"'):
-        assert name in source, "mend _finish_reason_of_the_provider in bridge_worker/models/mends.py"
+        assert name in source, "mend _finish_reason_of_the_provider in backends/litellm/patches/correctness.py"
 
 
 def test_usage_is_still_counted_when_nobody_said_it() -> None:
     chunk = litellm.ModelResponseStream()
-    reported = mends.ChunkProcessor(chunks=[chunk], messages=[])._calculate_usage_per_chunk(chunks=[chunk])
-    wrong = "mend _usage_of_the_provider in bridge_worker/models/mends.py"
+    reported = correctness.ChunkProcessor(chunks=[chunk], messages=[])._calculate_usage_per_chunk(chunks=[chunk])
+    wrong = "mend _usage_of_the_provider in backends/litellm/patches/correctness.py"
     assert "prompt_tokens" in reported, wrong
     assert "completion_tokens" in reported, wrong
     assert reported["prompt_tokens"] is None, wrong
-    assert "reasoning_tokens" in inspect.signature(mends._counted_usage).parameters, wrong
+    assert "reasoning_tokens" in inspect.signature(correctness._counted_usage).parameters, wrong
 
 
 def test_a_malformed_event_raises_and_an_end_is_no_event() -> None:
     iterator = SimpleNamespace(chunk_parser=lambda chunk: ("parsed", chunk))
-    assert mends._strict_line(iterator, 'data: {"a": "[DONE]"}') == ("parsed", {"a": "[DONE]"})
+    assert correctness._strict_line(iterator, 'data: {"a": "[DONE]"}') == ("parsed", {"a": "[DONE]"})
     for line in ("data: [DONE]", "data:", ": comment", "event: message", "<html>", ""):
-        assert mends._strict_line(iterator, line) == mends._NOTHING
+        assert correctness._strict_line(iterator, line) == correctness._NOTHING
     for line in ('data: {"a', "data: null", "data: []", 'data: "x"'):
         with pytest.raises(ValueError, match=r".+"):
-            mends._strict_line(iterator, line)
+            correctness._strict_line(iterator, line)
 
 
 def test_a_line_without_an_event_is_what_litellm_makes_of_one() -> None:
     """``_NOTHING`` has the members that LiteLLM takes for one of its own chunks."""
     fields = importlib.import_module("litellm.types.utils").GenericStreamingChunk.__required_keys__
-    assert fields <= mends._NOTHING.keys(), "mend _NOTHING in bridge_worker/models/mends.py"
+    assert fields <= correctness._NOTHING.keys(), "mend _NOTHING in backends/litellm/patches/correctness.py"
 
 
 def test_httpx_still_splits_lines_by_a_class_of_this_shape() -> None:
-    assert httpx._models.LineDecoder is mends.SseLineDecoder  # type: ignore[attr-defined]
+    assert httpx._models.LineDecoder is correctness.SseLineDecoder  # type: ignore[attr-defined]
     original = importlib.import_module("httpx._decoders").LineDecoder
-    assert {"decode", "flush"} <= vars(original).keys(), "mend SseLineDecoder in bridge_worker/models/mends.py"
+    assert {"decode", "flush"} <= vars(original).keys(), "mend SseLineDecoder in backends/litellm/patches/correctness.py"
     assert original().decode("a\u2028b\n") == ["a", "b"], "httpx has mended this itself: drop SseLineDecoder in mends.py"
 
 
 @given(st.lists(st.text(alphabet="ab\r\n\u2028\x85", max_size=6), max_size=6))
 def test_lines_end_where_events_end_however_the_text_is_cut(pieces: list[str]) -> None:
-    decoder = mends.SseLineDecoder()
+    decoder = correctness.SseLineDecoder()
     lines = [line for piece in pieces for line in decoder.decode(piece)] + decoder.flush()
     expected = re.split(r"\r\n|\n|\r", "".join(pieces))
     assert lines == (expected if expected[-1] else expected[:-1])
@@ -522,16 +524,16 @@ def test_lines_end_where_events_end_however_the_text_is_cut(pieces: list[str]) -
 
 def test_ollamas_tokens_are_still_counted_from_the_messages() -> None:
     """When this fails, LiteLLM may tell no usage where there is none: drop the mend."""
-    source = inspect.getsource(mends._read_ollama)
+    source = inspect.getsource(correctness._read_ollama)
     for text in ("litellm.token_counter(messages=messages)", '"prompt_eval_count"', '"eval_count"'):
-        assert text in source, "mend _ollama_answer in bridge_worker/models/mends.py"
+        assert text in source, "mend _ollama_answer in backends/litellm/patches/correctness.py"
 
 
 @pytest.mark.parametrize("usage", [{}, {"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}}])
 @pytest.mark.parametrize("content", [{}, {"content": {"parts": [{"text": "so", "thought": True}, {"text": "far"}]}}])
 def test_what_gemini_said_before_it_was_filtered_is_there(usage: Any, content: Any) -> None:
     body = {"candidates": [{"index": 0, "finishReason": "SAFETY", **content}], **usage}
-    response = mends.VertexGeminiConfig()._transform_google_generate_content_to_openai_model_response(
+    response = correctness.VertexGeminiConfig()._transform_google_generate_content_to_openai_model_response(
         completion_response=body,
         model_response=litellm.ModelResponse(),
         model="gemini-2.5-flash",
@@ -551,8 +553,8 @@ def test_ollama_is_asked_in_a_thread_and_never_in_a_loop(monkeypatch: pytest.Mon
         asked.append(model)
         return {"key": model, "told": True}
 
-    monkeypatch.setattr(mends, "_ask_ollama", ask)
-    information = mends.OllamaModelInfo()
+    monkeypatch.setattr(correctness, "_ask_ollama", ask)
+    information = correctness.OllamaModelInfo()
 
     async def main() -> list[Any]:
         before = information.get_runtime_model_info("ollama/new-one", "http://127.0.0.1")
@@ -566,8 +568,8 @@ def test_ollama_is_asked_in_a_thread_and_never_in_a_loop(monkeypatch: pytest.Mon
 
 def test_a_provider_of_ours_is_known_to_litellm_once_it_is_set_up() -> None:
     """`local_provider` relies on the map's shape, on the function behind it, and on prices that are 0 being no unknown ones."""
-    from bridge_worker.models.local import Local
-    from bridge_worker.models.local_provider import register
+    from bridge_worker.backends.litellm.local_deployment import register
+    from bridge_worker.backends.local.chat import Local
 
     register(Local())
     register(Local())  # the second takes the first one's place

@@ -12,7 +12,8 @@ import litellm
 import pytest
 from litellm.litellm_core_utils.token_counter import openai_tokenizer_encoding_name
 
-from bridge_worker.models import catalog, keys, tokens
+from bridge_worker.backends.litellm import services, tokens
+from bridge_worker.providers import key_variables
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
@@ -25,8 +26,8 @@ def audit(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo"):
         sys.exit(f"asked the network: {event} {arguments}")
 sys.addaudithook(audit)
-import bridge_worker.models
-from bridge_worker.models import tokens
+import bridge_worker.backends.litellm
+from bridge_worker.backends.litellm import tokens
 for model in ("gpt-4o", "gpt-3.5-turbo", "text-davinci-003", "davinci", "meta-llama/llama-3-8b"):
     tokens.count(model, "openai", [{"role": "user", "content": "hi"}], None)
     tokens.count(model, "ollama", [{"role": "user", "content": "hi"}], None)
@@ -41,30 +42,30 @@ def test_the_tokenizers_that_we_use_are_shipped_and_no_other_is_fetched(tmp_path
     done = subprocess.run(
         [sys.executable, "-I", "-c", COUNT_OFFLINE], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, f"mend _SHIPPED in bridge_worker/models/tokens.py: {done.stderr[-500:]}"
+    assert done.returncode == 0, f"mend _SHIPPED in backends/litellm/tokens.py: {done.stderr[-500:]}"
 
 
 def test_the_encoding_has_the_name_that_we_tell() -> None:
-    assert openai_tokenizer_encoding_name("gpt-4o") == "o200k_base", "mend count in bridge_worker/models/tokens.py"
-    assert openai_tokenizer_encoding_name("of-nobodys-making") == "cl100k_base", "mend count in bridge_worker/models/tokens.py"
+    assert openai_tokenizer_encoding_name("gpt-4o") == "o200k_base", "mend count in backends/litellm/tokens.py"
+    assert openai_tokenizer_encoding_name("of-nobodys-making") == "cl100k_base", "mend count in backends/litellm/tokens.py"
 
 
 def test_the_counter_takes_what_we_give_it() -> None:
     given = {"model", "messages", "tools", "use_default_image_token_count"}
-    assert given <= inspect.signature(litellm.token_counter).parameters.keys(), "mend bridge_worker/models/tokens.py"
+    assert given <= inspect.signature(litellm.token_counter).parameters.keys(), "mend backends/litellm/tokens.py"
 
 
 def test_the_price_map_has_the_members_that_we_read() -> None:
     members = {key for row in litellm.model_cost.values() for key in row}
-    read = {*catalog._SUPPORTS.values(), *catalog._INPUTS.values(), "supported_modalities", "supported_output_modalities"}
+    read = {*services._SUPPORTS.values(), *services._INPUTS.values(), "supported_modalities", "supported_output_modalities"}
     read |= {"max_input_tokens", "max_output_tokens", "input_cost_per_token", "output_cost_per_token", "input_cost_per_query"}
     read |= {"cache_read_input_token_cost", "cache_creation_input_token_cost", "cache_creation_input_token_cost_above_1hr"}
     read |= {"input_cost_per_token_above_200k_tokens", "output_cost_per_reasoning_token", "deprecation_date", "mode"}
-    assert read <= members, f"the price map has no {read - members} any more: mend bridge_worker/models/catalog.py"
+    assert read <= members, f"the price map has no {read - members} any more: mend backends/litellm/services.py"
 
 
 def test_providers_have_the_names_that_we_use_and_a_check_of_their_keys() -> None:
-    named = {*keys._KEY_OF, *keys._KEY_OF.values(), *keys._KEY_NAMES, *catalog._OTHER_KEYS}
+    named = {*key_variables._KEY_OF, *key_variables._KEY_OF.values(), *key_variables._KEY_NAMES, *services._OTHER_KEYS}
     assert named <= {str(getattr(name, "value", name)) for name in litellm.provider_list}, "mend models/keys.py, catalog.py"
     assert "missing_keys" in litellm.validate_environment("openai/model"), "mend _key_in_environment in catalog.py"
 
@@ -75,7 +76,7 @@ def test_the_functions_of_the_catalogue_take_what_we_give_them() -> None:
         (litellm.get_supported_openai_params, {"model", "custom_llm_provider"}),
         (litellm.Router.get_model_list, {"model_name"}),
     ):
-        assert given <= inspect.signature(function).parameters.keys(), f"mend bridge_worker/models/catalog.py: {function}"
+        assert given <= inspect.signature(function).parameters.keys(), f"mend backends/litellm/services.py: {function}"
 
 
 @pytest.mark.parametrize("model", ["gpt-4", "gpt-4-turbo", "gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-nano", "gpt-3.5-turbo"])

@@ -12,7 +12,7 @@ from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 from litellm.router_strategy.lowest_tpm_rpm_v2 import LowestTPMLoggingHandler_v2
 from litellm.router_utils.cooldown_cache import CooldownCache
 
-from bridge_worker.models import sharing
+from bridge_worker.backends.litellm import router_redis
 
 
 def test_every_call_to_redis_asks_the_breaker_first() -> None:
@@ -27,8 +27,8 @@ def test_our_breaker_has_all_that_theirs_is_asked() -> None:
     theirs = {name for name in vars(RedisCircuitBreaker) if not name.startswith("_")}
     assert theirs - {"CLOSED", "OPEN", "HALF_OPEN", "generation"} == {"is_open", "record_failure", "record_success"}
     for name in ("is_open", "record_failure", "record_success"):
-        assert inspect.signature(getattr(sharing._Breaker, name)) is not None
-        assert getattr(sharing._Breaker, name) is not getattr(RedisCircuitBreaker, name)
+        assert inspect.signature(getattr(router_redis._Breaker, name)) is not None
+        assert getattr(router_redis._Breaker, name) is not getattr(RedisCircuitBreaker, name)
 
 
 def test_a_redis_that_comes_later_is_taken_by_all_that_the_router_shares() -> None:
@@ -53,7 +53,7 @@ def test_the_usage_of_a_router_without_redis_would_still_pile_up() -> None:
 def test_a_cache_takes_the_place_where_it_keeps_answers(type: str) -> None:
     before = {name: list(getattr(litellm, name)) for name in ("input_callback", "success_callback", "_async_success_callback")}
     try:
-        mine = sharing.InMemoryUntilThen()
+        mine = router_redis.InMemoryUntilThen()
         assert Cache(type=type, _backend=mine).cache is mine
         assert isinstance(mine, InMemoryCache)
     finally:

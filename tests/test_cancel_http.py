@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridge_worker.protocol.errors import Error
+from bridge_worker.schema.errors import Error
 from tests.conftest import Spawn
 from tests.upstream import DONE, Gate, Json, Request, Upstream, answer_text, chunk
 from tests.upstream_format import words

@@ -195,8 +195,8 @@ def test_whether_a_key_is_there(bare: Worker, model: str, present: bool | None) 
     [("GOOGLE_API_KEY", "gemini/gemini-2.5-pro"), ("COHERE_API_KEY", "cohere_chat/x"), ("TOGETHERAI_API_KEY", "together_ai/x")],
 )
 def test_a_key_is_found_under_each_of_its_names(monkeypatch: pytest.MonkeyPatch, variable: str, model: str) -> None:
-    from bridge_worker.models.catalog import LiteLLMServices
-    from bridge_worker.models.litellm import LiteLLM
+    from bridge_worker.backends.litellm.chat import LiteLLM
+    from bridge_worker.backends.litellm.services import LiteLLMServices
 
     for name in [name for name in os.environ if name.endswith(("_KEY", "_TOKEN"))]:
         monkeypatch.delenv(name)
@@ -470,15 +470,15 @@ def test_status_counts_what_was_asked(spawn: Spawn) -> None:
 
 
 def test_memory_is_told_where_the_system_has_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bridge_worker import calls
+    from bridge_worker.telemetry import request_counters
 
-    monkeypatch.setattr(calls, "Path", lambda name: Path("/nowhere") / name)
-    assert (calls.memory_bytes() or 0) > 1_000_000
+    monkeypatch.setattr(request_counters, "Path", lambda name: Path("/nowhere") / name)
+    assert (request_counters.memory_bytes() or 0) > 1_000_000
 
 
 @pytest.mark.rule("TOK-1")
 def test_a_text_that_is_too_long_to_count_whole_is_an_estimate() -> None:
-    from bridge_worker.models import tokens
+    from bridge_worker.backends.litellm import tokens
 
     count = tokens.count("gpt-4o", "openai", [{"role": "user", "content": "word " * 800_001}], None)
     assert count.exact is False

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.protocol.answered import ChatDelta, ChatResult
-from bridge_worker.protocol.asked import ChatParams
+from bridge_worker.schema.chat_request import ChatParams
+from bridge_worker.schema.chat_result import ChatDelta, ChatResult
 from tests.upstream import DONE, THOUGHTS, USAGE, Gate, Json, Step, Upstream, answer_text, chunk, sse
 from tests.worker import Worker
 

@@ -18,13 +18,13 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from bridge_worker.completion import chat_request, run_chat
+from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.ports import ChatRequest, Delta, ToolCallPiece
 from bridge_worker.errors import BridgeError
-from bridge_worker.port import ChatRequest, Delta, ToolCallPiece
-from bridge_worker.protocol.answered import ChatResult, Usage
-from bridge_worker.protocol.answered import Delta as WireDelta
-from bridge_worker.protocol.asked import ChatParams
-from bridge_worker.validation import validate
+from bridge_worker.methods.params import validate
+from bridge_worker.schema.chat_request import ChatParams
+from bridge_worker.schema.chat_result import ChatResult, Usage
+from bridge_worker.schema.chat_result import Delta as WireDelta
 
 Json = dict[str, Any]
 

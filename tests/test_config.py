@@ -14,9 +14,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge_worker.config import Config, ConfigError, keys, load_config
+from bridge_worker.config import gateway_keys
 from bridge_worker.config.gateway import Gateway
-from bridge_worker.config.printed import printed
+from bridge_worker.config.render import printed
+from bridge_worker.config.source import Config, ConfigError, load_config
 from tests.worker import clean_environment
 
 Write = Callable[..., str]
@@ -411,13 +412,19 @@ def test_all_mistakes_are_told_at_once(write: Write) -> None:
     assert {mistake.split(": ")[0].rpartition(":")[2] for mistake in found} == {"2", "3", "4", "5"}
 
 
-NAMES = sorted(keys.SECTIONS | keys.ROUTER.keys() | keys.PARAMS | keys.DEPLOYMENT | {"max_in_flight", "image_policy", "*", "a\nb"})
+NAMES = sorted(
+    gateway_keys.SECTIONS
+    | gateway_keys.ROUTER.keys()
+    | gateway_keys.PARAMS
+    | gateway_keys.DEPLOYMENT
+    | {"max_in_flight", "image_policy", "*", "a\nb"}
+)
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["a", "os.environ/HOME", "a/*"]) | st.dates()
 TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4))
 
 
 @pytest.mark.rule("CFG-2")
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(sorted(keys.SECTIONS), TREES)))
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(sorted(gateway_keys.SECTIONS), TREES)))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_a_file_says_it_is_a_config_or_has_mistakes_of_one_line(write: Write, tree: dict[str, Any]) -> None:
     path = write(yaml.safe_dump(tree))
@@ -431,7 +438,7 @@ def test_whatever_a_file_says_it_is_a_config_or_has_mistakes_of_one_line(write: 
 
 def test_a_gateways_config_without_settings_of_ours_loads_no_pydantic(write: Write) -> None:
     """An agent waits for its first answer meanwhile."""
-    code = "import sys; from bridge_worker.config import load_config; load_config(sys.argv[1]); print('pydantic' in sys.modules)"
+    code = "import sys; from bridge_worker.config.source import load_config as load; load(sys.argv[1]); print('pydantic' in sys.modules)"
     for content, loaded in ((MODEL, "False"), (MODEL + "omni_bridge: {max_in_flight: 5}", "True")):
         command = [sys.executable, "-I", "-c", code, write(content)]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment())

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.config import load_config
-from bridge_worker.models import configured
-from bridge_worker.models.configured import Configured
+from bridge_worker.backends.litellm import gateway_config
+from bridge_worker.backends.litellm.gateway_config import Configured
+from bridge_worker.config.source import load_config
 
-litellm: Any = configured.litellm
+litellm: Any = gateway_config.litellm
 pytestmark = pytest.mark.filterwarnings("ignore:.*ReadOnly")  # pydantic's, at LiteLLM's types, when a Router is made first
 MODELS = "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: k}}]\n"
 
@@ -40,7 +40,7 @@ def configure(tmp_path: Path) -> Iterator[Any]:
 
 
 def callbacks() -> list[int]:
-    return [len(each) for each in configured._callback_lists()]
+    return [len(each) for each in gateway_config._callback_lists()]
 
 
 def test_settings_of_the_module_are_set_and_go_back_when_a_config_says_them_no_more(configure: Any) -> None:

@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
-from bridge_worker.completion import chat_request, run_chat
+from bridge_worker.backends.litellm import direct, path_selection, prologue_cache
+from bridge_worker.backends.litellm.chat import LiteLLM
+from bridge_worker.core.chat_runner import chat_request, run_chat
 from bridge_worker.errors import BridgeError
-from bridge_worker.models import direct, plans, ways
-from bridge_worker.models.litellm import LiteLLM
 from tests.cases import TOOLS, WEATHER, Case, cases, tool
 from tests.conftest import Spawn
 from tests.speakers import FORMATS, Format, OpenAI, environment
@@ -379,19 +379,19 @@ def test_another_environment_is_heeded_at_once(
 
 
 def test_no_more_is_remembered_than_so_much(both: Both, openai: Upstream) -> None:
-    memory = plans.Plans()
-    for number in range(plans.MAX_PLANS + 3):
+    memory = prologue_cache.Plans()
+    for number in range(prologue_cache.MAX_PLANS + 3):
         request = chat_request(asked("openai/gpt-4o-mini", seed=number), time.monotonic())
         lesson = memory.lesson(memory.key(request), request.messages)
         assert lesson
         lesson(None, {})  # nothing that could be learnt
-    assert len(memory._plans) == plans.MAX_PLANS
+    assert len(memory._plans) == prologue_cache.MAX_PLANS
 
 
 def test_a_file_goes_through_the_prologue(both: Both) -> None:
     part = {"type": "file", "file": {"file_id": "file-1"}}
     request = chat_request(asked("openai/gpt-4o-mini") | {"messages": [{"role": "user", "content": [part]}]}, time.monotonic())
-    assert plans.Plans().key(request) is None
+    assert prologue_cache.Plans().key(request) is None
 
 
 # --- time, cancels and connections ----------------------------------------------------------------------------------------------
@@ -520,7 +520,7 @@ def test_a_worker_says_which_engine_served(spawn: Spawn, upstream: Upstream) -> 
 def changed_wrapper(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(AsyncHTTPHandler.post, "__wrapped__")
     for name in ("direct", "direct_http"):
-        monkeypatch.delitem(sys.modules, f"bridge_worker.models.{name}")
+        monkeypatch.delitem(sys.modules, f"bridge_worker.backends.litellm.{name}")
 
 
 def changed_completion(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -537,7 +537,7 @@ def test_a_litellm_that_has_changed_is_served_by_the_ordinary_path(
 ) -> None:
     change(monkeypatch)
     chosen: list[Any] = []
-    thread = threading.Thread(target=lambda: chosen.append(ways.chosen(both.ordinary)))  # as the engine does
+    thread = threading.Thread(target=lambda: chosen.append(path_selection.chosen(both.ordinary)))  # as the engine does
     thread.start()
     thread.join()
     assert chosen == [both.ordinary]
@@ -548,15 +548,15 @@ def test_a_litellm_that_has_changed_is_served_by_the_ordinary_path(
 
 def direct_alone_fails(ordinary: LiteLLM) -> bool:
     try:
-        ways.chosen(ordinary, "direct")
+        path_selection.chosen(ordinary, "direct")
     except Exception:
         return True
     return False
 
 
 def test_the_litellm_that_is_installed_is_known(both: Both) -> None:
-    assert isinstance(both.run(asyncio.to_thread(ways.chosen, both.ordinary)), direct.Direct)
-    assert both.run(asyncio.to_thread(ways.chosen, both.ordinary, "litellm")) is both.ordinary
+    assert isinstance(both.run(asyncio.to_thread(path_selection.chosen, both.ordinary)), direct.Direct)
+    assert both.run(asyncio.to_thread(path_selection.chosen, both.ordinary, "litellm")) is both.ordinary
 
 
 def test_what_breaks_before_anything_is_sent_is_served_by_the_ordinary_path(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge_worker.errors import KINDS, MAX_MESSAGE_BYTES
-from bridge_worker.protocol.errors import Error
+from bridge_worker.schema.errors import Error
 from tests.upstream import End, Gate, Json, Upstream, answer_text, chunk, sse
 from tests.upstream_format import words
 from tests.worker import Worker, wait_until

@@ -14,7 +14,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from typing import Any
 
-from bridge_worker.models import mends  # noqa: F401  # before LiteLLM: sets the environment that it reads when it is imported
+from bridge_worker.backends.litellm.patches import correctness  # noqa: F401  # before LiteLLM: sets the environment that it reads when it is imported
 
 # isort: split
 import litellm
@@ -22,9 +22,9 @@ import pytest
 from aiohttp import web
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
+from bridge_worker.backends.litellm.exceptions import from_litellm
 from bridge_worker.errors import KINDS, MAX_MESSAGE_BYTES, BridgeError
-from bridge_worker.models.faults import from_litellm
-from bridge_worker.redact import Redactor, clean
+from bridge_worker.security.redaction import Redactor, clean
 
 litellm.suppress_debug_info = True
 litellm.redact_messages_in_exceptions = True
@@ -32,7 +32,7 @@ litellm.redact_messages_in_exceptions = True
 # A warning of LiteLLM's or pydantic's, made an error, would be another fault than the one that a test is about.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-# OpenAI's format has two ways through LiteLLM: its own HTTP handler, which bridge_worker.models switches on, and the OpenAI SDK.
+# OpenAI's format has two paths in LiteLLM: its own HTTP handler, which backends.litellm switches on, and the OpenAI SDK.
 PROVIDERS = {
     "openai": ("openai/some-model", "/v1"),
     "azure": ("azure/some-model", ""),
@@ -605,10 +605,10 @@ def test_causes_that_go_round_in_a_circle_come_to_an_end() -> None:
 
 
 def test_every_kind_of_the_tables_is_in_the_error_table() -> None:
-    from bridge_worker.models import faults
+    from bridge_worker.backends.litellm import exceptions
 
-    tables = [faults._BY_STATUS, faults._READINGS, faults._CAUSES, faults._BY_FUNCTION, faults._BY_SENTENCE]
-    kinds = {kind for table in tables for kind in table.values()} | faults._INTERRUPTIONS
+    tables = [exceptions._BY_STATUS, exceptions._READINGS, exceptions._CAUSES, exceptions._BY_FUNCTION, exceptions._BY_SENTENCE]
+    kinds = {kind for table in tables for kind in table.values()} | exceptions._INTERRUPTIONS
     assert kinds <= KINDS.keys()
 
 
@@ -616,10 +616,10 @@ def test_every_class_of_litellm_in_the_tables_exists() -> None:
     from litellm.litellm_core_utils import url_utils
     from litellm.types import router
 
-    from bridge_worker.models import faults
+    from bridge_worker.backends.litellm import exceptions
 
     homes = (litellm.exceptions, router, url_utils)
-    for name in {*faults._READINGS, *faults._CAUSES}:
+    for name in {*exceptions._READINGS, *exceptions._CAUSES}:
         package, _, class_name = name.partition(".")
         if package == "litellm":
             assert any(hasattr(home, class_name) for home in homes), f"{name} in faults.py is gone from LiteLLM"

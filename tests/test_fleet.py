@@ -247,7 +247,7 @@ def test_the_config_of_the_docs_is_served_and_answers_are_shared(tmp_path: Path,
             assert left.chat("own", "a third question", **task)["finish_reason"] == "stop"  # nor does the cache need it
 
 
-WITHOUT_THE_PACKAGE = "import sys; sys.modules['redis'] = None; from bridge_worker.cli import main; main(sys.argv[1:])"
+WITHOUT_THE_PACKAGE = "import sys; sys.modules['redis'] = None; from bridge_worker.cli.main import main; main(sys.argv[1:])"
 
 
 @pytest.mark.rule("STA-3")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge_worker.framing import Fault, Framer, Message, decode, encode
+from bridge_worker.protocol.framing import Fault, Framer, Message, decode, encode
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from bridge_worker import protocol
+from bridge_worker.schema import messages
 from tests.conftest import Spawn
 from tests.transcripts import Transcript, difference, parse, play
 
 GOLDEN = Path(__file__).parent / "golden"
 TRANSCRIPTS = {path.name: parse(path.read_text(encoding="utf-8")) for path in sorted(GOLDEN.glob("*.transcript"))}
-SCHEMA = protocol.json_schema()
+SCHEMA = messages.json_schema()
 
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
@@ -24,13 +24,13 @@ def test_the_worker_speaks_as_recorded(name: str, spawn: Spawn) -> None:
     play(transcript, spawn(*transcript.flags))
 
 
-@pytest.mark.parametrize("method", [*protocol.METHODS, *protocol.NOTIFICATIONS_IN, *protocol.NOTIFICATIONS_OUT])
+@pytest.mark.parametrize("method", [*messages.METHODS, *messages.NOTIFICATIONS_IN, *messages.NOTIFICATIONS_OUT])
 def test_every_method_and_notification_is_in_some_transcript(method: str) -> None:
     recorded = {message.get("method") for transcript in TRANSCRIPTS.values() for message in transcript.messages()}
     assert method in recorded, f"no transcript has {method}: record it in tests/golden/"
 
 
-@pytest.mark.parametrize("method", protocol.METHODS)
+@pytest.mark.parametrize("method", messages.METHODS)
 def test_every_method_has_a_recorded_result(method: str) -> None:
     recorded = {
         asked["method"] for transcript in TRANSCRIPTS.values() for asked, answer in exchanges(transcript) if "result" in answer
@@ -43,7 +43,7 @@ def test_every_method_has_a_recorded_result(method: str) -> None:
 def test_recorded_messages_fit_the_schema(name: str) -> None:
     transcript = TRANSCRIPTS[name]
     for message in transcript.messages():
-        if (method := message.get("method")) in protocol.NOTIFICATIONS_OUT:
+        if (method := message.get("method")) in messages.NOTIFICATIONS_OUT:
             assert_fits(message["params"], SCHEMA["notifications"]["fromBridge"][method])  # type: ignore[index]
         if "error" in message:
             assert_fits(message["error"], SCHEMA["error"])

@@ -43,13 +43,13 @@ def hostile(tmp_path: Path) -> Path:
 
 @pytest.mark.rule("SEC-10")
 def test_the_installed_command_starts_isolated(hostile: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """As pip writes it: `from bridge_worker.cli import main; main()`, and no -I. In a hostile folder, with a hostile user site."""
+    """As pip writes it: `from bridge_worker.cli.main import main; main()`, and no -I. Hostile folder and user site."""
     home = tmp_path_factory.mktemp("home")
     user_site = home / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
     user_site.mkdir(parents=True)
     (user_site / "stray.pth").write_text(HIJACK.replace("__file__", "'stray.pth'"))
     command = home / "omni-bridge"
-    command.write_text(f"#!{sys.executable}\nimport sys\nfrom bridge_worker.cli import main\nsys.exit(main())\n")
+    command.write_text(f"#!{sys.executable}\nimport sys\nfrom bridge_worker.cli.main import main\nsys.exit(main())\n")
     command.chmod(0o755)
     env = {"PYTHONUSERBASE": str(home), "PYTHONSTARTUP": str(hostile / "json.py"), "PYTHONINSPECT": "1", "PYTHONWARNINGS": "error"}
     assert run_as([str(command), "--stdio"], hostile, **env) == (0, '{"jsonrpc":"2.0","id":1,"result":{}}\n', "")
@@ -79,7 +79,7 @@ def test_where_it_can_not_be_isolated_it_says_so(tmp_path: Path) -> None:
 @pytest.mark.rule("SEC-10")
 def test_starting_anew_keeps_the_process_its_id_and_its_input() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", "from bridge_worker.cli import main; main()", "--stdio"],
+        [sys.executable, "-c", "from bridge_worker.cli.main import main; main()", "--stdio"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=clean_environment(),
@@ -173,7 +173,7 @@ def note(event, arguments):
         os.write(fd, f"{event}\\n".encode())
 
 sys.addaudithook(note)
-from bridge_worker.cli import main
+from bridge_worker.cli.main import main
 main()
 """
 

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 import tests.worker
-from bridge_worker.completion import chat_request, run_chat
+from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.ports import ChatRequest, Delta
 from bridge_worker.errors import BridgeError
-from bridge_worker.port import ChatRequest, Delta
 from tests.conftest import Spawn
 from tests.ledger import Ledger, outcome
 from tests.test_process import HOLD_LITELLM, script

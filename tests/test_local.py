@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from bridge_worker import BridgeError, chat
-from bridge_worker.local_models import LocalModel, packaged_file, read_local_models
-from bridge_worker.models import local
-from bridge_worker.models.local import Local
+from bridge_worker.backends.local import chat as local_chat
+from bridge_worker.backends.local.chat import Local
+from bridge_worker.config.local_models import LocalModel, packaged_file, read_local_models
 from tests.conftest import Spawn
 from tests.worker import Json, Worker, run, wait_until
 
@@ -428,7 +428,7 @@ def test_tokens_are_counted_as_a_chat_counts_them_and_limits_are_the_models() ->
 
 
 def test_without_its_packages_the_error_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "packaged_file", lambda: None)
+    monkeypatch.setattr(local_chat, "packaged_file", lambda: None)
     models = Local()
     assert models.names() == {}
     with pytest.raises(BridgeError, match="bin/omni-bridge --stdio --local") as missing:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from bridge_worker import logs
-from bridge_worker.logs import LineWriter, set_up
-from bridge_worker.redact import Redactor
+from bridge_worker.security.redaction import Redactor
+from bridge_worker.telemetry import log
+from bridge_worker.telemetry.log import LineWriter, set_up
 from tests.conftest import Spawn
 from tests.upstream import Upstream
 from tests.worker import WAIT_SECONDS, run
@@ -306,7 +306,7 @@ def test_every_line_is_json_and_not_too_long(started: SetUp, message: str) -> No
     logging.getLogger("x").warning(message, extra={"fields": {"also": message, "odd": {1, 2}, "number": 1}})
     lines = log.text().split("\n")[:-1]
     assert len(lines) == 1
-    assert len(lines[0]) <= logs._MAX_LINE_CHARACTERS
+    assert len(lines[0]) <= log._MAX_LINE_CHARACTERS
     assert json.loads(lines[0])["level"] == "warning"
 
 
@@ -327,12 +327,12 @@ def test_a_record_that_can_not_be_formatted_is_a_line_that_says_so(started: SetU
 def test_lines_that_find_no_place_are_dropped_and_counted() -> None:
     read, write = os.pipe()
     writer = LineWriter(write)
-    total = 3 * logs._MAX_QUEUED_LINES
+    total = 3 * log._MAX_QUEUED_LINES
     for n in range(total):
         writer.write(f"{n:060}")
     writer.flush(0.01)  # bounded, though nobody reads
     assert writer._lines
-    assert len(writer._lines) <= logs._MAX_QUEUED_LINES + 1
+    assert len(writer._lines) <= log._MAX_QUEUED_LINES + 1
 
     seen: list[bytes] = []
 
@@ -359,7 +359,7 @@ def test_the_queue_of_unread_lines_is_bounded_in_bytes_too() -> None:
     writer = LineWriter(write)
     for _ in range(2000):
         writer.write("x" * 60_000)
-    assert sum(map(len, writer._lines)) <= logs._MAX_QUEUED_BYTES + logs._MAX_LINE_CHARACTERS * 6
+    assert sum(map(len, writer._lines)) <= log._MAX_QUEUED_BYTES + log._MAX_LINE_CHARACTERS * 6
     os.close(read)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from bridge_worker.session import MCP_VERSIONS, PROTOCOL_VERSION, Cancel, Send, Session, Start, response
+from bridge_worker.protocol.session import MCP_VERSIONS, PROTOCOL_VERSION, Cancel, Send, Session, Start, response
 from tests.upstream import Json, Upstream
 from tests.worker import Worker, wait_until
 

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from bridge_worker.completion import chat_request, run_chat
+from bridge_worker.backends.offline.chat import NAMES, Offline, example
+from bridge_worker.core.chat_runner import chat_request, run_chat
 from bridge_worker.errors import BridgeError
-from bridge_worker.models.offline import NAMES, Offline, example
-from bridge_worker.protocol.answered import ChatResult
-from bridge_worker.protocol.asked import ChatParams
-from bridge_worker.validation import validate
+from bridge_worker.methods.params import validate
+from bridge_worker.schema.chat_request import ChatParams
+from bridge_worker.schema.chat_result import ChatResult
 
 Json = dict[str, Any]
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge_worker.backends.offline.services import OfflineServices
+from bridge_worker.core.ports import EmbedRequest, RerankRequest
 from bridge_worker.errors import BridgeError
-from bridge_worker.models.offline_services import OfflineServices
-from bridge_worker.protocol.answered import Receipt
-from bridge_worker.protocol.services import ModelInfo, ModelSummary, TokenCount
-from bridge_worker.services import EmbedRequest, RerankRequest
+from bridge_worker.schema.chat_result import Receipt
+from bridge_worker.schema.services import ModelInfo, ModelSummary, TokenCount
 from tests.memory import Client, Json, timeless
 from tests.worker import WAIT_SECONDS
 

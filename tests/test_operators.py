@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.config import keys
+from bridge_worker.config import gateway_keys
 from tests.conftest import Spawn
 from tests.test_docs import ROOT, Block, blocks, run_block
 from tests.upstream import Json, Upstream
@@ -84,17 +84,17 @@ def test_what_the_page_says_of_the_file_is_what_becomes_of_it() -> None:
     (table,) = re.findall(r"<!-- honoured -->\n\| .*\n\|[-| ]+\n((?:\|.*\n)+)", page)
     rows = {row[0].strip(): row[1:] for row in (line.strip("|").split("|") for line in table.strip().splitlines())}
     served, ignored = rows["`router_settings`"]
-    assert names(served) <= keys.ROUTER.keys()
-    assert names(ignored) <= keys.ROUTER_IGNORED
+    assert names(served) <= gateway_keys.ROUTER.keys()
+    assert names(ignored) <= gateway_keys.ROUTER_IGNORED
     served, ignored = rows["`litellm_settings`"]
-    assert names(served) <= keys.LITELLM
-    assert names(ignored) <= keys.LITELLM_IGNORED
+    assert names(served) <= gateway_keys.LITELLM
+    assert names(ignored) <= gateway_keys.LITELLM_IGNORED
     served, ignored = rows["`general_settings`"]
-    known = keys.GENERAL_LITELLM | keys.GENERAL_ROUTER.keys()
+    known = gateway_keys.GENERAL_LITELLM | gateway_keys.GENERAL_ROUTER.keys()
     assert names(served) <= known
     assert not names(ignored) & known
     sections = {name for head in rows for name in names(head)}
-    assert sections - keys.SERVER_SECTIONS == keys.SECTIONS - {"omni_bridge"}
+    assert sections - gateway_keys.SERVER_SECTIONS == gateway_keys.SECTIONS - {"omni_bridge"}
 
 
 def test_links_of_the_page_lead_to_files_that_exist() -> None:

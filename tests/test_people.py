@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from bridge_worker import commands
-from bridge_worker.commands import checks, choice, probes, worker
-from bridge_worker.models import price_map
-from bridge_worker.protocol.answered import ChatResult
+from bridge_worker.cli import commands, doctor_checks, doctor_probes, model_choice, worker_process
+from bridge_worker.providers import price_map
+from bridge_worker.schema.chat_result import ChatResult
 from tests.programs import program
 from tests.upstream import Upstream
 from tests.worker import COMMAND, WAIT_SECONDS, run, wait_until
@@ -83,10 +82,10 @@ def test_without_a_model_one_line_says_what_was_looked_for_and_what_to_run() -> 
         assert word in err
 
 
-@pytest.mark.parametrize("variable", choice.FIRST_MODELS)
+@pytest.mark.parametrize("variable", model_choice.FIRST_MODELS)
 def test_each_keys_first_model_is_one_that_chats_and_has_no_end_announced(variable: str) -> None:
     known = {name: facts for name, _, facts in price_map.rows()}
-    facts = known[choice.FIRST_MODELS[variable]]
+    facts = known[model_choice.FIRST_MODELS[variable]]
     assert (facts["mode"], facts.get("deprecation_date")) == ("chat", None)
 
 
@@ -141,7 +140,7 @@ def test_a_text_that_is_too_long_for_the_worker_is_an_error_and_no_silence() -> 
 def test_a_fault_in_a_command_is_a_line_that_asks_for_a_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(worker, "own_command", lambda: 1 / 0)
+    monkeypatch.setattr(worker_process, "own_command", lambda: 1 / 0)
     assert commands._code_of(["replay", str(Path(__file__))]) == 70
     err = capsys.readouterr().err
     assert err.count("\n") == 1
@@ -370,7 +369,7 @@ def test_doctor_without_a_config_lists_keys_by_name_only_and_a_table_says_that_a
 
 @pytest.mark.parametrize(("state", "remedy"), [("lost", "start it"), ("not_installed", "omni-bridge[redis]")])
 def test_a_redis_that_is_not_there_is_a_problem_with_a_remedy(state: str, remedy: str) -> None:
-    (check,) = checks.of_redis(state)
+    (check,) = doctor_checks.of_redis(state)
     assert check.status == "problem"
     assert remedy in check.remedy
 
@@ -382,12 +381,12 @@ def test_doctor_tells_a_mistake_in_the_config(tmp_path: Path) -> None:
 
 
 def test_doctor_sees_a_line_on_stdout_that_is_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "own_command", lambda: [sys.executable, "-c", "print('Provider List')"])
-    with worker.Worker() as chatty:
+    monkeypatch.setattr(worker_process, "own_command", lambda: [sys.executable, "-c", "print('Provider List')"])
+    with worker_process.Worker() as chatty:
         assert chatty.wait() == 0
-    check = probes.of_stdout(chatty)
+    check = doctor_probes.of_stdout(chatty)
     assert (check.status, check.detail) == ("problem", "not only messages: Provider List")
-    monkeypatch.setattr(worker, "own_command", lambda: [*COMMAND])
-    with worker.Worker() as clean:
+    monkeypatch.setattr(worker_process, "own_command", lambda: [*COMMAND])
+    with worker_process.Worker() as clean:
         clean.call("ping", {})
-    assert probes.of_stdout(clean).status == "ok"
+    assert doctor_probes.of_stdout(clean).status == "ok"

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import tests.worker
-from bridge_worker import __version__
+from bridge_worker.version import __version__
 from tests.conftest import Spawn
 from tests.upstream import Gate, Upstream, answer_text
 from tests.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, run, wait_until
@@ -41,21 +41,21 @@ class Hold:
                 raise ImportError(verdict)
 
 sys.meta_path.insert(0, Hold())
-from bridge_worker.cli import main
+from bridge_worker.cli.main import main
 main()
 """
 
 # Has a chat with offline/echo call a function that never returns, in a thread.
 BLOCK_A_THREAD = """
 import asyncio, threading
-from bridge_worker.models.offline import Offline
+from bridge_worker.backends.offline.chat import Offline
 
 async def chat(self, request):
     await asyncio.to_thread(threading.Event().wait)
     yield
 
 Offline.chat = chat
-from bridge_worker.cli import main
+from bridge_worker.cli.main import main
 main()
 """
 

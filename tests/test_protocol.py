@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ValidationError
 
-from bridge_worker.completion import chat_request, run_chat
+from bridge_worker.backends.offline.chat import Offline
+from bridge_worker.core.chat_runner import chat_request, run_chat
 from bridge_worker.errors import KINDS, BridgeError
-from bridge_worker.models.offline import Offline
-from bridge_worker.protocol import METHODS, NOTIFICATIONS_IN, NOTIFICATIONS_OUT, json_schema
-from bridge_worker.protocol.asked import ChatParams
-from bridge_worker.protocol.lifecycle import CancelledParams, InitializeParams, ShutdownParams
-from bridge_worker.session import MCP_VERSIONS, PROTOCOL_VERSION, Cancel, Drain, Greeted, Send, Session
-from bridge_worker.validation import REFUSED, validate
+from bridge_worker.methods.params import REFUSED, validate
+from bridge_worker.protocol.session import MCP_VERSIONS, PROTOCOL_VERSION, Cancel, Drain, Greeted, Send, Session
+from bridge_worker.schema.chat_request import ChatParams
+from bridge_worker.schema.lifecycle import CancelledParams, InitializeParams, ShutdownParams
+from bridge_worker.schema.messages import METHODS, NOTIFICATIONS_IN, NOTIFICATIONS_OUT, json_schema
 
 Json = dict[str, Any]
 

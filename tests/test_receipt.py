@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.assembly import MAX_MEDIA_CHARACTERS
-from bridge_worker.completion import chat_request, run_chat
+from bridge_worker.core.accumulator import MAX_MEDIA_CHARACTERS
+from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.ports import ChatRequest, Delta
 from bridge_worker.errors import BridgeError
-from bridge_worker.port import ChatRequest, Delta
-from bridge_worker.protocol.answered import Receipt
+from bridge_worker.schema.chat_result import Receipt
 from tests.conftest import Spawn
 from tests.upstream import Gate, Upstream
 from tests.worker import Json, Worker

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bridge_worker import protocol
+from bridge_worker.schema import messages
 from tests.upstream import Upstream
 from tests.worker import WAIT_SECONDS, Worker, run
 
@@ -30,7 +30,7 @@ def test_an_offline_chat_imports_no_litellm() -> None:
 
 @pytest.mark.rule("VER-1")
 def test_every_reference_in_the_schema_leads_somewhere_and_every_type_is_referred_to() -> None:
-    schema: Any = protocol.json_schema()
+    schema: Any = messages.json_schema()
     assert set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema))) == schema["$defs"].keys()
 
 

@@ -21,9 +21,9 @@ from urllib.parse import quote
 import pytest
 
 import tests.worker
-from bridge_worker.protocol.asked import ChatParams
-from bridge_worker.urls import UrlPolicy
-from bridge_worker.validation import is_refused
+from bridge_worker.methods.params import is_refused
+from bridge_worker.schema.chat_request import ChatParams
+from bridge_worker.security.url_policy import UrlPolicy
 from tests.conftest import Spawn
 from tests.upstream import DONE, Upstream, chunk
 from tests.worker import Json, Worker
@@ -373,7 +373,7 @@ def turned(host, *rest, **more):
     return resolve("127.0.0.1" if host == "images.example.com" else host, *rest, **more)
 
 socket.getaddrinfo = turned
-from bridge_worker.cli import main
+from bridge_worker.cli.main import main
 main()
 """
 

@@ -11,16 +11,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from bridge_worker import server as server_module
-from bridge_worker.config import Config
 from bridge_worker.config.settings import DEFAULTS
-from bridge_worker.engine import Engine
+from bridge_worker.config.source import Config
+from bridge_worker.core.ports import Delta
 from bridge_worker.errors import BridgeError
-from bridge_worker.framing import encode
-from bridge_worker.port import Delta
-from bridge_worker.redact import Redactor
-from bridge_worker.server import CANCEL_SECONDS, DELTA_QUEUE_BYTES, EXIT_BROKEN, EXIT_DRAINED, READ_QUEUE_BYTES
-from bridge_worker.session import Start, response
+from bridge_worker.protocol.framing import encode
+from bridge_worker.protocol.session import Start, response
+from bridge_worker.runtime import server as server_module
+from bridge_worker.runtime.app import Engine
+from bridge_worker.runtime.server import CANCEL_SECONDS, DELTA_QUEUE_BYTES, EXIT_BROKEN, EXIT_DRAINED, READ_QUEUE_BYTES
+from bridge_worker.security.redaction import Redactor
 from tests.memory import Client, MemoryPipe, TimelessLoop, cancel_message, chat_message, quiet, request, timeless
 
 INITIALIZE = {"protocolVersion": "omni-bridge/1", "clientInfo": {"name": "test", "version": "1"}, "capabilities": {}}

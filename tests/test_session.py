@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bridge_worker import __version__, mcp
 from bridge_worker.errors import BridgeError
-from bridge_worker.session import (
+from bridge_worker.protocol import mcp_envelope
+from bridge_worker.protocol.session import (
     LIFECYCLE,
     MCP_VERSIONS,
     PROTOCOL_VERSION,
@@ -29,6 +29,7 @@ from bridge_worker.session import (
     State,
     response,
 )
+from bridge_worker.version import __version__
 
 Json = dict[str, Any]
 
@@ -96,7 +97,7 @@ def check_greeted(events: list[Event]) -> None:
 EFFECT = {
     Action.GREET: check_greeted,
     Action.PONG: lambda events: check(sent(events) == [response(1, {})]),
-    Action.DISCOVER: lambda events: check(sent(events) == [response(1, mcp.discovered({}))]),
+    Action.DISCOVER: lambda events: check(sent(events) == [response(1, mcp_envelope.discovered({}))]),
     Action.START: lambda events: check(events == [Start(1, "chat", {})]),
     Action.CANCEL: lambda events: check(events == [Cancel("running")]),
     Action.IGNORE: lambda events: check(events == []),

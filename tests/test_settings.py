@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.budgets import Budgets, Limit
-from bridge_worker.config import ConfigError, Source, load_config
-from bridge_worker.config.printed import printed
+from bridge_worker.budgets.limits import Budgets, Limit
+from bridge_worker.config.render import printed
 from bridge_worker.config.settings import DEFAULTS, FLAGS, SETTINGS, Settings, flag, variable
-from bridge_worker.config.validated import READERS
-from bridge_worker.protocol.asked import Deadlines
-from bridge_worker.urls import UrlPolicy
+from bridge_worker.config.settings_validation import READERS
+from bridge_worker.config.source import ConfigError, Source, load_config
+from bridge_worker.schema.chat_request import Deadlines
+from bridge_worker.security.url_policy import UrlPolicy
 
 Write = Callable[[str], str]
 

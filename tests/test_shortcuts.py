@@ -14,8 +14,8 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 from litellm.llms.openai.chat.gpt_transformation import OpenAIChatCompletionStreamingHandler
 
-from bridge_worker.models import shortcuts
-from bridge_worker.models.litellm import LiteLLM  # as the worker has it: with its callback and its mends
+from bridge_worker.backends.litellm.chat import LiteLLM  # as the worker has it: with its callback and its mends
+from bridge_worker.backends.litellm.patches import speed
 from tests.worker import WAIT_SECONDS
 
 pytestmark = [  # LiteLLM's own, when its types are built at first use
@@ -112,14 +112,14 @@ def test_a_chunk_is_made_as_litellm_makes_it(chunks: list[tuple[list[dict[str, A
     opening = ([choice({"role": "assistant", "content": ""})], {})
     for choices, facts in [opening, *chunks]:
         made = [chunk([choice | {"delta": dict(choice["delta"])} for choice in choices], **facts) for _ in (theirs, ours)]
-        assert seen(ours, shortcuts.make_chunk, made[0]) == seen(theirs, shortcuts._make_chunk, made[1])
+        assert seen(ours, speed.make_chunk, made[0]) == seen(theirs, speed._make_chunk, made[1])
 
 
 def test_text_in_mid_stream_takes_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else LiteLLM has changed its chunks, and every stream takes twice the time."""
     wrapper = stream()
     wrapper.chunk_creator(chunk([choice({"role": "assistant", "content": ""})]))
-    monkeypatch.setattr(shortcuts, "_make_chunk", lambda *_: pytest.fail("the long way"))
+    monkeypatch.setattr(speed, "_make_chunk", lambda *_: pytest.fail("the long way"))
     for delta in (TEXT, {"reasoning_content": "hmm"}, TEXT | {"role": "assistant", "refusal": None}):
         assert wrapper.chunk_creator(chunk([choice(delta)], usage=None, service_tier="default")) is not None
 
@@ -132,7 +132,7 @@ def test_text_in_mid_stream_takes_the_short_way(monkeypatch: pytest.MonkeyPatch)
 def test_all_else_is_left_to_litellm(said: dict[str, Any]) -> None:
     wrapper = stream()
     wrapper.chunk_creator(chunk([choice({"role": "assistant", "content": ""})]))
-    assert not shortcuts._is_text_in_mid_stream(wrapper, chunk([said]))
+    assert not speed._is_text_in_mid_stream(wrapper, chunk([said]))
 
 
 # --- prices and logs -----------------------------------------------------------------------------------------------------------
@@ -187,9 +187,9 @@ def test_who_listens_hears_of_every_answer_and_its_price(listener: Listener, str
 
 def test_an_answer_that_nobody_listens_to_is_neither_priced_nor_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("callbacks", "success_callback", "_async_success_callback", "service_callback"):  # whatever other tests have left
-        monkeypatch.setattr(litellm, name, [one for one in getattr(litellm, name) if isinstance(one, shortcuts.Unheard)])
-    monkeypatch.setattr(shortcuts, "_price_answer", lambda *_, **__: pytest.fail("priced"))
-    monkeypatch.setattr(shortcuts, "_log_success", lambda *_, **__: pytest.fail("logged"))
+        monkeypatch.setattr(litellm, name, [one for one in getattr(litellm, name) if isinstance(one, speed.Unheard)])
+    monkeypatch.setattr(speed, "_price_answer", lambda *_, **__: pytest.fail("priced"))
+    monkeypatch.setattr(speed, "_log_success", lambda *_, **__: pytest.fail("logged"))
     assert asyncio.run(answer())._hidden_params["response_cost"] is None
 
 

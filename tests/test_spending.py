@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.budgets import MemoryStore, read_budgets
+from bridge_worker.backends.offline.services import OfflineServices
+from bridge_worker.budgets.limits import MemoryStore, read_budgets
+from bridge_worker.budgets.spending import Asked, Bill, Spending
 from bridge_worker.errors import BridgeError
-from bridge_worker.models.offline_services import OfflineServices
-from bridge_worker.protocol.answered import Usage
-from bridge_worker.spending import Asked, Bill, Spending
+from bridge_worker.schema.chat_result import Usage
 from tests.test_embed_rerank import embeddings
 from tests.test_router import HELLO, deployment, write
 from tests.upstream import DONE, Gate, Json, Upstream, chunk

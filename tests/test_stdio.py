@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge_worker.lifeline import watch_process, watch_reader
-from bridge_worker.stdio import _READ_BYTES, Stdio
+from bridge_worker.runtime.stdio import _READ_BYTES, Stdio
+from bridge_worker.system.process_watch import watch_process, watch_reader
 from tests.worker import COMMAND, WAIT_SECONDS, clean_environment
 
 MIB = 1024 * 1024
@@ -253,7 +253,7 @@ def test_a_process_that_is_gone_already_is_noticed() -> None:
 
 CLAIM = """
 import ctypes, os, subprocess, sys
-from bridge_worker.stdio import claim_descriptors
+from bridge_worker.runtime.stdio import claim_descriptors
 source, sink = claim_descriptors()
 {}
 """

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from litellm.types.router import RoutingStrategy, RoutingStrategyName
 
-from bridge_worker.completion import chat_request, run_chat
+from bridge_worker.backends.litellm.chat import LiteLLM
 from bridge_worker.config.gateway import Gateway
-from bridge_worker.config.keys import STRATEGIES
+from bridge_worker.config.gateway_keys import STRATEGIES
+from bridge_worker.core.chat_runner import chat_request, run_chat
 from bridge_worker.errors import BridgeError
-from bridge_worker.models.litellm import LiteLLM
-from bridge_worker.protocol.answered import ChatResult
+from bridge_worker.schema.chat_result import ChatResult
 from tests.gateway import attempts, deployment
 from tests.upstream import Gate, Json, Upstream, chunk
 

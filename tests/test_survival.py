@@ -24,8 +24,8 @@ from tests.worker import WAIT_SECONDS, Worker
 # The model forks, as a library may, and its child lives on with whatever descriptors it has been left.
 FORK = """
 import os, time
-from bridge_worker.port import Delta
-from bridge_worker.models.offline import Offline
+from bridge_worker.core.ports import Delta
+from bridge_worker.backends.offline.chat import Offline
 
 async def chat(self, request):
     child = os.fork()
@@ -41,7 +41,7 @@ async def chat(self, request):
     yield Delta(content=str(child), finish_reason="stop")
 
 Offline.chat = chat
-from bridge_worker.cli import main
+from bridge_worker.cli.main import main
 main()
 """
 
@@ -50,12 +50,12 @@ JUMPING_CLOCK = """
 import itertools, time
 clock, jumps = time.time, itertools.cycle([86_400, -86_400, 0, 3_600 * 24 * 365])
 time.time = lambda: clock() + next(jumps)
-from bridge_worker.cli import main
+from bridge_worker.cli.main import main
 main()
 """
 
 IMPATIENT = HOLD_LITELLM.replace(
-    "from bridge_worker.cli", "import bridge_worker.engine as e; e.LOAD_SECONDS = 5\nfrom bridge_worker.cli"
+    "from bridge_worker.cli.main", "import bridge_worker.runtime.app as e; e.LOAD_SECONDS = 5\nfrom bridge_worker.cli.main"
 )
 
 

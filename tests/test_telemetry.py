@@ -13,10 +13,10 @@ import pytest
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv._incubating.attributes.gen_ai_attributes import GenAiProviderNameValues
 
-from bridge_worker.redact import Redactor
-from bridge_worker.session import Start
-from bridge_worker.spans import PROVIDERS, described
-from bridge_worker.telemetry import from_environment
+from bridge_worker.protocol.session import Start
+from bridge_worker.security.redaction import Redactor
+from bridge_worker.telemetry.otlp import from_environment
+from bridge_worker.telemetry.spans import PROVIDERS, described
 from tests.collector import Collector, Span
 from tests.conftest import Spawn
 from tests.upstream import Upstream
@@ -260,7 +260,7 @@ def test_spans_can_be_switched_off(off: dict[str, str]) -> None:
 @pytest.mark.rule("OTL-3")
 def test_without_the_variable_nothing_of_opentelemetry_is_loaded() -> None:
     code = (
-        "import sys, bridge_worker.methods, bridge_worker.telemetry as t; assert t.from_environment({}) is None;"
+        "import sys, bridge_worker.methods.dispatcher, bridge_worker.telemetry.otlp as t; assert t.from_environment({}) is None;"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]"
     )
     subprocess.run([sys.executable, "-I", "-c", code], check=True)

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.redact import Redactor
+from bridge_worker.security.redaction import Redactor
 from bridge_worker.trace import lines, recorder
-from bridge_worker.trace.content import with_content, without_content
+from bridge_worker.trace.content_filter import with_content, without_content
 from bridge_worker.trace.recorder import Recorder, TraceError, open_trace
 from tests.conftest import Spawn
 from tests.memory import MemoryPipe
@@ -343,5 +343,5 @@ def test_the_traced_pipe_passes_everything_on(tmp_path: Path) -> None:
 
 @pytest.mark.rule("TRC-6")
 def test_without_the_flag_nothing_of_it_is_loaded() -> None:
-    code = "import sys, bridge_worker.cli; assert not [name for name in sys.modules if name.startswith('bridge_worker.trace')]"
+    code = "import sys, bridge_worker.cli.main; assert not [name for name in sys.modules if name.startswith('bridge_worker.trace')]"
     subprocess.run([*COMMAND[:-2], "-c", code], check=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.trace.reading import TraceFault, read
-from bridge_worker.trace.story import Asked, Trace
+from bridge_worker.trace.reader import TraceFault, read
+from bridge_worker.trace.report import Asked, Trace
 from tests.browser import Browser
 from tests.programs import program
 from tests.upstream import Upstream

@@ -170,7 +170,7 @@ class Worker:
             self.stderr += line.decode(errors="replace")
 
 
-_AT_START = dict(os.environ)  # before a test imports bridge_worker.models, which sets LiteLLM's switches
+_AT_START = dict(os.environ)  # before a test imports bridge_worker.backends.litellm, which sets LiteLLM's switches
 
 
 def clean_environment() -> dict[str, str]:
