@@ -28,7 +28,7 @@ from bridge_worker.schema import (  # noqa: E402
     chat_request,
     messages,
 )
-from tests import cases  # noqa: E402
+from tests.support import cases  # noqa: E402
 
 FILES = ("protocol.md", "README.md", "docs/matrix.md")
 COMMAND = ".venv-dev/bin/python bin/generate.py"

@@ -6,7 +6,7 @@ prologue is called as it is, with an HTTP client of ours and without the rest, a
 instead of through LiteLLM's wrapper of it.
 
 Owns the choice, made before anything is sent, and the loop. Refuses to know a provider: the ways that a prologue may end in are all
-there is of them here (PROVEN), and `tests/test_direct.py` proves for each that it equals the ordinary path.
+there is of them here (PROVEN), and `tests/providers/test_direct_path.py` proves for each that it equals the ordinary path.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """LiteLLM's faults that would make an answer wrong, each mended at its one source. Importing this file mends them.
 
-Owns every replacement of a function of LiteLLM or httpx; all are PRIVATE, and tests/test_canary.py fails when an upgrade changes
+Owns every replacement of a function of LiteLLM or httpx; all are PRIVATE, and tests/upstream_contract/test_litellm.py fails
+when an upgrade changes
 what they stand on. Refuses to add anything of our own: a mend makes LiteLLM say what the provider said, or nothing.
 """
 

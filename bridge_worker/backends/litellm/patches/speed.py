@@ -1,7 +1,8 @@
 """Ways around what LiteLLM does for nobody: a stream's text made anew three times a chunk, prices and logs that no one reads.
 
 Owns every replacement in LiteLLM that is there for speed alone; all are PRIVATE. Each does the same as what it replaces, in less
-time, for the plain case, and leaves every other case to LiteLLM. tests/test_shortcuts.py holds them against the originals, and
+time, for the plain case, and leaves every other case to LiteLLM. tests/upstream_contract/test_speed_patches.py holds them
+against the originals, and
 fails when an upgrade changes what they stand on. Refuses to change what an answer says: that is what `mends` does.
 """
 
