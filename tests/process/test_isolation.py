@@ -70,7 +70,10 @@ def test_python_m_from_a_folder_of_other_modules_runs_none_of_them(tmp_path: Pat
 @pytest.mark.rule("SEC-10")
 def test_where_it_can_not_be_isolated_it_says_so(tmp_path: Path) -> None:
     """As where only PYTHONPATH knows the package: isolated, it would not be found at all."""
-    code = "from bridge_worker.cli import main; from bridge_worker.security import isolation; isolation._ROOT = '/nowhere'; main.main()"
+    code = (
+        "from bridge_worker.cli import main; from bridge_worker.security import isolation; "
+        "isolation._ROOT = '/nowhere'; main.main()"
+    )
     status, stdout, stderr = run_as([sys.executable, "-c", code, "--stdio"], tmp_path)
     assert (status, stdout.count("\n")) == (0, 1), stderr
     assert "PYTHONPATH" in stderr
