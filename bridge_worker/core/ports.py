@@ -6,7 +6,7 @@ Owns the vocabulary that ``backends/`` and the core share. Refuses to know any p
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -158,3 +158,17 @@ class Services(Protocol):
     async def embed(self, request: EmbedRequest) -> Embeddings: ...
 
     async def rerank(self, request: RerankRequest) -> Ranking: ...
+
+
+Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """A request as a method sees it, besides its params. ``log`` gathers the fields of its one log line; never content."""
+
+    id: str | int
+    received: float  # time.monotonic()
+    notify: Notify
+    log: dict[str, object]
+    engine: str | None = None  # what carried it out

@@ -28,7 +28,8 @@ from bridge_worker.protocol.session import (
     Start,
     error_response,
 )
-from bridge_worker.runtime.stdio import BytePipe
+from bridge_worker.protocol.transport import Transport
+from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED
 
 Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
 
@@ -39,9 +40,6 @@ DELTA_QUEUE_BYTES = 256 * 1024
 # No more requests are read while this much is unread: a caller that only writes must not fill the memory with answers.
 READ_QUEUE_BYTES = 8 * 1024 * 1024
 _MESSAGES_A_TURN = 64  # after which the loop gets a turn, so that a burst of messages holds up no stream
-
-EXIT_DRAINED = 0
-EXIT_BROKEN = 3
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +63,7 @@ class Server:
 
     def __init__(
         self,
-        pipe: BytePipe,
+        pipe: Transport,
         engine: Loader,
         *,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
