@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from bridge_worker.backends.wire import error_tables
+from bridge_worker.backends.wire import provider_errors
 from bridge_worker.backends.wire.json_values import parse
 from bridge_worker.backends.wire.sse import EventStream
 from bridge_worker.core.deltas import Delta, End
@@ -121,7 +121,7 @@ class EventStreamDecoder:
         try:
             value = parse(body)
         except ValueError:
-            raise error_tables.unreadable(body) from None
+            raise provider_errors.unreadable(body) from None
         self._guarded_body(value, body, out)
         return out
 
@@ -129,12 +129,12 @@ class EventStreamDecoder:
         if self.failure is not None:
             raise self.failure
         if not self.finished:
-            raise error_tables.interrupted(self._lost)
+            raise provider_errors.interrupted(self._lost)
         return self.facts()
 
     @staticmethod
     def error(status: int, headers: Mapping[str, str], body: bytes) -> BridgeError:
-        return error_tables.from_response(status, headers, body)
+        return provider_errors.from_response(status, headers, body)
 
     def _decode(self, events: list[tuple[str, bytes]], out: list[Delta]) -> None:
         for name, data in events:
@@ -147,14 +147,14 @@ class EventStreamDecoder:
                 self.failure = error
                 return
             except _UNREADABLE:
-                self.failure = error_tables.unreadable(data, "an event that can't be read")
+                self.failure = provider_errors.unreadable(data, "an event that can't be read")
                 return
 
     def _one(self, name: str, data: bytes, out: list[Delta]) -> None:
         try:
             self.on_event(name, data, out)
         except _UNREADABLE:
-            raise error_tables.unreadable(data, "an event that can't be read") from None
+            raise provider_errors.unreadable(data, "an event that can't be read") from None
 
     def _read_stray(self, stray: bytearray, out: list[Delta]) -> None:
         """A body that is not a stream of events, or lines between events: JSON counts, other text is quoted."""
@@ -163,11 +163,11 @@ class EventStreamDecoder:
         except ValueError:
             self._lost = stray
             if not self.streamed:
-                self.failure = error_tables.unreadable(stray)
+                self.failure = provider_errors.unreadable(stray)
             return
         try:
-            if error_tables.error_in(value) is not None:
-                raise error_tables.from_value(value)
+            if provider_errors.error_in(value) is not None:
+                raise provider_errors.from_value(value)
             if self.streamed:
                 self._lost = stray
             else:
@@ -179,7 +179,7 @@ class EventStreamDecoder:
         try:
             self.on_body(value, body, out)
         except _UNREADABLE:
-            raise error_tables.unreadable(body) from None
+            raise provider_errors.unreadable(body) from None
 
 
 # What a value of a surprising type leads to in a decoder, besides the ValueError that it raises on purpose.
