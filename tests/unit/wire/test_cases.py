@@ -354,6 +354,52 @@ CHAT = [
         HI,
         {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "END"}]},
     ),
+    chat("usage without choices", {"content": "hi", "usage": (3, 2, 5)}, None, HI, STOP, {"usage": USAGE}),
+    chat("a finish without a delta", {"content": "hi"}, None, HI, {"choices": [{"index": 0, "finish_reason": "stop"}]}),
+    chat(
+        "tool calls without an index",
+        {"calls": [call(index=None, arguments="{}"), call(index=None, id="t2", arguments='{"b":2}')]},
+        message(
+            "tool_calls",
+            tool_calls=[
+                {"id": "t1", "function": {"name": "f", "arguments": "{}"}},
+                {"id": "t2", "function": {"name": "f", "arguments": '{"b":2}'}},
+            ],
+        ),
+        chunk({"tool_calls": [{"id": "t1", "function": {"name": "f", "arguments": "{}"}}]}),
+        chunk({"tool_calls": [{"id": "t2", "function": {"name": "f", "arguments": '{"b"'}}]}),
+        chunk({"tool_calls": [{"function": {"arguments": ":2}"}}]}, "tool_calls"),
+    ),
+    chat(
+        "role null and a quiet unknown member",
+        {"content": "hi"},
+        None,
+        {
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {"role": None, "content": "hi", "tool_calls": None},
+                    "finish_reason": "",
+                    "matched_stop": None,
+                }
+            ]
+        },
+        STOP,
+    ),
+    chat(
+        "a surrogate pair over two events",
+        {"content": "\ud83d\ude00"},
+        None,
+        '{"choices":[{"delta":{"content":"\\ud83d"}}]}',
+        '{"choices":[{"delta":{"content":"\\ude00"},"finish_reason":"stop"}]}',
+    ),
+    Case(
+        "invalid UTF-8 in a text",
+        OpenAIChat,
+        {"content": "a\ufffdb"},
+        data=b'data: {"choices":[{"delta":{"content":"a\xffb"},"finish_reason":"stop"}]}\n\n',
+    ),
+    chat("only a role, then the end marker", {"kind": "bad_upstream_response"}, None, chunk({"role": "assistant"})),
     # -- errors, never an empty success
     chat(
         "error in mid-stream",
