@@ -21,7 +21,7 @@
 //! - **Errors** say what to do next: [`Error::kind`], [`Error::is_retryable`], [`Error::retry_after`], [`Error::was_sent`],
 //!   [`Error::partial`]. Nothing is tried again behind your back once a byte of it was sent.
 //! - **Workers** are found next to the agent's executable or on `PATH`, restarted when they crash, replaced when they have grown
-//!   ([`Recycling`]), spread over ([`Builder::workers`]) and never left behind.
+//!   ([`Recycling`]), spread over ([`BridgeBuilder::workers`]) and never left behind.
 //! - **Configuration**: [`LlmConfig`] reads the host's own TOML or YAML.
 //! - **Logs** of the worker are `tracing` events with the target `omni_bridge::worker`.
 //!
@@ -31,7 +31,10 @@
 //! Answers wait for nobody: each is read as it comes and handed to its caller. A stream that is read slowly keeps 256 deltas one by
 //! one and joins further ones to the last, so it needs no more memory than its answer; at 64 MiB of unread text it is cancelled.
 //!
-//! The calls need a tokio runtime with time and I/O enabled.
+//! # Runtimes
+//!
+//! A bridge does its I/O on a thread of its own, `omni-bridge-io`. Its futures can be awaited on any tokio runtime, on another
+//! executor, and on a runtime other than the one that spawned the bridge.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -45,15 +48,18 @@ mod builder;
 mod call;
 mod config;
 mod connection;
+mod deadline;
 mod error;
 mod framing;
+mod io;
+mod locate;
 mod process;
 mod stream;
 mod supervisor;
 pub mod types;
 
 pub use bridge::{Bridge, WorkerInfo};
-pub use builder::Builder;
+pub use builder::BridgeBuilder;
 pub use config::{BridgeConfig, LlmBackend, LlmConfig};
 pub use error::{Error, ErrorKind, Partial, Result};
 pub use stream::ChatStream;

@@ -10,11 +10,24 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::time::Sleep;
 
-use crate::bridge::{Bridge, check_if_late, too_late};
+use crate::bridge::Bridge;
 use crate::connection::{CallHandle, parse};
+use crate::deadline::{check_if_late, late, too_late, total};
 use crate::error::{Error, ErrorKind, Result};
 use crate::supervisor::Worker;
-use crate::types::{ChatDelta, ChatResponse};
+use crate::types::{ChatDelta, ChatRequest, ChatResponse};
+
+impl Bridge {
+    /// Asks a model, and returns as soon as the request is on its way. What the provider has to say comes through the stream,
+    /// errors included.
+    pub async fn chat_stream(&self, request: impl Into<ChatRequest>) -> Result<ChatStream> {
+        let mut request = self.prepare(request.into());
+        request.stream = Some(true);
+        let limit = total(request.deadlines);
+        let (handle, worker) = late(self.pool().io(), limit, self.pool().call("chat", &request)).await?;
+        Ok(ChatStream::new(handle, worker, self.clone(), limit))
+    }
+}
 
 /// A streamed answer: deltas, then the end, and then the whole [`ChatResponse`] is there.
 ///
@@ -38,7 +51,8 @@ enum State {
 
 impl ChatStream {
     pub(crate) fn new(handle: CallHandle, worker: Arc<Worker>, bridge: Bridge, limit: Duration) -> Self {
-        ChatStream { handle, worker, _bridge: bridge, late: Box::pin(tokio::time::sleep(limit)), state: State::Running }
+        let late = Box::pin(worker.io.sleep(limit));
+        ChatStream { handle, worker, _bridge: bridge, late, state: State::Running }
     }
 
     /// The next delta, or `None` at the end. An error is the last item.
@@ -80,7 +94,7 @@ impl ChatStream {
         let outcome = match self.handle.poll_delta(context) {
             Poll::Ready(Some(delta)) => return Poll::Ready(Some(Ok(delta))),
             Poll::Ready(None) => self.handle.poll_outcome(context),
-            Poll::Pending => self.late.as_mut().poll(context).map(|()| Err(too_late())),
+            Poll::Pending => self.late.as_mut().poll(context).map(|()| Err(too_late().with_partial(self.handle.received()))),
         };
         let Poll::Ready(outcome) = outcome else {
             return Poll::Pending;

@@ -27,7 +27,7 @@ fn process_id(bridge: &Bridge) -> u32 {
     bridge.workers()[0].process_id.unwrap()
 }
 
-const ECHO: &str = "for message in greeted(): answer(message, said(text(message)))";
+const ECHO: &str = "for message in initialized(): answer(message, said(text(message)))";
 
 #[tokio::test]
 async fn a_missing_binary_is_named_with_where_it_was_looked_for() {
@@ -55,7 +55,7 @@ async fn a_program_that_is_no_worker_is_refused_with_what_it_says() {
 }
 
 #[tokio::test]
-async fn a_worker_that_does_not_greet_is_given_up_and_killed() {
+async fn a_worker_that_does_not_respond_to_initialize_is_given_up_and_killed() {
     let silent = fake("sys.stderr.write(f'{os.getpid()}\\n'); sys.stderr.flush()\nfor line in sys.stdin: pass\nsignal.pause()");
     let error = soon(silent.start_timeout(Duration::from_millis(1500)).spawn()).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::WorkerStart);
@@ -66,8 +66,112 @@ async fn a_worker_that_does_not_greet_is_given_up_and_killed() {
 }
 
 #[tokio::test]
+async fn a_program_that_writes_garbage_and_then_nothing_is_refused_within_seconds() {
+    let start = std::time::Instant::now();
+    let error = soon(fake("print('Welcome to the shell!', flush=True)\nfor line in sys.stdin: pass").spawn()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::WorkerStart);
+    assert!(error.message().contains("Welcome to the shell!") && error.message().contains("then nothing"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_working_directory_that_is_none_is_named() {
+    for directory in ["/no/such/directory", "/bin/sh"] {
+        let error = soon(fake(ECHO).current_dir(directory).spawn()).await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::WorkerStart);
+        assert!(error.message().contains(directory) && error.message().contains("current_dir"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_hung_process_is_killed_and_replaced() {
+    let program = r#"
+for message in initialized():
+    if text(message) == "hang":
+        signal.pause()
+    answer(message, said(str(os.getpid())))
+"#;
+    let builder = fake(program).hung_after(Duration::from_millis(700)).backoff(Duration::from_millis(1), Duration::from_millis(1));
+    let bridge = soon(builder.spawn()).await.unwrap();
+    let before = process_id(&bridge);
+    let error = soon(bridge.chat(say("hang"))).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::WorkerLost);
+    assert!(error.message().contains("hangs"), "{error}");
+    until("it is killed", || !is_alive(before)).await;
+    assert_ne!(soon(bridge.chat(say("who"))).await.unwrap().text(), before.to_string());
+}
+
+#[test]
+fn debug_shows_no_value_of_the_environment() {
+    let builder = Bridge::builder().env("OPENAI_API_KEY", "sk-secret").envs([("OTHER_KEY", "sk-other")]);
+    let config: omni_bridge_client::LlmConfig =
+        serde_json::from_value(serde_json::json!({"bridge": {"env": {"THIRD_KEY": "sk-third"}}})).unwrap();
+    let shown = format!("{builder:?} {config:?} {:?}", config.bridge.builder());
+    assert!(shown.contains("OPENAI_API_KEY") && shown.contains("THIRD_KEY"), "{shown}");
+    assert!(!shown.contains("sk-"), "{shown}");
+}
+
+/// Runs this test program again with another environment, in which only the one test below looks at it.
+#[test]
+fn the_command_comes_from_the_environment_unless_the_builder_has_one() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-such-worker");
+    let again = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "in_this_environment_the_command_is_a_missing_file", "--ignored"])
+        .env("OMNI_BRIDGE_COMMAND", &file)
+        .output()
+        .unwrap();
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
+    assert!(String::from_utf8_lossy(&again.stdout).contains("1 passed"));
+}
+
+#[tokio::test]
+#[ignore = "run by the test above, with OMNI_BRIDGE_COMMAND set"]
+async fn in_this_environment_the_command_is_a_missing_file() {
+    let error = Bridge::spawn().await.unwrap_err();
+    assert!(error.message().contains("no-such-worker"), "{error}");
+    let error = Bridge::builder().command("/other/command").spawn().await.unwrap_err();
+    assert!(error.message().contains("/other/command"), "{error}");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_replaced_serves_until_the_next_one_is_ready() {
+    let program = r#"
+first = sys.argv[1]
+if not os.path.exists(first):
+    open(first, "w").close()
+    balloon = bytearray(80_000_000)
+    for message in initialized(): answer(message, said("old"))
+else:
+    for message in requests():
+        if message["method"] == "initialize":
+            initialize_result(message, ready=False)
+            open(first + ".cold", "w").close()
+            def warm_up():
+                while not os.path.exists(first + ".go"): threading.Event().wait(0.005)
+                send({"method": "notifications/ready", "params": {}})
+            threading.Thread(target=warm_up, daemon=True).start()
+        elif "id" in message:
+            answer(message, said("new") if message["method"] == "chat" else {})
+"#;
+    let marker = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("replaced-{}", std::process::id()));
+    let recycling = Recycling::above(60_000_000).min_age(Duration::ZERO).check_every(Duration::from_millis(5));
+    let bridge = soon(fake(program).arg(&marker).recycling(recycling).spawn()).await.unwrap();
+    until("the next one is initialized", || marker.with_extension("cold").exists()).await;
+    for _ in 0..20 {
+        assert_eq!(soon(bridge.chat(say("who"))).await.unwrap().text(), "old");
+    }
+    std::fs::write(marker.with_extension("go"), "").unwrap();
+    let took_over = async { while bridge.chat(say("who")).await.unwrap().text() != "new" {} };
+    soon(took_over).await;
+    for file in [marker.clone(), marker.with_extension("cold"), marker.with_extension("go")] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_worker_of_another_version_is_refused() {
-    let error = soon(fake("for message in requests(): hello(message, version='omni-bridge/9')").spawn()).await.unwrap_err();
+    let error =
+        soon(fake("for message in requests(): initialize_result(message, version='omni-bridge/9')").spawn()).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::VersionMismatch);
     assert!(error.message().contains("omni-bridge/9") && error.message().contains("fake 7"), "{error}");
 }
@@ -75,7 +179,7 @@ async fn a_worker_of_another_version_is_refused() {
 #[tokio::test]
 async fn garbage_on_stdout_costs_no_answer() {
     let program = r#"
-for message in greeted():
+for message in initialized():
     sys.stdout.write("Provider List: https://example.com\n\n\x00\x01 {]\n")
     answer(message, said(text(message)))
 "#;
@@ -87,7 +191,7 @@ for message in greeted():
 
 #[tokio::test]
 async fn a_flood_on_stderr_stops_nothing() {
-    let program = "for message in greeted():\n    sys.stderr.write('x' * 3_000_000 + '\\n' + 'y\\n' * 100_000); sys.stderr.flush()\n    answer(message, said('ok'))";
+    let program = "for message in initialized():\n    sys.stderr.write('x' * 3_000_000 + '\\n' + 'y\\n' * 100_000); sys.stderr.flush()\n    answer(message, said('ok'))";
     let bridge = soon(fake(program).spawn()).await.unwrap();
     assert_eq!(soon(bridge.chat(say("hi"))).await.unwrap().text(), "ok");
 }
@@ -95,7 +199,7 @@ async fn a_flood_on_stderr_stops_nothing() {
 #[tokio::test]
 async fn a_crash_fails_what_was_sent_and_the_next_call_finds_a_new_worker() {
     let program = r#"
-for message in greeted():
+for message in initialized():
     if text(message) == "crash":
         sys.stderr.write("Segmentation fault (core dumped)\n"); sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -118,8 +222,8 @@ async fn what_was_never_written_goes_to_the_next_worker() {
     let program = r#"
 marker = sys.argv[1]
 if os.path.exists(marker):
-    for message in greeted(): answer(message, said(str(len(text(message)))))
-messages = greeted()
+    for message in initialized(): answer(message, said(str(len(text(message)))))
+messages = initialized()
 next(messages)
 open(marker, "w").close()
 signal.pause()
@@ -155,7 +259,7 @@ marker = sys.argv[1]
 if os.path.exists(marker):
     sys.stderr.write("the disk is on fire\n"); sys.exit(1)
 open(marker, "w").close()
-for message in greeted(): os._exit(1)
+for message in initialized(): os._exit(1)
 "#;
     let marker = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fire-{}", std::process::id()));
     let _ = std::fs::remove_file(&marker);
@@ -172,7 +276,7 @@ for message in greeted(): os._exit(1)
 async fn a_pool_spreads_calls_over_its_workers_and_survives_the_loss_of_one() {
     let program = r#"
 held = []
-for message in greeted():
+for message in initialized():
     if text(message) == "hold": held.append(message)
     else: answer(message, said(str(os.getpid())))
 "#;
@@ -208,7 +312,7 @@ grown = []
 def watch(message):
     open(text(message)).read()
     answer(message, said(str(os.getpid())))
-for message in greeted():
+for message in initialized():
     if text(message).startswith("/"): threading.Thread(target=watch, args=[message]).start()
     elif text(message) == "grow": grown.append(b"x" * (200 << 20)); answer(message, said("grown"))
     else: answer(message, said(str(os.getpid())))
@@ -232,7 +336,7 @@ for message in greeted():
 #[tokio::test]
 async fn shutdown_closes_stdin_and_waits_for_the_last_answer() {
     let program = r#"
-messages = list(greeted())  # to the end of stdin
+messages = list(initialized())  # to the end of stdin
 for message in messages: answer(message, said(text(message)))
 "#;
     let bridge = soon(fake(program).shutdown_grace(common::WAIT).spawn()).await.unwrap();
@@ -247,7 +351,7 @@ for message in messages: answer(message, said(text(message)))
 #[tokio::test]
 async fn shutdown_terminates_a_worker_that_does_not_end_by_itself() {
     let program =
-        "signal.signal(signal.SIGTERM, lambda *_: os._exit(0))\nfor message in greeted(): pass\nwhile True: signal.pause()";
+        "signal.signal(signal.SIGTERM, lambda *_: os._exit(0))\nfor message in initialized(): pass\nwhile True: signal.pause()";
     let bridge = soon(fake(program).shutdown_grace(Duration::from_millis(1)).spawn()).await.unwrap();
     let id = process_id(&bridge);
     soon(bridge.shutdown()).await;
@@ -256,7 +360,7 @@ async fn shutdown_terminates_a_worker_that_does_not_end_by_itself() {
 
 #[tokio::test]
 async fn shutdown_kills_a_worker_that_ignores_everything() {
-    let program = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nfor message in greeted(): pass\nwhile True: signal.pause()";
+    let program = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nfor message in initialized(): pass\nwhile True: signal.pause()";
     let bridge = soon(fake(program).shutdown_grace(Duration::from_millis(1)).spawn()).await.unwrap();
     let id = process_id(&bridge);
     soon(bridge.shutdown()).await;
@@ -267,7 +371,7 @@ async fn shutdown_kills_a_worker_that_ignores_everything() {
 const PARENT: &str = r#"
 import subprocess
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()"])
-for message in greeted(): answer(message, said(str(child.pid)))
+for message in initialized(): answer(message, said(str(child.pid)))
 "#;
 
 #[tokio::test]
@@ -283,18 +387,36 @@ async fn when_the_last_handle_goes_the_worker_and_its_children_are_killed() {
 }
 
 #[test]
-fn when_the_runtime_goes_the_worker_and_its_children_are_killed() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (bridge, worker, child) = runtime.block_on(async {
+fn when_the_runtime_goes_the_bridge_goes_on_and_its_last_handle_kills_the_worker_and_its_children() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let (bridge, worker) = first.block_on(async {
         let bridge = soon(fake(PARENT).spawn()).await.unwrap();
-        let child: u32 = soon(bridge.chat(say("child?"))).await.unwrap().text().parse().unwrap();
         let worker = process_id(&bridge);
-        (bridge, worker, child)
+        (bridge, worker)
+    });
+    drop(first);
+    let second = runtime();
+    let child: u32 = second.block_on(async { soon(bridge.chat(say("child?"))).await.unwrap().text().parse().unwrap() });
+    drop(bridge);
+    second.block_on(until("both are gone", || !is_alive(worker) && !is_alive(child)));
+}
+
+#[test]
+fn a_bridge_in_a_task_of_a_runtime_that_ends_is_dropped_with_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let worker = runtime.block_on(async {
+        let bridge = soon(fake(PARENT).spawn()).await.unwrap();
+        let worker = process_id(&bridge);
+        tokio::spawn(async move {
+            let _bridge = bridge;
+            std::future::pending::<()>().await;
+        });
+        worker
     });
     drop(runtime);
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    waiting.block_on(until("both are gone", || !is_alive(worker) && !is_alive(child)));
-    drop(bridge);
+    waiting.block_on(until("it is gone", || !is_alive(worker)));
 }
 
 #[tokio::test]
@@ -308,14 +430,14 @@ async fn a_child_that_a_crashed_worker_leaves_behind_is_killed() {
 
 #[tokio::test]
 async fn the_worker_is_not_in_the_agents_process_group() {
-    let bridge = soon(fake("for message in greeted(): answer(message, said(str(os.getpgrp())))").spawn()).await.unwrap();
+    let bridge = soon(fake("for message in initialized(): answer(message, said(str(os.getpgrp())))").spawn()).await.unwrap();
     let group = soon(bridge.chat(say("group?"))).await.unwrap();
     assert_eq!(group.text(), process_id(&bridge).to_string());
 }
 
 #[tokio::test]
 async fn environment_and_arguments_reach_the_worker_untouched_by_a_shell() {
-    let program = "for message in greeted(): answer(message, said(json.dumps([sys.argv[1:], dict(os.environ)])))";
+    let program = "for message in initialized(): answer(message, said(json.dumps([sys.argv[1:], dict(os.environ)])))";
     let built = fake(program).arg("$HOME; `x` 'y'").env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("KEY", "$v");
     let bridge = soon(built.config("my gateway.yaml").log_level("info").spawn()).await.unwrap();
     let said = soon(bridge.chat(say("?"))).await.unwrap();
