@@ -25,12 +25,13 @@ from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
 from bridge_worker.backends.litellm import direct, path_selection, prologue_cache
 from bridge_worker.backends.litellm.chat import LiteLLM
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import BridgeError
 from tests.conftest import Spawn
 from tests.providers.test_fidelity import Provider
 from tests.support.cases import TOOLS, WEATHER, Case, cases, tool
 from tests.support.provider_formats import FORMATS, Format, OpenAI, environment
+from tests.support.requests import chat_request
 from tests.support.upstream import BEHAVIOURS, DONE, USAGE, Gate, Upstream, chunk
 from tests.support.worker import WAIT_SECONDS, Json
 

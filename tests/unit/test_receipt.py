@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from bridge_worker.core.accumulator import MAX_MEDIA_CHARACTERS
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.core.ports import ChatRequest, Delta
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.chat_result import Receipt
 from tests.conftest import Spawn
+from tests.support.requests import chat_request
 from tests.support.upstream import Gate, Upstream
 from tests.support.worker import Json, Worker
 
