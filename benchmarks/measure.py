@@ -249,8 +249,8 @@ def _starts(figures: Figures, plan: Plan, upstream: Upstream) -> None:
 # What the model itself does, which counts words, is no part of the bridge's.
 _PARSE_AND_DUMP = """
 import asyncio, json, sys, time
-from bridge_worker.completion import chat_request
-from bridge_worker.models.offline import Offline
+from bridge_worker.core.chat_runner import chat_request
+from bridge_worker.backends.offline.chat import Offline
 
 line = sys.stdin.buffer.read()
 

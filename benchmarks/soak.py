@@ -4,7 +4,7 @@
     .venv-dev/bin/python -m benchmarks.soak --rounds 200     as long as you like
 
 Owns the mix of chats and the sampling between two rounds, when nothing is in flight. Refuses to judge but by one rule: after the
-warm-up the last third must not stand higher than the second. tests/test_soak.py runs a short form of it.
+warm-up the last third must not stand higher than the second. tests/process/test_soak.py runs a short form of it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.ledger import Ledger
-from tests.upstream import Upstream
-from tests.worker import Worker
+from tests.support.request_ledger import Ledger
+from tests.support.upstream import Upstream
+from tests.support.worker import Worker
 
 HELLO: list[Any] = [{"role": "user", "content": "hello " * 20}]
 WAVE = 50  # chats in flight at once: as many connections

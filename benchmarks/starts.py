@@ -14,8 +14,8 @@ import statistics
 import subprocess
 import time
 
-from tests.upstream import Upstream
-from tests.worker import clean_environment
+from tests.support.upstream import Upstream
+from tests.support.worker import clean_environment
 
 INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "omni-bridge/1"}}
 CHAT = {

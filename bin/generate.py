@@ -20,12 +20,15 @@ sys.path.insert(0, str(ROOT))  # the code beside this script, not an installed o
 
 from pydantic import BaseModel  # noqa: E402
 
-from bridge_worker import protocol, serve  # noqa: E402
 from bridge_worker.config.settings import DEFAULTS, FLAGS, SETTINGS  # noqa: E402
 from bridge_worker.errors import KINDS  # noqa: E402
-from bridge_worker.protocol import asked  # noqa: E402
-from bridge_worker.session import LIFECYCLE, Input, State  # noqa: E402
-from tests import cases  # noqa: E402
+from bridge_worker.protocol.session import LIFECYCLE, Input, State  # noqa: E402
+from bridge_worker.runtime import startup  # noqa: E402
+from bridge_worker.schema import (  # noqa: E402
+    chat_request,
+    messages,
+)
+from tests.support import cases  # noqa: E402
 
 FILES = ("protocol.md", "README.md", "docs/matrix.md")
 COMMAND = ".venv-dev/bin/python bin/generate.py"
@@ -88,64 +91,64 @@ def message_name(message: Input) -> str:
 
 
 def methods() -> str:
-    rows = [(f"`{name}`", "client", members(method.params), members(method.result)) for name, method in protocol.METHODS.items()]
-    rows += [(f"`{name}`", "client", members(params), "") for name, params in protocol.NOTIFICATIONS_IN.items()]
-    rows += [(f"`{name}`", "worker", members(params), "") for name, params in protocol.NOTIFICATIONS_OUT.items()]
+    rows = [(f"`{name}`", "client", members(method.params), members(method.result)) for name, method in messages.METHODS.items()]
+    rows += [(f"`{name}`", "client", members(params), "") for name, params in messages.NOTIFICATIONS_IN.items()]
+    rows += [(f"`{name}`", "worker", members(params), "") for name, params in messages.NOTIFICATIONS_OUT.items()]
     return table(("message", "sent by", "params", "result"), rows)
 
 
 def members(type: type[BaseModel]) -> str:
     """The names of the members, `?` after those that may be left out."""
-    if type in (protocol.ChatParams, protocol.ChatResult):
+    if type in (messages.ChatParams, messages.ChatResult):
         return "below"
     fields = (name if field.is_required() else f"{name}?" for name, field in type.model_fields.items())
     return f"`{{{', '.join(fields)}}}`"
 
 
 def chat_params() -> str:
-    return typescript(protocol.ChatParams, "validation")
+    return typescript(messages.ChatParams, "validation")
 
 
 def chat_result() -> str:
-    return typescript(protocol.ChatResult, "serialization")
+    return typescript(messages.ChatResult, "serialization")
 
 
 def models() -> str:
-    return together(typescript(protocol.ModelsListResult, "serialization"), typescript(protocol.ModelInfo, "serialization"))
+    return together(typescript(messages.ModelsListResult, "serialization"), typescript(messages.ModelInfo, "serialization"))
 
 
 def chat_check() -> str:
-    return together(typescript(protocol.TokenCount, "serialization"), typescript(protocol.ChatCheck, "serialization"))
+    return together(typescript(messages.TokenCount, "serialization"), typescript(messages.ChatCheck, "serialization"))
 
 
 def embed_and_rerank() -> str:
     return together(
-        typescript(protocol.EmbedParams, "validation"),
-        typescript(protocol.EmbedResult, "serialization", told={"Usage", "Receipt"}),
-        typescript(protocol.RerankParams, "validation", told={"TotalDeadline"}),
-        typescript(protocol.RerankResult, "serialization", told={"Usage", "Receipt"}),
+        typescript(messages.EmbedParams, "validation"),
+        typescript(messages.EmbedResult, "serialization", told={"Usage", "Receipt"}),
+        typescript(messages.RerankParams, "validation", told={"TotalDeadline"}),
+        typescript(messages.RerankResult, "serialization", told={"Usage", "Receipt"}),
     )
 
 
 def budgets() -> str:
-    return typescript(protocol.BudgetsGetResult, "serialization")
+    return typescript(messages.BudgetsGetResult, "serialization")
 
 
 def status() -> str:
-    return typescript(protocol.Status, "serialization")
+    return typescript(messages.Status, "serialization")
 
 
 def config_reload() -> str:
-    return typescript(protocol.ConfigReloaded, "serialization")
+    return typescript(messages.ConfigReloaded, "serialization")
 
 
 def chat_delta() -> str:
-    return typescript(protocol.ChatDelta, "validation")
+    return typescript(messages.ChatDelta, "validation")
 
 
 def flags() -> str:
     rows = []
-    for action in serve.parser()._actions:
+    for action in startup.parser()._actions:
         name = action.option_strings[-1]
         one = SETTINGS[action.dest] if action.dest in FLAGS else None
         variable = f"`OMNI_BRIDGE_{action.dest.upper()}`" if one or action.dest == "config" else ""
@@ -239,7 +242,7 @@ def together(*blocks: str) -> str:
 
 def unions() -> Mapping[str, str]:
     """Those that have a name in protocol/asked.py, as `typed` writes them."""
-    aliases = {"ChatMessage": asked.ChatMessage, "ContentPart": asked.ContentPart}
+    aliases = {"ChatMessage": chat_request.ChatMessage, "ContentPart": chat_request.ContentPart}
     return {name: " | ".join(member.__name__ for member in get_args(get_args(of)[0])) for name, of in aliases.items()}
 
 

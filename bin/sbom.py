@@ -26,7 +26,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
-(VERSION,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "bridge_worker" / "__init__.py").read_text("utf-8"), re.MULTILINE)
+(VERSION,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "bridge_worker" / "version.py").read_text("utf-8"), re.MULTILINE)
 _ENTRY = re.compile(r"^(?P<requirement>[A-Za-z0-9][^\\\n]*?)(?P<hashes>(?: \\\n    --hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE)
 _BUILD_ONLY = {"setuptools"}  # builds what comes as source, and is gone then; see bin/bootstrap.py
 

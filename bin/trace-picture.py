@@ -2,7 +2,8 @@
 
     .venv-dev/bin/python bin/trace-picture.py [FOLDER]     also leaves trace.jsonl and trace.html in FOLDER
 
-The providers are tests/upstream.py's stand-in, at paces of real ones; the worker, its trace and the page are as anybody has them.
+The providers are tests/support/upstream.py's stand-in, at paces of real ones; the worker, its trace and the page are as
+anybody has them.
 """
 
 import subprocess
@@ -15,10 +16,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the code beside this script, not an installed one
 
-from tests.browser import Browser  # noqa: E402
-from tests.programs import program  # noqa: E402
-from tests.upstream import DONE, USAGE, Pause, Step, Upstream, chunk  # noqa: E402
-from tests.worker import COMMAND, Worker  # noqa: E402
+from tests.support.browser import Browser  # noqa: E402
+from tests.support.programs import program  # noqa: E402
+from tests.support.upstream import DONE, USAGE, Pause, Step, Upstream, chunk  # noqa: E402
+from tests.support.worker import COMMAND, Worker  # noqa: E402
 
 WEATHER = {
     "type": "function",

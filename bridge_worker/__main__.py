@@ -1,5 +1,5 @@
 """``python -m bridge_worker``: the command ``omni-bridge``."""
 
-from bridge_worker.cli import main
+from bridge_worker.cli.main import main
 
 main()

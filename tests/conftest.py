@@ -9,13 +9,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.upstream import Upstream
-from tests.worker import Worker
+from tests.support.upstream import Upstream
+from tests.support.worker import Worker
 
-pytest.register_assert_rewrite("tests.cases")  # it asserts, but is no test module
+pytest.register_assert_rewrite("tests.support.cases")  # it asserts, but is no test module
 
 Spawn = Callable[..., Worker]
-_IN_PROCESS = ("litellm", "bridge_worker.models", "bridge_worker.api")
+_IN_PROCESS = ("litellm", "bridge_worker.backends.litellm", "bridge_worker.runtime.in_process")
 
 
 @pytest.fixture(scope="module", autouse=True)

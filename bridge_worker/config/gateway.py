@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge_worker.config import keys
-from bridge_worker.config.checks import Checks, Groups
-from bridge_worker.config.documents import Document
-from bridge_worker.config.mistakes import Report, suggestion
-from bridge_worker.config.references import Resolver
+from bridge_worker.config import gateway_keys
+from bridge_worker.config.diagnostics import Report, suggestion
+from bridge_worker.config.env_references import Resolver
+from bridge_worker.config.gateway_checks import Checks, Groups
+from bridge_worker.config.yaml_document import Document
 
 _ROUTER_TIMEOUT_SECONDS = 600.0  # the Router's own default is 6,000
 
@@ -41,7 +41,7 @@ def read_gateway(document: Document, report: Report, resolver: Resolver) -> Gate
     general = reading.general()
     credentials = reading.credentials()
     router, places = reading.router(litellm, general, {credential["credential_name"] for credential in credentials})
-    litellm |= {name: value for name, value in general.items() if name in keys.GENERAL_LITELLM}
+    litellm |= {name: value for name, value in general.items() if name in gateway_keys.GENERAL_LITELLM}
     hosts = reading.open_hosts(litellm)
     return Gateway(router, litellm, credentials, reading.resolved_section("callback_settings"), places, hosts)
 
@@ -59,15 +59,18 @@ class _Reading:
         served = {}
         for name, value in self.checks.section("litellm_settings").items():
             at = ("litellm_settings", name)
-            if name in keys.LITELLM_IGNORED:
+            if name in gateway_keys.LITELLM_IGNORED:
                 self._report.ignored.append(f"litellm_settings.{name}")
-            elif name not in keys.LITELLM:
-                self.checks.wrong(f"is not a setting of LiteLLM; {suggestion(str(name), keys.LITELLM | keys.LITELLM_IGNORED)}", *at)
+            elif name not in gateway_keys.LITELLM:
+                self.checks.wrong(
+                    f"is not a setting of LiteLLM; {suggestion(str(name), gateway_keys.LITELLM | gateway_keys.LITELLM_IGNORED)}",
+                    *at,
+                )
             elif value is not None:
                 value = self._resolver.resolved(value, *at)
-                if name in keys.CALLBACKS:
+                if name in gateway_keys.CALLBACKS:
                     served[name] = self._callbacks(value, *at)
-                elif self.checks.kind(value, keys.LITELLM_KINDS.get(name, "any"), *at):
+                elif self.checks.kind(value, gateway_keys.LITELLM_KINDS.get(name, "any"), *at):
                     served[name] = value
         return served
 
@@ -93,7 +96,7 @@ class _Reading:
         """Those that mean something here. The others are a server's, or a name that the gateway passes over too."""
         served = {}
         for name, value in self.checks.section("general_settings").items():
-            if name in keys.GENERAL_LITELLM or name in keys.GENERAL_ROUTER:
+            if name in gateway_keys.GENERAL_LITELLM or name in gateway_keys.GENERAL_ROUTER:
                 if value is not None:
                     served[name] = self._resolver.resolved(value, "general_settings", name)
             else:
@@ -129,7 +132,9 @@ class _Reading:
         self.checks.fallbacks(settings, "router_settings", groups)
         self.checks.fallbacks(litellm, "litellm_settings", groups)
         self.checks.aliases(settings, groups)
-        passed = {keys.GENERAL_ROUTER[name]: value for name, value in general.items() if name in keys.GENERAL_ROUTER}
+        passed = {
+            gateway_keys.GENERAL_ROUTER[name]: value for name, value in general.items() if name in gateway_keys.GENERAL_ROUTER
+        }
         default = {} if "request_timeout" in litellm else {"timeout": _ROUTER_TIMEOUT_SECONDS}
         return default | passed | settings | {"model_list": models}, tuple(places)
 
@@ -137,15 +142,15 @@ class _Reading:
         served = {}
         for name, value in self.checks.section("router_settings").items():
             at = ("router_settings", name)
-            if name in keys.ROUTER_MISPLACED:
+            if name in gateway_keys.ROUTER_MISPLACED:
                 self.checks.wrong("belongs in general_settings, as the gateway says too", *at)
-            elif name in keys.ROUTER_IGNORED:
+            elif name in gateway_keys.ROUTER_IGNORED:
                 self._report.ignored.append(f"router_settings.{name}")
-            elif name not in keys.ROUTER:
-                self.checks.wrong(f"is not a setting of LiteLLM's Router; {suggestion(str(name), keys.ROUTER)}", *at)
+            elif name not in gateway_keys.ROUTER:
+                self.checks.wrong(f"is not a setting of LiteLLM's Router; {suggestion(str(name), gateway_keys.ROUTER)}", *at)
             elif value is not None:
                 value = self._resolver.resolved(value, *at)
-                if self.checks.kind(value, keys.ROUTER[name], *at):
+                if self.checks.kind(value, gateway_keys.ROUTER[name], *at):
                     served[name] = value
         return served
 

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-from bridge_worker.budgets import Budgets
-from bridge_worker.framing import DEFAULT_MAX_MESSAGE_BYTES
-from bridge_worker.local_models import LocalModel
-from bridge_worker.session import DEFAULT_MAX_IN_FLIGHT
-from bridge_worker.urls import UrlPolicy
+from bridge_worker.budgets.limits import Budgets
+from bridge_worker.config.local_models import LocalModel
+from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES
+from bridge_worker.protocol.session import DEFAULT_MAX_IN_FLIGHT
+from bridge_worker.security.url_policy import UrlPolicy
 
 SECTION = "omni_bridge"
 PREFIX = "OMNI_BRIDGE_"

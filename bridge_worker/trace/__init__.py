@@ -1,5 +1,1 @@
-"""What went over the pipe, kept in a file and shown to a person.
-
-Owns both sides of a trace file: `recorder` writes it, `reading` reads it, `page` shows it. Refuses to
-be imported unless a trace was asked for.
-"""
+"""Owns the trace file: writing, reading and showing what went over the pipe; does not know the session or the methods."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bridge_worker.framing import Message, decode, encode
+from bridge_worker.protocol.framing import Message, decode, encode
 
 MAX_LINE_BYTES = 8 * 1024 * 1024  # of a longer message only the length is noted: to read it would hold the others up
 _BOM = b"\xef\xbb\xbf"

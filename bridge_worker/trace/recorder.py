@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from bridge_worker import __version__
-from bridge_worker.framing import Fault, decode, encode
-from bridge_worker.logs import utc
-from bridge_worker.stdio import BytePipe
-from bridge_worker.trace.content import with_content, without_content
+from bridge_worker.protocol.framing import Fault, decode, encode
+from bridge_worker.runtime.stdio import BytePipe
+from bridge_worker.telemetry.log import utc
+from bridge_worker.trace.content_filter import with_content, without_content
 from bridge_worker.trace.lines import MAX_LINE_BYTES, Lines, Redact, masked
+from bridge_worker.version import __version__
 
 FORMAT = 1
 _MAX_QUEUED_BYTES = 32 * 1024 * 1024

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.worker import Worker, wait_until
+from tests.support.worker import Worker, wait_until
 
 HERE = Path(__file__).parent
 CHUNK = 200  # lines after which all must be answered

@@ -1,4 +1,7 @@
-"""The interface of a decoder of one wire format, for a streamed and a plain response alike."""
+"""The interface of a decoder of one wire format, for a streamed and a plain response alike.
+
+Owns what the decoders have in common. Refuses to know LiteLLM, connections, clocks and tasks.
+"""
 
 from __future__ import annotations
 

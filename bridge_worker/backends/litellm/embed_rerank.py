@@ -1,0 +1,124 @@
+"""LiteLLM's calls beside chat: embeddings and reranking.
+
+Owns the check of what comes back: a vector for each input, a score for documents that there are. Refuses to know the wire.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+import litellm
+from litellm.types.utils import CallTypes
+
+from bridge_worker.backends.litellm import receipts, request_diff, responses
+from bridge_worker.backends.litellm.chat import REQUEST_TIMEOUT_SECONDS
+from bridge_worker.backends.litellm.responses import Target
+from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Ranking, RerankRequest
+from bridge_worker.errors import BridgeError
+from bridge_worker.providers import price_map
+from bridge_worker.schema.chat_result import Usage
+
+_DIRECT = {"timeout": REQUEST_TIMEOUT_SECONDS, "max_retries": 0}  # the Router has its own
+
+
+async def embed(router: Any, request: EmbedRequest) -> Embeddings:
+    """Raises BridgeError. Cancelling the task closes the connection before it ends."""
+    call = {"model": request.model, "input": request.input, **request.options}
+    made = router.aembedding(**call) if router else litellm.aembedding(**call, **_DIRECT)
+    response, target = await _answer(made, request, CallTypes.aembedding)
+    rows = sorted(getattr(response, "data", None) or [], key=lambda row: row["index"])
+    if [row["index"] for row in rows] != list(range(len(request.input))):
+        raise _bad(f"the provider sent {len(rows)} embeddings for {len(request.input)} inputs", request.model)
+    usage = response.usage
+    counted = Usage(input_tokens=usage.prompt_tokens, total_tokens=usage.total_tokens) if usage and usage.prompt_tokens else None
+    hidden = _hidden(response)
+    return Embeddings(
+        vectors=[_vector(row["embedding"], request.model) for row in rows],
+        usage=counted,
+        cost=_cost(hidden, target) if counted else None,
+        model=response.model,
+        provider=hidden.get("custom_llm_provider") or target.provider,
+    )
+
+
+async def rerank(router: Any, request: RerankRequest) -> Ranking:
+    """Raises BridgeError. Cancelling the task closes the connection before it ends."""
+    call = {
+        "model": request.model,
+        "query": request.query,
+        "documents": request.documents,
+        "return_documents": False,
+        **request.options,
+    }
+    made = router.arerank(**call) if router else litellm.arerank(**call, **_DIRECT)
+    response, target = await _answer(made, request, CallTypes.arerank)
+    scores = [(row["index"], row["relevance_score"]) for row in response.results or []]
+    places = range(len(request.documents))
+    if not scores or len({index for index, _ in scores} & set(places)) != len(scores):
+        raise _bad("the provider ranked other documents than it was given", request.model)
+    hidden = _hidden(response)
+    return Ranking(
+        scores=scores,
+        usage=_rerank_usage(response.meta or {}),
+        cost=_cost(hidden, target),
+        model=hidden.get("model") or request.model.rpartition("/")[2],
+        provider=hidden.get("custom_llm_provider") or target.provider,
+    )
+
+
+async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, call_type: CallTypes) -> tuple[Any, Target]:
+    """``made`` has not begun: the record is there before it does."""
+    record = receipts.Record(request.model, request.receipt, request_diff.Asked(request.options, [], marked=False), call_type)
+    try:
+        response = await made
+        record.end("ok")
+        return response, record.target
+    except Exception as error:
+        fault = record.fault(error)
+        record.end(fault.kind, fault.status)
+        raise fault from error
+    finally:
+        record.end("cancelled")
+
+
+def _cost(hidden: Mapping[str, Any], target: Target) -> Cost | None:
+    usd = hidden.get("response_cost")
+    if usd is not None and responses.has_prices(target.deployment):
+        return Cost(usd, "deployment")
+    if usd is None or responses.is_unpriced(target.model, target.provider):
+        return None
+    return Cost(usd, "price_map", price_map.DATE)
+
+
+def _vector(given: Any, model: str) -> list[float]:
+    """Some providers send what was asked for as numbers in base64, and the other way round."""
+    try:
+        raw = base64.b64decode(given, validate=True) if isinstance(given, str) else None
+        vector = list(struct.unpack(f"<{len(raw) // 4}f", raw)) if raw is not None else [float(axis) for axis in given]
+    except (ValueError, TypeError, struct.error):
+        raise _bad("the provider sent an embedding that is no list of numbers", model) from None
+    if not vector or not all(map(math.isfinite, vector)):
+        raise _bad("the provider sent an embedding that is empty or not finite", model)
+    return vector
+
+
+def _rerank_usage(meta: Mapping[str, Any]) -> Usage | None:
+    counted, billed = meta.get("tokens") or {}, meta.get("billed_units") or {}
+    usage = Usage(
+        input_tokens=counted.get("input_tokens"),
+        output_tokens=counted.get("output_tokens"),
+        total_tokens=billed.get("total_tokens"),
+    )
+    return usage if any(usage.model_dump().values()) else None
+
+
+def _hidden(response: Any) -> Mapping[str, Any]:
+    return getattr(response, "_hidden_params", None) or {}  # PRIVATE: cost and provider are nowhere else
+
+
+def _bad(wrong: str, model: str) -> BridgeError:
+    return BridgeError("bad_upstream_response", f"{wrong}; try again", model=model)

@@ -1,0 +1,268 @@
+"""What LiteLLM raised becomes a `BridgeError`.
+
+Owns the classification: which kind, which status, and the sentence for a person. An exception and its causes are
+read from the outside in, and the first one that is evidence decides. LiteLLM's own status is none: a refused connection has 500, a
+413 of Anthropic 400, a 529 of Anthropic 500, an unreadable answer of Gemini 422. Refuses to know what happens next: no retry, no
+fallback, no log. A message may still hold a key; it is cleaned where it leaves the process.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import httpx
+import litellm
+import openai
+
+from bridge_worker.backends.litellm import retry_after
+from bridge_worker.errors import KINDS, BridgeError
+from bridge_worker.security.redaction import sentence
+
+_BY_STATUS = {
+    400: "rejected_by_provider",
+    401: "authentication",
+    402: "budget_exceeded",
+    403: "permission",
+    404: "model_not_found",
+    408: "timeout",
+    429: "rate_limited",
+    504: "timeout",
+}  # any other 4xx is rejected_by_provider, 5xx is provider_unavailable, and an error with 2xx or 3xx is a bad_upstream_response
+
+# LiteLLM's reading of an answer, where it knows more than the status does; the status is further in. Here and below by package and
+# class, so that nothing has to be installed to be recognised. A class stands for what is derived from it.
+_READINGS = {
+    "litellm.ContextWindowExceededError": "context_length_exceeded",
+    "litellm.ContentPolicyViolationError": "content_policy",
+    "litellm.AuthenticationError": "authentication",  # Gemini answers a wrong key with 400
+    "litellm.PermissionDeniedError": "permission",
+    "litellm.NotFoundError": "model_not_found",
+    "litellm.RateLimitError": "rate_limited",  # also Bedrock's throttling, a 400, and an rpm limit of the Router
+    "litellm.Timeout": "timeout",
+    "litellm.BadGatewayError": "provider_unavailable",  # also code 502 in the body of a 200, as OpenRouter sends it
+    "litellm.ServiceUnavailableError": "provider_unavailable",
+}
+# No answer of the provider is further in than these: what follows, if anything, is an earlier call, or what caused this.
+_CAUSES = {
+    "litellm.RouterRateLimitError": "rate_limited",  # a ValueError: every deployment is cooling down
+    "litellm.RouterRateLimitErrorBasic": "rate_limited",
+    "litellm.BudgetExceededError": "budget_exceeded",
+    "litellm.UnsupportedParamsError": "rejected_by_provider",
+    "litellm.SSRFError": "rejected_by_provider",  # LiteLLM fetches no image from an address of a private network
+    "litellm.ImageFetchError": "rejected_by_provider",  # the status further in is that of the image's host
+    "litellm.LiteLLMUnknownProvider": "model_not_found",
+    "openai.APIResponseValidationError": "bad_upstream_response",
+    "httpx.TimeoutException": "timeout",
+    "httpx.DecodingError": "bad_upstream_response",
+    "httpx.RequestError": "provider_unavailable",
+    "aiohttp.ServerTimeoutError": "timeout",
+    "aiohttp.ClientError": "provider_unavailable",
+    "botocore.ParserError": "bad_upstream_response",  # a frame of AWS's event stream
+    "json.JSONDecodeError": "bad_upstream_response",
+    "pydantic_core.ValidationError": "bad_upstream_response",
+    "builtins.UnicodeDecodeError": "bad_upstream_response",
+    "builtins.ModuleNotFoundError": "internal",  # an optional dependency of LiteLLM
+    "asyncio.CancelledError": "cancelled",
+    "builtins.TimeoutError": "timeout",
+    "builtins.ConnectionError": "provider_unavailable",
+    "socket.gaierror": "provider_unavailable",
+    "ssl.SSLError": "provider_unavailable",
+}
+# PRIVATE: LiteLLM's functions that write a request or read an answer. What breaks in them, be it a KeyError, is about that.
+_BY_FUNCTION = {
+    "transform_request": "rejected_by_provider",
+    "async_transform_request": "rejected_by_provider",
+    "async_transform_request_body": "rejected_by_provider",
+    "validate_and_fix_openai_messages": "rejected_by_provider",
+    "transform_response": "bad_upstream_response",
+    "_transform_google_generate_content_to_openai_model_response": "bad_upstream_response",
+    "convert_to_model_response_object": "bad_upstream_response",
+    "chunk_parser": "bad_upstream_response",
+    "_dispatch_provider_chunk": "bad_upstream_response",
+    "_event": "bad_upstream_response",  # ours, in mends.py
+}
+# PRIVATE: sentences of LiteLLM and the OpenAI SDK, where the class says no more than that something went wrong.
+_BY_SENTENCE = {
+    r"[Mm]issing (?:credentials|[\w ]{0,20}(?i:api[ _]key))|API_KEY is (?:not set|required)": "authentication",
+    r"no healthy deployments|LLM Provider NOT provided": "model_not_found",
+    r"response from LLM endpoint|provider returned .{0,30}'choices'|response from Azure|'model_dump'": "bad_upstream_response",
+    r"closed the responses stream before any terminal event": "bad_upstream_response",
+    r"^No deployments available - crossed budget": "budget_exceeded",
+    r"^Not allowed to access model due to tags": "permission",
+}
+# PRIVATE: sentences of a LiteLLM proxy that is the provider, whose status and class say less.
+_BY_PROXY = {
+    r"litellm\.ContextWindowExceededError": "context_length_exceeded",
+    r"litellm\.ContentPolicyViolationError": "content_policy",
+    r"Invalid model name passed in model=|There are no healthy deployments for this model": "model_not_found",
+    r"No connected db\.": "authentication",  # it looks up every key that is not the master key
+    r"Budget has been exceeded! Current cost": "budget_exceeded",
+}
+# After the first delta these mean that the stream broke off. The others tell the caller what to mend, streamed or not.
+_INTERRUPTIONS = {"rejected_by_provider", "rate_limited", "timeout", "provider_unavailable", "bad_upstream_response"}
+
+_UNREACHABLE = {
+    "builtins.ConnectionRefusedError": "the connection was refused",
+    "builtins.ConnectionResetError": "the connection was reset",
+    "socket.gaierror": "its host name was not found",
+    "ssl.SSLError": "TLS could not be agreed on",
+    "aiohttp.ServerDisconnectedError": "it closed the connection",
+    "httpx.TransportError": "the connection broke",
+}
+_NO_PROVIDERS = {"litellm-httpx-handler", "vertex_ai_beta"}  # parts of LiteLLM; the latter stands for Gemini too, when it streams
+_KEY_NAME = re.compile(r"\b[A-Z][A-Z0-9]{0,30}(?:_[A-Z0-9]{1,30}){0,4}_(?:KEY|TOKEN)\b")
+
+_MAX_TEXT = 65_536  # characters of an error that are searched
+
+# ---- the classification ----------------------------------------------------------------------------------------------------
+
+
+class _Finding(NamedTuple):
+    kind: str
+    cause: BaseException  # the evidence
+    response: httpx.Response | None = None  # the provider's answer, where there was one
+
+
+def from_litellm(error: BaseException, *, model: str | None, streamed: bool = False) -> BridgeError:
+    """``model`` is the name that the caller asked for; ``streamed``: a delta has been sent. A `BridgeError` is returned as it is.
+
+    ``status`` is that of the provider's HTTP answer, never a number that LiteLLM filled in. ``retry_after_ms`` is the advice of the
+    provider or of the Router.
+    """
+    chain = list(_chain(error))
+    if ours := next((each for each in chain if isinstance(each, BridgeError)), None):  # of a local model behind the Router, too
+        return ours
+    found = _find(chain)
+    provider = _provider(chain, model)
+    kind, message = found.kind, _message(found, chain, provider, model)
+    extra: dict[str, object] = {"deadline": "provider"} if kind == "timeout" else {}
+    if streamed and kind in _INTERRUPTIONS:
+        kind, message, extra = "stream_interrupted", f"the stream broke off: {message}", {}
+    retry_after_ms = _retry_after_ms(chain, found) if KINDS[kind].retryable else None
+    status = None if found.response is None else found.response.status_code
+    return BridgeError(kind, message, retry_after_ms, provider, model, status, extra)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """``error`` and what led to it. Also where ``from None`` hides it: so the OpenAI SDK hides the HTTP answer."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        # PRIVATE: MidStreamFallbackError wraps whatever a stream raises
+        original = getattr(error, "original_exception", None)
+        if original is None:
+            yield error
+        # The Router raises the original *from* its wrapper: a circle, and what came before is the wrapper's context.
+        error = original if original is not None and id(original) not in seen else error.__cause__ or error.__context__
+
+
+def _find(chain: list[BaseException]) -> _Finding:
+    reading = None
+    for link in chain:
+        if isinstance(link, httpx.HTTPStatusError):
+            kind = _match(_BY_PROXY, chain[0]) or reading or _by_status(link.response.status_code)
+            return _Finding(kind, link, link.response)
+        cause = _named(_CAUSES, link) or _in_stream(link) or _by_function(link)
+        if cause:
+            return _Finding(reading or cause, link)
+        reading = reading or _named(_READINGS, link)
+    return _Finding(reading or _match(_BY_SENTENCE, chain[0]) or _by_claim(chain), chain[0])
+
+
+def _by_status(status: int) -> str:
+    if status < 400:
+        return "bad_upstream_response"
+    return _BY_STATUS.get(status, "rejected_by_provider" if status < 500 else "provider_unavailable")
+
+
+def _named(table: Mapping[str, str], error: BaseException) -> str | None:
+    names = (f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(error).__mro__)
+    return next((table[name] for name in names if name in table), None)
+
+
+def _in_stream(error: BaseException) -> str | None:
+    """An error event, as the OpenAI SDK raises it. What has a status is of a derived class, and so are all errors of LiteLLM."""
+    return "provider_unavailable" if type(error) is openai.APIError else None
+
+
+def _by_function(error: BaseException) -> str | None:
+    if hasattr(error, "status_code"):  # raised on purpose, and it says more than where it was raised
+        return None
+    names = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
+    return next((_BY_FUNCTION[name] for name in names if name in _BY_FUNCTION), None)
+
+
+def _match(sentences: Mapping[str, str], error: BaseException) -> str | None:
+    return next((kind for pattern, kind in sentences.items() if re.search(pattern, str(error)[:_MAX_TEXT])), None)
+
+
+def _by_claim(chain: list[BaseException]) -> str:
+    """By LiteLLM's status, where nothing speaks for or against it: an error event in a stream, a check before the call."""
+    for link in chain:
+        status = getattr(link, "status_code", None)
+        if isinstance(status, int) and type(link) is not litellm.APIConnectionError:  # which has 500 for all that LiteLLM can't map
+            return _by_status(status)
+    return "internal"
+
+
+# ---- what is told ----------------------------------------------------------------------------------------------------------
+
+
+def _provider(chain: list[BaseException], model: str | None) -> str | None:
+    """LiteLLM's name for it; where its error names a part of LiteLLM instead, what the model's name begins with."""
+    names = (getattr(link, "llm_provider", None) for link in chain)
+    prefix = (model or "").partition("/")[0]
+    return next((name for name in names if name and name not in _NO_PROVIDERS), prefix if prefix in litellm.provider_list else None)
+
+
+def _message(found: _Finding, chain: list[BaseException], provider: str | None, model: str | None) -> str:
+    who, said = provider or "the provider", sentence(str(chain[0])[:_MAX_TEXT])
+    if found.kind == "authentication":
+        return _about_key(said, provider, answered=found.response is not None)
+    if found.response is not None:
+        return said
+    if found.kind == "provider_unavailable":
+        reason = _unreachable(found.cause)
+        return f"{who} could not be reached: {reason}" if reason else said
+    if found.kind == "rate_limited":
+        return said if provider else f"every deployment of {model} is cooling down or at its limit; try again later"
+    if isinstance(found.cause, ModuleNotFoundError):
+        return f"this model needs the Python package {found.cause.name}, which is not installed here"
+    accident = type(found.cause).__module__ == "builtins"  # "'list' object has no attribute 'get'" is for the log
+    ours = {
+        "model_not_found": f"there is no provider or deployment for the model {model}; models/list has those there are",
+        "timeout": f"{who} did not answer in time",
+        "bad_upstream_response": f"{who} sent an answer that can't be used" + ("" if accident else f": {said}"),
+        "cancelled": "cancelled before it was finished",
+        "internal": "an internal error; the log has the whole of it",
+    }
+    return ours.get(found.kind, said)
+
+
+def _about_key(said: str, provider: str | None, *, answered: bool) -> str:
+    missing = _KEY_NAME.findall(said)[:1] or (provider and litellm.validate_environment(f"{provider}/any")["missing_keys"])
+    if not missing:
+        return said
+    names = " and ".join(missing)
+    return (
+        f"{said} ({names} is not set in the environment)" if answered else f"no key for {provider}: set {names} in the environment"
+    )
+
+
+def _unreachable(cause: BaseException) -> str | None:
+    """The innermost reason: httpx's error has aiohttp's within, and that the system's."""
+    reasons = [reason for link in _chain(cause) if (reason := _named(_UNREACHABLE, link))]
+    return reasons[-1] if reasons else None
+
+
+def _retry_after_ms(chain: list[BaseException], found: _Finding) -> int | None:
+    # PRIVATE: RouterRateLimitError's seconds; and the headers of an answer that is not among the causes, or that the Router made up
+    made_up = getattr(getattr(chain[0], "response", None), "headers", None)
+    headers = (
+        found.response.headers if found.response is not None else getattr(chain[0], "litellm_response_headers", None) or made_up
+    )
+    text = str(chain[0])[:_MAX_TEXT] if found.kind == "rate_limited" else None
+    return retry_after.wait_ms(headers or {}, text, seconds=getattr(found.cause, "cooldown_time", None))

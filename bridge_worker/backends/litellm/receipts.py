@@ -1,0 +1,137 @@
+"""What LiteLLM does on the way to an answer: each call to a deployment, how it ended, and the body that went out.
+
+Owns the one callback of ours that LiteLLM knows, and fills a request's receipt from it. They are LiteLLM's public hooks, in the
+order in which they come: before a deployment is called, when its request is ready, after a deployment has failed. A context
+variable says for which request; calls that are no request's have none. Refuses to know what a change of a request means.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any
+
+import litellm
+from litellm.types.utils import CallTypes
+
+from bridge_worker.backends.litellm import exceptions, request_diff
+from bridge_worker.backends.litellm.patches import speed
+from bridge_worker.backends.litellm.responses import Target
+from bridge_worker.errors import BridgeError
+from bridge_worker.schema.chat_result import Attempt, Change, Receipt
+
+_current: ContextVar[Record | None] = ContextVar("omni_bridge_record", default=None)
+
+
+class Record:
+    """Of one request. Making it makes it the current one of the calling task."""
+
+    def __init__(self, model: str, receipt: Receipt, asked: request_diff.Asked, call_type: CallTypes) -> None:
+        self.receipt = receipt
+        self.call_type = call_type  # LiteLLM may make others on the way, an embedding for its cache
+        self._started: float | None = None  # time.monotonic() of the attempt that is under way
+        self._body: Any = None
+        self._held_back: list[Change] = []
+        self._failed: list[tuple[TracebackType | None, BridgeError]] = []  # by where it was raised
+        self._asked = asked
+        self.target = _target({"model": model})  # until a deployment is called
+        _current.set(self)
+
+    def begin(self, call: Mapping[str, Any]) -> dict[str, Any] | None:
+        """A deployment is about to be called with these keyword arguments; returns better ones, None for no change."""
+        if self._started is not None and (error := sys.exception()):
+            self.fail(error)  # a stream that broke before its first piece: this call is made while the Router handles that
+        receipt = self.receipt
+        self._started = time.monotonic()
+        self.target = _target(call)
+        model, provider, deployment = self.target
+        # Whatever breaks it off without another word is a cancel.
+        receipt.attempts.append(
+            Attempt(outcome="cancelled", status=None, ms=0.0, model=model, provider=provider, deployment=deployment)
+        )
+        receipt.deployment = deployment
+        receipt.fallback = receipt.fallback or bool(call.get("fallback_depth"))
+        if "messages" not in call:
+            return None
+        messages, self._held_back = request_diff.for_provider(call["messages"], provider, model)
+        return None if messages is call["messages"] else {**call, "messages": messages}
+
+    def sends(self, body: Any) -> None:
+        self._body = body
+
+    def fail(self, error: BaseException) -> None:
+        """``error`` ends the attempt that is under way."""
+        fault = exceptions.from_litellm(error, model=self.receipt.requested_model)
+        self._failed.append((_origin(error), fault))
+        self.end(fault.kind, fault.status)
+
+    def fault(self, error: BaseException, *, streamed: bool = False) -> BridgeError:
+        """What ``error``, which ended the request, says to its caller.
+
+        Where it is an attempt's, as it was read then: the Router raises it anew while it handles those of other attempts, and whose
+        status is whose can't be told from the chain any more. A hook gets copies, so it is known by where it was raised.
+        """
+        failed, self._failed = self._failed, []  # a traceback that is kept keeps all its frames
+        origin = _origin(error)
+        known = next((fault for one, fault in failed if one is origin and not streamed), None)
+        return known or exceptions.from_litellm(error, model=self.receipt.requested_model, streamed=streamed)
+
+    def end(self, outcome: str, status: int | None = None) -> None:
+        """Of the attempt that is under way; without one, nothing happens."""
+        if self._started is None:
+            return
+        attempt = self.receipt.attempts[-1]
+        attempt.outcome, attempt.status = outcome, status
+        attempt.ms = round((time.monotonic() - self._started) * 1000, 3)
+        self._started = None
+        if self._body is not None:
+            with suppress(Exception):  # a body of an unknown kind: then nobody knows, and null says so
+                self.receipt.dropped = self._held_back + request_diff.changes(self._asked, self._body, self._held_back)
+        self._body = None
+
+
+class _Watch(speed.Unheard):
+    async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: CallTypes | None) -> dict[str, Any] | None:
+        record = _current.get()
+        return record.begin(kwargs) if record and call_type is record.call_type else None
+
+    def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
+        if record := _current.get():
+            record.sends((kwargs.get("additional_args") or {}).get("complete_input_dict"))
+
+    async def async_post_call_failure_deployment_hook(
+        self, request_data: Mapping[str, Any], exception: Exception, call_type: CallTypes | None, fallback_depth: int | None = None
+    ) -> None:
+        record = _current.get()
+        if record and call_type is record.call_type:
+            record.fail(exception)
+
+
+def watch() -> None:
+    """From now on; once is enough."""
+    if not any(isinstance(callback, _Watch) for callback in litellm.callbacks):
+        litellm.callbacks.append(_Watch())
+
+
+def is_alone(lists: Iterable[str]) -> bool:
+    """Whether nobody but this listens to LiteLLM; ``lists`` are the names of what it calls. "cache" would fill `litellm.cache`."""
+    return all(isinstance(callback, _Watch) or callback == "cache" for name in lists for callback in getattr(litellm, name))
+
+
+def _origin(error: BaseException) -> TracebackType | None:
+    origin = error.__traceback__
+    while origin is not None and origin.tb_next is not None:
+        origin = origin.tb_next
+    return origin
+
+
+def _target(call: Mapping[str, Any]) -> Target:
+    deployment = (call.get("model_info") or {}).get("id")
+    with suppress(Exception):  # a name that is the Router's, or a provider that LiteLLM does not know
+        name, provider, _, _ = litellm.get_llm_provider(call["model"], call.get("custom_llm_provider"), call.get("api_base"))
+        return Target(name, provider, deployment)
+    return Target(call.get("model"), None, deployment)

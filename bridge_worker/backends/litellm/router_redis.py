@@ -1,0 +1,89 @@
+"""What LiteLLM's Router shares through Redis: cooldowns, rpm and tpm usage, its cache.
+
+Owns the Router's Redis client, which is given to it only once Redis is there: made with the Router, it would hold up the start for
+15 s when Redis is not, and each request for a second. While Redis is lost the Router works with what it has in memory. Refuses to
+know what is kept there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import Future
+from typing import Any
+
+import litellm
+from litellm.caching.caching import InMemoryCache
+from litellm.caching.redis_cache import RedisCache, RedisCircuitBreaker
+from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
+
+from bridge_worker.system.redis_connection import SECONDS, RedisLink
+
+_SYNC_SECONDS = 0.1  # LiteLLM's own figure for the usage strategy: how old another worker's usage may be
+
+
+class InMemoryUntilThen(InMemoryCache):  # type: ignore[misc]  # LiteLLM's types are not read
+    """Where a cache in Redis keeps answers before Redis is there for the first time."""
+
+
+def share(router: Any, link: RedisLink | None, loop: asyncio.AbstractEventLoop) -> None:
+    """Call it in the thread that made the Router; ``loop`` is the one that it works in."""
+    for strategy in _strategies():
+        _end_stray_task(strategy)
+        if link is None:
+            strategy.redis_increment_operation_queue = deque(maxlen=0)  # PRIVATE: else it grows with each request, unread
+        else:
+            loop.call_soon_threadsafe(strategy.setup_sync_task, _SYNC_SECONDS)  # PRIVATE
+    if link is None or not link.installed:
+        return
+
+    async def attach() -> None:
+        if router.cache.redis_cache is None:
+            router.update_redis_cache(await asyncio.to_thread(_cache, link))
+        if (answers := litellm.cache) is not None and isinstance(answers.cache, InMemoryUntilThen):
+            backend = await asyncio.to_thread(_cache, link)
+            backend.namespace = answers.namespace
+            answers.cache = backend
+
+    link.on_return(attach)
+    asyncio.run_coroutine_threadsafe(_attach_now(link, attach), loop).result()
+
+
+async def _attach_now(link: RedisLink, attach: Any) -> None:
+    if await link.ready():
+        await attach()
+
+
+def _cache(link: RedisLink) -> RedisCache:
+    """Blocks for two short questions to Redis."""
+    bounds = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS}
+    cache = RedisCache(**{**link.settings, **bounds})
+    cache._circuit_breaker = _Breaker(link)  # PRIVATE: its own opens after five failures only, and closes after a minute
+    return cache
+
+
+class _Breaker(RedisCircuitBreaker):  # type: ignore[misc]  # LiteLLM's types are not read
+    """Open exactly while the link is lost, so that no request waits for Redis then."""
+
+    def __init__(self, link: RedisLink) -> None:
+        super().__init__(failure_threshold=1, recovery_timeout=0)
+        self._link = link
+
+    def is_open(self) -> bool:
+        return not self._link.connected
+
+    def record_failure(self, is_timeout: bool = False) -> None:
+        self._link.doubt_soon()
+
+    def record_success(self) -> None:
+        pass
+
+
+def _strategies() -> list[Any]:
+    return [callback for callback in litellm.callbacks if isinstance(callback, BaseRoutingStrategy)]
+
+
+def _end_stray_task(strategy: Any) -> None:
+    """It came with the Router, through `routing.make`: without Redis it would wake up for nothing, and with it a new one begins."""
+    if isinstance(task := strategy._sync_task, Future):  # PRIVATE
+        task.cancel()

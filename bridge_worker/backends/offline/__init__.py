@@ -1,0 +1,1 @@
+"""Owns the models that need no key and no network; does not know LiteLLM."""

@@ -1,0 +1,118 @@
+"""The `Services` of the models that need no key and no network: an agent's own tests can use every method.
+
+Owns ``offline/embed`` and ``offline/rerank``, and says of all offline models what there is to say: their tokens are words, and they
+cost nothing. Refuses to chat: `offline` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bridge_worker.backends.offline import chat
+from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
+from bridge_worker.errors import BridgeError
+from bridge_worker.schema.chat_result import Receipt, Usage
+from bridge_worker.schema.services import (
+    ModelInfo,
+    ModelLimits,
+    ModelModalities,
+    ModelPrices,
+    ModelSummary,
+    ModelSupport,
+    TokenCount,
+)
+
+EMBED = "offline/embed"
+RERANK = "offline/rerank"
+MODES = {**dict.fromkeys(chat.NAMES, "chat"), EMBED: "embedding", RERANK: "rerank"}
+_DIMENSIONS = 64
+_MOST_DIMENSIONS = 4096
+_PARAMETERS = ["tools", "tool_choice"]
+_FREE = Cost(0.0, "provider")
+
+
+class OfflineServices:
+    """`Services`."""
+
+    at_home = True
+
+    def names(self, *, every: bool) -> list[ModelSummary]:
+        return [ModelSummary(model=model, provider="offline", mode=mode, key_present=None) for model, mode in MODES.items()]
+
+    def describe(self, model: str) -> ModelInfo:
+        mode = _mode(model)
+        calls_tools = model == "offline/tools"
+        others = {name: False for name in ModelSupport.model_fields if name not in ("tools", "tool_choice")}
+        return ModelInfo(
+            model=model,
+            provider="offline",
+            mode=mode,
+            key_present=None,
+            deployments=[model],
+            limits=ModelLimits(context_tokens=None, output_tokens=None),
+            prices=ModelPrices(input_usd=0.0, output_usd=0.0, cached_input_usd=0.0, cache_write_usd=0.0, query_usd=0.0),
+            modalities=ModelModalities(input=["text"], output=["text"]),
+            supports=ModelSupport(tools=calls_tools, tool_choice=calls_tools, **others),
+            parameters=_PARAMETERS if calls_tools else [],
+            unsupported_parameters="dropped",
+            deprecation_date=None,
+        )
+
+    def count(self, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> TokenCount:
+        _mode(model)
+        return TokenCount(input_tokens=chat.input_tokens(messages), tokenizer="words", exact=True)
+
+    def cost_usd(self, model: str, expense: Expense) -> float | None:
+        return 0.0
+
+    def alternatives(self, model: str) -> list[str]:
+        return [model]
+
+    async def embed(self, request: EmbedRequest) -> Embeddings:
+        _sign(request.receipt)
+        if request.model != EMBED:
+            raise _not_found(request.model, f"makes no embeddings; offline, {EMBED} does")
+        dimensions = request.options.get("dimensions", _DIMENSIONS)
+        if dimensions > _MOST_DIMENSIONS:
+            raise BridgeError("rejected_by_provider", f"{EMBED} has at most {_MOST_DIMENSIONS} dimensions", model=EMBED)
+        vectors = [_embedding(text, dimensions) for text in request.input]
+        return Embeddings(vectors, _words(*request.input), _FREE, request.model, "offline")
+
+    async def rerank(self, request: RerankRequest) -> Ranking:
+        _sign(request.receipt)
+        if request.model != RERANK:
+            raise _not_found(request.model, f"ranks no documents; offline, {RERANK} does")
+        wanted = set(request.query.lower().split())
+        scores = [len(wanted & set(text.lower().split())) / max(len(wanted), 1) for text in request.documents]
+        return Ranking(list(enumerate(scores)), _words(request.query, *request.documents), _FREE, request.model, "offline")
+
+
+def _mode(model: str) -> str:
+    if model not in MODES:
+        raise _not_found(model, f"is no model; offline, there are {', '.join(MODES)}")
+    return MODES[model]
+
+
+def _sign(receipt: Receipt) -> None:
+    receipt.engine, receipt.dropped = chat.ENGINE, []
+
+
+def _not_found(model: str, why: str) -> BridgeError:
+    return BridgeError("model_not_found", f"{model!r:.100} {why}", model=model)
+
+
+def _words(*texts: str) -> Usage:
+    words = sum(len(text.split()) for text in texts)
+    return Usage(input_tokens=words, total_tokens=words)
+
+
+def _embedding(text: str, dimensions: int) -> list[float]:
+    """Of length 1; texts with words in common are close. Each word points along one axis, which its hash names."""
+    vector = [0.0] * dimensions
+    for word in text.lower().split() or [text]:
+        vector[int.from_bytes(hashlib.sha256(word.encode("utf-8", "surrogatepass")).digest()[:8]) % dimensions] += 1.0
+    length = math.hypot(*vector)
+    return [axis / length for axis in vector]

@@ -1,0 +1,1 @@
+"""Owns what a path may spend, and its stores; does not know JSON-RPC or LiteLLM."""

@@ -1,0 +1,90 @@
+"""``omni-bridge doctor``: what works here, what does not, and what to do about it.
+
+Owns the order of the checks and how they are shown. Refuses to change anything.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import click
+
+from bridge_worker.cli import doctor_checks, doctor_probes
+from bridge_worker.cli.command_error import Problem
+from bridge_worker.cli.doctor_checks import Check
+from bridge_worker.cli.model_choice import is_installed
+from bridge_worker.cli.terminal import echo_table, note
+from bridge_worker.cli.worker_process import Worker
+from bridge_worker.config.source import Config
+
+
+@click.command()
+@click.option(
+    "--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml: asks each of its models."
+)
+@click.option("--offline", is_flag=True, help="Ask no provider; each is asked for a few tokens otherwise.")
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+def doctor(config: str | None, offline: bool, as_json: bool) -> int:
+    """Check this installation, its keys and its models.
+
+    The exit code is 1 when there is a problem. Without a config, a small model of each provider whose key is there is asked.
+    """
+    note("looking; a model that does not answer takes half a minute")
+    found = list(_all(config, offline))
+    healthy = all(check.status != "problem" for check in found)
+    if as_json:
+        click.echo(json.dumps({"ok": healthy, "checks": [check._asdict() for check in found]}, ensure_ascii=False))
+        return 0 if healthy else 1
+    echo_table(("check", "", "what was found"), [(check.name, check.status, check.detail) for check in found])
+    _say_remedies(found)
+    return 0 if healthy else 1
+
+
+def _say_remedies(found: list[Check]) -> None:
+    for check in found:
+        if check.remedy:
+            click.echo(f"{check.status}: {check.name}: {check.remedy}")
+    if all(check.status != "problem" for check in found):
+        click.echo("all is well")
+
+
+def _all(path: str | None, offline: bool) -> Iterator[Check]:
+    yield doctor_checks.of_python()
+    yield from doctor_checks.of_versions()
+    yield doctor_checks.of_terminal()
+    yield doctor_checks.of_files()
+    config, found = doctor_checks.of_config(path)
+    yield from found
+    if not path:
+        yield doctor_checks.of_keys()
+    yield doctor_checks.of_local(config)
+    if config is not None:
+        yield from _of_worker(path, config, offline)
+
+
+def _of_worker(path: str | None, config: Config, offline: bool) -> Iterator[Check]:
+    with tempfile.TemporaryFile() as log:
+        try:
+            with Worker("--log-level=debug", "--log-format=json", config=path, log=log) as worker:
+                yield from doctor_probes.of_worker(worker)
+                yield from doctor_checks.of_redis(worker.call("status", {})["result"]["redis"]["state"])
+                names = doctor_probes.configured_models(worker) if path else doctor_probes.models_with_a_key(is_installed())
+                yield from doctor_probes.of_models(worker, names, offline=offline)
+        except Problem as problem:
+            yield Check("worker", "problem", f"{problem.message.partition(';')[0]}: {_end_of(log)}", "mend what it says")
+            return
+        yield doctor_probes.of_stdout(worker)
+        yield from doctor_probes.of_log(_lines_of(log))
+
+
+def _end_of(log: BinaryIO) -> str:
+    lines = _lines_of(log) or ["it said nothing"]
+    return f"{lines[-1]:.300}"
+
+
+def _lines_of(log: BinaryIO) -> list[str]:
+    log.seek(0)
+    return log.read().decode("utf-8", "replace").strip().splitlines()

@@ -1,0 +1,116 @@
+"""`os.environ/NAME`: which values of a config stand for environment variables, and which variables a config sets.
+
+Owns both, as the gateway resolves them, and which values are secrets. Refuses to change the environment: it says what to set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bridge_worker.config.diagnostics import Report
+from bridge_worker.config.yaml_document import Document
+
+PREFIX = "os.environ/"
+# The gateway's own list: they could change what code runs, or where connections go.
+BLOCKED = frozenset(
+    "PATH LD_PRELOAD LD_LIBRARY_PATH DYLD_LIBRARY_PATH DYLD_INSERT_LIBRARIES PYTHONPATH PYTHONSTARTUP PYTHONHOME HOME USER SHELL "
+    "LOGNAME NO_PROXY no_proxy".split()
+)
+_MCP_FLAG = "LITELLM_ENABLE_MCP_STDIO"  # the gateway ignores it here too, in any case
+# LiteLLM follows these itself, at each use; a canary test holds the list against LiteLLM's.
+POINTERS = frozenset({"anthropic_issuer_signing_key_ref", "anthropic_keycloak_client_secret_ref"})
+_OWN = "OMNI_BRIDGE_"
+_SECRET = ("key", "token", "secret", "password", "credential", "passphrase", "auth", "dsn")
+
+
+class Lookup:
+    """What a reference may stand for: the process's environment, and where that has none, what the config itself sets.
+
+    The gateway looks into the environment only: what it finds there, is the same here.
+    """
+
+    def __init__(self, environ: Mapping[str, str], own: Mapping[str, str]) -> None:
+        self._environ, self._own = environ, own
+
+    def get(self, name: str) -> str | bool | None:
+        value = self._environ.get(name, self._own.get(name))
+        said = value.strip().lower() if value else ""
+        return said == "true" if said in ("true", "false") else value  # as the gateway has it
+
+
+def variables(document: Document, report: Report, environ: Mapping[str, str]) -> dict[str, str]:
+    """What `environment_variables` sets."""
+    section = document.tree.get("environment_variables") or {}
+    if not isinstance(section, dict):
+        report.wrong(document.at("environment_variables"), "must be a mapping of names to values")
+        return {}
+    found: dict[str, str] = {}
+    for name, value in section.items():
+        place = document.at("environment_variables", name)
+        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
+            report.wrong(place, "a variable's name is a text without =")
+        elif name in BLOCKED or name.upper() == _MCP_FLAG:
+            report.note(place, "can't be set by a config, as in the gateway")
+        elif name.startswith(_OWN):
+            report.note(place, "can't be set by a config; the bridge's settings stand under omni_bridge")
+        elif isinstance(value, dict | list) or value is None:
+            report.wrong(place, "a variable's value is a text, a number or true or false")
+        else:
+            found[name] = _referred(str(value), place, report, environ)
+    return found
+
+
+def _referred(value: str, place: str, report: Report, environ: Mapping[str, str]) -> str:
+    if not value.startswith(PREFIX):
+        return value
+    name = value.removeprefix(PREFIX)
+    if name not in environ:
+        report.wrong(place, unset(name))
+    return environ.get(name, "")
+
+
+def unset(name: str) -> str:
+    return f"refers to the environment variable {name}, which is not set"
+
+
+class Resolver:
+    """Replaces references, member by member, and gathers the secrets that it meets."""
+
+    def __init__(self, document: Document, report: Report, lookup: Lookup) -> None:
+        self.secrets: list[str] = []
+        self._document, self._report, self._lookup = document, report, lookup
+
+    def resolved(self, value: Any, *steps: object) -> Any:
+        """``value``, which stands at ``steps``. A text in a list is left as it is, as in the gateway."""
+        if isinstance(value, dict):
+            return {name: self.resolved(member, *steps, name) for name, member in value.items()}
+        if isinstance(value, list):
+            return [self._item(item, *steps, position) for position, item in enumerate(value)]
+        if isinstance(value, str) and value.startswith(PREFIX) and steps[-1] not in POINTERS:
+            value = self._value(value.removeprefix(PREFIX), *steps)
+        if isinstance(value, str) and is_secret(steps[-1]):
+            self.secrets.append(value)
+        return value
+
+    def _item(self, item: Any, *steps: object) -> Any:
+        if isinstance(item, dict):
+            return self.resolved(item, *steps)
+        if isinstance(item, str) and item.startswith(PREFIX):
+            self._report.note(self._document.at(*steps), "a reference in a list is taken as it is written, as in the gateway")
+        return item
+
+    def _value(self, name: str, *steps: object) -> str | bool | None:
+        value = self._lookup.get(name)
+        if value is None:
+            self._report.wrong(self._document.at(*steps), unset(name))
+        return value
+
+
+def is_secret(name: object) -> bool:
+    """By the name of a member."""
+    return isinstance(name, str) and any(word in name.lower() for word in _SECRET)
+
+
+def secrets_in(environment: Mapping[str, str]) -> Iterator[str]:
+    return (value for name, value in environment.items() if is_secret(name))

@@ -1,0 +1,161 @@
+"""What can be seen of a gateway's sections before LiteLLM has read them: names, kinds of values, and who refers to whom.
+
+Owns these checks. Refuses to know what LiteLLM makes of a value: that is found when its Router is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from bridge_worker.config import gateway_keys
+from bridge_worker.config.diagnostics import Report, suggestion
+from bridge_worker.config.yaml_document import Document
+
+_FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+
+
+class Checks:
+    """Over one document, into one report."""
+
+    def __init__(self, document: Document, report: Report) -> None:
+        self._document, self._report = document, report
+
+    def wrong(self, what: str, *steps: object) -> None:
+        self._report.wrong(self._document.at(*steps), what)
+
+    def note(self, what: str, *steps: object) -> None:
+        self._report.note(self._document.at(*steps), what)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A mapping of the document; empty where there is none."""
+        section = self._document.tree.get(name) or {}
+        if not isinstance(section, dict):
+            self.wrong("must be a mapping", name)
+            return {}
+        return section
+
+    def names(self) -> None:
+        """Of the sections."""
+        for name in self._document.tree:
+            if name in gateway_keys.SERVER_SECTIONS:
+                self._report.ignored.append(str(name))
+            elif name not in gateway_keys.SECTIONS and not str(name).startswith(("x-", "_", ".")):  # where YAML's anchors are kept
+                self.wrong(
+                    f"there is no such section; {suggestion(str(name), gateway_keys.SECTIONS | gateway_keys.SERVER_SECTIONS)}", name
+                )
+
+    def kind(self, value: object, kind: str, *steps: object) -> bool:
+        if fault := _fault(value, kind):
+            self.wrong(fault, *steps)
+        return not fault
+
+    def deployment(self, model: object, position: int) -> bool:
+        at = ("model_list", position)
+        if not isinstance(model, dict):
+            self.wrong("must be a mapping with model_name and litellm_params", *at)
+            return False
+        params, name = model.get("litellm_params"), model.get("model_name")
+        if not isinstance(name, str) or not name:
+            self.wrong("model_name is missing: the name that a caller asks for", *at)
+        elif not isinstance(params, dict) or not isinstance(params.get("model"), str):
+            self.wrong("litellm_params.model is missing: LiteLLM's name, such as openai/gpt-4o-mini", *at)
+        elif not isinstance(model.get("model_info") or {}, dict):
+            self.wrong("must be a mapping", *at, "model_info")
+        else:
+            self._members(model, params, at)
+            return True
+        return False
+
+    def _members(self, model: Mapping[str, Any], params: Mapping[str, Any], at: tuple[object, ...]) -> None:
+        for name in model.keys() - gateway_keys.DEPLOYMENT:
+            meant = "belongs in litellm_params" if name in gateway_keys.PARAMS else suggestion(str(name), gateway_keys.DEPLOYMENT)
+            self.note(f"has no effect here; {meant}", *at, name)
+        for name in params.keys() - gateway_keys.PARAMS:
+            meant = suggestion(str(name), gateway_keys.PARAMS)
+            if meant.startswith("did") and len(str(name)) > 4 and _close(str(name), meant[13:-1]):
+                self.note(f"goes to the provider as it is; {meant}", *at, "litellm_params", name)
+
+    def fallbacks(self, settings: Mapping[str, Any], section: str, groups: Groups) -> None:
+        for name in _FALLBACKS:
+            for position, entry in enumerate(_list(settings.get(name))):
+                if not isinstance(entry, dict) or len(entry) != 1:
+                    self.wrong("must be a mapping of one model_name to those that stand in for it", section, name, position)
+                    continue
+                asked, targets = next(iter(entry.items()))
+                if not groups.may_be_asked(asked):
+                    self.wrong(groups.missing(asked), section, name, position, asked)
+                for target in targets if isinstance(targets, list) else [targets]:
+                    self._target(target, groups, section, name, position, asked)
+        for position, target in enumerate(_list(settings.get("default_fallbacks"))):
+            self._target(target, groups, section, "default_fallbacks", position)
+
+    def aliases(self, settings: Mapping[str, Any], groups: Groups) -> None:
+        aliases = settings.get("model_group_alias") or {}
+        for alias, target in aliases.items() if isinstance(aliases, dict) else ():
+            self._target(target, groups, "router_settings", "model_group_alias", alias)
+
+    def _target(self, target: object, groups: Groups, *steps: object) -> None:
+        name = target.get("model") if isinstance(target, dict) else target
+        if not isinstance(name, str):
+            self.wrong("must be a model_name, or a mapping with one as model", *steps)
+        elif name not in groups:
+            self.wrong(groups.missing(name), *steps)
+
+
+class Groups:
+    """The names that the config serves: of deployments, wildcards among them, and aliases."""
+
+    def __init__(self, models: Collection[Mapping[str, Any]], settings: Mapping[str, Any]) -> None:
+        aliases = settings.get("model_group_alias")
+        self._names = {str(model["model_name"]) for model in models} | set(aliases if isinstance(aliases, dict) else ())
+        self._ids = {str((model.get("model_info") or {}).get("id")) for model in models}  # a deployment may be named by its id
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names or name in self._ids or any(fnmatchcase(name, pattern) for pattern in self._wildcards())
+
+    def may_be_asked(self, name: object) -> bool:
+        """Whether a fallback for it can ever be used: LiteLLM compares names also without their provider."""
+        if not isinstance(name, str):
+            return False
+        bare = any(known.partition("/")[2] in (name, "*") for known in self._names if "/" in known)
+        return name == "*" or name in self or bare or name.partition("/")[2] in self._names
+
+    def missing(self, name: object) -> str:
+        return f"there is no {str(name)!r:.100} in model_list; {suggestion(str(name), self._names)}"
+
+    def _wildcards(self) -> Iterator[str]:
+        return (name for name in self._names if "*" in name)
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _close(name: str, known: str) -> bool:
+    """A letter more, less or other; `max_token` and `mex_tokens`, but not `seed` and `speed_limit`."""
+    longer, shorter = sorted((name, known), key=len, reverse=True)
+    if len(longer) - len(shorter) > 1:
+        return False
+    same = next((at for at, (one, other) in enumerate(zip(longer, shorter, strict=False)) if one != other), len(shorter))
+    return longer[same + 1 :] in (shorter[same + 1 :], shorter[same:]) or sorted(longer) == sorted(shorter)
+
+
+def _fault(value: object, kind: str) -> str:
+    match kind:
+        case "flag" if not isinstance(value, bool) and str(value).strip().lower() not in ("true", "false"):
+            return "must be true or false"
+        case "whole" if isinstance(value, bool) or not isinstance(value, int):
+            return "must be a whole number"
+        case "number" if isinstance(value, bool) or not isinstance(value, int | float):
+            return "must be a number"
+        case "text" if not isinstance(value, str):
+            return "must be a text"
+        case "list" if not isinstance(value, list):
+            return "must be a list"
+        case "mapping" if not isinstance(value, dict):
+            return "must be a mapping"
+        case "strategy" if value not in gateway_keys.STRATEGIES:
+            return f"there is no such strategy; {suggestion(str(value), gateway_keys.STRATEGIES)}"
+    return ""

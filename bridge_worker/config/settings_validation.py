@@ -1,0 +1,156 @@
+"""Settings as they were said (flags over variables over the file), checked by pydantic-settings.
+
+Owns the conversion of text into values and the words of what is wrong with one. Refuses to know names and defaults: they are the
+fields of `settings.Settings`. Imports pydantic, so it is imported only when something is set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, create_model
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from bridge_worker.budgets.limits import read_budgets
+from bridge_worker.config.diagnostics import Report, suggestion
+from bridge_worker.config.local_models import read_local_models
+from bridge_worker.config.settings import FLAGS, PREFIX, SECTION, SETTINGS, Settings, flag, from_environment, variable
+from bridge_worker.config.yaml_document import Document
+from bridge_worker.security.url_policy import UrlPolicy
+
+# Settings that are mappings with members of their own: (value, folder of the config) -> what is served. Raises ValueError, whose
+# message names the member.
+READERS: Mapping[str, Callable[[Any, Path], Any]] = {
+    "image_policy": lambda value, _: UrlPolicy.from_settings(value),
+    "local": read_local_models,
+    "budgets": lambda value, _: read_budgets(value),
+}
+
+
+def validated(flags: Mapping[str, str], document: Document | None, report: Report) -> tuple[Settings, dict[str, str]]:
+    """The settings in force, and the source of each. With a mistake in any, all are the defaults."""
+    section = _section(document, report)
+    places = {name: _place(name, flags, document, section) for name in SETTINGS}
+    folder = Path(document.path).parent if document else Path()
+    try:
+        model = _model(section, set(flags), folder)(**dict[str, Any](flags))
+    except ValidationError as error:
+        for wrong in error.errors(include_url=False):
+            name = str(wrong["loc"][0])
+            words = _words(name, wrong["type"], wrong.get("ctx", {}))
+            # A reader of models names the whole path, for it may be at fault deep inside.
+            report.wrong(_source(name, places[name]) if words.startswith(f"{SECTION}.") else places[name], words)
+        return Settings(), {}
+    return Settings(**{name: getattr(model, name) for name in SETTINGS}), {name: _source(name, places[name]) for name in SETTINGS}
+
+
+def _section(document: Document | None, report: Report) -> dict[str, Any]:
+    if document is None or document.tree.get(SECTION) is None:
+        return {}
+    section = document.tree[SECTION]
+    if not isinstance(section, dict):
+        report.wrong(document.at(SECTION), "must be a mapping")
+        return {}
+    for name in section.keys() - SETTINGS.keys():
+        report.wrong(document.at(SECTION, name), f"is not a setting; {suggestion(str(name), SETTINGS)}")
+    return {name: value for name, value in section.items() if name in SETTINGS and value is not None}
+
+
+def _place(name: str, flags: Mapping[str, str], document: Document | None, section: Mapping[str, Any]) -> str:
+    if name in flags:
+        return flag(name)
+    if name in from_environment():
+        return variable(name)
+    return document.at(SECTION, name) if document and name in section else ""
+
+
+def _source(name: str, place: str) -> str:
+    return place.removesuffix(f": {SECTION}.{name}") or "default"
+
+
+def _model(section: Mapping[str, Any], flags: set[str], folder: Path) -> type[BaseSettings]:
+    class File(PydanticBaseSettingsSource):
+        def __call__(self) -> dict[str, Any]:
+            nearer = flags | from_environment().keys()  # else pydantic-settings would mix the members of two mappings
+            return {name: value for name, value in section.items() if name not in nearer}
+
+        def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+            return section.get(field_name), field_name, False
+
+    class Variables(EnvSettingsSource):
+        def __call__(self) -> dict[str, Any]:
+            return {name: value for name, value in super().__call__().items() if name in FLAGS and name not in flags}
+
+    class Base(BaseSettings):
+        model_config = SettingsConfigDict(
+            env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", allow_inf_nan=False, validate_default=False
+        )
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, Variables(settings_cls), File(settings_cls)
+
+    hints = get_type_hints(Settings)
+    defaults = Settings()
+    members: dict[str, Any] = {name: (_type(name, hints[name], folder), getattr(defaults, name)) for name in SETTINGS}
+    return create_model("SettingsModel", __base__=Base, **members)
+
+
+def _type(name: str, hint: Any, folder: Path) -> Any:
+    about = SETTINGS[name].metadata
+    if name in READERS:
+        return Annotated[Any, NoDecode, PlainValidator(lambda value: READERS[name](_from_json(value), folder))]
+    if hint == frozenset[str]:
+        return Annotated[frozenset[str], NoDecode, BeforeValidator(_names)]
+    if about["choices"]:
+        return Literal[about["choices"]]
+    if about["least"] is not None:
+        number = int if int in (hint, *get_args(hint)) else float
+        return Annotated[number, BeforeValidator(_no_flag), Field(ge=about["least"])]
+    return hint
+
+
+def _from_json(value: Any) -> Any:
+    """What a flag or a variable says; the file's is a value already, and a path for a model of this machine is no setting."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("must be a mapping; in a flag or a variable, JSON") from None
+
+
+def _names(value: Any) -> Any:
+    if isinstance(value, str):
+        value = _from_json(value) if value.lstrip().startswith("[") else [name.strip() for name in value.split(",") if name.strip()]
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError("must be a list of names")
+    return frozenset(value)
+
+
+def _no_flag(value: Any) -> Any:
+    """Python's True is a 1."""
+    return str(value) if isinstance(value, bool) else value
+
+
+def _words(name: str, type: str, context: Mapping[str, Any]) -> str:
+    if type == "value_error":
+        return str(context["error"])
+    if type == "literal_error":
+        return f"must be one of: {', '.join(SETTINGS[name].metadata['choices'])}"
+    if type == "greater_than_equal":
+        return f"must be at least {context['ge']:g}"
+    if type.startswith("string"):
+        return "must be a text"
+    return "must be a whole number" if type.startswith("int") else "must be a number"

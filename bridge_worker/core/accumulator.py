@@ -1,0 +1,280 @@
+"""Deltas add up: to what the caller is told on the way, and to the result.
+
+Owns the assembly of an answer. What is sent as deltas and what is sent as the result come from the same place, so that joined they
+are equal. Refuses to wait, and to know how a delta or a result is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge_worker.core.ports import STATE, ChatRequest, Delta, ToolCallPiece
+from bridge_worker.errors import BridgeError
+from bridge_worker.schema.chat_request import FunctionCall, Origin, ToolCall
+from bridge_worker.schema.chat_result import Change, ChatResult, Timing
+
+# Base64 of all images and sound of an answer. What is beyond it is left out and named in the receipt: the default limit of a line
+# is 64 MiB, and the same image comes back in the next request.
+MAX_MEDIA_CHARACTERS = 32 * 1024 * 1024
+
+_FACTS = (
+    "finish_reason",
+    "raw_finish_reason",
+    "usage",
+    "cost_usd",
+    "cost_source",
+    "price_map_date",
+    "rate_limits",
+    "id",
+    "model",
+    "provider",
+)  # of a delta's facts the last one counts
+
+
+@dataclass(slots=True)
+class _ToolCall:
+    """``position`` and ``id`` are what the caller is told; ``index`` and ``provider_id`` what the provider said."""
+
+    position: int
+    index: int | None
+    provider_id: str | None
+    id: str
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+    provider_specific_fields: dict[str, Any] | None = None
+
+
+class Answer:
+    """Adds deltas up."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._request = request
+        self._started = request.received
+        self.first_token: float | None = None
+        self._content: list[str] = []
+        self._reasoning: list[str] = []
+        self._tool_calls: list[_ToolCall] = []
+        self._thinking_blocks: list[dict[str, Any]] = []
+        self._refusal: list[str] = []
+        self._annotations: list[dict[str, Any]] = []
+        self._images: list[dict[str, Any]] = []
+        self._message: dict[str, Any] = {}
+        self._logprobs: list[Any] = []
+        self._facts = Delta()
+
+    def start(self) -> None:
+        self._started = time.monotonic()
+
+    def add(self, delta: Delta) -> dict[str, Any]:
+        """What of ``delta`` the caller is to see, in OpenAI's shape; {} for none."""
+        wire: dict[str, Any] = {}
+        if delta.content:
+            self._content.append(delta.content)
+            wire["content"] = delta.content
+        if delta.reasoning:
+            self._reasoning.append(delta.reasoning)
+            wire["reasoning_content"] = delta.reasoning
+        if pieces := [told for piece in delta.tool_calls if (told := self._add_piece(piece))]:
+            wire["tool_calls"] = pieces
+        if delta.refusal:
+            self._refusal.append(delta.refusal)
+            wire["refusal"] = delta.refusal
+        if wire and self.first_token is None:
+            self.first_token = time.monotonic()
+        for block in delta.thinking_blocks:
+            _add_thinking(self._thinking_blocks, block)
+        self._annotations += delta.annotations or ()
+        self._images += delta.images or ()
+        if delta.message:
+            _add_members(self._message, delta.message)
+        self._logprobs += delta.logprobs or ()
+        for name in _FACTS:
+            if (value := getattr(delta, name)) is not None:
+                setattr(self._facts, name, value)
+        return wire
+
+    def finish(self) -> dict[str, Any]:
+        """Checks the whole, and returns what the caller's deltas still lack of it."""
+        missing = [call for call in self._tool_calls if not "".join(call.arguments).strip()]
+        for call in missing:  # a call without arguments is sent as "" by some providers; the contract is valid JSON
+            call.arguments.append("{}")
+        for call in self._tool_calls:
+            _check_arguments(call)
+        return {"tool_calls": [{"index": call.position, "function": {"arguments": "{}"}} for call in missing]} if missing else {}
+
+    def result(self) -> ChatResult:
+        content = "".join(self._content) or None
+        reasoning = "".join(self._reasoning) or None
+        tool_calls = [
+            ToolCall(id=call.id, type="function", function=FunctionCall(name=call.name, arguments="".join(call.arguments)))
+            for call in self._tool_calls
+        ]
+        facts = self._facts
+        message = self._message_to_append(content, reasoning)
+        now = time.monotonic()
+        self._request.receipt.served_model = facts.model
+        return ChatResult(
+            content=content,
+            tool_calls=tool_calls,
+            reasoning=reasoning,
+            refusal="".join(self._refusal) or None,
+            annotations=self._annotations or None,
+            finish_reason=self._finish_reason(),
+            raw_finish_reason=facts.raw_finish_reason or facts.finish_reason,
+            message=message,
+            usage=facts.usage,
+            cost_usd=facts.cost_usd,
+            cost_source=facts.cost_source,
+            price_map_date=facts.price_map_date,
+            rate_limits=facts.rate_limits,
+            model=facts.model,
+            requested_model=self._request.model,
+            provider=facts.provider,
+            id=facts.id,
+            logprobs={"content": self._logprobs} if self._logprobs else None,
+            timing=Timing(
+                queued_ms=self._since_arrival(self._started),
+                first_token_ms=self._since_arrival(self.first_token) if self._request.stream and self.first_token else None,
+                total_ms=self._since_arrival(now),
+            ),
+            receipt=self._request.receipt,
+        )
+
+    @property
+    def provider(self) -> str | None:
+        return self._facts.provider
+
+    def partial(self) -> dict[str, object]:
+        return {"content": "".join(self._content) or None, "tool_calls": [_tool_call(call) for call in self._tool_calls]}
+
+    def fault(self, kind: str, message: str, **extra: object) -> BridgeError:
+        facts = self._facts
+        extra["partial"] = self.partial()
+        return BridgeError(kind, message, provider=facts.provider, model=facts.model or self._request.model, extra=extra)
+
+    def _add_piece(self, piece: ToolCallPiece) -> dict[str, Any] | None:
+        """What the caller is told of ``piece``: nothing until its call has a name, for id and name come with the first piece."""
+        call = self._call_of(piece)
+        call.arguments.append(piece.arguments)
+        if piece.provider_specific_fields:
+            call.provider_specific_fields = (call.provider_specific_fields or {}) | piece.provider_specific_fields
+        if call.name:
+            return {"index": call.position, "function": {"arguments": piece.arguments}}
+        if not piece.name:
+            return None
+        call.name = piece.name
+        function = {"name": call.name, "arguments": "".join(call.arguments)}
+        return {"index": call.position, "id": call.id, "type": "function", "function": function}
+
+    def _call_of(self, piece: ToolCallPiece) -> _ToolCall:
+        """The call that a piece belongs to: by its id, else by its index, else the last. A name without an id begins a new one."""
+        if piece.id:
+            same_id = [call for call in self._tool_calls if call.provider_id == piece.id]
+            same = [call for call in same_id if call.index == piece.index] or ([] if piece.name else same_id)
+        elif piece.name:
+            same = [call for call in self._tool_calls if call.index == piece.index and not call.name]
+        else:
+            same = [call for call in self._tool_calls if call.index == piece.index] or self._tool_calls
+        if same:
+            return same[-1]
+        taken = {call.id for call in self._tool_calls}
+        id = piece.id if piece.id and piece.id not in taken else f"call_{uuid.uuid4().hex[:24]}"
+        call = _ToolCall(len(self._tool_calls), piece.index, piece.id, id)
+        self._tool_calls.append(call)
+        return call
+
+    def _finish_reason(self) -> Any:
+        """What is there counts more than what the provider says of it."""
+        reason = self._facts.finish_reason
+        if self._tool_calls and reason == "stop":
+            return "tool_calls"
+        if self._refusal and not self._tool_calls:
+            return "content_filter"
+        return "stop" if reason == "tool_calls" and not self._tool_calls else reason
+
+    def _message_to_append(self, content: str | None, reasoning: str | None) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": "assistant", "content": content}
+        if self._tool_calls:
+            message["tool_calls"] = [_tool_call(call) for call in self._tool_calls]
+        if reasoning:
+            message["reasoning_content"] = reasoning
+        if self._thinking_blocks:
+            message["thinking_blocks"] = self._thinking_blocks
+        if self._refusal:
+            message["refusal"] = "".join(self._refusal)
+        if self._annotations:
+            message["annotations"] = self._annotations
+        message |= self._message
+        self._add_media(message)
+        calls = message.get("tool_calls", ())
+        has_state = any(name in message for name in STATE) or any("provider_specific_fields" in call for call in calls)
+        if has_state and self._facts.provider:  # of an unknown origin it would be kept from everyone
+            message["origin"] = Origin(provider=self._facts.provider, model=self._facts.model).model_dump()
+        return message
+
+    def _add_media(self, message: dict[str, Any]) -> None:
+        room = MAX_MEDIA_CHARACTERS
+        for position, image in enumerate(self._images):
+            room -= len(image["image_url"]["url"])
+            if room >= 0:
+                message.setdefault("images", []).append(image)
+            else:
+                self._left_out(f"message.images[{position}]")
+        if "audio" in message and len(message["audio"].get("data") or "") > room:
+            message["audio"] = message["audio"] | {"data": None}
+            self._left_out("message.audio.data")
+
+    def _left_out(self, what: str) -> None:
+        receipt = self._request.receipt
+        receipt.dropped = [*(receipt.dropped or ()), Change(param=what, change="dropped")]
+
+    def _since_arrival(self, when: float) -> float:
+        return round((when - self._request.received) * 1000, 3)
+
+
+def _add_thinking(blocks: list[dict[str, Any]], block: dict[str, Any]) -> None:
+    """Streamed, a block comes in pieces and its signature in the last; it must go back to the provider as one."""
+    last = blocks[-1] if blocks else {}
+    if block.get("type") == last.get("type") == "thinking" and not last.get("signature"):
+        last["thinking"] += block.get("thinking") or ""
+        last["signature"] = block.get("signature")
+    else:
+        blocks.append(dict(block))
+
+
+def _add_members(whole: dict[str, Any], piece: dict[str, Any]) -> None:
+    """Streamed members of a message: lists and objects grow, sound and its transcript are joined."""
+    for name, value in piece.items():
+        known = whole.get(name)
+        if name == "audio" and known:
+            joined = {part: (known.get(part) or "") + value[part] for part in ("data", "transcript") if value.get(part)}
+            whole[name] = known | {part: told for part, told in value.items() if told is not None} | joined
+        elif isinstance(known, dict) and isinstance(value, dict):
+            whole[name] = known | value
+        elif isinstance(known, list) and isinstance(value, list):
+            whole[name] = known + value
+        else:
+            whole[name] = value
+
+
+def _tool_call(call: _ToolCall) -> dict[str, Any]:
+    state = {"provider_specific_fields": call.provider_specific_fields} if call.provider_specific_fields else {}
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": "".join(call.arguments)}, **state}
+
+
+def _check_arguments(call: _ToolCall) -> None:
+    try:
+        json.loads("".join(call.arguments), parse_constant=_not_json)
+    except (ValueError, RecursionError) as error:
+        wrong = f"the model called {call.name or 'a tool'} with arguments that are not JSON ({error}); try again"
+        raise BridgeError("bad_upstream_response", wrong) from None
+    if not call.name:
+        raise BridgeError("bad_upstream_response", "the model called a tool without naming it; try again")
+
+
+def _not_json(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

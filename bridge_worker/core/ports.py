@@ -1,0 +1,160 @@
+"""The ports between the methods and the backends: `Model` for a chat, `Services` for what else a backend does.
+
+Owns the vocabulary that ``backends/`` and the core share. Refuses to know any provider's or LiteLLM's shape, and JSON-RPC:
+``backends/`` has turned a response into `Delta` before anything here sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from bridge_worker.schema.chat_request import Deadlines
+from bridge_worker.schema.chat_result import CostSource, RateLimits, Receipt, Usage
+from bridge_worker.schema.services import ModelInfo, ModelSummary, TokenCount
+
+# A provider's state in a message: what no other provider can read.
+STATE = ("thinking_blocks", "reasoning_content", "reasoning_items", "provider_specific_fields")
+
+
+@dataclass(slots=True)
+class ChatRequest:
+    """What a model is asked. ``options`` holds OpenAI's parameters that were given, as they were given."""
+
+    model: str
+    messages: list[dict[str, Any]]
+    options: dict[str, Any]
+    stream: bool
+    deadlines: Deadlines
+    received: float  # time.monotonic()
+    receipt: Receipt  # the model notes here what it does
+    upstream_open: bool = False  # the model says so while it holds a connection; after a cancel it is the proof, or its absence
+
+
+@dataclass(slots=True)
+class ToolCallPiece:
+    """A part of a tool call, as a provider sends it. Providers leave out ids, repeat them, and number from anywhere."""
+
+    index: int | None = None
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+    provider_specific_fields: dict[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Delta:
+    """A step of an answer, normalised. A plain chat is one delta that has everything.
+
+    Text and pieces add up; ``message`` members are merged into the message to append; of the facts below the last one counts.
+    """
+
+    content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[ToolCallPiece] = field(default_factory=list)
+    thinking_blocks: list[dict[str, Any]] = field(default_factory=list)
+    refusal: str | None = None
+    annotations: list[dict[str, Any]] | None = None
+    images: list[dict[str, Any]] | None = None
+    message: dict[str, Any] = field(default_factory=dict)
+    logprobs: list[Any] | None = None
+    finish_reason: str | None = None
+    raw_finish_reason: str | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    cost_source: CostSource | None = None
+    price_map_date: str | None = None
+    rate_limits: RateLimits | None = None
+    id: str | None = None
+    model: str | None = None
+    provider: str | None = None
+
+
+class Model(Protocol):
+    """Whatever can answer a chat."""
+
+    def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """The answer's deltas; with ``request.stream`` as they come, else one.
+
+        Closing the generator, or cancelling the task that waits for it, closes the upstream connection before it returns.
+        Raises BridgeError only. A stream that the provider cut short ends in ``stream_interrupted``.
+        """
+
+
+@dataclass(slots=True)
+class Expense:
+    """A chat, as far as its price depends on it. ``output_tokens`` is the most there can be, None where there is no limit."""
+
+    input_tokens: int
+    output_tokens: int | None
+    writes_cache: bool
+
+
+class Cost(NamedTuple):
+    usd: float
+    source: CostSource
+    price_map_date: str | None = None
+
+
+@dataclass(slots=True)
+class EmbedRequest:
+    """``options`` holds OpenAI's parameters that were given, and the provider's own that the operator allows."""
+
+    model: str
+    input: list[str]
+    receipt: Receipt  # the model notes here what it does
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Embeddings:
+    vectors: list[list[float]]  # in the order of the input
+    usage: Usage | None
+    cost: Cost | None
+    model: str | None
+    provider: str | None
+
+
+@dataclass(slots=True)
+class RerankRequest:
+    model: str
+    query: str
+    documents: list[str]
+    receipt: Receipt
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Ranking:
+    scores: list[tuple[int, float]]  # (index of the document, score)
+    usage: Usage | None
+    cost: Cost | None
+    model: str | None
+    provider: str | None
+
+
+class Services(Protocol):
+    """All raise BridgeError only. Those that do not wait may take long and block: call them in a thread. They ask no network.
+
+    ``at_home``: the models run here, and no provider is asked.
+    """
+
+    at_home: bool
+
+    def names(self, *, every: bool) -> list[ModelSummary]:
+        """What is configured; with ``every`` also each model whose provider's key is there."""
+
+    def describe(self, model: str) -> ModelInfo: ...
+
+    def count(self, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> TokenCount: ...
+
+    def cost_usd(self, model: str, expense: Expense) -> float | None:
+        """The most that it can cost; None when no price is known."""
+
+    def alternatives(self, model: str) -> list[str]:
+        """The names that may be asked for ``model``: itself, and its fallbacks."""
+
+    async def embed(self, request: EmbedRequest) -> Embeddings: ...
+
+    async def rerank(self, request: RerankRequest) -> Ranking: ...

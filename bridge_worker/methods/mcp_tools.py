@@ -1,0 +1,179 @@
+"""MCP's tools: some of the bridge's methods, in the form in which an MCP client lists and calls them.
+
+Owns their names, descriptions and schemas, and the turning of a result or an error into MCP's content. Refuses to know how a method
+does its work, and JSON-RPC. What goes wrong inside a tool is told in its result, where a model can read it; only a call of no tool,
+a cancel and a fault of the bridge are errors.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel
+
+from bridge_worker.core.chat_runner import Emit
+from bridge_worker.errors import BridgeError
+from bridge_worker.methods.params import validate
+from bridge_worker.protocol import mcp_envelope
+from bridge_worker.schema.chat_request import ChatParams
+from bridge_worker.schema.chat_result import ChatResult
+from bridge_worker.schema.mcp import McpTool, TextContent, ToolsCallParams, ToolsCallResult, ToolsListParams
+from bridge_worker.schema.services import ModelsListParams, ModelsListResult, TokenCount, TokensCountParams
+from bridge_worker.telemetry.request_counters import Call
+
+Params = dict[str, Any]
+Run = Callable[[Params], Awaitable[BaseModel]]
+Chat = Callable[[Params, float, Emit | None], Awaitable[ChatResult]]
+
+_ERROR = "omni-bridge/error"  # in `_meta`: beside the text of a failed tool, for a program
+_NOT_A_TOOLS_OWN = ("cancelled", "internal")
+_READS_ONLY = {"readOnlyHint": True, "openWorldHint": False}
+
+
+class _Tool(NamedTuple):
+    title: str
+    description: str
+    params: type[BaseModel]
+    result: type[BaseModel]
+    annotations: dict[str, bool]
+
+
+_TOOLS = {
+    "chat": _Tool(
+        "Chat with a model",
+        "Asks a language model of any provider and returns its answer, its tool calls, its usage and its cost.",
+        ChatParams,
+        ChatResult,
+        {"readOnlyHint": True, "openWorldHint": True},
+    ),
+    "count_tokens": _Tool(
+        "Count tokens",
+        "Counts the input tokens that a conversation has for a model, without asking its provider.",
+        TokensCountParams,
+        TokenCount,
+        _READS_ONLY,
+    ),
+    "list_models": _Tool(
+        "List models",
+        "Lists the models that can be asked; with all, each model whose provider's key is there.",
+        ModelsListParams,
+        ModelsListResult,
+        _READS_ONLY,
+    ),
+}
+
+
+class Tools:
+    """The methods ``tools/list`` and ``tools/call``, over the functions that do the work."""
+
+    def __init__(self, chat: Chat, count_tokens: Run, list_models: Run, cleaned: Callable[[BridgeError], BridgeError]) -> None:
+        self._chat = chat
+        self._run = {"count_tokens": count_tokens, "list_models": list_models}
+        self._cleaned = cleaned
+
+    async def list(self, call: Call, params: Params) -> dict[str, Any]:
+        mcp_envelope.check_envelope(params)
+        if ToolsListParams.model_validate(params).cursor is not None:
+            raise BridgeError("invalid_request", "cursor: there is one page of tools")
+        return mcp_envelope.result(params, {"tools": _listed()}, lasting=True)
+
+    async def call(self, call: Call, params: Params) -> dict[str, Any]:
+        mcp_envelope.check_envelope(params)
+        asked = _checked(params)
+        if asked.name not in _TOOLS:
+            raise BridgeError("invalid_request", f"there is no tool {asked.name!r:.100}; there are: {', '.join(_TOOLS)}")
+        arguments = asked.arguments or {}
+        call.log |= {"tool": asked.name, "model": arguments.get("model")}
+        try:
+            if asked.name == "chat":
+                result: BaseModel = await self._call_chat(call, arguments, (asked.meta or {}).get("progressToken"))
+            else:
+                result = await self._run[asked.name](arguments)
+        except BridgeError as error:
+            if error.kind in _NOT_A_TOOLS_OWN:
+                raise
+            call.log["error"] = error.kind
+            return mcp_envelope.result(params, _failed(self._cleaned(error)))
+        return mcp_envelope.result(params, _succeeded(result))
+
+    async def _call_chat(self, call: Call, arguments: Params, token: object) -> ChatResult:
+        """With a progress token the answer is streamed, and each piece of its text is told as progress."""
+        if "stream" in arguments:
+            raise BridgeError("invalid_request", "stream: no such member; a progressToken in _meta asks for the text as it comes")
+        if not isinstance(token, str | int) or isinstance(token, bool):
+            return await self._chat(arguments, call.received, None)
+        pieces = 0
+
+        async def tell(delta: dict[str, Any]) -> None:
+            nonlocal pieces
+            if text := delta.get("content"):
+                pieces += 1
+                progress = {"progressToken": token, "progress": pieces, "message": text}
+                await call.notify("notifications/progress", progress)
+
+        return await self._chat({**arguments, "stream": True}, call.received, tell)
+
+
+def _checked(params: Params) -> ToolsCallParams:
+    """The envelope's members; the tool's arguments are checked as its method's params are."""
+    without = {name: value for name, value in params.items() if name not in ("arguments", "_meta")}
+    validate(without, ToolsCallParams)
+    if not isinstance(params.get("arguments"), dict | None):
+        raise BridgeError("invalid_request", "arguments: must be an object")
+    if not isinstance(params.get("_meta"), dict | None):
+        raise BridgeError("invalid_request", "_meta: must be an object")
+    return ToolsCallParams.model_validate(params)
+
+
+@functools.cache
+def _listed() -> list[dict[str, Any]]:
+    return [
+        McpTool(
+            name=name,
+            title=tool.title,
+            description=tool.description,
+            inputSchema=_lean(_input_schema(tool.params)),
+            outputSchema=_lean(tool.result.model_json_schema()),
+            annotations=tool.annotations,
+        ).model_dump()
+        for name, tool in _TOOLS.items()
+    ]
+
+
+def _input_schema(params: type[BaseModel]) -> dict[str, Any]:
+    schema = params.model_json_schema()
+    return {**schema, "properties": {name: member for name, member in schema["properties"].items() if name != "stream"}}
+
+
+def _lean(schema: Any) -> Any:
+    """Without what says nothing: a host gives these schemas to its model, and pays for them."""
+    if isinstance(schema, list):
+        return [_lean(member) for member in schema]
+    if not isinstance(schema, dict):
+        return schema
+    said = {name: member for name, member in schema.items() if not _says_nothing(name, member)}
+    return {name: _lean(member) for name, member in said.items()}
+
+
+def _says_nothing(name: str, member: object) -> bool:
+    """What pydantic adds. A property of such a name is a schema, and no string or list of these."""
+    return (name == "title" and isinstance(member, str)) or (name == "default" and member is None) or name == "discriminator"
+
+
+def _succeeded(result: BaseModel) -> dict[str, Any]:
+    structured = result.model_dump()
+    text = structured.get("content") or json.dumps(structured, ensure_ascii=False)
+    return _content(text, structuredContent=structured, isError=False)
+
+
+def _failed(error: BridgeError) -> dict[str, Any]:
+    whole = {"code": error.code, "message": error.message, "data": error.data()}
+    return _content(error.message, isError=True, _meta={_ERROR: whole})
+
+
+def _content(text: str, **members: Any) -> dict[str, Any]:
+    content = [TextContent(type="text", text=text).model_dump()]
+    return ToolsCallResult.model_validate({"content": content, **members}).model_dump(by_alias=True, exclude_unset=True)

@@ -1,0 +1,330 @@
+"""What each message means now: the lifecycle table, the ids in flight, batches. Sans-IO: messages in, events out.
+
+Owns the JSON-RPC envelope and the lifecycle methods, which are answered here so that they work before anything heavy has been
+imported. Refuses to know what any other method does, how long it takes, and what a byte or a task is: `Start` hands a request to
+whoever runs it, and `Session.answer` takes the response back.
+
+Invariants: every request with a legible id is answered once and only once, but for a ``tools/call`` that an MCP client has
+cancelled: MCP wants silence then. A notification is never answered. An id is in flight from its `Start` to its answer, or to where
+its answer would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+
+from bridge_worker.errors import BridgeError
+from bridge_worker.protocol import mcp_envelope
+
+PROTOCOL_VERSION = "omni-bridge/1"
+MCP_VERSIONS = mcp_envelope.GREETING_REVISIONS  # a stock MCP client sends one of them and wants it back
+DEFAULT_MAX_IN_FLIGHT = 256
+
+Id = str | int
+Response = dict[str, object]
+
+
+class State(Enum):
+    OPEN = "open"
+    GREETED = "greeted"
+    DRAINING = "draining"
+
+
+class Input(Enum):
+    INITIALIZE = "initialize"
+    PING = "ping"
+    SHUTDOWN = "shutdown"
+    DISCOVER = "server/discover"
+    REQUEST = "any other request"
+    CANCELLED = "notifications/cancelled"
+    NOTIFICATION = "any other notification"
+
+
+class Action(Enum):
+    GREET = "answered with the version and limits"
+    PONG = "answered {}"
+    DISCOVER = "answered with the MCP revisions"
+    START = "started"
+    CANCEL = "the request it names is cancelled"
+    IGNORE = "ignored"
+    DRAIN = "answered {} once nothing is in flight"
+    REFUSE_GREETED = "answered -32600: already initialized"
+    REFUSE_DRAINING = "answered 1013 shutting_down"
+
+
+# (state, input) -> (what happens, next state). protocol.md prints this table.
+LIFECYCLE: Mapping[tuple[State, Input], tuple[Action, State]] = {
+    (State.OPEN, Input.INITIALIZE): (Action.GREET, State.GREETED),
+    (State.OPEN, Input.PING): (Action.PONG, State.OPEN),
+    (State.OPEN, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
+    (State.OPEN, Input.DISCOVER): (Action.DISCOVER, State.OPEN),
+    (State.OPEN, Input.REQUEST): (Action.START, State.OPEN),
+    (State.OPEN, Input.CANCELLED): (Action.CANCEL, State.OPEN),
+    (State.OPEN, Input.NOTIFICATION): (Action.IGNORE, State.OPEN),
+    (State.GREETED, Input.INITIALIZE): (Action.REFUSE_GREETED, State.GREETED),
+    (State.GREETED, Input.PING): (Action.PONG, State.GREETED),
+    (State.GREETED, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
+    (State.GREETED, Input.DISCOVER): (Action.DISCOVER, State.GREETED),
+    (State.GREETED, Input.REQUEST): (Action.START, State.GREETED),
+    (State.GREETED, Input.CANCELLED): (Action.CANCEL, State.GREETED),
+    (State.GREETED, Input.NOTIFICATION): (Action.IGNORE, State.GREETED),
+    (State.DRAINING, Input.INITIALIZE): (Action.REFUSE_DRAINING, State.DRAINING),
+    (State.DRAINING, Input.PING): (Action.PONG, State.DRAINING),
+    (State.DRAINING, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
+    (State.DRAINING, Input.DISCOVER): (Action.REFUSE_DRAINING, State.DRAINING),
+    (State.DRAINING, Input.REQUEST): (Action.REFUSE_DRAINING, State.DRAINING),
+    (State.DRAINING, Input.CANCELLED): (Action.CANCEL, State.DRAINING),
+    (State.DRAINING, Input.NOTIFICATION): (Action.IGNORE, State.DRAINING),
+}
+
+_REQUESTS = {input.value: input for input in (Input.INITIALIZE, Input.PING, Input.SHUTDOWN, Input.DISCOVER)}
+_NOTIFICATIONS = {"notifications/cancelled": Input.CANCELLED}
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Run this request; give its response to `Session.answer`."""
+
+    id: Id
+    method: str
+    params: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop this request, which is in flight, at its caller's wish; `Session.answer` must still be told how it ended."""
+
+    id: Id
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Take no more requests; end when nothing is in flight. ``cancel``: don't wait for it."""
+
+    cancel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    """``initialize`` was accepted. ``process_id``: exit when that process is gone. ``wants_ready``: send notifications/ready."""
+
+    process_id: int | None
+    wants_ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Write this value, a response or an array of them, as one line."""
+
+    value: Response | list[Response]
+
+
+Event = Start | Cancel | Drain | Greeted | Send
+
+
+@dataclass(slots=True)
+class _Batch:
+    """The answers to one line that was an array: written as one array once the last is there."""
+
+    open: int = 0
+    responses: list[Response] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Flight:
+    """A request that was started. ``silent``: its client has cancelled it and is to hear nothing of it any more."""
+
+    batch: _Batch | None
+    silent_when_cancelled: bool
+    silent: bool = False
+
+
+def response(id: Id | None, result: object) -> Response:
+    return {"jsonrpc": "2.0", "id": id, "result": result}
+
+
+def error_response(id: Id | None, error: BridgeError) -> Response:
+    return {"jsonrpc": "2.0", "id": id, "error": {"code": error.code, "message": error.message, "data": error.data()}}
+
+
+class Session:
+    """One client's conversation. ``engine`` tells the engine's present state for the answer to ``initialize``."""
+
+    def __init__(
+        self,
+        engine: Callable[[], Mapping[str, object]],
+        *,
+        max_message_bytes: int,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+    ) -> None:
+        self.state = State.OPEN
+        self._engine = engine
+        self._limits = {"maxMessageBytes": max_message_bytes, "maxInFlight": max_in_flight}
+        self._max_in_flight = max_in_flight
+        self._mcp = False
+        self._in_flight: dict[Id, _Flight] = {}
+        self._waiting_for_end: dict[Id, _Batch | None] = {}
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were started and are not answered yet."""
+        return len(self._in_flight)
+
+    def receive(self, value: object) -> list[Event]:
+        """The events of one line's JSON value, in order."""
+        if not isinstance(value, list):
+            return self._receive_one(value, None)
+        if not value:
+            return [Send(error_response(None, BridgeError("invalid_message", "an empty batch asks for nothing")))]
+        batch = _Batch(open=1)  # this method holds one place itself, so that the array is not sent before its last member was read
+        events = [event for member in value for event in self._receive_one(member, batch)]
+        return events + self._close_place(batch)
+
+    def refuse(self, error: BridgeError) -> list[Event]:
+        """The answer to a line that could not be read."""
+        return [Send(error_response(None, error))]
+
+    def answer(self, id: Id, response: Response) -> list[Event]:
+        """What to write now that ``id`` has its response: nothing while its batch waits, when it was answered before, or when its
+        client wants silence."""
+        if id not in self._in_flight:
+            return []
+        flight = self._in_flight.pop(id)
+        if flight.silent:
+            return self._close_place(flight.batch) if flight.batch is not None else []
+        return self._deliver(response, flight.batch)
+
+    def drain(self) -> None:
+        """The input has ended, or a signal came: no request after this."""
+        self.state = State.DRAINING
+
+    def end(self) -> list[Event]:
+        """Nothing is in flight any more: the answers that ``shutdown`` still owes."""
+        waiting, self._waiting_for_end = self._waiting_for_end, {}
+        return [event for id, batch in waiting.items() for event in self._deliver(response(id, {}), batch)]
+
+    def _receive_one(self, value: object, batch: _Batch | None) -> list[Event]:
+        id = _legible_id(value)
+        try:
+            envelope = _check_envelope(value)
+            if envelope is None:
+                return []
+            if id is not None and (id in self._in_flight or id in self._waiting_for_end):
+                raise BridgeError("invalid_message", f"id {id!r:.100} is already in flight; the first one goes on")
+            method, params = envelope
+            return self._act(id, method, params, batch)
+        except BridgeError as error:
+            unanswerable = id is None and error.kind != "invalid_message"  # a notification, well-formed but of no use
+            return [] if unanswerable else self._place(error_response(id, error), batch)
+
+    def _act(self, id: Id | None, method: str, params: dict[str, object], batch: _Batch | None) -> list[Event]:
+        if id is None:
+            action, self.state = LIFECYCLE[self.state, _NOTIFICATIONS.get(method, Input.NOTIFICATION)]
+            return self._cancel(params) if action is Action.CANCEL else []
+        action, next_state = LIFECYCLE[self.state, _REQUESTS.get(method, Input.REQUEST)]
+        match action:
+            case Action.START:
+                events = self._start(id, method, params, batch)
+            case Action.PONG:
+                events = self._place(response(id, {}), batch)
+            case Action.DISCOVER:
+                events = self._place(response(id, mcp_envelope.discovered(params)), batch)
+            case Action.GREET:
+                events = self._greet(id, params, batch)
+            case Action.DRAIN:
+                events = self._shutdown(id, params, batch)
+            case Action.REFUSE_GREETED:
+                raise BridgeError("invalid_message", "this session is already initialized; a process serves one session")
+            case _:
+                raise BridgeError("shutting_down", "the worker is about to exit and takes no more requests; ask another one")
+        self.state = next_state
+        return events
+
+    def _start(self, id: Id, method: str, params: dict[str, object], batch: _Batch | None) -> list[Event]:
+        if len(self._in_flight) >= self._max_in_flight:
+            limit = f"{self._max_in_flight} requests are in flight, the limit; wait for an answer or raise --max-in-flight"
+            raise BridgeError("overloaded", limit)
+        of_mcp = self._mcp or mcp_envelope.has_envelope(params)
+        self._in_flight[id] = _Flight(batch, silent_when_cancelled=of_mcp and method == "tools/call")
+        if batch is not None:
+            batch.open += 1
+        return [Start(id, method, params)]
+
+    def _greet(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
+        asked = params.get("protocolVersion")
+        process_id = params.get("processId")
+        if not isinstance(asked, str):
+            raise BridgeError("invalid_request", f'initialize needs protocolVersion, a string such as "{PROTOCOL_VERSION}"')
+        if process_id is not None and (type(process_id) is not int or not 0 < process_id < 2**31):
+            raise BridgeError("invalid_request", "processId must be the positive process id of the client, or null")
+        self._mcp = asked in MCP_VERSIONS
+        version = asked if self._mcp else PROTOCOL_VERSION
+        result = {
+            "protocolVersion": version,
+            "serverInfo": mcp_envelope.SERVER_INFO,
+            "capabilities": mcp_envelope.CAPABILITIES if self._mcp else {},
+            "limits": self._limits,
+            "engine": self._engine(),
+        }
+        return [*self._place(response(id, result), batch), Greeted(process_id, wants_ready=not self._mcp)]
+
+    def _shutdown(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
+        mode = params.get("mode", "drain")
+        if mode not in ("drain", "cancel"):
+            raise BridgeError("invalid_request", 'mode must be "drain" (the default) or "cancel"')
+        self._waiting_for_end[id] = batch
+        if batch is not None:
+            batch.open += 1
+        return [Drain(cancel=mode == "cancel")]
+
+    def _cancel(self, params: dict[str, object]) -> list[Event]:
+        id = params.get("requestId")
+        if not isinstance(id, str | int) or type(id) is bool or id not in self._in_flight:
+            return []
+        flight = self._in_flight[id]
+        flight.silent = flight.silent_when_cancelled
+        return [Cancel(id)]
+
+    def _place(self, response: Response, batch: _Batch | None) -> list[Event]:
+        """A response that is there at once."""
+        if batch is None:
+            return [Send(response)]
+        batch.responses.append(response)
+        return []
+
+    def _deliver(self, response: Response, batch: _Batch | None) -> list[Event]:
+        """A response that was waited for."""
+        return self._place(response, batch) + (self._close_place(batch) if batch is not None else [])
+
+    def _close_place(self, batch: _Batch) -> list[Event]:
+        batch.open -= 1
+        return [Send(batch.responses)] if batch.open == 0 and batch.responses else []
+
+
+def _legible_id(value: object) -> Id | None:
+    id = value.get("id") if isinstance(value, dict) else None
+    return id if isinstance(id, str | int) and type(id) is not bool else None
+
+
+def _check_envelope(value: object) -> tuple[str, dict[str, object]] | None:
+    """(method, params) of a request or notification; None for a response, which nothing here asked for."""
+    if not isinstance(value, dict):
+        raise BridgeError("invalid_message", "a message must be a JSON object, or an array of them")
+    if value.get("jsonrpc") != "2.0":
+        raise BridgeError("invalid_message", 'a message must have "jsonrpc": "2.0"')
+    if "method" not in value and ("result" in value or "error" in value):
+        return None
+    if "id" in value and _legible_id(value) is None:
+        raise BridgeError("invalid_message", "an id must be a string or an integer; leave it out for a notification")
+    method, params = value.get("method"), value.get("params", {})
+    if not isinstance(method, str):
+        raise BridgeError("invalid_message", "a request must have a method, a string")
+    if params == [] or params is None:
+        params = {}
+    if isinstance(params, list):
+        raise BridgeError("invalid_request", "params must be an object: every parameter here has a name")
+    if not isinstance(params, dict):
+        raise BridgeError("invalid_message", "params must be an object")
+    return method, params

@@ -1,0 +1,1 @@
+"""Owns the serving process: start, loading, server, reload, end; does not know a method or a provider."""

@@ -1,0 +1,60 @@
+"""`--check-config`: every mistake in a config, also those that only LiteLLM finds.
+
+Owns what a person, or a deployment's script, sees of them. Refuses to serve anything and to call a provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+
+from bridge_worker.config.source import Config, ConfigError, Source
+from bridge_worker.security.redaction import Redactor
+
+
+def check_config(source: Source) -> int:
+    """The exit code: 0, or 2 with a line for each mistake on standard error."""
+    out = os.dup(1)
+    os.dup2(2, 1)  # LiteLLM prints where it likes
+    try:
+        config, mistakes = source.read()
+    except ConfigError as error:
+        return _tell(error.mistakes, Redactor())
+    os.environ.update(config.environment)
+    redactor = Redactor()
+    for secret in config.secrets:
+        redactor.add(secret)
+    _tell([f"warning: {warning}" for warning in config.warnings], redactor)
+    if mistakes := (*mistakes, *_late_mistakes(config)):
+        return _tell(mistakes, redactor)
+    os.write(out, f"{source.path or 'no config file'}: no mistake; {_models(config)}\n".encode())
+    return 0
+
+
+def _late_mistakes(config: Config) -> Sequence[str]:
+    from bridge_worker.backends.litellm.chat import LiteLLM
+    from bridge_worker.backends.local.chat import Local
+
+    async def in_a_loop() -> Sequence[str]:
+        """Budgets and usage limits of a Router begin to run when it is made."""
+        return LiteLLM(config.gateway, Local(config.settings.local)).complaints
+
+    try:
+        return asyncio.run(in_a_loop())
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        return [f"LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}"]
+
+
+def _models(config: Config) -> str:
+    if config.gateway is None or config.gateway.router is None:
+        return "every model is served by its LiteLLM name"
+    deployments = config.gateway.router["model_list"]
+    return f"{len({model['model_name'] for model in deployments})} models, {len(deployments)} deployments"
+
+
+def _tell(lines: Sequence[str], redactor: Redactor) -> int:
+    for line in lines:
+        os.write(2, f"omni-bridge: {' '.join(redactor.redact(line).split())}\n".encode("utf-8", "backslashreplace"))
+    return 2

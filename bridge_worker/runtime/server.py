@@ -1,0 +1,256 @@
+"""One client's server: reads messages, runs one task a request, writes what the session says.
+
+Owns the tasks, cancelling them, draining them, and the order of what is written. Refuses to know what a method does, and where the
+bytes come from. Whatever happens to a task, its request is answered: the session makes sure of "once", this file of "at least".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, Protocol
+
+from bridge_worker.config.settings import DEFAULTS
+from bridge_worker.errors import BridgeError
+from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES, Fault, Framer, Message, encode
+from bridge_worker.protocol.session import (
+    DEFAULT_MAX_IN_FLIGHT,
+    Cancel,
+    Drain,
+    Event,
+    Greeted,
+    Id,
+    Response,
+    Send,
+    Session,
+    Start,
+    error_response,
+)
+from bridge_worker.runtime.stdio import BytePipe
+
+Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+CANCEL_SECONDS = 2.0  # after which a cancelled request is answered even if its task does not end
+FLUSH_SECONDS = 1.0  # what a reader gets to take the last answers when there is no more patience
+# A stream waits while this much is unread, so that its provider waits too: some 2,000 deltas.
+DELTA_QUEUE_BYTES = 256 * 1024
+# No more requests are read while this much is unread: a caller that only writes must not fill the memory with answers.
+READ_QUEUE_BYTES = 8 * 1024 * 1024
+_MESSAGES_A_TURN = 64  # after which the loop gets a turn, so that a burst of messages holds up no stream
+
+EXIT_DRAINED = 0
+EXIT_BROKEN = 3
+
+_log = logging.getLogger(__name__)
+
+
+class Dispatcher(Protocol):
+    async def dispatch(self, start: Start, received: float, notify: Notify) -> Response: ...
+
+
+class Loader(Protocol):
+    """`engine.Engine`, as far as a server needs it."""
+
+    warm_ms: float
+
+    def state(self) -> Mapping[str, object]: ...
+    async def methods(self) -> Dispatcher: ...
+    async def ready(self) -> None: ...
+
+
+class Server:
+    """``watch_process`` is called with the client's process id, if it gives one."""
+
+    def __init__(
+        self,
+        pipe: BytePipe,
+        engine: Loader,
+        *,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        grace_seconds: float = DEFAULTS.grace_seconds,
+        watch_process: Callable[[int], object] = lambda _: None,
+    ) -> None:
+        self._pipe = pipe
+        self._engine = engine
+        self._grace_seconds = grace_seconds
+        self._watch_process = watch_process
+        self._framer = Framer(max_message_bytes)
+        self._session = Session(engine.state, max_message_bytes=max_message_bytes, max_in_flight=max_in_flight)
+        self._tasks: dict[Id, asyncio.Task[None]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._stops = 0
+        self._broken = False
+        self._drain = asyncio.Event()  # no more requests
+        self._hurry = asyncio.Event()  # and no more patience with those in flight
+        self._idle = asyncio.Event()  # none in flight
+        self._idle.set()
+
+    async def run(self) -> int:
+        """Serves until the input ends, `stop`, ``shutdown``, or nobody is left to answer; then the exit code."""
+        self._in_background(self._watch_pipe())
+        reading = self._in_background(self._read())
+        try:
+            await self._drain.wait()
+            self._session.drain()
+            await _first(self._idle.wait(), self._hurry.wait())
+            for id in list(self._tasks):
+                self._cancel(id)
+            await self._idle.wait()
+            reading.cancel()  # what came now could not be answered any more
+            self._write(self._session.end())
+            await _first(self._pipe.drained(0), self._flush_patience())
+            return EXIT_BROKEN if self._broken or self._pipe.queued() else EXIT_DRAINED
+        finally:
+            for task in self._background:
+                task.cancel()
+
+    def stop(self) -> None:
+        """The first time: no more requests, and the grace for those in flight. The second time: no grace."""
+        self._stops += 1
+        self._drain.set()
+        if self._stops > 1:
+            self._hurry.set()
+        else:
+            asyncio.get_running_loop().call_later(self._grace_seconds, self._hurry.set)
+
+    async def _watch_pipe(self) -> None:
+        await self._pipe.broken()
+        self._broken = True
+        self._drain.set()
+        self._hurry.set()
+
+    async def _flush_patience(self) -> None:
+        await self._hurry.wait()
+        await asyncio.sleep(FLUSH_SECONDS)
+
+    async def _read(self) -> None:
+        received = 0
+        while data := await self._next_chunk():
+            for item in self._framer.feed(data):
+                self._take(item)
+                received += 1
+                if received % _MESSAGES_A_TURN == 0:
+                    await asyncio.sleep(0)
+                    await self._pipe.drained(READ_QUEUE_BYTES)
+        for item in self._framer.close():
+            self._take(item)
+        self._drain.set()
+
+    async def _next_chunk(self) -> bytes:
+        await self._pipe.drained(READ_QUEUE_BYTES)
+        return await self._pipe.read()
+
+    def _take(self, item: Message | Fault) -> None:
+        events = self._session.refuse(item.error) if isinstance(item, Fault) else self._session.receive(item.value)
+        self._write(events)
+
+    def _write(self, events: Iterable[Event]) -> None:
+        for event in events:
+            match event:
+                case Send(value):
+                    self._pipe.write(_encode_response(value))
+                case Start():
+                    self._start(event)
+                case Cancel(id):
+                    self._cancel(id)
+                case Drain(cancel):
+                    self._drain.set()
+                    if cancel:
+                        self._hurry.set()
+                case Greeted(process_id, wants_ready):
+                    self._greeted(process_id, wants_ready)
+
+    def _start(self, start: Start) -> None:
+        self._idle.clear()
+        self._tasks[start.id] = task = asyncio.create_task(self._run(start, time.monotonic()))
+        task.add_done_callback(lambda task: self._ended(start.id, task))
+
+    async def _run(self, start: Start, received: float) -> None:
+        task = asyncio.current_task()
+
+        async def notify(method: str, params: dict[str, Any]) -> None:
+            if self._tasks.get(start.id) is task:  # else it was answered over its head, and nothing may follow
+                self._pipe.write(encode({"jsonrpc": "2.0", "method": method, "params": params}))
+                await self._pipe.drained(DELTA_QUEUE_BYTES)
+
+        try:
+            methods = await self._engine.methods()
+            response = await methods.dispatch(start, received, notify)
+        except BridgeError as error:
+            response = error_response(start.id, error)
+        except Exception:
+            _log.exception("dispatching failed", extra={"fields": {"id": start.id}})
+            response = error_response(start.id, BridgeError("internal", "the bridge failed at this request; its log says where"))
+        if self._tasks.get(start.id) is task:
+            self._answer(start.id, response)
+
+    def _ended(self, id: Id, task: asyncio.Task[None]) -> None:
+        """A cancel that comes before a method has begun ends its task without an answer."""
+        if self._tasks.get(id) is task:
+            self._answer(id, error_response(id, _cancelled(upstream_closed=True)))
+
+    def _answer(self, id: Id, response: Response) -> None:
+        del self._tasks[id]
+        self._write(self._session.answer(id, response))
+        if not self._tasks:
+            self._idle.set()
+
+    def _cancel(self, id: Id) -> None:
+        task = self._tasks[id]
+        if not task.cancelling():  # a second cancel would tear up the closing that the first has begun
+            task.cancel()
+            asyncio.get_running_loop().call_later(CANCEL_SECONDS, self._give_up, id, task)
+
+    def _give_up(self, id: Id, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(id) is task:
+            _log.error("a cancelled request did not end", extra={"fields": {"id": id, "after_seconds": CANCEL_SECONDS}})
+            self._answer(id, error_response(id, _cancelled(upstream_closed=False)))
+
+    def _greeted(self, process_id: int | None, wants_ready: bool) -> None:
+        if process_id is not None:
+            self._watch_process(process_id)
+        if wants_ready:
+            self._in_background(self._tell_ready())
+
+    def _in_background(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def _tell_ready(self) -> None:
+        try:
+            await self._engine.ready()
+        except BridgeError:
+            return  # every chat will say why
+        if self._drain.is_set():
+            return
+        params = {"engine": self._engine.state(), "warmMs": self._engine.warm_ms}
+        self._pipe.write(encode({"jsonrpc": "2.0", "method": "notifications/ready", "params": params}))
+
+
+def _cancelled(*, upstream_closed: bool) -> BridgeError:
+    extra: dict[str, object] = {"upstream_closed": upstream_closed, "partial": {"content": None, "tool_calls": []}}
+    return BridgeError("cancelled", "cancelled before it was finished", extra=extra)
+
+
+def _encode_response(value: Response | list[Response]) -> bytes:
+    try:
+        return encode(value)
+    except (ValueError, TypeError, RecursionError):
+        _log.exception("a response has no JSON form")
+    if isinstance(value, list):  # the members that can be sent are sent
+        return b"[" + b",".join(_encode_response(member).rstrip(b"\n") for member in value) + b"]\n"
+    id = value["id"]
+    return encode(error_response(id if isinstance(id, str | int) else None, BridgeError("internal", "the answer has no JSON form")))
+
+
+async def _first(*waits: Coroutine[object, object, object]) -> None:
+    """Returns when one of them has; the others are cancelled."""
+    tasks = [asyncio.create_task(wait) for wait in waits]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()

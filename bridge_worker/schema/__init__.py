@@ -1,0 +1,1 @@
+"""Owns the bridge's wire types and their JSON Schema; does not know behaviour."""

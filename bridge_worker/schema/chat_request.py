@@ -1,0 +1,240 @@
+"""A chat as it is asked: OpenAI's names and meanings.
+
+Owns these types. Refuses to know who answers it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bridge_worker.schema.base import Closed
+
+SafeUrl = Annotated[str, Field(pattern=r"^(data:|https://)")]  # neither a file nor the plain-text network
+
+
+class CacheControl(Closed):
+    type: Literal["ephemeral"]
+    ttl: str | None = None
+
+
+class TextPart(Closed):
+    type: Literal["text"]
+    text: str
+    cache_control: CacheControl | None = None
+
+
+class ImageUrl(Closed):
+    url: SafeUrl
+    detail: str | None = None
+    format: str | None = None
+
+
+class ImagePart(Closed):
+    type: Literal["image_url"]
+    image_url: ImageUrl | SafeUrl
+    cache_control: CacheControl | None = None
+
+
+class InputAudio(Closed):
+    data: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=_-]*$")]  # base64, never an address
+    format: str
+
+
+class AudioPart(Closed):
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+    cache_control: CacheControl | None = None
+
+
+class FileData(Closed):
+    file_data: SafeUrl | None = None
+    file_id: Annotated[str, Field(pattern=r"^(https://|[A-Za-z0-9_-]+$)")] | None = None
+    filename: str | None = None
+    format: str | None = None
+
+
+class FilePart(Closed):
+    type: Literal["file"]
+    file: FileData
+    cache_control: CacheControl | None = None
+
+
+class RefusalPart(Closed):
+    type: Literal["refusal"]
+    refusal: str
+
+
+class ThinkingBlock(Closed):
+    """Anthropic's; the signature must come back unchanged."""
+
+    type: Literal["thinking"]
+    thinking: str
+    signature: str | None = None
+    cache_control: CacheControl | None = None
+
+
+class RedactedThinkingBlock(Closed):
+    type: Literal["redacted_thinking"]
+    data: str
+    cache_control: CacheControl | None = None
+
+
+AnyThinkingBlock = Annotated[ThinkingBlock | RedactedThinkingBlock, Field(discriminator="type")]
+ContentPart = Annotated[
+    TextPart | ImagePart | AudioPart | FilePart | RefusalPart | ThinkingBlock | RedactedThinkingBlock, Field(discriminator="type")
+]
+Content = str | list[ContentPart]
+
+
+class FunctionCall(Closed):
+    name: str
+    arguments: str  # JSON text, as the model wrote it
+
+
+class ToolCall(Closed):
+    id: str
+    type: Literal["function"]
+    function: FunctionCall
+
+
+class ToolCallInMessage(ToolCall):
+    provider_specific_fields: dict[str, Any] | None = None  # opaque state, such as Gemini's thought signatures
+    index: int | None = None
+
+
+class SystemMessage(Closed):
+    role: Literal["system", "developer"]
+    content: Content
+    name: str | None = None
+    cache_control: CacheControl | None = None
+
+
+class UserMessage(Closed):
+    role: Literal["user"]
+    content: Content
+    name: str | None = None
+    cache_control: CacheControl | None = None
+
+
+class Origin(Closed):
+    """Who said a message that holds a provider's own state. Another provider is sent the message without that state."""
+
+    provider: str | None
+    model: str | None
+
+
+class Audio(Closed):
+    """Base64 in ``data``. Sent back, OpenAI gets the id alone."""
+
+    id: str | None = None
+    data: str | None = None
+    transcript: str | None = None
+    expires_at: int | None = None
+    format: str | None = None
+
+
+class AssistantMessage(Closed):
+    role: Literal["assistant"]
+    content: Content | None = None
+    tool_calls: list[ToolCallInMessage] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    thinking_blocks: list[AnyThinkingBlock] | None = None
+    reasoning_items: list[dict[str, Any]] | None = None  # OpenAI's, encrypted
+    images: list[ImagePart] | None = None
+    audio: Audio | None = None
+    annotations: list[dict[str, Any]] | None = None
+    provider_specific_fields: dict[str, Any] | None = None
+    origin: Origin | None = None
+    cache_control: CacheControl | None = None
+
+
+class ToolMessage(Closed):
+    role: Literal["tool"]
+    tool_call_id: str
+    content: Content
+    name: str | None = None
+    cache_control: CacheControl | None = None
+
+
+ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")]
+
+
+class FunctionTool(Closed):
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None  # JSON Schema
+    strict: bool | None = None
+
+
+class Tool(Closed):
+    type: Literal["function"]
+    function: FunctionTool
+    cache_control: CacheControl | None = None
+
+
+class FunctionName(Closed):
+    name: str
+
+
+class NamedToolChoice(Closed):
+    type: Literal["function"]
+    function: FunctionName
+
+
+class NamedSchema(Closed):
+    name: str
+    description: str | None = None
+    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    strict: bool | None = None
+
+
+class ResponseFormat(Closed):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+
+class Thinking(Closed):
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[int, Field(ge=0)] | None = None
+    display: str | None = None
+
+
+class Deadlines(Closed):
+    """Milliseconds: the first two from the arrival of the request, the last between two events of a stream. Null is the default."""
+
+    total_ms: Annotated[int, Field(gt=0)] | None = None
+    first_token_ms: Annotated[int, Field(gt=0)] | None = None
+    idle_ms: Annotated[int, Field(gt=0)] | None = None
+
+
+class ChatParams(Closed):
+    """OpenAI's names and meanings, as far as LiteLLM can carry them to a provider; the last two are the bridge's own."""
+
+    model: Annotated[str, Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    tools: list[Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    stream: bool | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: Annotated[int, Field(gt=0)] | None = None
+    max_completion_tokens: Annotated[int, Field(gt=0)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: str | None = None
+    thinking: Thinking | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+    deadlines: Deadlines | None = None
+    provider_params: dict[str, Any] | None = None

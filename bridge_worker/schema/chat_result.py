@@ -1,0 +1,129 @@
+"""A chat as it is answered: the result, its deltas, and the receipt, which embeddings and rankings have too.
+
+Owns these types. Refuses to know how they came about.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from bridge_worker.schema.base import Closed
+from bridge_worker.schema.chat_request import ToolCall
+
+
+class Usage(Closed):
+    """Tokens; null where the provider did not say. Input tokens include cached ones."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class Timing(Closed):
+    """Milliseconds since the request arrived; ``queued_ms`` until it was given to the model. No first token in a plain chat."""
+
+    queued_ms: float
+    first_token_ms: float | None
+    total_ms: float
+
+
+class RateLimits(Closed):
+    """What the provider's headers say is left, and the milliseconds until the first of its windows is full again."""
+
+    requests_remaining: int | None = None
+    tokens_remaining: int | None = None
+    reset_ms: int | None = None
+
+
+class Attempt(Closed):
+    """One call to a provider: ``outcome`` is "ok" or an error's kind. ``deployment`` is its id in the gateway's config."""
+
+    outcome: str
+    status: int | None
+    ms: float
+    model: str | None
+    provider: str | None
+    deployment: str | None
+
+
+class Change(Closed):
+    """A part of the request that did not reach the provider as it was asked; ``sent`` is what a rewritten value became."""
+
+    param: str
+    change: Literal["dropped", "rewritten"]
+    sent: str | int | float | bool | None = None
+
+
+class EngineVersion(Closed):
+    name: str
+    version: str | None
+
+
+class Receipt(Closed):
+    """What became of a request on its way. ``dropped`` is null where the request could not be seen on its way out."""
+
+    requested_model: str
+    served_model: str | None = None
+    deployment: str | None = None
+    attempts: list[Attempt] = Field(default_factory=list)
+    fallback: bool = False
+    dropped: list[Change] | None = None
+    engine: EngineVersion | None = None
+
+
+CostSource = Literal["provider", "deployment", "price_map", "cache"]
+
+
+class ChatResult(Closed):
+    content: str | None
+    tool_calls: list[ToolCall]
+    reasoning: str | None
+    refusal: str | None
+    annotations: list[dict[str, Any]] | None
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"] | None
+    raw_finish_reason: str | None
+    message: dict[str, Any]  # append it verbatim to messages for the next turn
+    usage: Usage | None
+    cost_usd: float | None
+    cost_source: CostSource | None
+    price_map_date: str | None
+    rate_limits: RateLimits | None
+    model: str | None
+    requested_model: str
+    provider: str | None
+    id: str | None
+    logprobs: dict[str, Any] | None
+    timing: Timing
+    receipt: Receipt
+
+
+class FunctionDelta(Closed):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(Closed):
+    """A piece of the tool call at ``index`` of the result's ``tool_calls``; id and name come with its first piece."""
+
+    index: int
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionDelta
+
+
+class Delta(Closed):
+    content: str | None = None
+    reasoning_content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+
+
+class ChatDelta(Closed):
+    requestId: str | int
+    seq: int
+    delta: Delta

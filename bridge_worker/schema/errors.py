@@ -1,0 +1,42 @@
+"""``error`` on the wire.
+
+Owns these types. Refuses to know the kinds: they are the table in ``bridge_worker.errors``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from bridge_worker.errors import KINDS
+from bridge_worker.schema.base import Closed
+from bridge_worker.schema.budgets import ExceededBudget
+from bridge_worker.schema.chat_result import Receipt
+
+
+class Partial(Closed):
+    """What had come when it broke off."""
+
+    content: str | None
+    tool_calls: list[dict[str, Any]]
+
+
+class ErrorData(Closed):
+    kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]  # the table is the source; mypy can't read it
+    retryable: bool
+    retry_after_ms: int | None
+    provider: str | None
+    model: str | None
+    status: int | None
+    partial: Partial | None = None
+    upstream_closed: bool | None = None
+    deadline: str | None = None
+    receipt: Receipt | None = None
+    budget: ExceededBudget | None = None
+    supported: list[str] | None = None
+    requested: str | None = None
+
+
+class Error(Closed):
+    code: int
+    message: str
+    data: ErrorData

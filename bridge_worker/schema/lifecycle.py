@@ -1,0 +1,59 @@
+"""How a session begins and ends, as MCP spells it.
+
+Owns these types. Refuses to know when: that is the table in ``session``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bridge_worker.schema.base import Closed, Open
+
+
+class InitializeParams(Open):
+    """As MCP spells it. ``processId``: the worker exits when that process is gone."""
+
+    protocolVersion: str
+    processId: Annotated[int, Field(gt=0, lt=2**31)] | None = None
+
+
+class Limits(Closed):
+    maxMessageBytes: int
+    maxInFlight: int
+
+
+class EngineState(Closed):
+    """``version`` is null until it is known, ``ready`` false until the engine is imported and warm."""
+
+    name: str
+    version: str | None
+    ready: bool
+
+
+class ServerInfo(Closed):
+    name: str
+    version: str
+
+
+class InitializeResult(Closed):
+    protocolVersion: str
+    serverInfo: ServerInfo
+    capabilities: dict[str, Any]
+    limits: Limits
+    engine: EngineState
+
+
+class ShutdownParams(Open):
+    mode: Literal["drain", "cancel"] = "drain"
+
+
+class CancelledParams(Open):
+    requestId: str | int
+    reason: str | None = None
+
+
+class ReadyParams(Closed):
+    engine: EngineState
+    warmMs: float

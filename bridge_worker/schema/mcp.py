@@ -1,0 +1,77 @@
+"""What an MCP client sees of the bridge: its tools.
+
+Owns these types. Refuses to differ from MCP's own schema.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from bridge_worker.schema.base import Closed, Open
+
+
+class McpParams(Open):
+    """``_meta`` as MCP's revision 2026-07-28 has it in every request; earlier ones have only ``progressToken`` there."""
+
+    meta: Annotated[dict[str, Any] | None, Field(alias="_meta")] = None
+
+
+class ToolsListParams(McpParams):
+    cursor: str | None = None
+
+
+class ToolsCallParams(McpParams):
+    name: str
+    arguments: dict[str, Any] | None = None
+
+
+class McpResult(Open):
+    """``resultType`` and ``_meta`` are there for a client of revision 2026-07-28."""
+
+    resultType: Literal["complete"] | None = None
+    meta: Annotated[dict[str, Any] | None, Field(alias="_meta")] = None
+
+
+class DiscoverResult(McpResult):
+    supportedVersions: list[str]
+    capabilities: dict[str, Any]
+    ttlMs: int
+    cacheScope: Literal["public", "private"]
+
+
+class McpTool(Closed):
+    name: str
+    title: str
+    description: str
+    inputSchema: dict[str, Any]
+    outputSchema: dict[str, Any]
+    annotations: dict[str, bool]
+
+
+class ToolsListResult(McpResult):
+    tools: list[McpTool]
+    ttlMs: int | None = None
+    cacheScope: Literal["public", "private"] | None = None
+
+
+class TextContent(Closed):
+    type: Literal["text"]
+    text: str
+
+
+class ToolsCallResult(McpResult):
+    """``isError``: the tool failed, ``content`` says why, and ``_meta`` has the whole error as ``omni-bridge/error``."""
+
+    content: list[TextContent]
+    structuredContent: dict[str, Any] | None = None
+    isError: bool
+
+
+class ProgressParams(Closed):
+    """``message`` is a piece of the answer's text, ``progress`` the number of pieces so far."""
+
+    progressToken: str | int
+    progress: int
+    message: str

@@ -1,0 +1,106 @@
+"""The wire types: what may be said to the bridge and what it says, as pydantic models. The JSON Schema is made from these.
+
+Owns every name and shape of the wire contract: this file the set of them, its neighbours the types by theme. Refuses to know how a
+request is carried out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from bridge_worker.schema.base import Empty, Meta
+from bridge_worker.schema.chat_request import ChatParams
+from bridge_worker.schema.chat_result import ChatDelta, ChatResult
+from bridge_worker.schema.errors import Error
+from bridge_worker.schema.lifecycle import CancelledParams, InitializeParams, InitializeResult, ReadyParams, ShutdownParams
+from bridge_worker.schema.mcp import (
+    DiscoverResult,
+    McpParams,
+    ProgressParams,
+    ToolsCallParams,
+    ToolsCallResult,
+    ToolsListParams,
+    ToolsListResult,
+)
+from bridge_worker.schema.services import (
+    BudgetsGetParams,
+    BudgetsGetResult,
+    ChatCheck,
+    ConfigReloaded,
+    EmbedParams,
+    EmbedResult,
+    ModelInfo,
+    ModelsGetParams,
+    ModelsListParams,
+    ModelsListResult,
+    NoParams,
+    RerankParams,
+    RerankResult,
+    Status,
+    TokenCount,
+    TokensCountParams,
+)
+
+
+class Method(NamedTuple):
+    params: type[BaseModel]
+    result: type[BaseModel]
+
+
+METHODS: Mapping[str, Method] = {
+    "initialize": Method(InitializeParams, InitializeResult),
+    "ping": Method(Empty, Empty),
+    "shutdown": Method(ShutdownParams, Empty),
+    "chat": Method(ChatParams, ChatResult),
+    "chat/check": Method(ChatParams, ChatCheck),
+    "models/list": Method(ModelsListParams, ModelsListResult),
+    "models/get": Method(ModelsGetParams, ModelInfo),
+    "tokens/count": Method(TokensCountParams, TokenCount),
+    "embed": Method(EmbedParams, EmbedResult),
+    "rerank": Method(RerankParams, RerankResult),
+    "budgets/get": Method(BudgetsGetParams, BudgetsGetResult),
+    "status": Method(NoParams, Status),
+    "config/reload": Method(NoParams, ConfigReloaded),
+    "server/discover": Method(McpParams, DiscoverResult),
+    "tools/list": Method(ToolsListParams, ToolsListResult),
+    "tools/call": Method(ToolsCallParams, ToolsCallResult),
+}
+NOTIFICATIONS_IN: Mapping[str, type[BaseModel]] = {
+    "notifications/initialized": Empty,
+    "notifications/cancelled": CancelledParams,
+}
+NOTIFICATIONS_OUT: Mapping[str, type[BaseModel]] = {
+    "notifications/ready": ReadyParams,
+    "notifications/chat/delta": ChatDelta,
+    "notifications/progress": ProgressParams,
+}
+
+
+def json_schema() -> dict[str, object]:
+    """JSON Schema 2020-12 of the whole wire: ``methods``, ``notifications`` and ``error``, each pointing into ``$defs``."""
+    types = [type for method in METHODS.values() for type in method]
+    types += [*NOTIFICATIONS_IN.values(), *NOTIFICATIONS_OUT.values(), Error]
+    types.append(Meta)
+    _, definitions = models_json_schema([(type, "validation") for type in dict.fromkeys(types)], title="omni-bridge/1")
+    for method in METHODS.values():
+        params = definitions["$defs"][method.params.__name__]
+        params.setdefault("properties", {}).setdefault("_meta", {"anyOf": [{"$ref": "#/$defs/Meta"}, {"type": "null"}]})
+
+    def ref(type: type[BaseModel]) -> dict[str, str]:
+        return {"$ref": f"#/$defs/{type.__name__}"}
+
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:omni-bridge:1",
+        **definitions,
+        "methods": {name: {"params": ref(method.params), "result": ref(method.result)} for name, method in METHODS.items()},
+        "notifications": {
+            "toBridge": {name: ref(type) for name, type in NOTIFICATIONS_IN.items()},
+            "fromBridge": {name: ref(type) for name, type in NOTIFICATIONS_OUT.items()},
+        },
+        "error": ref(Error),
+    }

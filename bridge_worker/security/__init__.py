@@ -1,0 +1,1 @@
+"""Owns what may enter and leave the process: redaction, URLs, isolation; does not know the rest of the bridge."""

@@ -1,0 +1,1 @@
+"""Owns the process and its surroundings: descriptors, signals, processes, Redis; does not know what the bridge serves."""

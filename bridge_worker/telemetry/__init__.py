@@ -1,0 +1,1 @@
+"""Owns the log, spans and counters; does not know message content."""

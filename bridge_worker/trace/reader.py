@@ -1,0 +1,215 @@
+"""A trace file, read: which request got which answer, and when.
+
+Owns the pairing of requests, deltas, cancels and responses, by run and id. Refuses to trust the file: it may be cut, foreign, or
+made by somebody who wants a page or a terminal to do as he says. What is not of the expected type is left out. Sans-IO: lines in,
+`story.Trace` out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, TypeGuard
+
+from bridge_worker.trace.report import Asked, Id, Run, Trace
+
+FORMAT = 1
+_DELTAS = ("notifications/chat/delta", "notifications/progress")
+_LONGEST_NAME = 200
+_SHOWN = ("time", "ms", "dir", "bytes", "message", "fault", "text", "omitted")
+
+
+class TraceFault(Exception):
+    """One line for a person: what is wrong with the file, and where."""
+
+
+def read(lines: Iterable[bytes]) -> Trace:
+    """Raises TraceFault. A half line is forgiven where a run was killed: at the end, and before the first line of the next run."""
+    trace, readers = Trace([]), dict[int, _Reader]()
+    fault: TraceFault | None = None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        value = _json_object(line)
+        if "trace" in value:
+            run = _run(value, number)
+            trace.runs.append(run)
+            readers[run.pid] = _Reader(run)
+            fault = None
+        elif fault:
+            raise fault
+        elif not trace.runs:
+            raise TraceFault(f"line {number}: this is no trace; omni-bridge --stdio --trace FILE makes one")
+        elif not _is_pid(pid := value.get("pid")) or pid not in readers or not readers[pid].take(value):
+            fault = TraceFault(f"line {number}: this is no line of a trace; the file is damaged there")
+            if not line.endswith(b"\n"):
+                break  # the end of the file, torn
+    else:
+        if fault:
+            raise fault
+    if not trace.runs:
+        raise TraceFault("line 1: there is nothing in it")
+    return trace
+
+
+def _run(header: dict[str, Any], number: int) -> Run:
+    if header["trace"] != FORMAT:
+        wrong = f"a trace of format {header['trace']!r:.20}, but this omni-bridge reads {FORMAT}; take a newer one"
+        raise TraceFault(f"line {number}: {wrong}")
+    pid, time, version, content = (header.get(name) for name in ("pid", "time", "version", "content"))
+    if not _is_pid(pid) or not isinstance(time, str) or not isinstance(version, str) or content not in ("none", "full"):
+        raise TraceFault(f"line {number}: the first line of a run must have pid, time, version and content")
+    return Run(pid, time[:40], version[:40], content)
+
+
+class _Reader:
+    """The messages of one run, in order."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._open: dict[tuple[type, Id], list[Asked]] = {}  # 1 and "1" are two ids
+        self._tokens: dict[tuple[type, Id], Asked] = {}  # of MCP's progress
+
+    def take(self, line: dict[str, Any]) -> bool:
+        """False for what is no line of a trace."""
+        ms = line.get("ms")
+        if not _is_number(ms):
+            return False
+        self._run.end_ms = max(self._run.end_ms, ms)
+        if line.get("end") is True:
+            self._run.ended = True
+            return True
+        if "lost" in line:
+            self._run.lost += _count(_in(line, "lost", "messages")) or 0
+            return True
+        if line.get("dir") not in ("in", "out"):
+            return False
+        place = len(self._run.messages)
+        self._run.messages.append({name: line[name] for name in _SHOWN if name in line})
+        self._run.unread += line["dir"] == "in" and "message" not in line
+        message = line.get("message")
+        for member in message if isinstance(message, list) else [message]:
+            if isinstance(member, dict):
+                asked = self._received(member, ms) if line["dir"] == "in" else self._sent(member, ms)
+                if asked:
+                    asked.messages.append(place)
+        return True
+
+    def _received(self, message: dict[str, Any], ms: float) -> Asked | None:
+        method = message.get("method")
+        if not isinstance(method, str):
+            return None
+        if method == "notifications/cancelled":
+            return self._cancelled(_id(_in(message, "params", "requestId")), ms)
+        if "id" not in message:
+            return None
+        asked = _asked(message, method[:_LONGEST_NAME], ms)
+        self._run.requests.append(asked)
+        if asked.id is not None:
+            self._open.setdefault((type(asked.id), asked.id), []).append(asked)
+        token = _id(_in(message, "params", "_meta", "progressToken"))
+        if token is not None:
+            self._tokens[type(token), token] = asked
+        return asked
+
+    def _cancelled(self, id: Id | None, ms: float) -> Asked | None:
+        asked = self._first(id)
+        if asked and asked.cancel_ms is None:
+            asked.cancel_ms = ms
+        return asked
+
+    def _sent(self, message: dict[str, Any], ms: float) -> Asked | None:
+        if message.get("method") in _DELTAS:
+            return self._delta(message, ms)
+        id = _id(message.get("id"))
+        asked = self._answered(id, _in(message, "error", "data", "kind"))
+        if asked:
+            asked.end_ms = ms
+            _conclude(asked, message)
+        return asked
+
+    def _delta(self, message: dict[str, Any], ms: float) -> Asked | None:
+        token = _id(_in(message, "params", "progressToken"))
+        asked = self._first(_id(_in(message, "params", "requestId"))) if token is None else self._tokens.get((type(token), token))
+        if asked:
+            asked.first_ms = ms if asked.first_ms is None else asked.first_ms
+            asked.deltas.append(ms)
+        return asked
+
+    def _first(self, id: Id | None) -> Asked | None:
+        waiting = self._open.get((type(id), id)) if id is not None else None
+        return waiting[0] if waiting else None
+
+    def _answered(self, id: Id | None, kind: object) -> Asked | None:
+        """A request with an id that was in flight is refused, and the first goes on."""
+        waiting = self._open.get((type(id), id), []) if id is not None else []
+        if not waiting:
+            return None
+        return waiting.pop() if kind == "invalid_message" and len(waiting) > 1 else waiting.pop(0)
+
+
+def _asked(message: dict[str, Any], method: str, ms: float) -> Asked:
+    params = message.get("params")
+    asked = Asked(_id(message["id"]), method, ms)
+    if method == "tools/call":
+        asked.tool = _name(_in(params, "name"))
+        params = _in(params, "arguments")
+    asked.model = _name(_in(params, "model"))
+    asked.stream = _in(params, "stream") is True
+    return asked
+
+
+def _conclude(asked: Asked, message: dict[str, Any]) -> None:
+    """From the response: of a tool of MCP what stands in its result."""
+    result, error = message.get("result"), message.get("error")
+    if asked.method == "tools/call" and isinstance(result, dict):
+        error = _in(result, "_meta", "omni-bridge/error")
+        result = result.get("structuredContent")
+    about = _in(error, "data") if error is not None else result
+    asked.outcome = (_name(_in(error, "data", "kind")) or "error") if error is not None else "ok"
+    asked.provider = _name(_in(about, "provider"))
+    asked.input_tokens = _count(_in(about, "usage", "input_tokens"))
+    asked.output_tokens = _count(_in(about, "usage", "output_tokens"))
+    cost = _in(about, "cost_usd")
+    asked.cost_usd = float(cost) if _is_number(cost) else None
+    receipt = _in(about, "receipt")
+    asked.served_model = _name(_in(receipt, "served_model"))
+    asked.engine = _name(_in(receipt, "engine", "name"))
+    attempts = _in(receipt, "attempts")
+    asked.attempts = len(attempts) if isinstance(attempts, list) else 0
+    asked.fallback = _in(receipt, "fallback") is True
+
+
+def _json_object(line: bytes) -> dict[str, Any]:
+    """{} for what is none."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _is_pid(value: Any) -> TypeGuard[int]:
+    return type(value) is int
+
+
+def _in(value: Any, *path: str) -> Any:
+    for name in path:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _id(value: Any) -> Id | None:
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _name(value: Any) -> str | None:
+    return value[:_LONGEST_NAME] if isinstance(value, str) else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15

@@ -1,0 +1,210 @@
+"""README.md and protocol.md say what is so: their examples run, and what is made from the code is up to date.
+
+A code block that follows `<!-- runs -->` is run as it stands, in a folder of its own where bin/omni-bridge is this worker; what
+`<!-- prints -->` announces must be its output, but for times. `<!-- file: NAME -->` puts a file there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bin import picture
+from tests.conftest import Spawn
+from tests.support.programs import program
+from tests.support.transcripts import difference, parse, play
+from tests.support.upstream import Upstream
+from tests.support.worker import COMMAND, WAIT_SECONDS, clean_environment
+
+ROOT = Path(__file__).parents[2]
+FIRST_COMMAND = (
+    """echo '{"jsonrpc":"2.0","id":1,"method":"chat","params":{"model":"offline/echo","messages":"""
+    """[{"role":"user","content":"hello"}]}}' | bin/omni-bridge --stdio"""
+)
+FOR_PEOPLE = ("bin/omni-bridge chat", "PATH=$PWD/bin:$PATH cargo run")
+BUILD_SECONDS = 600.0  # the Rust crate's dependencies, once
+PICTURE = ROOT / "docs" / "first-five-minutes.svg"
+_BLOCK = re.compile(r"(?:^<!-- (?P<mark>[a-z]+)(?:: (?P<name>\S+))? -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+_RUNNERS = {"sh", "rust", "python"}
+
+
+@dataclass(frozen=True)
+class Block:
+    mark: str | None
+    name: str | None
+    language: str
+    text: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.language}-line-{self.line}"
+
+
+def blocks(file: str) -> list[Block]:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return [Block(**found.groupdict(), line=text.count("\n", 0, found.start()) + 1) for found in _BLOCK.finditer(text)]
+
+
+README = blocks("README.md")
+RUNNABLE = [block for block in README if block.mark == "runs"]
+PRINTED = dict(itertools.pairwise(README))  # what follows a block
+
+
+@pytest.mark.parametrize("block", [block for block in README if block.mark == "example"], ids=str)
+def test_an_example_in_the_readme_is_the_one_that_is_compiled(block: Block) -> None:
+    assert block.name is not None
+    assert block.text == (ROOT / block.name).read_text(encoding="utf-8"), f"README.md shows another {block.name}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What a reader has before them: bin/omni-bridge, and the files that README.md shows."""
+    (tmp_path / "bin").mkdir()
+    launcher = tmp_path / "bin" / "omni-bridge"
+    launcher.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
+    launcher.chmod(0o755)
+    (tmp_path / "clients").symlink_to(ROOT / "clients")
+    shutil.copy(ROOT / "README.md", tmp_path)
+    for block in README:
+        if block.mark == "file" and block.name:
+            (tmp_path / block.name).write_text(block.text, encoding="utf-8")
+    return tmp_path
+
+
+def run_block(block: Block, folder: Path, upstream: Upstream) -> str:
+    """Its output. Fails the test when it ends badly."""
+    if block.language == "rust":
+        (folder / "main.rs").write_text(block.text, encoding="utf-8")
+        compiled = subprocess.run(
+            ["rustc", "--edition=2021", "-o", "program", "main.rs"], cwd=folder, capture_output=True, check=False
+        )
+        assert compiled.returncode == 0, compiled.stderr.decode()
+        command = ["./program"]
+    else:
+        command = ["sh", "-ec", block.text] if block.language == "sh" else [sys.executable, "-I", "-c", block.text]
+    environment = clean_environment() | {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": "sk-test"}
+    bound = BUILD_SECONDS if "cargo" in block.text else WAIT_SECONDS
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=bound, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert not done.stderr, done.stderr.decode()
+    return done.stdout.decode()
+
+
+@pytest.mark.parametrize("block", RUNNABLE, ids=str)
+def test_the_readme_examples_run_and_print_what_it_says(block: Block, folder: Path, upstream: Upstream) -> None:
+    needed = "rustc" if block.language == "rust" else "cargo" if "cargo" in block.text else "sh"
+    program(needed)
+    printed = run_block(block, folder, upstream)
+    expected = PRINTED.get(block)
+    if "demo" in block.text:  # its output is held by test_demo
+        assert "What to try next" in printed
+    elif block.text.startswith(FOR_PEOPLE):
+        assert len(printed.split()) > 5  # words of a real model
+    elif expected is None or expected.mark != "prints":
+        assert all("result" in json.loads(line) for line in printed.splitlines()), printed
+        assert printed
+    elif expected.language == "json":
+        assert_same_lines(expected.text, printed)
+    else:
+        assert printed == expected.text
+
+
+def assert_same_lines(expected: str, printed: str) -> None:
+    wanted, got = ([json.loads(line) for line in text.splitlines()] for text in (expected, printed))
+    assert difference([timeless(line) for line in wanted], got) is None, difference([timeless(line) for line in wanted], got)
+    for line, other in zip(expected.splitlines(), printed.splitlines(), strict=True):  # members in the same order, too
+        assert list(json.loads(line)) == list(json.loads(other))
+
+
+def timeless(value: Any) -> Any:
+    """With wildcards in place of clock readings."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: "«number»"
+        if (name.endswith("_ms") or name == "ms") and member is not None
+        else "«string»"
+        if name == "time"
+        else timeless(member)
+        for name, member in value.items()
+    }
+
+
+def test_the_readme_begins_with_the_first_commands() -> None:
+    assert [block.text for block in RUNNABLE[:2]] == ["bin/omni-bridge demo\n", FIRST_COMMAND + "\n"]
+
+
+def test_each_language_of_the_readme_is_run() -> None:
+    assert {block.language for block in RUNNABLE} == _RUNNERS
+    assert not [block for block in README if block.language in _RUNNERS and block.mark not in ("runs", "example")], (
+        "mark it <!-- runs -->"
+    )
+
+
+def picture_of(file: Path) -> str:
+    """The words in it. rich writes a space as one that does not break, and folds at the terminal's width."""
+    texts = xml.etree.ElementTree.parse(file).getroot().iter("{http://www.w3.org/2000/svg}text")
+    return re.sub(r"\s", "", "".join("".join(text.itertext()) for text in texts))
+
+
+def test_the_picture_can_be_made_anew_and_shows_what_the_readme_shows(folder: Path) -> None:
+    program("cargo")
+    new = folder / "new.svg"
+    make = [sys.executable, "bin/picture.py", "--in", str(folder), "--out", str(new)]
+    subprocess.run(make, cwd=ROOT, check=True, capture_output=True, env=clean_environment(), timeout=BUILD_SECONDS)
+    old = picture_of(PICTURE)
+    assert "://" not in PICTURE.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")  # it fetches nothing
+    lines = {line for block in RUNNABLE for line in block.text.splitlines()}
+    for command in picture.COMMANDS:
+        assert command in lines, "README.md and bin/picture.py show different commands"
+        for words in (old, picture_of(new)):
+            assert re.sub(r"\s", "", command) in words, "make docs/first-five-minutes.svg anew: bin/picture.py"
+
+
+EXAMPLES = [block for block in blocks("protocol.md") if block.language == "jsonl"]
+
+
+@pytest.mark.parametrize("block", EXAMPLES, ids=str)
+def test_the_protocol_examples_are_what_the_worker_says(block: Block, spawn: Spawn) -> None:
+    transcript = parse(block.text)
+    play(transcript, spawn(*transcript.flags))
+
+
+def test_generated_parts_are_up_to_date() -> None:
+    done = subprocess.run([sys.executable, "bin/generate.py", "--check"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_drifted_part_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:
+    for folder in ("bin", "bridge_worker", "docs", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".node"))
+    for file in ("README.md", "protocol.md"):
+        text = (ROOT / file).read_text(encoding="utf-8")
+        (tmp_path / file).write_text(
+            text.replace("| -32800 | `cancelled` | no |", "| -32800 | `cancelled` | maybe |"), encoding="utf-8"
+        )
+    check = [sys.executable, "bin/generate.py", "--check"]
+    drifted = subprocess.run(check, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert drifted.returncode == 1
+    assert "protocol.md: errors has drifted" in drifted.stdout
+    assert "bin/generate.py" in drifted.stdout
+    subprocess.run([sys.executable, "bin/generate.py"], cwd=tmp_path, capture_output=True, check=True)
+    assert (tmp_path / "protocol.md").read_bytes() == (ROOT / "protocol.md").read_bytes()
+
+
+@pytest.mark.parametrize("file", ["README.md", "protocol.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_to_files_that_exist(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
+    assert [target for target in targets if not (ROOT / target).exists()] == []

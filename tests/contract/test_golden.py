@@ -1,0 +1,77 @@
+"""The recorded conversations of ``tests/golden/``, each with the real process: the wire as every client may rely on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from bridge_worker.schema import messages
+from tests.conftest import Spawn
+from tests.support.transcripts import Transcript, difference, parse, play
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+TRANSCRIPTS = {path.name: parse(path.read_text(encoding="utf-8")) for path in sorted(GOLDEN.glob("*.transcript"))}
+SCHEMA = messages.json_schema()
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_the_worker_speaks_as_recorded(name: str, spawn: Spawn) -> None:
+    transcript = TRANSCRIPTS[name]
+    play(transcript, spawn(*transcript.flags))
+
+
+@pytest.mark.parametrize("method", [*messages.METHODS, *messages.NOTIFICATIONS_IN, *messages.NOTIFICATIONS_OUT])
+def test_every_method_and_notification_is_in_some_transcript(method: str) -> None:
+    recorded = {message.get("method") for transcript in TRANSCRIPTS.values() for message in transcript.messages()}
+    assert method in recorded, f"no transcript has {method}: record it in tests/golden/"
+
+
+@pytest.mark.parametrize("method", messages.METHODS)
+def test_every_method_has_a_recorded_result(method: str) -> None:
+    recorded = {
+        asked["method"] for transcript in TRANSCRIPTS.values() for asked, answer in exchanges(transcript) if "result" in answer
+    }
+    assert method in recorded, f"no transcript has a result of {method}: record it in tests/golden/"
+
+
+@pytest.mark.rule("VER-2")
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_recorded_messages_fit_the_schema(name: str) -> None:
+    transcript = TRANSCRIPTS[name]
+    for message in transcript.messages():
+        if (method := message.get("method")) in messages.NOTIFICATIONS_OUT:
+            assert_fits(message["params"], SCHEMA["notifications"]["fromBridge"][method])  # type: ignore[index]
+        if "error" in message:
+            assert_fits(message["error"], SCHEMA["error"])
+    for asked, answer in exchanges(transcript):
+        if "result" in answer:
+            assert_fits(asked.get("params") or {}, SCHEMA["methods"][asked["method"]]["params"])  # type: ignore[index]
+            assert_fits(answer["result"], SCHEMA["methods"][asked["method"]]["result"])  # type: ignore[index]
+
+
+def test_a_difference_is_told_with_its_path() -> None:
+    assert difference({"a": [{"b": "«number»"}]}, {"a": [{"b": "1"}]}) == "a[0].b is no number"
+    assert difference({"a": 1}, {"a": True}) == "a is True, not 1"
+    assert difference({"a": 1, "b": "«any»"}, {"a": 1}) == "the object lacks 'b'"
+    assert difference({"a": 1}, {"a": 1, "b": 2}) == "the object has the unexpected 'b'"
+    assert difference([1], [1, 2]) is not None
+    assert difference({"a": ["«any»", "«string»", "«number»"]}, {"a": [None, "x", 0.5]}) is None
+
+
+def exchanges(transcript: Transcript) -> list[tuple[Any, Any]]:
+    """(request, response) by id; a response that a wildcard stands for is left out."""
+    asked = {json.dumps(message["id"]): message for message in transcript.messages() if "method" in message and "id" in message}
+    answers = [message for message in transcript.messages() if "method" not in message and message.get("id") is not None]
+    pairs = [(asked.get(json.dumps(answer["id"])), answer) for answer in answers]
+    return [(request, answer) for request, answer in pairs if request and answer.get("result") != "«any»"]
+
+
+def assert_fits(value: Any, schema: Any) -> None:
+    """Wildcards fit anything: what stands behind them is checked by the run."""
+    validator = Draft202012Validator({**SCHEMA, **schema})
+    wrong = [error for error in validator.iter_errors(value) if error.instance not in ("«any»", "«number»", "«string»")]
+    assert not wrong, f"{wrong[0].json_path}: {wrong[0].message}"

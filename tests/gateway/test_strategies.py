@@ -1,0 +1,197 @@
+"""How LiteLLM's Router chooses, with the model in this process: each strategy is a Router of its own, and a worker takes 2.5 s."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import typing
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from litellm.types.router import RoutingStrategy, RoutingStrategyName
+
+from bridge_worker.backends.litellm.chat import LiteLLM
+from bridge_worker.config.gateway import Gateway
+from bridge_worker.config.gateway_keys import STRATEGIES
+from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.errors import BridgeError
+from bridge_worker.schema.chat_result import ChatResult
+from tests.support.gateway_config import attempts, deployment
+from tests.support.upstream import Gate, Json, Upstream, chunk
+
+Ask = Callable[..., Awaitable[ChatResult]]
+# A Router takes it too, and then refuses each call: it chooses nothing. What is meant are budgets, beside any strategy.
+NO_STRATEGY = "provider-budget-routing"
+
+# LiteLLM's types make pydantic warn, which no default filter shows.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
+]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as upstream:
+        yield upstream
+
+
+def routed(scenario: Callable[[Ask], Awaitable[None]], models: list[Json], **settings: Any) -> None:
+    """Runs ``scenario`` against a Router that was made in a thread, as the worker makes it."""
+
+    async def run() -> None:
+        places = tuple(f"model_list[{position}]" for position in range(len(models)))
+        gateway = Gateway({"model_list": models, "num_retries": 0, "timeout": 60, **settings}, places=places)
+        model = await asyncio.to_thread(LiteLLM, gateway, None, asyncio.get_running_loop())
+
+        async def find(_: str) -> LiteLLM:
+            return model
+
+        async def ask(name: str, *, stream: bool = False, text: str = "hello", **params: Any) -> ChatResult:
+            messages = [{"role": "user", "content": text}]
+            request = {"model": name, "messages": messages, "stream": stream, **params}
+            return await run_chat(chat_request(request, time.monotonic()), find)
+
+        try:
+            async with asyncio.timeout(60):
+                await scenario(ask)
+        finally:
+            await model.aclose()
+            model.router.discard()
+
+    asyncio.run(run())
+
+
+def three(upstream: Upstream, name: str) -> list[Json]:
+    return [deployment(upstream, name, f"{name}-{nth}") for nth in range(3)]
+
+
+async def refusal(asked: Awaitable[ChatResult]) -> BridgeError:
+    with pytest.raises(BridgeError) as raised:
+        await asked
+    return raised.value
+
+
+def test_the_strategies_of_a_config_are_those_of_the_router() -> None:
+    of_litellm = {*typing.get_args(RoutingStrategyName), *(strategy.value for strategy in RoutingStrategy)}
+    assert of_litellm - {NO_STRATEGY} == STRATEGIES
+
+
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES))
+def test_each_strategy_of_the_router_starts_and_serves(upstream: Upstream, strategy: str) -> None:
+    async def scenario(ask: Ask) -> None:
+        for stream in (False, True, False):
+            result = await ask(strategy, stream=stream)
+            (attempt,) = result.receipt.attempts
+            assert (attempt.outcome, attempt.deployment) == ("ok", result.receipt.deployment)
+            assert attempt.model in {f"{strategy}-{nth}" for nth in range(3)}
+
+    routed(scenario, three(upstream, strategy), routing_strategy=strategy)
+
+
+def test_the_least_busy_of_three_is_asked(upstream: Upstream) -> None:
+    """By what is in flight, not by chance: three chats that are held are on three deployments."""
+    models = three(upstream, "busy")
+    gates = [Gate() for _ in models]
+    for nth, gate in enumerate(gates):
+        upstream.script(f"busy-{nth}", chunks=[chunk({"content": "x"}), gate, chunk({}, "stop")])
+
+    async def scenario(ask: Ask) -> None:
+        held = []
+        for nth in range(6):
+            held.append(asyncio.create_task(ask("busy", stream=True)))
+            await asyncio.to_thread(upstream.wait_until, lambda: sum(upstream.counts[f"busy-{n}"] for n in range(3)) > nth, 30)  # noqa: B023
+        assert [upstream.counts[f"busy-{nth}"] for nth in range(3)] == [2, 2, 2]
+        for gate in gates:
+            gate.set()
+        assert {(await chat).content for chat in held} == {"x"}
+
+    routed(scenario, models, routing_strategy="least-busy")
+
+
+def test_the_cheapest_of_three_is_asked(upstream: Upstream) -> None:
+    prices = (3.0, 1.0, 2.0)
+    models = [
+        deployment(upstream, "priced", f"priced-{nth}", input_cost_per_token=price, output_cost_per_token=price)
+        for nth, price in enumerate(prices)
+    ]
+
+    async def scenario(ask: Ask) -> None:
+        served = {(await ask("priced")).receipt.deployment for _ in range(5)}
+        assert served == {"priced/priced-1"}
+
+    routed(scenario, models, routing_strategy="cost-based-routing")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"routing_strategy": "usage-based-routing-v2"}, {"optional_pre_call_checks": ["enforce_model_rate_limits"]}],
+    ids=str,
+)
+def test_what_is_over_an_rpm_limit_is_told_when_to_come_back(upstream: Upstream, settings: Json) -> None:
+    name = f"limited-{settings.get('routing_strategy')}"
+    models = [deployment(upstream, name, name, rpm=1)]
+
+    async def scenario(ask: Ask) -> None:
+        outcomes: list[BridgeError] = []
+        while not outcomes:  # a minute may end in between
+            assert (await ask(name)).receipt.attempts[0].outcome == "ok"
+            try:
+                await ask(name)
+            except BridgeError as error:
+                outcomes.append(error)
+        (error,) = outcomes
+        assert (error.kind, error.retry_after_ms) == ("rate_limited", 60_000)
+        assert error.data()["receipt"]["attempts"] == []
+
+    routed(scenario, models, **settings)
+
+
+def test_default_fallbacks_are_for_every_model(upstream: Upstream) -> None:
+    models = [deployment(upstream, "down", "status-500"), deployment(upstream, "also-down", "status-502"), *three(upstream, "up")]
+
+    async def scenario(ask: Ask) -> None:
+        for name in ("down", "also-down"):
+            result = await ask(name)
+            assert result.receipt.fallback
+            assert (result.model or "").startswith("up-")
+
+    routed(scenario, models, default_fallbacks=["up"])
+
+
+def test_what_no_deployment_has_room_for_is_refused_before_it_is_sent(upstream: Upstream) -> None:
+    models = [deployment(upstream, "small", "small", {"max_input_tokens": 5})]
+
+    async def scenario(ask: Ask) -> None:
+        error = await refusal(ask("small", text="word " * 200))
+        assert (error.kind, error.data()["receipt"]["attempts"]) == ("context_length_exceeded", [])
+        assert upstream.counts["small"] == 0
+
+    routed(scenario, models, enable_pre_call_checks=True)
+
+
+def test_a_retry_policy_is_by_kind(upstream: Upstream) -> None:
+    models = [deployment(upstream, "limited", "retry-after-1"), deployment(upstream, "broken", "status-500")]
+
+    async def scenario(ask: Ask) -> None:
+        for name, times in (("limited", 2), ("broken", 1)):
+            error = await refusal(ask(name))
+            assert len(attempts(error.data()["receipt"])) == times
+
+    routed(scenario, models, retry_policy={"RateLimitErrorRetries": 1, "InternalServerErrorRetries": 0})
+
+
+def test_a_providers_budget_that_is_spent_refuses_before_it_is_sent(upstream: Upstream) -> None:
+    models = [deployment(upstream, "spent", "spent", input_cost_per_token=1.0, output_cost_per_token=1.0)]
+
+    async def scenario(ask: Ask) -> None:
+        async def until_it_is_counted() -> ChatResult:  # LiteLLM does that in a task after the answer
+            while True:
+                await ask("spent")
+
+        error = await refusal(until_it_is_counted())
+        assert (error.kind, error.retry_after_ms, error.data()["receipt"]["attempts"]) == ("budget_exceeded", None, [])
+
+    budgets = {"openai": {"budget_limit": 1e-9, "time_period": "1d"}}
+    routed(scenario, models, provider_budget_config=budgets)

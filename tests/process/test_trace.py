@@ -1,0 +1,347 @@
+"""A trace has every message both ways, no secret, no more of what was said than was asked for, and is in nobody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import stat
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge_worker.security.redaction import Redactor
+from bridge_worker.trace import lines, recorder
+from bridge_worker.trace.content_filter import with_content, without_content
+from bridge_worker.trace.recorder import Recorder, TraceError, open_trace
+from tests.conftest import Spawn
+from tests.support.memory_server import MemoryPipe
+from tests.support.worker import COMMAND, WAIT_SECONDS, Json, clean_environment, run, wait_until
+
+SECRET = "sk-very-secret-0815"
+SAID = "Zebra-4711"
+
+
+def read(file: Path) -> list[Json]:
+    """The lines of a trace, each of them JSON."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def messages(file: Path, way: str) -> list[Any]:
+    return [line.get("message") for line in read(file) if line.get("dir") == way]
+
+
+def chat(id: object = 1, text: str = SAID, **params: Any) -> Json:
+    asked = {"model": "offline/echo", "messages": [{"role": "user", "content": text}], **params}
+    return {"jsonrpc": "2.0", "id": id, "method": "chat", "params": asked}
+
+
+def traced(file: Path, *sent: object, flags: tuple[str, ...] = (), env: dict[str, str] | None = None) -> list[Json]:
+    """What a process that was sent these lines wrote to stdout."""
+    data = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in sent)
+    code, out, _ = run("--stdio", f"--trace={file}", *flags, input=data, env=env)
+    assert code == 0
+    return [json.loads(line) for line in out.splitlines()]
+
+
+# ---- every message -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("TRC-1")
+def test_every_message_is_there_in_order_with_its_times_and_length(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    sent = [chat(stream=True), {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 7}}]
+    received = traced(file, *sent, flags=("--trace-content=full",))
+    first, *others, last = read(file)
+    assert (first["trace"], first["content"]) == (1, "full")
+    assert last["end"] is True
+    assert {line["pid"] for line in read(file)} == {first["pid"]}
+    assert messages(file, "in") == sent
+    assert messages(file, "out") == received
+    assert [line["bytes"] for line in others if line["dir"] == "in"] == [len(json.dumps(message)) + 1 for message in sent]
+    assert [line["ms"] for line in others] == sorted(line["ms"] for line in others)
+    assert all(line["time"].endswith("Z") for line in others)
+
+
+@pytest.mark.rule("TRC-1")
+def test_what_nobody_could_read_is_there_too(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    long = b'{"long":"' + b"x" * 5_000 + b'"}\n'
+    traced(
+        file,
+        b"no json\n",
+        b"\n",
+        b'\xff"\n',
+        long,
+        b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]',
+        flags=("--max-message-bytes=4000",),
+    )
+    seen = [line for line in read(file) if line.get("dir") == "in"]
+    assert [line["bytes"] for line in seen] == [8, 3, len(long), 42]
+    assert ["fault" in line for line in seen] == [True, True, False, False]
+    assert "text" not in seen[0]
+    assert seen[3]["message"] == [{"jsonrpc": "2.0", "id": 1, "method": "ping"}]
+    errors = [message["error"]["data"]["kind"] for message in messages(file, "out") if isinstance(message, dict)]
+    assert errors == ["parse_error", "parse_error", "invalid_message"]
+
+
+@pytest.mark.rule("TRC-1")
+def test_a_line_beyond_any_limit_costs_its_length_and_no_memory() -> None:
+    cut = lines.Lines()
+    piece = b"x" * 1_000_000
+    for _ in range(20):
+        assert list(cut.feed(piece)) == []
+        assert len(cut._held) <= lines.MAX_LINE_BYTES
+    assert list(cut.feed(b"\r\n{}\r\n")) == [(None, 20_000_002), (b"{}", 4)]
+    assert list(cut.end()) == []
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_lines_are_the_same_in_whatever_pieces_they_come(size: int) -> None:
+    data = b'\xef\xbb\xbf{"a":1}\r\n\n[2]\nlast'
+    cut = lines.Lines()
+    found = [line for start in range(0, len(data), size) for line in cut.feed(data[start : start + size])]
+    assert [*found, *cut.end()] == [(b'{"a":1}', 12), (b"", 1), (b"[2]", 4), (b"last", 4)]
+
+
+# ---- content and secrets -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("TRC-2")
+def test_without_content_there_is_nothing_of_what_was_said(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    tool = {
+        "type": "function",
+        "function": {"name": "find", "description": SAID, "parameters": {"properties": {SAID: {"enum": [SAID]}}}},
+    }
+    odd = {"jsonrpc": "2.0", "id": SAID * 40, "method": "chat", "params": {f"{SAID} and more": SAID, "model": SAID * 30}}
+    parts = [{"role": "user", "name": SAID, "content": [{"type": "text", "text": SAID}]}]
+    traced(
+        file,
+        chat(stream=True, stop=SAID, user=SAID, metadata={SAID: SAID}, deadlines={"total_ms": 60_000}),
+        chat(
+            2, messages=[*parts, {"role": "assistant", "content": None, "reasoning_content": SAID, "refusal": SAID}], tools=[tool]
+        ),
+        chat(
+            3,
+            model="offline/tools",
+            tools=[{"type": "function", "function": {"name": "say", "parameters": {"const": {"word": SAID}}}}],
+        ),
+        {"jsonrpc": "2.0", "id": 4, "method": "embed", "params": {"model": "offline/embed", "input": [SAID]}},
+        {"jsonrpc": "2.0", "id": 5, "method": "rerank", "params": {"model": "offline/rerank", "query": SAID, "documents": [SAID]}},
+        {"jsonrpc": "2.0", "id": 6, "method": "tools/call", "params": {"name": "chat", "arguments": chat()["params"]}},
+        odd,
+        f'"{SAID}"\n{SAID}\n'.encode(),
+    )
+    text = file.read_text()
+    assert SAID not in text
+    asked = messages(file, "in")[0]["params"]
+    assert asked["model"] == "offline/echo"
+    assert asked["messages"] == [{"role": "user", "content": f"[{len(SAID)} characters]"}]
+    assert asked["deadlines"] == {"total_ms": 60_000}
+    tool_call = next(m["result"]["tool_calls"][0] for m in messages(file, "out") if m.get("id") == 3)
+    assert tool_call["function"] == {"name": "say", "arguments": f"[{len(json.dumps({'word': SAID}))} characters]"}
+
+
+@pytest.mark.rule("TRC-2")
+@pytest.mark.parametrize("content", ["none", "full"])
+def test_no_secret_is_in_a_trace(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "trace.jsonl"
+    unknown = "AIza" + "S" * 35
+    pem = "-----BEGIN RSA PRIVATE KEY-----\\nMII" + "E" * 40
+    model = {"jsonrpc": "2.0", "id": SECRET, "method": SECRET, "params": {"model": f"offline/{SECRET}", "messages": []}}
+    texts = [chat(1, f"{SECRET} {unknown}"), chat(2, f'?key=hunter2-hunter2"{pem}'), chat(3, stream=True, user=unknown)]
+    named = [chat(4, metadata={"password": "hunter2-hunter2"})]
+    traced(
+        file,
+        model,
+        *texts,
+        *named,
+        f"no json {SECRET} {pem}\n".encode(),
+        env={"SOME_API_KEY": SECRET},
+        flags=(f"--trace-content={content}",),
+    )
+    text = file.read_text()
+    for secret in (SECRET, unknown, "E" * 40, "hunter2"):
+        assert secret not in text
+    assert len(read(file)) > 8  # each line is still JSON
+    assert all("omitted" not in line for line in read(file))
+    assert "[redacted]" in text
+
+
+def test_a_text_without_content_or_end_is_cut() -> None:
+    assert with_content({"a": ["x" * 70_000]})["a"][0].endswith("x[4464 more characters]")
+    deep: Any = "deep"
+    for _ in range(200):
+        deep = {"content": [deep]}
+    for shown in (with_content(deep), without_content(deep, str)):
+        assert "deep" not in json.dumps(shown)
+    assert without_content({"embeddings": [[0.1]], "n": 0.5, "content": None}, str) == {
+        "embeddings": "[1 items]",
+        "n": 0.5,
+        "content": None,
+    }
+
+
+# ---- the file ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("TRC-3")
+def test_a_trace_is_for_its_user_only_and_a_second_run_is_appended(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    traced(file, chat())
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    before = file.read_bytes()
+    code, _, _ = run("--stdio", input=b"", env={"OMNI_BRIDGE_TRACE": str(file), "OMNI_BRIDGE_TRACE_CONTENT": "full"})
+    assert code == 0
+    assert file.read_bytes().startswith(before)
+    assert [line["content"] for line in read(file) if "trace" in line] == ["none", "full"]
+
+
+@pytest.mark.rule("TRC-3")
+def test_a_half_line_of_a_killed_worker_does_not_spoil_the_next_run(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    traced(file, chat())
+    with file.open("ab") as torn:
+        torn.write(b'{"pid":1,"ti')
+    traced(file, chat())
+    assert sum(line.startswith('{"trace"') for line in file.read_text().splitlines()) == 2
+
+
+@pytest.mark.rule("TRC-3")
+def test_what_others_may_read_is_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    file.touch(0o644)
+    file.chmod(0o644)
+    _, _, log = run("--stdio", f"--trace={file}")
+    assert "others may read the trace" in log
+
+
+def unwritable(folder: Path) -> str:
+    return str(folder / "missing" / "trace.jsonl")
+
+
+def a_folder(folder: Path) -> str:
+    return str(folder)
+
+
+def another_file(folder: Path) -> str:
+    file = folder / "config.yaml"
+    file.write_text("model_list: []\n")
+    return str(file)
+
+
+def a_pipe(folder: Path) -> str:
+    os.mkfifo(folder / "pipe")
+    return str(folder / "pipe")
+
+
+@pytest.mark.rule("TRC-4")
+@pytest.mark.parametrize("path", [unwritable, a_folder, another_file, a_pipe, lambda _: "/dev/full", lambda _: "a\0b"])
+def test_what_can_be_no_trace_is_one_line_and_exit_code_2(tmp_path: Path, path: Callable[[Path], str]) -> None:
+    with pytest.raises(TraceError, match="--trace"):
+        open_trace(path(tmp_path))
+
+
+@pytest.mark.rule("TRC-4")
+def test_the_process_says_so_before_it_reads_a_line(tmp_path: Path) -> None:
+    file = another_file(tmp_path)
+    code, out, log = run("--stdio", f"--trace={file}", input=b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+    assert (code, out) == (2, "")
+    assert log.startswith("omni-bridge: --trace")
+    assert log.count("\n") == 1
+    assert Path(file).read_text() == "model_list: []\n"
+
+
+@pytest.mark.rule("TRC-5")
+def test_a_full_disk_ends_the_trace_and_not_the_serving(tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+
+    def small_disk() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond the limit is EFBIG
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+
+    asked = b"".join(json.dumps(chat(id, "word " * 20, stream=True)).encode() + b"\n" for id in range(20))
+    done = subprocess.run(
+        [*COMMAND, "--stdio", f"--trace={file}"],
+        input=asked,
+        capture_output=True,
+        preexec_fn=small_disk,
+        env=clean_environment(),
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert sum("result" in json.loads(line) for line in done.stdout.splitlines()) == 20
+    assert done.stderr.decode().count("tracing has stopped, serving goes on: File too large") == 1
+    assert file.stat().st_size <= 2_000
+
+
+@pytest.mark.rule("TRC-5")
+def test_a_killed_worker_leaves_what_it_had_written(tmp_path: Path, spawn: Spawn) -> None:
+    file = tmp_path / "trace.jsonl"
+    worker = spawn("--trace", str(file))
+    worker.chat("offline/echo")
+    wait_until(lambda: b'"result"' in file.read_bytes(), "the answer is in the trace")
+    worker.process.kill()
+    worker.process.wait()
+    assert messages(file, "out")[-1]["result"]["model"] == "offline/echo"
+    assert "end" not in read(file)[-1]
+
+
+# ---- in nobody's way -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("TRC-5")
+def test_what_finds_no_place_is_counted_in_the_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder, "_MAX_QUEUED_BYTES", 100)
+    file = tmp_path / "trace.jsonl"
+    slow = Slow(open_trace(str(file)))
+    for data in (b'{"a":1}\n', b"x" * 200 + b"\n", b'{"lost":1}\n{"lo', b'st":2}\n{"torn'):
+        slow.put("in", data)
+    slow.going.set()
+    wait_until(lambda: slow._queued == 0, "there is room again")
+    slow.put("in", b'":3}\n{"b":2}\n')
+    slow.put("out", b'{"c":3}\n')
+    slow.close()
+    told = [line.get("message") or line.get("lost") or "fault" for line in read(file)[1:-1]]
+    assert told == [{"a": 1}, "fault", {"messages": 3, "bytes": 28}, {"b": 2}, {"c": 3}]
+
+
+class Slow(Recorder):
+    """Takes nothing from its queue until it is ``going``."""
+
+    def __init__(self, fd: int) -> None:
+        self.going = threading.Event()
+        super().__init__(fd, str, content=True)
+
+    def _wait(self) -> bool:
+        self.going.wait(WAIT_SECONDS)
+        return super()._wait()
+
+
+def test_the_traced_pipe_passes_everything_on(tmp_path: Path) -> None:
+    async def use() -> None:
+        pipe = MemoryPipe()
+        one = Recorder(open_trace(str(tmp_path / "trace")), Redactor({}).redact, content=True)
+        traced = one.traced(pipe)
+        pipe.feed(b"hello\n")
+        assert await traced.read() == b"hello\n"
+        traced.write(b'{"a":1}\n')
+        assert traced.queued() == pipe.queued()
+        await traced.drained(10**6)
+        one.close()
+
+    asyncio.run(use())
+
+
+@pytest.mark.rule("TRC-6")
+def test_without_the_flag_nothing_of_it_is_loaded() -> None:
+    code = "import sys, bridge_worker.cli.main; assert not [name for name in sys.modules if name.startswith('bridge_worker.trace')]"
+    subprocess.run([*COMMAND[:-2], "-c", code], check=True)

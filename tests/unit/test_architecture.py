@@ -1,0 +1,409 @@
+"""The house keeps its shape: who may import whom, what must not be loaded early, how long a file may be, what it says of itself."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import bridge_worker
+
+PACKAGE = Path(bridge_worker.__file__).parent
+
+# From the ground up; a module imports from lower floors only. A new module gets its place here.
+FLOORS: list[set[str]] = [
+    {
+        "version",
+        "core.deltas",
+        "core",
+        "backends",
+        "backends.wire",
+        "providers",
+        "security",
+        "system",
+        "protocol",
+        "schema",
+        "telemetry",
+        "budgets",
+        "config",
+        "backends.offline",
+        "backends.local",
+        "backends.litellm.patches",
+        "methods",
+        "runtime",
+        "cli",
+    },
+    {
+        "bridge_worker",
+        "errors",
+        "security.redaction",
+        "security.url_policy",
+        "security.isolation",
+        "trace",
+        "trace.content_filter",
+        "trace.report",
+    },
+    {"schema.base", "protocol.mcp_envelope", "budgets.limits"},
+    {"schema.chat_request", "schema.lifecycle", "schema.mcp", "schema.budgets"},
+    {"schema.chat_result"},
+    {"schema.errors", "schema.services"},
+    {"schema.messages", "core.ports"},
+    {"core.accumulator"},
+    {
+        "protocol.framing",
+        "protocol.session",
+        "telemetry.request_counters",
+        "methods.params",
+        "telemetry.log",
+        "system.process_watch",
+        "runtime.stdio",
+        "config.local_models",
+        "budgets.spending",
+    },
+    {
+        "config.settings",
+        "config.diagnostics",
+        "config.gateway_keys",
+        "telemetry.spans",
+        "trace.lines",
+        "trace.html_page",
+        "trace.reader",
+    },
+    {"telemetry.otlp", "trace.recorder"},
+    {"core.chat_runner", "config.yaml_document"},
+    {"config.env_references", "config.gateway_checks", "config.settings_validation"},
+    {"config.gateway"},
+    {"config.source"},
+    {"config.render", "runtime.reload", "system.redis_connection"},
+    {
+        "backends.litellm",
+        "backends.litellm.patches.cohere",
+        "budgets.redis_store",
+        "providers.key_variables",
+        "providers.price_map",
+        "backends.litellm.retry_after",
+        "backends.litellm.router",
+        "backends.wire.decoder",
+    },
+    {
+        "backends.litellm.exceptions",
+        "backends.litellm.request_diff",
+        "backends.litellm.patches.correctness",
+        "backends.litellm.patches.speed",
+        "backends.litellm.responses",
+        "backends.offline.chat",
+        "backends.local.llama_process",
+    },
+    {"backends.litellm.receipts", "backends.offline.services", "backends.local.chat", "backends.local.llama_server"},
+    {"backends.litellm.local_deployment", "backends.local.services"},
+    {"backends.litellm.router_redis"},
+    {"backends.litellm.gateway_config"},
+    {"backends.litellm.chat"},
+    {"backends.litellm.tokens", "backends.litellm.embed_rerank", "backends.litellm.prologue_cache", "backends.litellm.direct_http"},
+    {"backends.litellm.direct"},
+    {"backends.litellm.path_selection"},
+    {"backends.litellm.services"},
+    {"methods.models", "methods.mcp_tools"},
+    {"methods.dispatcher"},
+    {"runtime.app", "runtime.server", "runtime.in_process", "runtime.check_config"},
+    {"runtime.startup"},
+    {"cli.terminal"},
+    {"cli.command_error"},
+    {"cli.worker_process", "cli.transcript_view", "cli.model_choice", "cli.options"},
+    {"cli.conversation", "cli.doctor_checks"},
+    {
+        "cli.repl",
+        "cli.doctor_probes",
+        "cli.demo",
+        "cli.schema",
+        "cli.trace",
+        "cli.replay",
+        "cli.completion",
+    },
+    {"cli.chat", "cli.models", "cli.doctor"},
+    {"cli.tokens"},
+    {"cli.commands"},
+    {"cli.main"},
+    {"__main__"},
+]
+FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
+# The package's own file hands out `chat` and `achat` on first use; that import points up, and nothing that serves stdio runs it.
+UPWARD = {("bridge_worker", "runtime.in_process")}
+
+# Loaded before `initialize` is answered. pydantic costs 0.1 s there, LiteLLM two.
+EARLY = {
+    "errors",
+    "version",
+    "security",
+    "system",
+    "protocol",
+    "runtime",
+    "cli",
+    "budgets",
+    "telemetry",
+    "budgets.limits",
+    "protocol.mcp_envelope",
+    "protocol.framing",
+    "protocol.session",
+    "security.redaction",
+    "config.source",
+    "config.gateway_keys",
+    "config.diagnostics",
+    "config.settings",
+    "runtime.reload",
+    "config.local_models",
+    "telemetry.log",
+    "system.process_watch",
+    "runtime.stdio",
+    "runtime.app",
+    "runtime.server",
+    "runtime.startup",
+    "cli.main",
+    "security.url_policy",
+    "security.isolation",
+    "__main__",
+    "bridge_worker",
+    "config",
+}
+HEAVY = {
+    "pydantic",
+    "pydantic_core",
+    "jsonrpcserver",
+    "litellm",
+    "openai",
+    "aiohttp",
+    "httpx",
+    "yaml",
+    "pydantic_settings",
+    "jsonschema",
+    "click",
+    "rich",
+}
+
+MAX_LINES = 300
+# A reason for each, and no more than it needs.
+LONGER = {
+    "protocol.session": (340, "the lifecycle table is a third of it"),
+}
+# No boundary to speak of: they are a name and a doorway.
+DOORWAYS = {"bridge_worker", "__main__", "version"}
+PACKAGES = {
+    ".".join(path.parent.relative_to(PACKAGE).parts)
+    for path in PACKAGE.rglob("__init__.py")
+    if path.parent not in (PACKAGE, PACKAGE / "backends" / "litellm")
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """``late``: inside a function. ``typing``: under TYPE_CHECKING, so it never happens."""
+
+    target: str
+    late: bool
+    typing: bool
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """By name without the package's own: "errors", "models.litellm", "models"."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        found["bridge_worker" if name == "__init__" else name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+def imports(module: str) -> Iterator[Import]:
+    yield from _imports(modules()[module], late=False, typing=False)
+
+
+def _imports(node: ast.AST, *, late: bool, typing: bool) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, late, typing) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0, "relative imports hide where a module comes from"
+            yield from (Import(_target(child.module or "", alias.name), late, typing) for alias in child.names)
+        elif isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            yield from _imports(child, late=late, typing=True)
+        else:
+            in_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            yield from _imports(child, late=late or in_function, typing=typing)
+
+
+def _target(module: str, name: str) -> str:
+    """`from bridge_worker.schema import base` imports a module, `from bridge_worker.errors import KINDS` a name in one."""
+    return f"{module}.{name}" if f"{module}.{name}".removeprefix("bridge_worker.") in modules() else module
+
+
+def ours(module: str) -> Iterator[tuple[str, Import]]:
+    """Imports of the package's own modules, by their short names."""
+    for one in imports(module):
+        if one.target.split(".")[0] == "bridge_worker":
+            yield one.target.removeprefix("bridge_worker.") or "bridge_worker", one
+
+
+def theirs(module: str) -> Iterator[tuple[str, Import]]:
+    """Imports from elsewhere, by the top name."""
+    for one in imports(module):
+        if one.target.split(".")[0] != "bridge_worker":
+            yield one.target.split(".")[0], one
+
+
+# --- who imports whom --------------------------------------------------------------------------------------------------------
+
+
+def test_every_module_has_its_floor() -> None:
+    assert set(modules()) == set(FLOOR), "give the module its place in FLOORS, and in DESIGN's list"
+
+
+@pytest.mark.parametrize("module", sorted(FLOOR))
+def test_imports_point_down(module: str) -> None:
+    for target, _ in ours(module):
+        below = FLOOR[target] < FLOOR[module]
+        assert below or (module, target) in UPWARD, f"{module} imports {target}, which is not below it"
+
+
+def test_errors_imports_nothing_of_ours_and_nothing_but_the_standard_library() -> None:
+    assert not list(ours("errors"))
+    assert {name for name, _ in theirs("errors")} <= sys.stdlib_module_names
+
+
+def test_only_methods_imports_jsonrpcserver() -> None:
+    assert {module for module in modules() for name, _ in theirs(module) if name in ("jsonrpcserver", "oslash")} == {
+        "methods.dispatcher"
+    }
+
+
+def test_only_models_imports_litellm_and_what_comes_with_it() -> None:
+    importers = {module for module in modules() for name, _ in theirs(module) if name in ("litellm", "openai", "httpx", "aiohttp")}
+    assert importers
+    assert all(module.startswith("backends.litellm.") for module in importers)
+
+
+def test_the_litellm_model_is_imported_late_by_whoever_is_no_part_of_it() -> None:
+    importers = {
+        (module, one.late or one.typing)
+        for module in modules()
+        for target, one in ours(module)
+        if target in ("backends.litellm.chat", "backends.litellm.services") and not module.startswith("backends.litellm.")
+    }
+    assert importers == {("runtime.app", True), ("runtime.in_process", True), ("runtime.check_config", True)}
+
+
+def test_the_package_itself_imports_nothing_of_ours_before_it_is_used() -> None:
+    assert all(one.late or one.typing for target, one in ours("bridge_worker") if target != "version")
+
+
+def test_sans_io_modules_know_no_descriptor_no_clock_and_no_task() -> None:
+    for module in ("errors", "methods.params", *(name for name in modules() if name.startswith(("protocol.", "schema.")))):
+        assert not {name for name, _ in theirs(module)} & {
+            "asyncio",
+            "os",
+            "io",
+            "time",
+            "socket",
+            "threading",
+            "subprocess",
+            "logging",
+        }
+
+
+# --- what is loaded early ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("LIF-2")
+def test_what_runs_before_initialize_is_answered_imports_nothing_heavy_at_its_top() -> None:
+    reached, todo = set(), [*EARLY]
+    while todo:
+        module = todo.pop()
+        if module in reached:
+            continue
+        reached.add(module)
+        heavy = {name for name, one in theirs(module) if name in HEAVY and not one.late and not one.typing}
+        assert not heavy, f"{module} imports {heavy} at its top"
+        todo += [target for target, one in ours(module) if not one.late and not one.typing]
+    assert reached == EARLY, "a module that is reached early belongs in EARLY"
+
+
+@pytest.mark.rule("LIF-2", "OFF-1")
+def test_starting_the_command_loads_nothing_heavy() -> None:
+    assert not loaded_by("bridge_worker.cli.main") & HEAVY
+
+
+@pytest.mark.rule("OFF-1")
+def test_the_offline_models_and_the_methods_do_not_load_litellm() -> None:
+    assert not loaded_by("bridge_worker.methods.dispatcher") & {"litellm", "openai", "httpx"}
+
+
+def loaded_by(module: str) -> set[str]:
+    """Top names of all that is loaded in a fresh interpreter by importing ``module``."""
+    code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    out = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True).stdout
+    loaded = set(json.loads(out))
+    assert module in loaded
+    return {name.split(".")[0] for name in loaded}
+
+
+def test_chat_stays_a_function_whatever_else_was_imported() -> None:
+    code = (
+        "import bridge_worker.methods.dispatcher; from bridge_worker import achat, chat; assert callable(chat) and callable(achat)"
+    )
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
+    names = {module.split(".")[0] for module in modules()}
+    assert not names & set(bridge_worker.__all__), "a submodule of that name would take the function's place"
+
+
+# --- how it reads ------------------------------------------------------------------------------------------------------------
+
+
+def lines(module: str) -> int:
+    path = PACKAGE.joinpath(*module.split(".")) if module != "bridge_worker" else PACKAGE
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return len(file.read_text(encoding="utf-8").splitlines())
+
+
+@pytest.mark.parametrize("module", sorted(FLOOR))
+def test_no_module_is_long_without_a_reason(module: str) -> None:
+    limit, _ = LONGER.get(module, (MAX_LINES, ""))
+    assert lines(module) <= limit
+
+
+def test_no_reason_outlives_its_need() -> None:
+    assert [module for module in LONGER if lines(module) <= MAX_LINES] == []
+
+
+@pytest.mark.parametrize("module", sorted(set(FLOOR) - DOORWAYS - PACKAGES))
+def test_each_module_says_what_it_owns_and_what_it_refuses(module: str) -> None:
+    docstring = ast.get_docstring(modules()[module]) or ""
+    assert "owns" in docstring.lower()
+    assert "refuses" in docstring.lower()
+
+
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_each_package_says_what_it_owns_and_imports_nothing(package: str) -> None:
+    tree = modules()[package]
+    docstring = ast.get_docstring(tree) or ""
+    assert docstring.startswith("Owns ")
+    assert "does not know" in docstring
+    assert len(tree.body) == 1
+
+
+def test_the_doorways_have_a_docstring_too() -> None:
+    assert all(ast.get_docstring(modules()[module]) for module in DOORWAYS)
+
+
+def test_nobody_prints_but_the_command() -> None:
+    def prints(tree: ast.Module) -> bool:
+        return any(
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print" for node in ast.walk(tree)
+        )
+
+    assert not {module for module, tree in modules().items() if prints(tree)}

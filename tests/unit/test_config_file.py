@@ -1,0 +1,446 @@
+"""The gateway's YAML file: what is served of it, and one readable line for each mistake in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bridge_worker.config import gateway_keys
+from bridge_worker.config.gateway import Gateway
+from bridge_worker.config.render import printed
+from bridge_worker.config.source import Config, ConfigError, load_config
+from tests.support.worker import clean_environment
+
+Write = Callable[..., str]
+
+MODEL = "model_list: [{model_name: fast, litellm_params: {model: openai/gpt-4o-mini}}]\n"
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(content: str | bytes, name: str = "config.yaml") -> str:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        path.chmod(0o600)
+        return str(path)
+
+    return write
+
+
+def gateway(path: str) -> Gateway:
+    found = load_config(path).gateway
+    assert found is not None
+    return found
+
+
+def router(path: str) -> dict[str, Any]:
+    found = gateway(path).router
+    assert found is not None
+    return found
+
+
+def mistakes(path: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).startswith(caught.value.mistakes[0])
+    assert not any("\n" in mistake for mistake in caught.value.mistakes)
+    return caught.value.mistakes
+
+
+@pytest.mark.parametrize("path", [None, ""])
+def test_without_a_file_every_model_is_served(path: str | None) -> None:
+    assert load_config(path) == Config()
+    assert not load_config(path).configured
+
+
+@pytest.mark.rule("CFG-1")
+def test_a_gateways_file_is_read_and_its_references_to_the_environment_are_resolved(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_TEST_KEY", "sk-from-the-environment")
+    monkeypatch.setenv("A_TEST_FLAG", "True")
+    path = write(
+        """
+model_list:
+  - model_name: fast
+    litellm_params:
+      model: openai/gpt-4o-mini
+      api_key: os.environ/A_TEST_KEY
+      rpm: 10
+      drop_params: os.environ/A_TEST_FLAG
+    model_info: {id: one, tags: [os.environ/A_TEST_KEY, plain], owner: {mail: os.environ/A_TEST_KEY}}
+  - model_name: fast
+    litellm_params: {model: azure/gpt, api_key: sk-in-the-file, api_base: "https://example.com"}
+router_settings:
+  routing_strategy: simple-shuffle
+  num_retries: 2
+litellm_settings: {drop_params: true, headers: {x-team: os.environ/A_TEST_KEY}}
+general_settings: {master_key: os.environ/NO_SUCH_VARIABLE}
+credential_list: [{credential_name: c, credential_values: {api_key: os.environ/A_TEST_KEY}}]
+omni_bridge:
+  provider_params: [top_k, safety_settings]
+"""
+    )
+    assert load_config(path).settings.provider_params == {"top_k", "safety_settings"}
+    found = gateway(path)
+    assert found.router is not None
+    assert found.router["routing_strategy"] == "simple-shuffle"
+    assert found.router["num_retries"] == 2
+    first, second = found.router["model_list"]
+    params = {"model": "openai/gpt-4o-mini", "api_key": "sk-from-the-environment", "rpm": 10, "drop_params": True}
+    assert first["litellm_params"] == params
+    assert first["model_info"]["owner"] == {"mail": "sk-from-the-environment"}
+    assert second["litellm_params"]["api_base"] == "https://example.com"
+    assert found.litellm == {"drop_params": True, "headers": {"x-team": "sk-from-the-environment"}}
+    assert found.credentials[0]["credential_values"] == {"api_key": "sk-from-the-environment"}
+
+
+def test_a_reference_stays_as_it_is_written_where_the_gateway_leaves_it(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TEST_KEY", "sk-from-the-environment")
+    params = "{model: m, anthropic_issuer_signing_key_ref: os.environ/NOT_SET, tags: [os.environ/A_TEST_KEY]}"
+    path = write(f"model_list: [{{model_name: a, litellm_params: {params}}}]")
+    found = router(path)["model_list"][0]["litellm_params"]
+    assert found["anthropic_issuer_signing_key_ref"] == "os.environ/NOT_SET"
+    assert found["tags"] == ["os.environ/A_TEST_KEY"]
+    assert "a reference in a list is taken as it is written" in load_config(path).warnings[0]
+
+
+@pytest.mark.rule("LOG-4")
+def test_the_keys_of_the_file_are_told_as_secrets_and_nothing_else_is(write: Write) -> None:
+    params = "{model: m, api_key: sk-1, aws_secret_access_key: s-2, azure_ad_token: t-3, api_base: 'https://example.com', rpm: 5}"
+    rest = """
+router_settings: {redis_password: r-4}
+litellm_settings: {openai_key: o-5, cache_params: {password: c-6, host: localhost}}
+credential_list: [{credential_name: c, credential_values: {api_key: v-7}}]
+environment_variables: {SOME_KEY: e-8, SOME_PLACE: here}
+"""
+    config = load_config(write(f"model_list: [{{model_name: a, litellm_params: {params}}}]{rest}"))
+    assert set(config.secrets) >= {"sk-1", "s-2", "t-3", "r-4", "o-5", "c-6", "v-7", "e-8"}
+    assert not {"here", "localhost", "https://example.com", "m", "a"} & set(config.secrets)
+
+
+def test_the_routers_timeout_is_that_of_a_single_call_unless_the_file_says_otherwise(write: Write) -> None:
+    assert router(write(MODEL))["timeout"] == 600.0
+    assert router(write(MODEL + "router_settings: {timeout: 30}"))["timeout"] == 30
+    assert "timeout" not in router(write(MODEL + "litellm_settings: {request_timeout: 20}"))  # the Router has it from there
+
+
+@pytest.mark.rule("CFG-3")
+def test_what_only_a_server_needs_is_named_in_one_warning(write: Write) -> None:
+    path = write(
+        MODEL
+        + """
+general_settings: {master_key: sk-1, database_url: postgres}
+guardrails: []
+litellm_settings: {json_logs: true, callbacks: [my_module.handler]}
+router_settings: {debug_level: DEBUG}
+"""
+    )
+    (warning,) = load_config(path).warnings
+    for name in ("general_settings.master_key", "guardrails", "litellm_settings.json_logs", "my_module.handler", "debug_level"):
+        assert name in warning
+    assert "sk-1" not in warning
+
+
+def test_an_empty_section_is_none(write: Write) -> None:
+    assert gateway(write(MODEL + "router_settings:\nomni_bridge:\n")) == gateway(write(MODEL))
+
+
+def test_a_file_may_have_the_bridges_settings_only(write: Write) -> None:
+    config = load_config(write("omni_bridge: {max_in_flight: 7}"))
+    assert config.settings.max_in_flight == 7
+    assert not config.configured
+
+
+def test_hosts_that_the_gateway_lets_urls_name_are_open_to_callers_too(write: Write) -> None:
+    config = load_config(write(MODEL + "general_settings: {user_url_allowed_hosts: [Images.internal], user_url_validation: false}"))
+    assert config.settings.image_policy.allowed_hosts == {"images.internal"}
+    assert "stays on" in config.warnings[0]
+
+
+# ---- include and environment_variables -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("CFG-6")
+def test_included_files_are_merged_as_the_gateway_does(write: Write) -> None:
+    entry = "{model_name: %s, litellm_params: {model: openai/%s}}"
+    write(f"include: [deeper.yaml]\nmodel_list: [{entry % ('b', 'b')}]\nrouter_settings: {{num_retries: 1}}", "parts/models.yaml")
+    write(f"model_list: [{entry % ('c', 'c')}]", "parts/deeper.yaml")
+    path = write(
+        f"include: [parts/models.yaml]\nmodel_list: [{entry % ('a', 'a')}]\nrouter_settings: {{timeout: 5, num_retries: 9}}"
+    )
+    found = router(path)
+    assert [model["model_name"] for model in found["model_list"]] == ["a", "b", "c"]
+    assert found["num_retries"] == 1
+    assert found["timeout"] == 600.0  # the later mapping takes the place of the first
+
+
+@pytest.mark.rule("CFG-6")
+def test_a_file_that_includes_itself_is_read_once_and_told(write: Write) -> None:
+    write("include: [config.yaml]\nlitellm_settings: {num_retries: 1}", "other.yaml")
+    config = load_config(write(MODEL + "include: [other.yaml]\n"))
+    assert len(config.gateway.router["model_list"]) == 1  # type: ignore[union-attr,index]
+    assert "other.yaml:1: include: config.yaml was read already" in config.warnings[0]
+
+
+@pytest.mark.rule("CFG-6")
+def test_mistakes_of_included_files_name_these(write: Write) -> None:
+    write("model_list: [{model_name: b}]\nlitellm_settings: [", "broken.yaml")
+    write("model_list:\n- model_name: b\n", "wrong.yaml")
+    found = mistakes(write(MODEL + "include: [none.yaml, broken.yaml, wrong.yaml]\n"))
+    assert "config.yaml:2: include: " in found[0]
+    assert "none.yaml: can't be read: No such file" in found[0]
+    assert "broken.yaml:2:20: not YAML" in found[1]
+    assert "wrong.yaml:2: model_list[1]: litellm_params.model is missing" in found[2]
+
+
+@pytest.mark.rule("CFG-7")
+def test_a_config_may_set_variables_but_not_those_that_the_gateway_blocks(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TEST_KEY", "sk-from-the-environment")
+    path = write(
+        """
+model_list:
+  - {model_name: a, litellm_params: {model: openai/a, api_key: os.environ/OF_THE_FILE}}
+  - {model_name: b, litellm_params: {model: openai/b, api_key: os.environ/A_TEST_KEY}}
+environment_variables:
+  OF_THE_FILE: sk-of-the-file
+  A_TEST_KEY: sk-another
+  REFERRED: os.environ/A_TEST_KEY
+  A_NUMBER: 5
+  LD_PRELOAD: /tmp/evil.so
+  litellm_enable_mcp_stdio: true
+  OMNI_BRIDGE_LOG_LEVEL: debug
+"""
+    )
+    config = load_config(path)
+    assert config.environment == {
+        "OF_THE_FILE": "sk-of-the-file",
+        "A_TEST_KEY": "sk-another",
+        "REFERRED": "sk-from-the-environment",
+        "A_NUMBER": "5",
+    }
+    keys = [model["litellm_params"]["api_key"] for model in router(path)["model_list"]]
+    assert keys == ["sk-of-the-file", "sk-from-the-environment"]  # what the gateway finds in the environment wins
+    assert "OF_THE_FILE" not in os.environ  # reading changes nothing
+    assert len([warning for warning in config.warnings if "can't be set by a config" in warning]) == 3
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------------------------
+
+MODELS = "model_list: [{model_name: a, litellm_params: {model: m}}, %s]"
+
+
+@pytest.mark.rule("CFG-2", "CFG-5")
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        pytest.param("", "must be a mapping", id="an empty file"),
+        pytest.param("- a\n- b\n", "must be a mapping", id="a list"),
+        pytest.param("just text", "must be a mapping", id="text"),
+        pytest.param("model_list: [\n  {a: 1,\n", ":3:1: not YAML", id="YAML that does not end"),
+        pytest.param("a: b: c\n", ":1:5: not YAML", id="YAML with a colon too many"),
+        pytest.param("a: \x01\n", "not YAML", id="a control character"),
+        pytest.param("a: !!python/object:os.system {}\n", ":1:4: not YAML", id="a tag that would run code"),
+        pytest.param("model_list:\n- model_name: 2026-02-31\n", "not YAML", id="a date that there is not"),
+        pytest.param(b"a: \xff\n", "not UTF-8 at byte 3", id="not UTF-8"),
+        pytest.param("router_settings: {}", "model_list must be there", id="no model_list"),
+        pytest.param("model_list: []", "model_list: must be", id="an empty model_list"),
+        pytest.param("model_list: {a: 1}", "model_list: must be", id="a model_list that is a mapping"),
+        pytest.param(MODELS % "5", "model_list[1]: must be a mapping", id="a deployment that is a number"),
+        pytest.param(MODELS % "{}", "model_list[1]: model_name", id="a deployment without a name"),
+        pytest.param(MODELS % "{model_name: 5}", "model_list[1]: model_name", id="a name that is a number"),
+        pytest.param(MODELS % "{model_name: b}", "model_list[1]: litellm_params.model", id="no litellm_params"),
+        pytest.param(
+            MODELS % "{model_name: b, litellm_params: [m]}", "model_list[1]: litellm_params.model", id="litellm_params is a list"
+        ),
+        pytest.param(
+            MODELS % "{model_name: b, litellm_params: {api_key: k}}", "model_list[1]: litellm_params.model", id="no model"
+        ),
+        pytest.param(
+            MODELS % "{model_name: b, litellm_params: {model: m, api_key: os.environ/NO_SUCH_VARIABLE}}",
+            "model_list[1].litellm_params.api_key: refers to the environment variable NO_SUCH_VARIABLE",
+            id="a variable that is not set",
+        ),
+        pytest.param(MODEL + "router_settings: [a]", "router_settings: must be a mapping", id="router_settings is a list"),
+        pytest.param(
+            MODEL + "router_settings: {redis_password: os.environ/NO_SUCH_VARIABLE}", "redis_password", id="a variable there"
+        ),
+        pytest.param(MODEL + "1: a\n", ":2: [1]: there is no such section", id="a section whose name is no text"),
+        pytest.param(
+            MODEL + "modellist: []\n", ":2: modellist: there is no such section; did you mean model_list?", id="a section"
+        ),
+        pytest.param(
+            MODEL + "router_settings:\n  num_retry: 1", ":3: router_settings.num_retry: is not", id="a misspelt Router setting"
+        ),
+        pytest.param(MODEL + "router_settings: {health_check_interval: 1}", "belongs in general_settings", id="a misplaced one"),
+        pytest.param(MODEL + "router_settings: {num_retries: many}", "num_retries: must be a whole number", id="no number"),
+        pytest.param(
+            MODEL + "router_settings: {num_retries: true}", "num_retries: must be a whole number", id="a flag for a number"
+        ),
+        pytest.param(MODEL + "router_settings: {timeout: soon}", "timeout: must be a number", id="no seconds"),
+        pytest.param(MODEL + "router_settings: {enable_pre_call_checks: 5}", "must be true or false", id="no flag"),
+        pytest.param(MODEL + "router_settings: {fallbacks: {a: [b]}}", "fallbacks: must be a list", id="no list"),
+        pytest.param(MODEL + "router_settings: {retry_policy: 3}", "retry_policy: must be a mapping", id="no mapping"),
+        pytest.param(MODEL + "router_settings: {redis_host: 3}", "redis_host: must be a text", id="no text"),
+        pytest.param(
+            MODEL + "router_settings: {routing_strategy: least-bussy}", "did you mean least-busy?", id="a misspelt strategy"
+        ),
+        pytest.param(
+            MODEL + "router_settings: {fallbacks: [{fast: [slwo]}]}",
+            "fallbacks[0].fast: there is no 'slwo'",
+            id="an unknown target",
+        ),
+        pytest.param(
+            MODEL + "router_settings: {fallbacks: [{fats: [fast]}]}",
+            "fallbacks[0].fats: there is no 'fats'",
+            id="an unknown source",
+        ),
+        pytest.param(MODEL + "router_settings: {fallbacks: [fast]}", "fallbacks[0]: must be a mapping of one", id="no fallback"),
+        pytest.param(MODEL + "router_settings: {fallbacks: [{fast: [5]}]}", "must be a model_name", id="a target that is a number"),
+        pytest.param(
+            MODEL + "litellm_settings: {context_window_fallbacks: [{fast: [big]}]}",
+            "litellm_settings.context_window_fallbacks[0].fast: there is no 'big'",
+            id="an unknown target for long contexts",
+        ),
+        pytest.param(
+            MODEL + "litellm_settings: {default_fallbacks: [big]}",
+            "default_fallbacks[0]: there is no 'big'",
+            id="an unknown default",
+        ),
+        pytest.param(
+            MODEL + "router_settings: {model_group_alias: {a: {model: big, hidden: true}}}",
+            "model_group_alias.a: there is no 'big'",
+            id="an alias of nothing",
+        ),
+        pytest.param(MODEL + "litellm_settings: {drop_parms: true}", "did you mean drop_params?", id="a misspelt LiteLLM setting"),
+        pytest.param(MODEL + "litellm_settings: {callbacks: [{a: b}]}", "callbacks[0]: must be the name", id="a callback"),
+        pytest.param(MODEL + "credential_list: {a: b}", "credential_list: must be a list", id="credentials"),
+        pytest.param(MODEL + "credential_list: [{a: b}]", "credential_list[0]: must be a mapping with", id="a credential"),
+        pytest.param(
+            MODEL + "credential_list: [{credential_name: b}]", "credential_list[0]: credential_values is missing", id="an empty one"
+        ),
+        pytest.param(
+            MODELS % "{model_name: b, litellm_params: {model: m, litellm_credential_name: c}}",
+            "litellm_credential_name: there is no 'c' in credential_list",
+            id="an unknown credential",
+        ),
+        pytest.param(MODEL + "environment_variables: [a]", "environment_variables: must be a mapping", id="variables"),
+        pytest.param(MODEL + "environment_variables: {a=b: 1}", "a=b: a variable's name", id="a variable's name"),
+        pytest.param(
+            MODEL + "environment_variables: {a: [1]}", "environment_variables.a: a variable's value", id="a variable's value"
+        ),
+        pytest.param(
+            MODEL + "environment_variables: {a: os.environ/NO_SUCH_VARIABLE}",
+            ":2: environment_variables.a: refers to the environment variable NO_SUCH_VARIABLE",
+            id="a variable that stands for none",
+        ),
+        pytest.param(MODEL + "include: other.yaml", ":2: include: must be a list", id="include is no list"),
+        pytest.param(MODEL + "include: [5]", ":2: include: must be a list", id="include of a number"),
+        pytest.param(MODEL + "omni_bridge: {a: 1}\nomni_bridge: {}\n", ":3: omni_bridge: is in line 2 too", id="a section twice"),
+        pytest.param("a: &a {b: *a}\n", "does an alias hold itself?", id="an alias that holds itself"),
+        pytest.param(MODEL + "omni_bridge: yes", "omni_bridge: must be a mapping", id="omni_bridge is no mapping"),
+        pytest.param(MODEL + "omni_bridge: {provider_parms: [a]}", "omni_bridge.provider_parms", id="a misspelt setting"),
+        pytest.param(MODEL + "omni_bridge: {provider_params: 5}", "omni_bridge.provider_params", id="a number for a list"),
+        pytest.param(MODEL + "omni_bridge: {provider_params: [{a: 1}]}", "omni_bridge.provider_params", id="a mapping for a name"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_file_and_the_place(write: Write, content: str | bytes, place: str) -> None:
+    path = write(content)
+    message = mistakes(path)[0]
+    assert message.startswith(path)
+    assert place in message
+
+
+@pytest.mark.rule("CFG-2")
+def test_a_file_that_can_not_be_read_says_why(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigError, match=reason):
+            load_config(str(path))
+
+
+def test_a_fault_shows_no_key(write: Write) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(MODELS % "{model_name: b, litellm_params: {api_key: sk-secret}}"))
+    assert "sk-secret" not in str(caught.value)
+
+
+@pytest.mark.rule("CFG-5")
+def test_a_fallback_may_name_a_wildcards_model_an_alias_an_id_or_a_name_without_its_provider(write: Write) -> None:
+    path = write(
+        """
+model_list:
+  - {model_name: openai/*, litellm_params: {model: openai/*}}
+  - {model_name: fast, litellm_params: {model: openai/x}, model_info: {id: one}}
+  - {model_name: gemini/pro, litellm_params: {model: gemini/pro}}
+router_settings:
+  model_group_alias: {quick: fast}
+  fallbacks: [{gpt-4o: [one, quick]}, {"*": [openai/gpt-4o]}, {pro: [{model: fast, temperature: 0}]}, {anthropic/fast: [fast]}]
+  default_fallbacks: [fast]
+"""
+    )
+    assert len(router(path)["fallbacks"]) == 4
+
+
+def test_anchors_have_a_place_of_their_own(write: Write) -> None:
+    path = write("x-shared: &shared {api_key: k}\nmodel_list: [{model_name: a, litellm_params: {<<: *shared, model: openai/a}}]\n")
+    assert router(path)["model_list"][0]["litellm_params"] == {"api_key": "k", "model": "openai/a"}
+
+
+def test_members_that_are_probably_misspelt_or_misplaced_in_a_deployment_are_a_warning(write: Write) -> None:
+    path = write("model_list: [{model_name: a, rpm: 5, litellm_params: {model: openai/a, api_kee: k, top_k: 5, effort: high}}]")
+    assert sorted(warning.partition("model_list[0]")[2] for warning in load_config(path).warnings) == [
+        ".litellm_params.api_kee: goes to the provider as it is; did you mean api_key?",
+        ".rpm: has no effect here; belongs in litellm_params",
+    ]
+
+
+def test_all_mistakes_are_told_at_once(write: Write) -> None:
+    found = mistakes(
+        write(MODEL + "a: 1\nrouter_settings: {b: 1}\nlitellm_settings: {c: 1}\nomni_bridge: {d: 1, max_in_flight: 0}\n")
+    )
+    assert len(found) == 5
+    assert {mistake.split(": ")[0].rpartition(":")[2] for mistake in found} == {"2", "3", "4", "5"}
+
+
+NAMES = sorted(
+    gateway_keys.SECTIONS
+    | gateway_keys.ROUTER.keys()
+    | gateway_keys.PARAMS
+    | gateway_keys.DEPLOYMENT
+    | {"max_in_flight", "image_policy", "*", "a\nb"}
+)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["a", "os.environ/HOME", "a/*"]) | st.dates()
+TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=4))
+
+
+@pytest.mark.rule("CFG-2")
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(sorted(gateway_keys.SECTIONS), TREES)))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_a_file_says_it_is_a_config_or_has_mistakes_of_one_line(write: Write, tree: dict[str, Any]) -> None:
+    path = write(yaml.safe_dump(tree))
+    told: tuple[str, ...] = ()
+    try:
+        assert printed(load_config(path))
+    except ConfigError as error:
+        told = error.mistakes
+    assert not any("\n" in mistake for mistake in told)
+
+
+def test_a_gateways_config_without_settings_of_ours_loads_no_pydantic(write: Write) -> None:
+    """An agent waits for its first answer meanwhile."""
+    imports = "import sys; from bridge_worker.config.source import load_config"
+    code = f"{imports}; load_config(sys.argv[1]); print('pydantic' in sys.modules)"
+    for content, loaded in ((MODEL, "False"), (MODEL + "omni_bridge: {max_in_flight: 5}", "True")):
+        command = [sys.executable, "-I", "-c", code, write(content)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment())
+        assert done.stdout.strip() == loaded

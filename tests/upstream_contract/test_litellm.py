@@ -1,0 +1,581 @@
+"""What the bridge takes for granted of LiteLLM though nobody promised it, held against the LiteLLM that is installed.
+
+After an upgrade these fail first, and say which file of ours to mend. Nothing here calls a provider.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib
+import importlib.metadata
+import inspect
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import litellm
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from litellm.integrations.custom_logger import CustomLogger
+from packaging.requirements import Requirement
+
+import bridge_worker.backends.litellm as environment
+from bridge_worker.backends.litellm import chat as ours
+from bridge_worker.backends.litellm import exceptions, receipts, responses, services
+from bridge_worker.backends.litellm.patches import cohere, correctness
+from bridge_worker.providers import price_map
+from tests.support.worker import clean_environment
+
+# LiteLLM's types make pydantic warn, which no default filter shows.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
+]
+
+PROJECT = Path(__file__).parents[2]
+INSTALLED = Path(litellm.__file__).parent
+
+
+def source_of(path: str) -> str:
+    """A file of LiteLLM's, by its path in the package, or of another package beside it."""
+    file = INSTALLED / path if (INSTALLED / path).exists() else INSTALLED.parent / path
+    assert file.exists(), f"LiteLLM has no {path} any more; see its user in this file and correct it"
+    return file.read_text(encoding="utf-8")
+
+
+# ---- the version ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_installed_version_is_in_the_declared_range_and_the_locked_one() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (wanted,) = [one for one in map(Requirement, project["dependencies"]) if one.name == "litellm"]
+    installed = importlib.metadata.version("litellm")
+    assert installed in wanted.specifier, "run these tests with the range's LiteLLM, or mend the range in pyproject.toml"
+    lock = (PROJECT / "requirements.lock").read_text(encoding="utf-8")
+    assert re.search(rf"^litellm=={re.escape(installed)}\b", lock, re.MULTILINE), "requirements.lock has another; run bin/lock"
+    assert ours.litellm_version() == installed
+
+
+# ---- the environment -----------------------------------------------------------------------------------------------------------
+
+READ_BY = {  # environment variable -> the file that reads it
+    "LITELLM_MODE": "__init__.py",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "litellm_core_utils/get_model_cost_map.py",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "anthropic_beta_headers_manager.py",
+    "LITELLM_DISABLE_BUG_REPORT_LINK": "litellm_core_utils/bug_report.py",
+    "HF_HUB_OFFLINE": "huggingface_hub/constants.py",
+    "REPEATED_STREAMING_CHUNK_LIMIT": "constants.py",
+    "AIOHTTP_CONNECTOR_LIMIT": "constants.py",
+    "DEFAULT_MAX_RETRIES": "constants.py",
+    "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "constants.py",
+    "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER": "main.py",
+    "JSON_LOGS": "_logging.py",
+    "LITELLM_PRINT_STANDARD_LOGGING_PAYLOAD": "litellm_core_utils/litellm_logging.py",
+    "LITELLM_LOG": "_logging.py",
+}
+
+
+def test_each_variable_that_we_set_or_remove_is_in_the_table() -> None:
+    assert READ_BY.keys() == {*environment._BEFORE_IMPORT, *environment._NEVER}, "add it to READ_BY here"
+
+
+@pytest.mark.parametrize("name", READ_BY)
+def test_a_variable_is_still_read(name: str) -> None:
+    assert f'"{name}"' in source_of(READ_BY[name]), (
+        f"LiteLLM does not read {name} there any more: mend bridge_worker/models/__init__.py"
+    )
+
+
+IMPORT = """
+import json, os, sys
+events = []
+def audit(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        events.append([event, str(arguments)])
+    if event == "open" and str(arguments[0]).endswith(".env"):
+        events.append([event, str(arguments[0])])
+sys.addaudithook(audit)
+import bridge_worker.backends.litellm.chat as ours
+ours.warm_up()
+import litellm
+from litellm import constants
+names = ("REPEATED_STREAMING_CHUNK_LIMIT", "AIOHTTP_CONNECTOR_LIMIT", "AIOHTTP_CONNECTOR_LIMIT_PER_HOST")
+report = {"events": events, "constants": {name: getattr(constants, name) for name in names}}
+report["hook"] = sys.excepthook is sys.__excepthook__
+report["removed"] = [name for name in ("JSON_LOGS", "LITELLM_LOG") if name not in os.environ]
+sys.stderr.write(json.dumps(report))
+sys.stderr.flush()
+os._exit(0)
+"""
+
+
+@pytest.fixture(scope="module")
+def fresh_import(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """A process that imports and warms LiteLLM as the worker does, in a folder with a .env file."""
+    folder = tmp_path_factory.mktemp("import")
+    (folder / ".env").write_text("STRAY=1\n", encoding="utf-8")
+    set_by_us = {*environment._BEFORE_IMPORT}
+    env = {name: value for name, value in clean_environment().items() if name not in set_by_us}
+    env |= {"JSON_LOGS": "true", "LITELLM_LOG": "nonsense"}
+    return subprocess.run(
+        [sys.executable, "-I", "-X", "utf8", "-c", IMPORT],
+        env=env,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_import_and_warm_up_ask_no_network_and_read_no_dotenv(fresh_import: subprocess.CompletedProcess[str]) -> None:
+    assert fresh_import.returncode == 0, fresh_import.stderr
+    report = json.loads(fresh_import.stderr)
+    assert report["events"] == [], "switch it off in bridge_worker/models/__init__.py"
+    assert report["removed"] == ["JSON_LOGS", "LITELLM_LOG"]
+    assert report["hook"], "LiteLLM has replaced sys.excepthook: mend bridge_worker/models/__init__.py"
+
+
+def test_import_and_warm_up_print_nothing(fresh_import: subprocess.CompletedProcess[str]) -> None:
+    assert fresh_import.stdout == "", "mend _quieten in backends/litellm/chat.py"
+
+
+def test_the_limits_are_those_that_we_set(fresh_import: subprocess.CompletedProcess[str]) -> None:
+    for name, value in json.loads(fresh_import.stderr)["constants"].items():
+        assert str(value) == environment._BEFORE_IMPORT[name], (
+            f"{name} is not read at import any more: bridge_worker/models/__init__.py"
+        )
+
+
+# ---- what models/litellm.py relies on ------------------------------------------------------------------------------------------
+
+
+def flags_of(function: Callable[..., object]) -> list[str]:
+    """The names in ``litellm.name = ...`` within a function of ours."""
+    tree = ast.parse(inspect.getsource(function))
+    targets = [target for node in ast.walk(tree) if isinstance(node, ast.Assign) for target in node.targets]
+    return [target.attr for target in targets if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "litellm"]
+
+
+def test_each_flag_that_we_set_exists() -> None:
+    """A flag that LiteLLM has renamed would be set for nobody."""
+    tree = ast.parse(source_of("__init__.py"))
+    assigned = {ast.unparse(node.target) for node in tree.body if isinstance(node, ast.AnnAssign)}
+    assigned |= {ast.unparse(target) for node in tree.body if isinstance(node, ast.Assign) for target in node.targets}
+    assigned |= {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert flags_of(ours._quieten)
+    for name in flags_of(ours._quieten):
+        assert name in assigned, f"litellm.{name} is gone: mend _quieten in backends/litellm/chat.py"
+
+
+def test_its_loggers_have_the_names_that_we_silence() -> None:
+    logging = importlib.import_module("litellm._logging")
+    names = {logging.verbose_logger.name, logging.verbose_router_logger.name, logging.verbose_proxy_logger.name}
+    assert names == {"LiteLLM", "LiteLLM Router", "LiteLLM Proxy"}, "mend backends/litellm/chat.py"
+
+
+def test_the_providers_that_we_refuse_are_its_names() -> None:
+    for name in ours.UNUSABLE_PROVIDERS:
+        assert name in litellm.provider_list, f"{name} has another name now: mend backends/litellm/chat.py"
+
+
+def test_tools_need_no_mcp_package_with_the_private_argument() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    call: dict[str, Any] = {
+        "model": "openai/any",
+        "messages": [{"role": "user", "content": "x"}],
+        "tools": [tool],
+        "mock_response": "hi",
+    }
+    answer = asyncio.run(litellm.acompletion(**call, _skip_mcp_handler=True))
+    assert answer.choices[0].message.content == "hi", "_skip_mcp_handler: mend LiteLLM._complete in backends/litellm/chat.py"
+
+
+@pytest.mark.parametrize(
+    ("what", "parameters"),
+    [
+        (lambda: ours.GLOBAL_LOGGING_WORKER.flush, []),
+        (lambda: ours.GLOBAL_LOGGING_WORKER.stop, []),
+        (lambda: litellm.close_litellm_async_clients, []),
+        (lambda: litellm.CustomStreamWrapper.aclose, ["self"]),
+        (lambda: litellm.Router.acompletion, ["self", "model", "messages"]),
+        (lambda: litellm.Router.get_model_names, ["self"]),
+        (lambda: litellm.cost_per_token, ["model", "custom_llm_provider", "usage_object"]),
+        (lambda: litellm.get_llm_provider, ["model"]),
+        (lambda: litellm.validate_environment, ["model"]),
+    ],
+    ids=[
+        "flush", "stop", "close clients", "aclose", "Router.acompletion", "get_model_names", "cost_per_token", "get_llm_provider",
+        "validate_environment",
+    ],
+)  # fmt: skip
+def test_a_function_takes_what_we_give_it(what: Callable[[], Callable[..., Any]], parameters: list[str]) -> None:
+    signature = inspect.signature(what())
+    assert set(parameters) <= signature.parameters.keys(), "its caller is in bridge_worker/models/"
+    required = [
+        name for name, one in signature.parameters.items() if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD
+    ]
+    assert set(required) <= set(parameters), "its caller is in bridge_worker/models/"
+
+
+def test_the_router_tells_which_wildcards_it_has() -> None:
+    params = {"model": "openai/*", "api_key": "k"}
+    router = litellm.Router(
+        model_list=[{"model_name": "team/*", "litellm_params": params}, {"model_name": "one", "litellm_params": params}]
+    )
+    assert router.pattern_router.route("team/any"), "mend serves in backends/litellm/router.py"
+    assert not router.pattern_router.route("other/any"), "mend serves in backends/litellm/router.py"
+    assert "one" in router.get_model_names()
+    assert router.model_group_alias == {}
+    router.discard()
+
+
+def test_a_model_names_its_provider() -> None:
+    assert litellm.get_llm_provider("anthropic/claude")[1] == "anthropic", "mend _provider in backends/litellm/chat.py"
+
+
+def test_a_chunk_has_its_hidden_params() -> None:
+    params = litellm.ModelResponseStream()._hidden_params
+    assert params.get("provider_response_model") is None, "mend _piece in backends/litellm/chat.py"
+    assert "provider_response_model" in source_of("litellm_core_utils/streaming_handler.py")
+
+
+# ---- what models/faults.py relies on -------------------------------------------------------------------------------------------
+
+SOME_MODULES = {  # where a package keeps the classes that faults.py names
+    "litellm": ("litellm.exceptions", "litellm.types.router", "litellm.litellm_core_utils.url_utils"),
+    "openai": ("openai",),
+    "httpx": ("httpx",),
+    "aiohttp": ("aiohttp",),
+    "asyncio": ("asyncio",),
+    "json": ("json",),
+    "pydantic_core": ("pydantic_core",),
+    "builtins": ("builtins",),
+    "socket": ("socket",),
+    "ssl": ("ssl",),
+}
+OPTIONAL = {"botocore", "google"}  # not installed with LiteLLM; a name there can't be checked here
+NAMES = sorted({*exceptions._READINGS, *exceptions._CAUSES, *exceptions._UNREACHABLE})
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.partition(".")[0] not in OPTIONAL])
+def test_an_exception_exists_under_its_name(name: str) -> None:
+    package, _, short = name.partition(".")
+    found = [getattr(importlib.import_module(module), short, None) for module in SOME_MODULES[package]]
+    (exception,) = [one for one in found if one is not None] or [None]
+    wrong = f"{name} is gone or moved: mend backends/litellm/exceptions.py"
+    assert isinstance(exception, type), wrong
+    assert issubclass(exception, BaseException), wrong
+    assert (exception.__module__.partition(".")[0], exception.__name__) == (package, short), wrong
+
+
+HAS_FUNCTION = {  # name in faults._BY_FUNCTION -> a file of LiteLLM's that defines it
+    "transform_request": "llms/base_llm/chat/transformation.py",
+    "async_transform_request": "llms/base_llm/chat/transformation.py",
+    "async_transform_request_body": "llms/vertex_ai/gemini/transformation.py",
+    "validate_and_fix_openai_messages": "utils.py",
+    "transform_response": "llms/base_llm/chat/transformation.py",
+    "_transform_google_generate_content_to_openai_model_response": "llms/vertex_ai/gemini/vertex_and_google_ai_studio_gemini.py",
+    "convert_to_model_response_object": "litellm_core_utils/llm_response_utils/convert_dict_to_response.py",
+    "chunk_parser": "llms/base_llm/base_model_iterator.py",
+    "_dispatch_provider_chunk": "litellm_core_utils/streaming_handler.py",
+}
+
+
+def test_each_function_that_faults_names_is_in_the_table() -> None:
+    known = set(HAS_FUNCTION) | {"_event"}  # ours, in models/mends.py
+    assert set(exceptions._BY_FUNCTION) <= known, "add it to HAS_FUNCTION here"
+
+
+@pytest.mark.parametrize("name", HAS_FUNCTION)
+def test_a_function_in_a_traceback_exists_under_its_name(name: str) -> None:
+    assert re.search(rf"\bdef {name}\(", source_of(HAS_FUNCTION[name])), f"{name} is gone: mend backends/litellm/exceptions.py"
+
+
+GEMINI = "llms/vertex_ai/gemini/vertex_and_google_ai_studio_gemini.py"
+READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.py"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "kind"),
+    [
+        ("litellm_core_utils/get_llm_provider_logic.py", "LLM Provider NOT provided", "model_not_found"),
+        ("llms/openai/openai.py", "invalid response from LLM endpoint", "bad_upstream_response"),
+        ("responses/streaming_iterator.py", "closed the responses stream before any terminal event", "bad_upstream_response"),
+        (READS_ANSWERS, "provider returned a response with no 'choices'", "bad_upstream_response"),
+        ("llms/anthropic/common_utils.py", "Missing Anthropic API Key", "authentication"),
+    ],
+    ids=["no provider", "no answer", "cut short", "no choices", "no key"],
+)
+def test_a_sentence_still_stands_in_litellm(path: str, text: str, kind: str) -> None:
+    assert text in source_of(path), "mend _BY_SENTENCE in backends/litellm/exceptions.py"
+    assert exceptions._match(exceptions._BY_SENTENCE, Exception(text)) == kind
+
+
+def test_retry_advice_is_where_faults_looks_for_it() -> None:
+    assert '"litellm_response_headers"' in source_of("litellm_core_utils/exception_mapping_utils.py"), (
+        "mend _retry_after_ms in faults.py"
+    )
+    router = importlib.import_module("litellm.types.router")
+    for name in ("RouterRateLimitError", "RouterRateLimitErrorBasic"):
+        assert "self.cooldown_time" in inspect.getsource(getattr(router, name)) or name.endswith("Basic"), (
+            "mend _retry_after_ms in faults.py"
+        )
+
+
+def test_a_broken_streams_error_holds_the_first_one() -> None:
+    broken = importlib.import_module("litellm.exceptions").MidStreamFallbackError
+    assert "original_exception" in inspect.signature(broken).parameters, "mend _chain in backends/litellm/exceptions.py"
+
+
+def test_missing_keys_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    assert litellm.validate_environment("groq/any")["missing_keys"] == ["GROQ_API_KEY"], "mend _about_key in faults.py"
+
+
+# ---- what models/attempts.py and models/answers.py stand on ----------------------------------------------------------------------
+
+
+def test_the_hooks_that_tell_of_attempts_are_called() -> None:
+    wrong = "mend backends/litellm/receipts.py"
+    hooks = {
+        "async_pre_call_deployment_hook": "utils.py",
+        "async_post_call_failure_deployment_hook": "utils.py",
+        "log_pre_api_call": "litellm_core_utils/litellm_logging.py",
+    }
+    for hook, path in hooks.items():
+        assert f"callback.{hook}(" in source_of(path), wrong
+        ours_takes, theirs = (list(inspect.signature(getattr(kind, hook)).parameters) for kind in (receipts._Watch, CustomLogger))
+        assert ours_takes == theirs, wrong
+    assert '"complete_input_dict": data' in source_of("llms/custom_httpx/llm_http_handler.py"), wrong
+
+
+def test_the_price_maps_date_is_known() -> None:
+    installed = importlib.metadata.version("litellm")
+    assert installed in price_map.DATES, "add the day on which this version was published, in models/price_map.py"
+
+
+def test_the_price_map_as_a_file_says_what_litellm_says() -> None:
+    """But for a name that LiteLLM takes for another provider's."""
+    wrong = "mend bridge_worker/providers/price_map.py"
+    catalogue = services.LiteLLMServices(ours.LiteLLM())
+    others = []
+    listed = list(price_map.rows())
+    assert len(listed) > 3000, wrong
+    for name, provider, facts in listed:
+        info = catalogue.describe(name)  # it is served by that name
+        prices = (info.prices.input_usd, info.prices.output_usd, info.limits.context_tokens, info.mode)
+        expected = tuple(facts.get(key) for key in ("input_cost_per_token", "output_cost_per_token", "max_input_tokens", "mode"))
+        if not (info.provider or "").startswith(provider) or prices != expected:
+            others.append(name)
+    assert others == ["azure/mistral-large-latest"], wrong
+
+
+def test_geminis_signature_is_still_hidden_in_an_id() -> None:
+    separator = f'THOUGHT_SIGNATURE_SEPARATOR: Final = "{responses._SIGNED_ID}"'
+    assert separator in source_of("litellm_core_utils/prompt_templates/factory.py"), "mend _SIGNED_ID in models/answers.py"
+
+
+def test_coheres_answers_are_read_where_ours_stands() -> None:
+    wrong = "mend backends/litellm/patches/cohere.py"
+    reader = cohere.CohereV2ModelResponseIterator
+    assert "self.convert_str_chunk_to_generic_chunk(chunk=chunk)" in inspect.getsource(reader.__anext__), wrong
+    taken = list(inspect.signature(cohere._read_by_litellm).parameters)
+    assert taken[:4] == ["self", "model", "raw_response", "model_response"], wrong
+    assert cohere.CohereV2ChatConfig.transform_response is cohere._read_whole, wrong
+
+
+# ---- what models/mends.py replaces ---------------------------------------------------------------------------------------------
+
+
+def test_a_mend_stands_where_litellm_looks() -> None:
+    """Each assignment at the end of mends.py replaces something that was there, and its caller is still the one that it had."""
+    callers = {
+        "litellm.CustomStreamWrapper.finish_reason_handler": (
+            "litellm_core_utils/streaming_handler.py",
+            "self.finish_reason_handler()",
+        ),
+        "ChunkProcessor.calculate_usage": ("main.py", "processor.calculate_usage("),
+        "ChunkProcessor.count_reasoning_tokens": ("main.py", "processor.count_reasoning_tokens(response)"),
+        "BaseModelResponseIterator._handle_string_chunk": ("llms/base_llm/base_model_iterator.py", "self._handle_string_chunk("),
+        "_responses._responses_try_dispatch_mcp_gateway": (
+            "responses/main.py",
+            "_mcp_dispatch: Final = _responses_try_dispatch_mcp_gateway(",
+        ),
+        "OpenAIChatCompletionStreamingHandler.chunk_parser": ("llms/base_llm/base_model_iterator.py", "self.chunk_parser("),
+        "GeminiIterator._common_chunk_parsing_logic": (GEMINI, "self._common_chunk_parsing_logic(chunk=chunk)"),
+        "VertexGeminiConfig._create_streaming_choice": (GEMINI, "VertexGeminiConfig._create_streaming_choice("),
+        "BaseResponsesAPIStreamingIterator._process_chunk": ("responses/streaming_iterator.py", "self._process_chunk("),
+        "_caching._should_defer_streaming_cache_hit_callbacks": (
+            "caching/caching_handler.py",
+            "if not _should_defer_streaming_cache_hit_callbacks(cached_result=cached_result):",
+        ),
+        "_responses_stream._estimate_usage_safely": (
+            "responses/streaming_iterator.py",
+            "_estimate_usage_safely(\n                                    self.model or",
+        ),
+        "ResponsesToCompletionBridgeHandler._apply_post_stream_processing": (
+            "completion_extras/litellm_responses_transformation/handler.py",
+            "return self._apply_post_stream_processing(streamwrapper, model, custom_llm_provider)",
+        ),
+        "VertexGeminiConfig._handle_content_policy_violation": (GEMINI, "self._handle_content_policy_violation("),
+        "OllamaChatConfig.transform_response": (
+            "llms/custom_httpx/llm_http_handler.py",
+            "provider_config.transform_response(\n            model=model,\n            raw_response=response,",
+        ),
+        "OllamaModelInfo.get_runtime_model_info": ("llms/ollama/common_utils.py", "self.get_runtime_model_info("),
+        "_main._stamp_streaming_usage_cost": ("main.py", "    _stamp_streaming_usage_cost("),
+        "litellm.Router._apply_fallback_hidden_params_to_item": (
+            "router.py",
+            "Router._apply_fallback_hidden_params_to_item(fallback_item, prepared_fallback_hidden_params)",
+        ),
+        "httpx._models.LineDecoder": ("httpx/_models.py", "decoder = LineDecoder()"),
+    }
+    assert callers.keys() == set(mended()), "add it to the callers here"
+    for name, (path, call) in callers.items():
+        assert call in source_of(path), f"{name} has another caller now: mend backends/litellm/patches/correctness.py"
+
+
+def mended() -> Iterator[str]:
+    tree = ast.parse(inspect.getsource(correctness))
+    for target in (target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets):
+        if isinstance(target, ast.Attribute):
+            yield ast.unparse(target)
+
+
+@pytest.mark.parametrize(
+    ("original", "mend"),
+    [
+        (lambda: correctness._made_up_finish, lambda: correctness._finish_reason_of_the_provider),
+        (lambda: correctness._counted_usage, lambda: correctness._usage_of_the_provider),
+        (lambda: correctness._read_openai, lambda: correctness._with_refusal),
+        (lambda: correctness._read_responses, lambda: correctness._strict_responses),
+        (lambda: correctness._ask_ollama, lambda: correctness._ollama_model_info),
+        (lambda: correctness._end_of_bridge, lambda: correctness._with_headers),
+        (lambda: correctness._withhold, lambda: correctness._what_gemini_filtered),
+        (lambda: correctness._adopt, lambda: correctness._with_its_own_model),
+        (lambda: correctness._stamped_cost, lambda: correctness._no_price_of_its_own),
+    ],
+    ids=["finish reason", "usage", "refusal", "responses", "ollama", "headers", "gemini", "fallback", "cost"],
+)
+def test_a_mend_takes_what_the_original_took(original: Callable[[], Any], mend: Callable[[], Any]) -> None:
+    arguments = inspect.signature(original()).parameters
+    inspect.signature(mend()).bind(*[None] * sum(one.default is one.empty for one in arguments.values()))
+    if not any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(mend()).parameters.values()):
+        assert list(arguments) == list(inspect.signature(mend()).parameters), "mend backends/litellm/patches/correctness.py"
+
+
+def test_the_finish_reason_is_still_made_up() -> None:
+    """When this fails, LiteLLM tells a stream that was cut short by itself: drop the mend."""
+    source = inspect.getsource(correctness._made_up_finish)
+    for name in ("self.received_finish_reason", "self.intermittent_finish_reason", '"stop"'):
+        assert name in source, "mend _finish_reason_of_the_provider in backends/litellm/patches/correctness.py"
+
+
+def test_usage_is_still_counted_when_nobody_said_it() -> None:
+    chunk = litellm.ModelResponseStream()
+    reported = correctness.ChunkProcessor(chunks=[chunk], messages=[])._calculate_usage_per_chunk(chunks=[chunk])
+    wrong = "mend _usage_of_the_provider in backends/litellm/patches/correctness.py"
+    assert "prompt_tokens" in reported, wrong
+    assert "completion_tokens" in reported, wrong
+    assert reported["prompt_tokens"] is None, wrong
+    assert "reasoning_tokens" in inspect.signature(correctness._counted_usage).parameters, wrong
+
+
+def test_a_malformed_event_raises_and_an_end_is_no_event() -> None:
+    iterator = SimpleNamespace(chunk_parser=lambda chunk: ("parsed", chunk))
+    assert correctness._strict_line(iterator, 'data: {"a": "[DONE]"}') == ("parsed", {"a": "[DONE]"})
+    for line in ("data: [DONE]", "data:", ": comment", "event: message", "<html>", ""):
+        assert correctness._strict_line(iterator, line) == correctness._NOTHING
+    for line in ('data: {"a', "data: null", "data: []", 'data: "x"'):
+        with pytest.raises(ValueError, match=r".+"):
+            correctness._strict_line(iterator, line)
+
+
+def test_a_line_without_an_event_is_what_litellm_makes_of_one() -> None:
+    """``_NOTHING`` has the members that LiteLLM takes for one of its own chunks."""
+    fields = importlib.import_module("litellm.types.utils").GenericStreamingChunk.__required_keys__
+    assert fields <= correctness._NOTHING.keys(), "mend _NOTHING in backends/litellm/patches/correctness.py"
+
+
+def test_httpx_still_splits_lines_by_a_class_of_this_shape() -> None:
+    assert httpx._models.LineDecoder is correctness.SseLineDecoder  # type: ignore[attr-defined]
+    original = importlib.import_module("httpx._decoders").LineDecoder
+    assert {"decode", "flush"} <= vars(original).keys(), "mend SseLineDecoder in backends/litellm/patches/correctness.py"
+    assert original().decode("a\u2028b\n") == ["a", "b"], "httpx has mended this itself: drop SseLineDecoder in mends.py"
+
+
+@given(st.lists(st.text(alphabet="ab\r\n\u2028\x85", max_size=6), max_size=6))
+def test_lines_end_where_events_end_however_the_text_is_cut(pieces: list[str]) -> None:
+    decoder = correctness.SseLineDecoder()
+    lines = [line for piece in pieces for line in decoder.decode(piece)] + decoder.flush()
+    expected = re.split(r"\r\n|\n|\r", "".join(pieces))
+    assert lines == (expected if expected[-1] else expected[:-1])
+
+
+def test_ollamas_tokens_are_still_counted_from_the_messages() -> None:
+    """When this fails, LiteLLM may tell no usage where there is none: drop the mend."""
+    source = inspect.getsource(correctness._read_ollama)
+    for text in ("litellm.token_counter(messages=messages)", '"prompt_eval_count"', '"eval_count"'):
+        assert text in source, "mend _ollama_answer in backends/litellm/patches/correctness.py"
+
+
+@pytest.mark.parametrize("usage", [{}, {"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}}])
+@pytest.mark.parametrize("content", [{}, {"content": {"parts": [{"text": "so", "thought": True}, {"text": "far"}]}}])
+def test_what_gemini_said_before_it_was_filtered_is_there(usage: Any, content: Any) -> None:
+    body = {"candidates": [{"index": 0, "finishReason": "SAFETY", **content}], **usage}
+    response = correctness.VertexGeminiConfig()._transform_google_generate_content_to_openai_model_response(
+        completion_response=body,
+        model_response=litellm.ModelResponse(),
+        model="gemini-2.5-flash",
+        logging_obj=None,
+        raw_response=None,
+    )
+    (choice,) = response.choices
+    assert (choice.finish_reason, choice.message.content) == ("content_filter", "far" if content else None)
+    assert getattr(choice.message, "reasoning_content", None) == ("so" if content else None)
+    assert response.usage.prompt_tokens == (3 if usage else 0)
+
+
+def test_ollama_is_asked_in_a_thread_and_never_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def ask(self: Any, model: str, api_base: str | None, api_key: str | None) -> dict[str, Any]:
+        asked.append(model)
+        return {"key": model, "told": True}
+
+    monkeypatch.setattr(correctness, "_ask_ollama", ask)
+    information = correctness.OllamaModelInfo()
+
+    async def main() -> list[Any]:
+        before = information.get_runtime_model_info("ollama/new-one", "http://127.0.0.1")
+        within = await asyncio.to_thread(information.get_runtime_model_info, "ollama/new-one", "http://127.0.0.1")
+        return [before, within, information.get_runtime_model_info("ollama/new-one", "http://127.0.0.1")]
+
+    before, within, after = asyncio.run(main())
+    assert (before["input_cost_per_token"], asked) == (0.0, ["ollama/new-one"])
+    assert within == after == {"key": "ollama/new-one", "told": True}
+
+
+def test_a_provider_of_ours_is_known_to_litellm_once_it_is_set_up() -> None:
+    """`local_provider` relies on the map's shape, on the function behind it, and on prices that are 0 being no unknown ones."""
+    from bridge_worker.backends.litellm.local_deployment import register
+    from bridge_worker.backends.local.chat import Local
+
+    register(Local())
+    register(Local())  # the second takes the first one's place
+    assert [entry["provider"] for entry in litellm.custom_provider_map].count("local") == 1
+    assert litellm.get_llm_provider("local/smollm2")[:2] == ("smollm2", "local")
+    assert litellm.cost_per_token(model="local/smollm2", custom_llm_provider="local", prompt_tokens=5, completion_tokens=5) == (
+        0.0,
+        0.0,
+    )
