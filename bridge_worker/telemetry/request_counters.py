@@ -8,15 +8,21 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bridge_worker.schema.services import RequestCounts
 
-Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
+
+class Notify(Protocol):
+    """Sends notifications of one request, and waits while the reader of them is slow."""
+
+    async def __call__(self, method: str, params: dict[str, Any]) -> None: ...
+
+    async def lines(self, lines: list[bytes]) -> None:
+        """The same for notifications that are encoded already, each a whole line."""
 
 
 @dataclass(slots=True)

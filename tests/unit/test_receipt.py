@@ -13,9 +13,10 @@ import pytest
 
 from bridge_worker.core.accumulator import MAX_MEDIA_CHARACTERS
 from bridge_worker.core.chat_runner import chat_request, run_chat
-from bridge_worker.core.ports import ChatRequest, Delta
+from bridge_worker.core.deltas import Delta, End
+from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import Receipt
+from bridge_worker.schema.chat_result import ChatResult, Receipt
 from tests.conftest import Spawn
 from tests.support.upstream import Gate, Upstream
 from tests.support.worker import Json, Worker
@@ -306,9 +307,10 @@ class Painter:
     def __init__(self, *sizes: int) -> None:
         self._sizes = sizes
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         images = [{"type": "image_url", "image_url": {"url": "x" * size}} for size in self._sizes]
-        yield Delta(images=images, finish_reason="stop")
+        yield [Delta(images=images)]
+        yield Facts(End("stop", "stop"))
 
 
 @pytest.mark.rule("RES-14")
@@ -316,7 +318,8 @@ def test_images_beyond_the_limit_are_left_out_and_named() -> None:
     async def find(name: str) -> Any:
         return Painter(MAX_MEDIA_CHARACTERS, 1)
 
-    result = asyncio.run(run_chat(chat_request({"model": "m", "messages": USER}, time.monotonic()), find))
+    made = asyncio.run(run_chat(chat_request({"model": "m", "messages": USER}, time.monotonic()), find))
+    result = ChatResult.model_validate(made)
 
     assert [len(image["image_url"]["url"]) for image in result.message["images"]] == [MAX_MEDIA_CHARACTERS]
     assert [(change.param, change.change) for change in result.receipt.dropped or ()] == [("message.images[1]", "dropped")]
@@ -337,5 +340,7 @@ def test_an_error_of_the_model_has_the_receipt() -> None:
         "attempts": [],
         "fallback": False,
         "dropped": None,
+        "added": None,
+        "kept": [],
         "engine": None,
     }

@@ -23,8 +23,8 @@ from bridge_worker.backends.litellm.gateway_config import Configured
 from bridge_worker.backends.local.chat import Local
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.core.ports import ChatRequest, Delta
+from bridge_worker.core.receipt import EngineVersion
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import EngineVersion
 from bridge_worker.security import url_policy
 
 # One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a

@@ -30,8 +30,8 @@ from bridge_worker.backends.litellm.chat import REQUEST_TIMEOUT_SECONDS, LiteLLM
 from bridge_worker.backends.litellm.direct_http import Handler, handler
 from bridge_worker.backends.litellm.prologue_cache import Plans
 from bridge_worker.core.ports import ChatRequest, Delta
+from bridge_worker.core.receipt import EngineVersion
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import EngineVersion
 
 # For each provider the coroutine that its prologue ends in, plain and streamed. What ends elsewhere, in OpenAI's Responses say, or
 # in a function of a newer LiteLLM, is for the ordinary path. Not here: litellm_proxy, whose streams LiteLLM gives a cost of its own

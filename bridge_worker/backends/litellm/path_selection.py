@@ -17,8 +17,8 @@ from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
 from bridge_worker.backends.litellm.chat import LiteLLM
 from bridge_worker.core.ports import ChatRequest
+from bridge_worker.core.receipt import Receipt
 from bridge_worker.schema.chat_request import Deadlines
-from bridge_worker.schema.chat_result import Receipt
 
 if TYPE_CHECKING:
     from bridge_worker.backends.litellm.direct import Direct

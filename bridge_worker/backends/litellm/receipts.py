@@ -21,8 +21,8 @@ from litellm.types.utils import CallTypes
 from bridge_worker.backends.litellm import exceptions, request_diff
 from bridge_worker.backends.litellm.patches import speed
 from bridge_worker.backends.litellm.responses import Target
+from bridge_worker.core.receipt import Attempt, Change, Receipt
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import Attempt, Change, Receipt
 
 _current: ContextVar[Record | None] = ContextVar("omni_bridge_record", default=None)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bridge_worker.core.ports import STATE, ChatRequest
-from bridge_worker.schema.chat_result import Change
+from bridge_worker.core.receipt import Change
 
 # What a parameter is called in a provider's body, beside its own name.
 _NAMES: Mapping[str, frozenset[str]] = {

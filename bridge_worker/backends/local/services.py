@@ -11,8 +11,9 @@ from typing import Any
 
 from bridge_worker.backends.local.chat import PROVIDER, Local
 from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
+from bridge_worker.core.receipt import Change, EngineVersion
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import Change, EngineVersion, Usage
+from bridge_worker.schema.chat_result import Usage
 from bridge_worker.schema.services import (
     ModelInfo,
     ModelLimits,
