@@ -30,7 +30,7 @@ def sdk() -> str:
 def test_the_official_client_works_in_both_eras(sdk: str, upstream: Upstream, mode: str, revision: str) -> None:
     upstream.script("hang-after-first", chunks=[chunk({"content": "first"}), End.HANG])
     environment = clean_environment() | {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url}
-    command = [sdk, "-I", str(ROOT / "tests" / "mcp_client.py"), mode, *COMMAND, "--stdio"]
+    command = [sdk, "-I", str(ROOT / "tests" / "support" / "mcp_client.py"), mode, *COMMAND, "--stdio"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr
     saw = json.loads(done.stdout)

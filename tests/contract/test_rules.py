@@ -15,7 +15,7 @@ RULES = re.findall(r"^- \[([A-Z]+-\d+)\] ", PROTOCOL, re.MULTILINE)
 
 def marks() -> Iterator[tuple[str, str]]:
     """(rule, where) of each ``pytest.mark.rule(...)`` under tests/, and of each ``# rules:`` of a golden transcript."""
-    for path in sorted((ROOT / "tests").glob("*.py")):
+    for path in sorted((ROOT / "tests").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.rule":
                 for argument in node.args:

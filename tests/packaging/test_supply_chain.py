@@ -56,7 +56,7 @@ def test_the_bill_is_cyclonedx_and_closed(bom: dict[str, Any]) -> None:
 
 def test_a_difference_is_told(tmp_path: Path) -> None:
     """Against a copy of the project whose lock has another version of one package and lacks the hash of another."""
-    for name in ("pyproject.toml", "bin/sbom.py", "bridge_worker/__init__.py"):
+    for name in ("pyproject.toml", "bin/sbom.py", "bridge_worker/version.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")

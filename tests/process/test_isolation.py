@@ -70,7 +70,10 @@ def test_python_m_from_a_folder_of_other_modules_runs_none_of_them(tmp_path: Pat
 @pytest.mark.rule("SEC-10")
 def test_where_it_can_not_be_isolated_it_says_so(tmp_path: Path) -> None:
     """As where only PYTHONPATH knows the package: isolated, it would not be found at all."""
-    code = "from bridge_worker import cli, isolation; isolation._ROOT = '/nowhere'; cli.main()"
+    code = (
+        "from bridge_worker.cli import main; from bridge_worker.security import isolation; "
+        "isolation._ROOT = '/nowhere'; main.main()"
+    )
     status, stdout, stderr = run_as([sys.executable, "-c", code, "--stdio"], tmp_path)
     assert (status, stdout.count("\n")) == (0, 1), stderr
     assert "PYTHONPATH" in stderr
@@ -148,7 +151,8 @@ def test_a_policy_that_is_none_exits_2_and_says_where(tmp_path: Path, policy: st
 def test_files_that_it_makes_are_for_its_user_only(tmp_path: Path, spawn: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
     made = tmp_path / "made"
     text = (
-        "import os\nfrom bridge_worker import cli, serve\nstart = serve.Engine.start\n"
+        "import os\nfrom bridge_worker.cli import main as cli\nfrom bridge_worker.runtime import startup as serve\n"
+        "start = serve.Engine.start\n"
         f"serve.Engine.start = lambda self: (open({str(made)!r}, 'w').close(), start(self))\ncli.main()"
     )
     monkeypatch.setattr(tests.support.worker, "COMMAND", script(tmp_path / "make.py", text))

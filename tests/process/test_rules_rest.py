@@ -37,7 +37,7 @@ def test_every_reference_in_the_schema_leads_somewhere_and_every_type_is_referre
 @pytest.mark.rule("EXT-4", "ERR-7")
 def test_a_fault_of_the_bridge_itself_ends_with_70_and_a_log_line() -> None:
     program = (
-        "from bridge_worker import cli, serve\n"
+        "from bridge_worker.cli import main as cli\nfrom bridge_worker.runtime import startup as serve\n"
         "async def run(self): raise RuntimeError('unheard of')\n"
         "serve.Server.run = run\n"
         "cli.main(['--stdio'])"

@@ -14,7 +14,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from typing import Any
 
-from bridge_worker.backends.litellm.patches import correctness  # noqa: F401  # before LiteLLM: sets the environment that it reads when it is imported
+from bridge_worker.backends.litellm.patches import correctness  # noqa: F401  # sets LiteLLM's environment before its import
 
 # isort: split
 import litellm

@@ -1,4 +1,5 @@
-"""Interleavings, in memory: what may happen while something else is happening. `support/memory_server.py` takes the steps one by one."""
+"""Interleavings, in memory: what may happen while something else is happening. `support/memory_server.py` takes the steps
+one by one."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from litellm.types.utils import CallTypes
 
 from bridge_worker.backends.litellm import LOGGERS, local_deployment, receipts, request_diff, responses, router
 from bridge_worker.backends.litellm.gateway_config import Configured
+from bridge_worker.backends.litellm.patches import correctness  # noqa: F401  # importing it patches LiteLLM
 from bridge_worker.backends.local.chat import Local
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.core.ports import ChatRequest, Delta
