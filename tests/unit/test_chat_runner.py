@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from bridge_worker.core import accumulator
 from bridge_worker.core.chat_runner import chat_request, run_chat
-from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
 from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
@@ -114,7 +114,7 @@ async def outcome(
 ) -> Outcome:
     deltas: list[Json] = []
 
-    async def collect(wire: list[WireDelta]) -> None:
+    async def collect(wire: list[accumulator.WireDelta]) -> None:
         for delta in wire:
             deltas.append({"content": delta} if isinstance(delta, str) else delta)
             if emit:
@@ -531,9 +531,7 @@ A, B, C = Delta(content="a"), Delta(content="b"), Delta(content="c")
         pytest.param({"total_ms": 2000}, [A, FOREVER], "total_ms", 2, id="the total, in the middle"),
         pytest.param({"total_ms": 2000}, [1.0, A, 0.9, B, 0.9], "total_ms", 2, id="the total, though it moves"),
         pytest.param({"first_token_ms": 500}, [FOREVER], "first_token_ms", 0.5, id="the first token"),
-        pytest.param(
-            {"first_token_ms": 500}, [Delta(), Delta(content=""), FOREVER], "first_token_ms", 0.5, id="no token yet"
-        ),
+        pytest.param({"first_token_ms": 500}, [Delta(), Delta(content=""), FOREVER], "first_token_ms", 0.5, id="no token yet"),
         pytest.param({"idle_ms": 300}, [1.0, A, FOREVER], "idle_ms", 1.3, id="silence after a token"),
         pytest.param({"idle_ms": 300}, [A, 0.2, B, 0.2, C, 0.4], "idle_ms", 0.7, id="silence at last"),
         pytest.param({"total_ms": 500, "first_token_ms": 900}, [FOREVER], "total_ms", 0.5, id="the earlier one"),

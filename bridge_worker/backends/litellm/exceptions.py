@@ -133,7 +133,7 @@ def from_litellm(error: BaseException, *, model: str | None, streamed: bool = Fa
     provider or of the Router.
     """
     chain = list(_chain(error))
-    if ours := next((each for each in chain if isinstance(each, BridgeError)), None):  # of a local model behind the Router, too
+    if ours := _of_the_bridge(chain):
         return ours
     found = _find(chain)
     provider = _provider(chain, model)
@@ -157,6 +157,16 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
             yield error
         # The Router raises the original *from* its wrapper: a circle, and what came before is the wrapper's context.
         error = original if original is not None and id(original) not in seen else error.__cause__ or error.__context__
+
+
+def _of_the_bridge(chain: list[BaseException]) -> BridgeError | None:
+    """An error of the bridge's own, as of a local model behind the Router; not one that led to an error of the Router's."""
+    for link in chain:
+        if isinstance(link, BridgeError):
+            return link
+        if _named(_CAUSES, link):
+            return None
+    return None
 
 
 def _find(chain: list[BaseException]) -> _Finding:

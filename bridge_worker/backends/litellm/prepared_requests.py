@@ -12,7 +12,7 @@ import json
 import os
 import pickle
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -20,6 +20,8 @@ from litellm.types.utils import LlmProviders
 from litellm.utils import ProviderConfigManager
 
 from bridge_worker.backends.litellm.capture import CapturedRequest
+from bridge_worker.backends.litellm.upstream import Target, target_of
+from bridge_worker.backends.wire.decoder import Decoder
 
 MAX_PREPARED = 512  # templates that are kept; the oldest is forgotten first
 MAX_SHAPES = 4096  # of one template
@@ -41,14 +43,14 @@ class PreparedRequest:
     backend fills them in when the request is learned.
     """
 
-    __slots__ = ("_head", "_shapes", "_tail", "_transform", "added", "dropped", "headers", "model", "provider", "timeout", "url")
+    __slots__ = ("_head", "_shapes", "_tail", "_transform", "added", "decoder", "dropped", "headers", "model", "provider", "url")
 
-    def __init__(self, captured: CapturedRequest) -> None:
+    def __init__(self, captured: CapturedRequest, decoder: Callable[[], Decoder]) -> None:
         self.url: httpx.URL = captured.url
         self.headers = {**captured.headers, "accept-encoding": "identity"}
         self.model = captured.model
         self.provider = captured.provider
-        self.timeout: float | None = None
+        self.decoder = decoder
         self.dropped: list[Any] = []
         self.added: list[Any] = []
         self._head = self._tail = b""
@@ -111,7 +113,10 @@ class PreparedRequest:
 class PreparedRequests:
     """The templates of a process, by `key`. A change of the environment forgets all: LiteLLM reads keys and URLs from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, remembers: bool = True) -> None:
+        """``remembers``: False where each request is to be captured."""
+        self._remembers = remembers
+        self._targets: dict[str, Target] = {}
         self._prepared: dict[Any, PreparedRequest] = {}
         self._environment: Mapping[Any, Any] = {}
 
@@ -122,7 +127,18 @@ class PreparedRequests:
             self._prepared.clear()
         return self._prepared.get(key)
 
+    def target(self, model: str) -> Target:
+        """The names that LiteLLM has for ``model``, which take it 30 us to find."""
+        found = self._targets.get(model)
+        if found is None:
+            if len(self._targets) >= MAX_PREPARED:
+                self._targets.clear()
+            found = self._targets[model] = target_of(model)
+        return found
+
     def store(self, key: Any, prepared: PreparedRequest) -> None:
+        if not self._remembers:
+            return
         while len(self._prepared) >= MAX_PREPARED:
             del self._prepared[next(iter(self._prepared))]
         self._prepared[key] = prepared

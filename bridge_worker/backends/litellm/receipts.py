@@ -94,7 +94,7 @@ class Record:
         self._body = None
 
 
-class _Watch(speed.Unheard):
+class Watch(CustomLogger):
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: CallTypes | None) -> dict[str, Any] | None:
         record = _current.get()
         return record.begin(kwargs) if record and call_type is record.call_type else None
@@ -113,13 +113,13 @@ class _Watch(speed.Unheard):
 
 def watch() -> None:
     """From now on; once is enough."""
-    if not any(isinstance(callback, _Watch) for callback in litellm.callbacks):
-        litellm.callbacks.append(_Watch())
+    if not any(isinstance(callback, Watch) for callback in litellm.callbacks):
+        litellm.callbacks.append(Watch())
 
 
 def is_alone(lists: Iterable[str]) -> bool:
     """Whether nobody but this listens to LiteLLM; ``lists`` are the names of what it calls. "cache" would fill `litellm.cache`."""
-    return all(isinstance(callback, _Watch) or callback == "cache" for name in lists for callback in getattr(litellm, name))
+    return all(isinstance(callback, Watch) or callback == "cache" for name in lists for callback in getattr(litellm, name))
 
 
 def _origin(error: BaseException) -> TracebackType | None:

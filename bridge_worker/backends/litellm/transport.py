@@ -21,6 +21,8 @@ from litellm.llms.custom_httpx.http_handler import get_async_httpx_client
 
 from bridge_worker.errors import BridgeError
 
+# One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
+# request are the bridge's own and usually end it earlier.
 REQUEST_TIMEOUT_SECONDS = 600.0
 MAX_ERROR_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024

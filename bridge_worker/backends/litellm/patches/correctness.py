@@ -25,7 +25,6 @@ from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import Mod
 from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import VertexGeminiConfig
 from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
 
-from bridge_worker.backends.litellm.patches import cohere as cohere  # to import it is to mend
 
 _main: Any = importlib.import_module("litellm.main")
 _responses: Any = importlib.import_module("litellm.responses.main")  # a function of LiteLLM's hides the module
