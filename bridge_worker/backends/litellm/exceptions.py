@@ -17,7 +17,7 @@ import httpx
 import litellm
 import openai
 
-from bridge_worker.backends.litellm import retry_after
+from bridge_worker.backends.wire import retry_after
 from bridge_worker.errors import KINDS, BridgeError
 from bridge_worker.security.redaction import sentence
 

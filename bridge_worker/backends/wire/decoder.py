@@ -1,13 +1,16 @@
-"""The interface of a decoder of one wire format, for a streamed and a plain response alike.
+"""The interface of a decoder of one wire format, for a streamed and a plain response alike; the loop that event streams share.
 
-Owns what the decoders have in common. Refuses to know LiteLLM, connections, clocks and tasks.
+Owns what a caller may rely on. Refuses to know a format.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
+from bridge_worker.backends.wire import provider_errors
+from bridge_worker.backends.wire.json_values import parse
+from bridge_worker.backends.wire.sse import EventStream
 from bridge_worker.core.deltas import Delta, End
 from bridge_worker.errors import BridgeError
 
@@ -15,10 +18,16 @@ from bridge_worker.errors import BridgeError
 class Decoder(Protocol):
     """Decodes one response. A plain body and a stream go through the same tables, so that the two cannot disagree.
 
-    `feed` and `end` serve a stream, `whole` and `end` a plain response. Any cut of the bytes gives the same joined result. Each
-    raises BridgeError only (``bad_upstream_response``, ``stream_interrupted`` or the kind that the provider's error means), and a
+    `feed`, `flush` and `end` serve a stream, `whole` and `end` a plain response. Any cut of the bytes gives the same joined result.
+    Each raises BridgeError only: ``bad_upstream_response``, ``stream_interrupted`` or the kind that the provider's error means. A
     message quotes at most 500 characters of what could not be read.
+
+    An error behind deltas in the same read does not cost the deltas: they are returned, ``failure`` is set, and every later call
+    raises it. A caller emits the deltas of a read, then looks at ``failure`` and raises it, then at ``done``.
     """
+
+    failure: BridgeError | None  # found behind the deltas of the last read
+    done: bool  # the provider's end marker has arrived: nothing of the response follows, the connection need not be read on
 
     def feed(self, data: bytes) -> list[Delta]:
         """The deltas that these bytes complete: one list for each read, possibly empty."""
@@ -27,7 +36,7 @@ class Decoder(Protocol):
         """The deltas that only the end of the bytes completes (an unfinished line, a JSON body sent to a streamed request)."""
 
     def end(self) -> End:
-        """The facts, after `flush` or `whole`. Raises ``stream_interrupted`` where the provider never said that it had finished."""
+        """The facts, after `flush` or `whole`. Raises ``stream_interrupted`` where the provider never reported a finish."""
 
     def whole(self, body: bytes) -> list[Delta]:
         """The deltas of a plain response's body."""
@@ -35,3 +44,143 @@ class Decoder(Protocol):
     @staticmethod
     def error(status: int, headers: Mapping[str, str], body: bytes) -> BridgeError:
         """The error that a response with an HTTP status other than 2xx means; ``body`` has been cut to 64 KiB by the reader."""
+
+
+class EventStreamDecoder:
+    """The part that decoders of server-sent events share: reads, errors behind deltas, bodies that are not events, the end.
+
+    A subclass implements `on_event`, `on_body` and `facts`. Its ``finished`` becomes true with the provider's finish reason.
+    """
+
+    __slots__ = ("_events", "_lost", "done", "failure", "finished", "streamed")
+
+    def __init__(self) -> None:
+        self._events = EventStream()
+        self._lost: bytes | bytearray = b""  # the last bytes of a stream without an end, to be quoted
+        self.failure: BridgeError | None = None
+        self.done = False
+        self.finished = False
+        self.streamed = False  # at least one event was read
+
+    # -- for a subclass ------------------------------------------------------------------------------------------------------
+
+    def on_event(self, name: str, data: bytes, out: list[Delta]) -> None:
+        """Appends the deltas of one event to ``out``. Raises BridgeError, or ValueError for data that can't be read."""
+        raise NotImplementedError
+
+    def on_body(self, value: Any, body: bytes | bytearray, out: list[Delta]) -> None:
+        """The same for a whole body: a plain response, or JSON sent to a streamed request."""
+        raise NotImplementedError
+
+    def facts(self) -> End:
+        raise NotImplementedError
+
+    # -- for the caller ------------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> list[Delta]:
+        if self.failure is not None:
+            raise self.failure
+        out: list[Delta] = []
+        stream = self._events
+        try:
+            events = stream.feed(data)
+        except BridgeError as error:
+            self._decode(stream.completed, out)
+            self.failure = self.failure or error
+        else:
+            if events:
+                self._decode(events, out)
+        if self.failure is not None and not out:
+            raise self.failure
+        return out
+
+    def flush(self) -> list[Delta]:
+        if self.failure is not None:
+            raise self.failure
+        out: list[Delta] = []
+        stream = self._events
+        for name, data in stream.close():
+            if self.done or self.failure is not None:
+                break
+            try:
+                self._one(name, data, out)
+            except BridgeError as error:
+                # The last event may have been cut off: then the stream was, and nothing is wrong with what the provider wrote.
+                if error.kind == "bad_upstream_response" and not self.finished and self.streamed:
+                    self._lost = data
+                else:
+                    self.failure = error
+        if self.failure is None and stream.stray and not self.finished:
+            self._read_stray(stream.stray, out)
+        if self.failure is not None and not out:
+            raise self.failure
+        return out
+
+    def whole(self, body: bytes) -> list[Delta]:
+        out: list[Delta] = []
+        try:
+            value = parse(body)
+        except ValueError:
+            raise provider_errors.unreadable(body) from None
+        self._guarded_body(value, body, out)
+        return out
+
+    def end(self) -> End:
+        if self.failure is not None:
+            raise self.failure
+        if not self.finished:
+            raise provider_errors.interrupted(self._lost)
+        return self.facts()
+
+    @staticmethod
+    def error(status: int, headers: Mapping[str, str], body: bytes) -> BridgeError:
+        return provider_errors.from_response(status, headers, body)
+
+    def _decode(self, events: list[tuple[str, bytes]], out: list[Delta]) -> None:
+        for name, data in events:
+            if self.done:
+                return
+            try:
+                self.on_event(name, data, out)
+                self.streamed = True
+            except BridgeError as error:
+                self.failure = error
+                return
+            except _UNREADABLE:
+                self.failure = provider_errors.unreadable(data, "an event that can't be read")
+                return
+
+    def _one(self, name: str, data: bytes, out: list[Delta]) -> None:
+        try:
+            self.on_event(name, data, out)
+        except _UNREADABLE:
+            raise provider_errors.unreadable(data, "an event that can't be read") from None
+
+    def _read_stray(self, stray: bytearray, out: list[Delta]) -> None:
+        """A body that is not a stream of events, or lines between events: JSON counts, other text is quoted."""
+        try:
+            value = parse(stray)
+        except ValueError:
+            self._lost = stray
+            if not self.streamed:
+                self.failure = provider_errors.unreadable(stray)
+            return
+        try:
+            if provider_errors.error_in(value) is not None:
+                raise provider_errors.from_value(value)
+            if self.streamed:
+                self._lost = stray
+            else:
+                self._guarded_body(value, stray, out)
+        except BridgeError as error:
+            self.failure = error
+
+    def _guarded_body(self, value: Any, body: bytes | bytearray, out: list[Delta]) -> None:
+        try:
+            self.on_body(value, body, out)
+        except _UNREADABLE:
+            raise provider_errors.unreadable(body) from None
+
+
+# What a value of a surprising type leads to in a decoder, besides the ValueError that it raises on purpose.
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)

@@ -3,29 +3,21 @@
 //! Owns the public calls. Refuses to know processes and pipes.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::builder::Builder;
 use crate::connection::parse;
-use crate::error::{Error, ErrorKind, Result};
-use crate::stream::ChatStream;
+use crate::deadline::{LATE, TOTAL, check_if_late, late, total};
+use crate::error::Result;
 use crate::supervisor::{NoParams, Pool, Worker};
 use crate::types::{
-    BudgetList, ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, Message, ModelInfo,
-    ModelList, ModelSummary, Ranking, RerankRequest, ServerHello, TokenCount, Tool, WorkerStatus,
+    BudgetList, ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, InitializeResult,
+    Message, ModelInfo, ModelList, ModelSummary, Ranking, RerankRequest, TokenCount, Tool, WorkerStatus,
 };
-
-/// The worker answers every request within its total deadline, ten minutes if the request has none. One that is late by this much
-/// more has broken its promise, and the call ends here.
-const LATE: Duration = Duration::from_secs(30);
-const TOTAL: Duration = Duration::from_secs(600);
 
 /// A running worker, or several. Cheap to clone; when the last clone (and the last stream) is dropped, the workers are killed.
 ///
@@ -39,46 +31,20 @@ struct Inner {
 }
 
 impl Bridge {
-    /// What to start, and how.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
-    /// Starts the `omni-bridge` that is found next to the running executable or on `PATH`.
-    pub async fn spawn() -> Result<Bridge> {
-        Bridge::builder().spawn().await
-    }
-
-    /// Speaks to a worker over any pair of byte streams, such as a stand-in in a test. It is not restarted.
-    pub async fn connect<R, W>(reader: R, writer: W) -> Result<Bridge>
-    where
-        R: AsyncRead + Send + Unpin + 'static,
-        W: AsyncWrite + Send + Unpin + 'static,
-    {
-        let plan = Builder::default().plan(PathBuf::new());
-        Ok(Bridge::over(Pool::over(reader, writer, &plan).await?, None))
-    }
-
     pub(crate) fn over(pool: Pool, deadlines: Option<Deadlines>) -> Self {
         Bridge(Arc::new(Inner { pool, deadlines }))
     }
 
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.0.pool
+    }
+
     /// Asks a model, and waits for the whole answer.
     pub async fn chat(&self, request: impl Into<ChatRequest>) -> Result<ChatResponse> {
-        let mut request = self.completed(request.into());
+        let mut request = self.prepare(request.into());
         request.stream = None;
         let limit = total(request.deadlines);
         self.request("chat", &request, limit).await
-    }
-
-    /// Asks a model, and returns as soon as the request is on its way. What the provider has to say comes through the stream,
-    /// errors included.
-    pub async fn chat_stream(&self, request: impl Into<ChatRequest>) -> Result<ChatStream> {
-        let mut request = self.completed(request.into());
-        request.stream = Some(true);
-        let limit = total(request.deadlines);
-        let (handle, worker) = late(limit, self.0.pool.call("chat", &request)).await?;
-        Ok(ChatStream::new(handle, worker, self.clone(), limit))
     }
 
     /// The models that the worker's config declares, and the offline ones. Asks for all pages.
@@ -115,7 +81,7 @@ impl Bridge {
 
     /// What would become of a chat, without asking the model: its key, what it can't do, tokens and the highest possible cost.
     pub async fn check(&self, request: impl Into<ChatRequest>) -> Result<ChatCheck> {
-        self.call("chat/check", self.completed(request.into())).await
+        self.call("chat/check", self.prepare(request.into())).await
     }
 
     /// How many tokens a request's messages and tools are.
@@ -187,18 +153,18 @@ impl Bridge {
         let info = |worker: Arc<Worker>| WorkerInfo {
             process_id: worker.process.as_ref().map(|process| process.id),
             in_flight: worker.connection.in_flight(),
-            hello: worker.connection.hello(),
+            initialize_result: worker.connection.initialize_result(),
         };
         self.0.pool.workers().into_iter().map(info).collect()
     }
 
-    /// Ends the workers: no more calls, those in flight get the grace of [`Builder::shutdown_grace`], and then SIGTERM and SIGKILL
-    /// for a worker that does not end by itself. Returns when all have ended. Later calls fail with [`ErrorKind::Closed`].
+    /// Ends the workers: no more calls, those in flight get the grace of [`BridgeBuilder::shutdown_grace`](crate::BridgeBuilder::shutdown_grace), and then SIGTERM and SIGKILL
+    /// for a worker that does not end by itself. Returns when all have ended. Later calls fail with [`ErrorKind::Closed`](crate::ErrorKind::Closed).
     pub async fn shutdown(&self) {
         self.0.pool.shut_down().await;
     }
 
-    fn completed(&self, mut request: ChatRequest) -> ChatRequest {
+    pub(crate) fn prepare(&self, mut request: ChatRequest) -> ChatRequest {
         request.deadlines = request.deadlines.or(self.0.deadlines);
         request
     }
@@ -233,30 +199,5 @@ pub struct WorkerInfo {
     /// Requests that it has not answered yet.
     pub in_flight: usize,
     /// What it said of itself at the start.
-    pub hello: ServerHello,
-}
-
-fn total(deadlines: Option<Deadlines>) -> Duration {
-    deadlines.and_then(|deadlines| deadlines.total_ms).map_or(TOTAL, Duration::from_millis).saturating_add(LATE)
-}
-
-const CLIENT_DEADLINE: &str = "client";
-
-async fn late<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(result) => result,
-        Err(_) => Err(too_late()),
-    }
-}
-
-pub(crate) fn too_late() -> Error {
-    Error::new(ErrorKind::Timeout, "the worker did not answer within the deadline and 30 s more")
-        .sent(true)
-        .at_deadline(CLIENT_DEADLINE)
-}
-
-pub(crate) fn check_if_late(error: &Error, worker: &Arc<Worker>) {
-    if error.deadline() == Some(CLIENT_DEADLINE) {
-        tokio::spawn(Arc::clone(worker).check());
-    }
+    pub initialize_result: InitializeResult,
 }

@@ -6,16 +6,18 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+
 use crate::bridge::Bridge;
-use crate::config::find_command;
 use crate::error::Result;
+use crate::locate::find_command;
 use crate::process::Launch;
 use crate::supervisor::{Plan, Pool, Recycling};
 use crate::types::Deadlines;
 
 /// What to start, and how. Everything has a default.
 #[derive(Clone, Debug)]
-pub struct Builder {
+pub struct BridgeBuilder {
     command: Option<PathBuf>,
     arguments: Vec<OsString>,
     config: Option<PathBuf>,
@@ -31,9 +33,9 @@ pub struct Builder {
     recycling: Option<Recycling>,
 }
 
-impl Default for Builder {
+impl Default for BridgeBuilder {
     fn default() -> Self {
-        Builder {
+        BridgeBuilder {
             command: None,
             arguments: Vec::new(),
             config: None,
@@ -51,7 +53,29 @@ impl Default for Builder {
     }
 }
 
-impl Builder {
+impl Bridge {
+    /// What to start, and how.
+    pub fn builder() -> BridgeBuilder {
+        BridgeBuilder::default()
+    }
+
+    /// Starts the `omni-bridge` that is found next to the running executable or on `PATH`.
+    pub async fn spawn() -> Result<Bridge> {
+        Bridge::builder().spawn().await
+    }
+
+    /// Speaks to a worker over any pair of byte streams, such as a stand-in in a test. It is not restarted.
+    pub async fn connect<R, W>(reader: R, writer: W) -> Result<Bridge>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let plan = BridgeBuilder::default().plan(PathBuf::new());
+        Ok(Bridge::over(Pool::over(reader, writer, &plan).await?, None))
+    }
+}
+
+impl BridgeBuilder {
     /// The program. A bare name is looked for next to the running executable and then on `PATH`; the default is `omni-bridge`.
     /// It is started as it is, without a shell.
     #[must_use]
@@ -103,7 +127,7 @@ impl Builder {
         self
     }
 
-    /// Inherit nothing: the worker sees only what [`env`](Builder::env) gives it.
+    /// Inherit nothing: the worker sees only what [`env`](BridgeBuilder::env) gives it.
     #[must_use]
     pub fn env_clear(mut self) -> Self {
         self.clear_environment = true;
@@ -161,7 +185,7 @@ impl Builder {
         self
     }
 
-    /// Starts the workers and greets them. Fails with what they wrote to stderr if one does not come up.
+    /// Starts the workers and waits for their responses to `initialize`. Fails with what they wrote to stderr if one does not come up.
     pub async fn spawn(self) -> Result<Bridge> {
         let program = find_command(self.command.as_deref())?;
         let deadlines = self.deadlines;
@@ -177,7 +201,7 @@ impl Builder {
         if let Some(level) = self.log_level {
             arguments.extend(["--log-level".into(), level.into()]);
         }
-        let Builder { environment, clear_environment, directory, .. } = self;
+        let BridgeBuilder { environment, clear_environment, directory, .. } = self;
         Plan {
             launch: Launch { program, arguments, environment, clear_environment, directory },
             workers: self.workers,

@@ -21,7 +21,7 @@ use tokio::task::AbortHandle;
 use crate::call::{Call, lock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::framing::{Incoming, Line, Lines, decode, encode, without_lone_surrogates};
-use crate::types::{ChatDelta, Limits, ServerHello};
+use crate::types::{ChatDelta, InitializeResult, Limits};
 
 pub(crate) const PROTOCOL_VERSION: &str = "omni-bridge/1";
 /// Requests that wait for the pipe. One more and its caller waits.
@@ -58,7 +58,7 @@ struct Shared {
     requests: mpsc::Sender<Outgoing>,
     control: mpsc::UnboundedSender<Control>,
     permits: Arc<Semaphore>,
-    hello: OnceLock<ServerHello>,
+    initialize_result: OnceLock<InitializeResult>,
     ready: watch::Sender<bool>,
     lost: watch::Sender<Option<Error>>,
 }
@@ -76,7 +76,7 @@ struct Entry {
 }
 
 impl Connection {
-    /// Starts the tasks; [`greet`](Connection::greet) comes next. `why` turns the end of the output into the error that calls get.
+    /// Starts the tasks; [`initialize`](Connection::initialize) comes next. `why` turns the end of the output into the error that calls get.
     pub(crate) fn open<R, W, F, Fut>(reader: R, writer: W, why: F) -> Self
     where
         R: AsyncRead + Send + Unpin + 'static,
@@ -91,7 +91,7 @@ impl Connection {
             requests,
             control,
             permits: Arc::new(Semaphore::new(0)),
-            hello: OnceLock::new(),
+            initialize_result: OnceLock::new(),
             ready: watch::Sender::new(false),
             lost: watch::Sender::new(None),
         });
@@ -107,17 +107,17 @@ impl Connection {
     }
 
     /// The handshake. Nothing else may be called before it has succeeded.
-    pub(crate) async fn greet(&self, id: u64) -> Result<()> {
+    pub(crate) async fn initialize(&self, id: u64) -> Result<()> {
         let params = json!({
             "protocolVersion": PROTOCOL_VERSION,
             "clientInfo": {"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")},
             "capabilities": {},
             "processId": std::process::id(),
         });
-        let result = self.start(id, Arc::new(encode(Some(id), "initialize", params)?), None).await?.outcome().await?;
-        let hello: ServerHello = parse(&result)?;
-        if hello.protocol_version != PROTOCOL_VERSION {
-            let ServerHello { protocol_version, server_info, .. } = hello;
+        let response = self.start(id, Arc::new(encode(Some(id), "initialize", params)?), None).await?.outcome().await?;
+        let result: InitializeResult = parse(&response)?;
+        if result.protocol_version != PROTOCOL_VERSION {
+            let InitializeResult { protocol_version, server_info, .. } = result;
             let said = format!(
                 "{} {} speaks {protocol_version:?}, this client {PROTOCOL_VERSION:?}; install versions of the two that match",
                 server_info.name, server_info.version
@@ -125,14 +125,14 @@ impl Connection {
             return Err(Error::new(ErrorKind::VersionMismatch, said));
         }
         self.send(Control::Line(encode(None, "notifications/initialized", json!({}))?));
-        self.shared.permits.add_permits(hello.limits.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
-        self.shared.ready.send_if_modified(|ready| hello.engine.ready && !std::mem::replace(ready, true));
-        let _ = self.shared.hello.set(hello);
+        self.shared.permits.add_permits(result.limits.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
+        self.shared.ready.send_if_modified(|ready| result.engine.ready && !std::mem::replace(ready, true));
+        let _ = self.shared.initialize_result.set(result);
         Ok(())
     }
 
-    pub(crate) fn hello(&self) -> ServerHello {
-        self.shared.hello.get().cloned().unwrap_or_default()
+    pub(crate) fn initialize_result(&self) -> InitializeResult {
+        self.shared.initialize_result.get().cloned().unwrap_or_default()
     }
 
     /// Whether it takes calls.
@@ -147,8 +147,11 @@ impl Connection {
 
     /// Waits its turn if the worker has as many requests as it takes, then queues the request.
     pub(crate) async fn call(&self, id: u64, line: Arc<Vec<u8>>) -> Result<CallHandle> {
-        let limit =
-            self.shared.hello.get().map_or_else(|| Limits::default().max_message_bytes, |hello| hello.limits.max_message_bytes);
+        let limit = self
+            .shared
+            .initialize_result
+            .get()
+            .map_or_else(|| Limits::default().max_message_bytes, |result| result.limits.max_message_bytes);
         if line.len() > limit {
             let said = format!("the request has {} bytes, the worker reads {limit}; see --max-message-bytes", line.len());
             return Err(Error::new(ErrorKind::InvalidRequest, said));

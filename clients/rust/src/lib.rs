@@ -21,7 +21,7 @@
 //! - **Errors** say what to do next: [`Error::kind`], [`Error::is_retryable`], [`Error::retry_after`], [`Error::was_sent`],
 //!   [`Error::partial`]. Nothing is tried again behind your back once a byte of it was sent.
 //! - **Workers** are found next to the agent's executable or on `PATH`, restarted when they crash, replaced when they have grown
-//!   ([`Recycling`]), spread over ([`Builder::workers`]) and never left behind.
+//!   ([`Recycling`]), spread over ([`BridgeBuilder::workers`]) and never left behind.
 //! - **Configuration**: [`LlmConfig`] reads the host's own TOML or YAML.
 //! - **Logs** of the worker are `tracing` events with the target `omni_bridge::worker`.
 //!
@@ -45,15 +45,17 @@ mod builder;
 mod call;
 mod config;
 mod connection;
+mod deadline;
 mod error;
 mod framing;
+mod locate;
 mod process;
 mod stream;
 mod supervisor;
 pub mod types;
 
 pub use bridge::{Bridge, WorkerInfo};
-pub use builder::Builder;
+pub use builder::BridgeBuilder;
 pub use config::{BridgeConfig, LlmBackend, LlmConfig};
 pub use error::{Error, ErrorKind, Partial, Result};
 pub use stream::ChatStream;

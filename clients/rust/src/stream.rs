@@ -10,11 +10,24 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::time::Sleep;
 
-use crate::bridge::{Bridge, check_if_late, too_late};
+use crate::bridge::Bridge;
 use crate::connection::{CallHandle, parse};
+use crate::deadline::{check_if_late, late, too_late, total};
 use crate::error::{Error, ErrorKind, Result};
 use crate::supervisor::Worker;
-use crate::types::{ChatDelta, ChatResponse};
+use crate::types::{ChatDelta, ChatRequest, ChatResponse};
+
+impl Bridge {
+    /// Asks a model, and returns as soon as the request is on its way. What the provider has to say comes through the stream,
+    /// errors included.
+    pub async fn chat_stream(&self, request: impl Into<ChatRequest>) -> Result<ChatStream> {
+        let mut request = self.prepare(request.into());
+        request.stream = Some(true);
+        let limit = total(request.deadlines);
+        let (handle, worker) = late(limit, self.pool().call("chat", &request)).await?;
+        Ok(ChatStream::new(handle, worker, self.clone(), limit))
+    }
+}
 
 /// A streamed answer: deltas, then the end, and then the whole [`ChatResponse`] is there.
 ///

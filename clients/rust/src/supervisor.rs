@@ -71,7 +71,7 @@ pub(crate) struct Plan {
     pub(crate) recycling: Option<Recycling>,
 }
 
-/// A worker that has been greeted.
+/// A worker that has responded to `initialize`.
 pub(crate) struct Worker {
     pub(crate) connection: Connection,
     pub(crate) process: Option<Process>,
@@ -166,7 +166,7 @@ impl Pool {
     {
         let gone = |Ending(reason)| async move { Error::new(ErrorKind::WorkerLost, format!("the worker is gone: {reason}")) };
         let connection = Connection::open(reader, writer, gone);
-        within(plan.start_timeout, "the handshake", connection.greet(next_id())).await.map_err(as_start_error)?;
+        within(plan.start_timeout, "the handshake", connection.initialize(next_id())).await.map_err(as_start_error)?;
         let worker = Arc::new(Worker { connection, process: None, started: Instant::now() });
         let shared = Shared::new(std::slice::from_ref(&worker));
         let watching = tokio::spawn({
@@ -363,7 +363,7 @@ async fn start(plan: &Plan) -> Result<Arc<Worker>> {
     let witness = process.witness();
     let gone = |Ending(reason): Ending| async move { witness.report(ErrorKind::WorkerLost, &reason).await };
     let connection = Connection::open(stdout, stdin, gone);
-    match within(plan.start_timeout, "the start of the worker", connection.greet(next_id())).await {
+    match within(plan.start_timeout, "the start of the worker", connection.initialize(next_id())).await {
         Ok(()) => Ok(Arc::new(Worker { connection, process: Some(process), started: Instant::now() })),
         Err(error) => {
             process.kill();

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Peer, hello, said, soon};
+use common::{Peer, initialize_result, said, soon};
 use omni_bridge_client::{Bridge, ChatRequest, Deadlines, EmbedRequest, ErrorKind, FinishReason, Message, RerankRequest};
 use serde_json::{Value, json};
 
@@ -312,13 +312,13 @@ async fn when_the_peer_goes_calls_fail_and_say_whether_they_were_sent() {
 async fn another_version_is_refused_with_both_named() {
     let (client, mut peer) = Peer::ends();
     let (reader, writer) = tokio::io::split(client);
-    let greeting = async {
+    let initializing = async {
         let message = peer.next().await;
-        let mut result = hello(json!({}));
+        let mut result = initialize_result(json!({}));
         result["protocolVersion"] = json!("omni-bridge/2");
         peer.answer(&message, result).await;
     };
-    let (bridge, ()) = soon(async { tokio::join!(Bridge::connect(reader, writer), greeting) }).await;
+    let (bridge, ()) = soon(async { tokio::join!(Bridge::connect(reader, writer), initializing) }).await;
     let error = bridge.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::VersionMismatch);
     assert!(error.message().contains("omni-bridge/1") && error.message().contains("omni-bridge/2"), "{error}");
@@ -327,7 +327,7 @@ async fn another_version_is_refused_with_both_named() {
 #[tokio::test]
 async fn ready_waits_for_the_workers_word() {
     let (bridge, mut peer) = Peer::pair().await;
-    assert!(!bridge.workers()[0].hello.engine.ready);
+    assert!(!bridge.workers()[0].initialize_result.engine.ready);
     let waiting = tokio::spawn(async move { bridge.ready().await });
     peer.send(json!({"jsonrpc": "2.0", "method": "notifications/ready", "params": {"engine": {}, "warmMs": 1.0}})).await;
     soon(waiting).await.unwrap().unwrap();

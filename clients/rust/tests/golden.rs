@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::process::Stdio;
 
 use common::{fits, repository, same, soon, worker_command};
-use omni_bridge_client::types::{ChatDelta, ChatResponse, ServerHello};
+use omni_bridge_client::types::{ChatDelta, ChatResponse, InitializeResult};
 use omni_bridge_client::{ChatRequest, ErrorKind};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -117,7 +117,7 @@ fn has_its_place(message: &Value, asked: &HashMap<String, Value>) {
             params.as_object_mut().unwrap().retain(|name, value| !(name == "tools" && value.as_array().is_some_and(Vec::is_empty)));
             fits::<ChatRequest>(&params);
         }
-        (Some(result), Some("initialize")) => drop(fits::<ServerHello>(result)),
+        (Some(result), Some("initialize")) => drop(fits::<InitializeResult>(result)),
         _ => {}
     }
 }

@@ -27,7 +27,7 @@ fn process_id(bridge: &Bridge) -> u32 {
     bridge.workers()[0].process_id.unwrap()
 }
 
-const ECHO: &str = "for message in greeted(): answer(message, said(text(message)))";
+const ECHO: &str = "for message in initialized(): answer(message, said(text(message)))";
 
 #[tokio::test]
 async fn a_missing_binary_is_named_with_where_it_was_looked_for() {
@@ -55,7 +55,7 @@ async fn a_program_that_is_no_worker_is_refused_with_what_it_says() {
 }
 
 #[tokio::test]
-async fn a_worker_that_does_not_greet_is_given_up_and_killed() {
+async fn a_worker_that_does_not_respond_to_initialize_is_given_up_and_killed() {
     let silent = fake("sys.stderr.write(f'{os.getpid()}\\n'); sys.stderr.flush()\nfor line in sys.stdin: pass\nsignal.pause()");
     let error = soon(silent.start_timeout(Duration::from_millis(1500)).spawn()).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::WorkerStart);
@@ -67,7 +67,8 @@ async fn a_worker_that_does_not_greet_is_given_up_and_killed() {
 
 #[tokio::test]
 async fn a_worker_of_another_version_is_refused() {
-    let error = soon(fake("for message in requests(): hello(message, version='omni-bridge/9')").spawn()).await.unwrap_err();
+    let error =
+        soon(fake("for message in requests(): initialize_result(message, version='omni-bridge/9')").spawn()).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::VersionMismatch);
     assert!(error.message().contains("omni-bridge/9") && error.message().contains("fake 7"), "{error}");
 }
@@ -75,7 +76,7 @@ async fn a_worker_of_another_version_is_refused() {
 #[tokio::test]
 async fn garbage_on_stdout_costs_no_answer() {
     let program = r#"
-for message in greeted():
+for message in initialized():
     sys.stdout.write("Provider List: https://example.com\n\n\x00\x01 {]\n")
     answer(message, said(text(message)))
 "#;
@@ -87,7 +88,7 @@ for message in greeted():
 
 #[tokio::test]
 async fn a_flood_on_stderr_stops_nothing() {
-    let program = "for message in greeted():\n    sys.stderr.write('x' * 3_000_000 + '\\n' + 'y\\n' * 100_000); sys.stderr.flush()\n    answer(message, said('ok'))";
+    let program = "for message in initialized():\n    sys.stderr.write('x' * 3_000_000 + '\\n' + 'y\\n' * 100_000); sys.stderr.flush()\n    answer(message, said('ok'))";
     let bridge = soon(fake(program).spawn()).await.unwrap();
     assert_eq!(soon(bridge.chat(say("hi"))).await.unwrap().text(), "ok");
 }
@@ -95,7 +96,7 @@ async fn a_flood_on_stderr_stops_nothing() {
 #[tokio::test]
 async fn a_crash_fails_what_was_sent_and_the_next_call_finds_a_new_worker() {
     let program = r#"
-for message in greeted():
+for message in initialized():
     if text(message) == "crash":
         sys.stderr.write("Segmentation fault (core dumped)\n"); sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -118,8 +119,8 @@ async fn what_was_never_written_goes_to_the_next_worker() {
     let program = r#"
 marker = sys.argv[1]
 if os.path.exists(marker):
-    for message in greeted(): answer(message, said(str(len(text(message)))))
-messages = greeted()
+    for message in initialized(): answer(message, said(str(len(text(message)))))
+messages = initialized()
 next(messages)
 open(marker, "w").close()
 signal.pause()
@@ -155,7 +156,7 @@ marker = sys.argv[1]
 if os.path.exists(marker):
     sys.stderr.write("the disk is on fire\n"); sys.exit(1)
 open(marker, "w").close()
-for message in greeted(): os._exit(1)
+for message in initialized(): os._exit(1)
 "#;
     let marker = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fire-{}", std::process::id()));
     let _ = std::fs::remove_file(&marker);
@@ -172,7 +173,7 @@ for message in greeted(): os._exit(1)
 async fn a_pool_spreads_calls_over_its_workers_and_survives_the_loss_of_one() {
     let program = r#"
 held = []
-for message in greeted():
+for message in initialized():
     if text(message) == "hold": held.append(message)
     else: answer(message, said(str(os.getpid())))
 "#;
@@ -208,7 +209,7 @@ grown = []
 def watch(message):
     open(text(message)).read()
     answer(message, said(str(os.getpid())))
-for message in greeted():
+for message in initialized():
     if text(message).startswith("/"): threading.Thread(target=watch, args=[message]).start()
     elif text(message) == "grow": grown.append(b"x" * (200 << 20)); answer(message, said("grown"))
     else: answer(message, said(str(os.getpid())))
@@ -232,7 +233,7 @@ for message in greeted():
 #[tokio::test]
 async fn shutdown_closes_stdin_and_waits_for_the_last_answer() {
     let program = r#"
-messages = list(greeted())  # to the end of stdin
+messages = list(initialized())  # to the end of stdin
 for message in messages: answer(message, said(text(message)))
 "#;
     let bridge = soon(fake(program).shutdown_grace(common::WAIT).spawn()).await.unwrap();
@@ -247,7 +248,7 @@ for message in messages: answer(message, said(text(message)))
 #[tokio::test]
 async fn shutdown_terminates_a_worker_that_does_not_end_by_itself() {
     let program =
-        "signal.signal(signal.SIGTERM, lambda *_: os._exit(0))\nfor message in greeted(): pass\nwhile True: signal.pause()";
+        "signal.signal(signal.SIGTERM, lambda *_: os._exit(0))\nfor message in initialized(): pass\nwhile True: signal.pause()";
     let bridge = soon(fake(program).shutdown_grace(Duration::from_millis(1)).spawn()).await.unwrap();
     let id = process_id(&bridge);
     soon(bridge.shutdown()).await;
@@ -256,7 +257,7 @@ async fn shutdown_terminates_a_worker_that_does_not_end_by_itself() {
 
 #[tokio::test]
 async fn shutdown_kills_a_worker_that_ignores_everything() {
-    let program = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nfor message in greeted(): pass\nwhile True: signal.pause()";
+    let program = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nfor message in initialized(): pass\nwhile True: signal.pause()";
     let bridge = soon(fake(program).shutdown_grace(Duration::from_millis(1)).spawn()).await.unwrap();
     let id = process_id(&bridge);
     soon(bridge.shutdown()).await;
@@ -267,7 +268,7 @@ async fn shutdown_kills_a_worker_that_ignores_everything() {
 const PARENT: &str = r#"
 import subprocess
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()"])
-for message in greeted(): answer(message, said(str(child.pid)))
+for message in initialized(): answer(message, said(str(child.pid)))
 "#;
 
 #[tokio::test]
@@ -308,14 +309,14 @@ async fn a_child_that_a_crashed_worker_leaves_behind_is_killed() {
 
 #[tokio::test]
 async fn the_worker_is_not_in_the_agents_process_group() {
-    let bridge = soon(fake("for message in greeted(): answer(message, said(str(os.getpgrp())))").spawn()).await.unwrap();
+    let bridge = soon(fake("for message in initialized(): answer(message, said(str(os.getpgrp())))").spawn()).await.unwrap();
     let group = soon(bridge.chat(say("group?"))).await.unwrap();
     assert_eq!(group.text(), process_id(&bridge).to_string());
 }
 
 #[tokio::test]
 async fn environment_and_arguments_reach_the_worker_untouched_by_a_shell() {
-    let program = "for message in greeted(): answer(message, said(json.dumps([sys.argv[1:], dict(os.environ)])))";
+    let program = "for message in initialized(): answer(message, said(json.dumps([sys.argv[1:], dict(os.environ)])))";
     let built = fake(program).arg("$HOME; `x` 'y'").env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("KEY", "$v");
     let bridge = soon(built.config("my gateway.yaml").log_level("info").spawn()).await.unwrap();
     let said = soon(bridge.chat(say("?"))).await.unwrap();

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use common::{Peer, fits, soon, worker_command};
 use omni_bridge_client::types::{
     Budget, BudgetList, ChatCheck, ChatDelta, ChatResponse, ConfigReloaded, EmbedRequest, Embeddings, EngineState, FinishReason,
-    Limits, ModelInfo, ModelList, Ranking, RerankRequest, ServerHello, TokenCount, ToolCall, WorkerStatus,
+    InitializeResult, Limits, ModelInfo, ModelList, Ranking, RerankRequest, TokenCount, ToolCall, WorkerStatus,
 };
 use omni_bridge_client::{ChatRequest, Deadlines, ErrorKind, Message, Role, Tool, ToolChoice};
 use serde_json::{Map, Value, json};
@@ -55,7 +55,7 @@ async fn every_member_of_every_answer_has_its_place() {
     fits::<ChatResponse>(&of("ChatResult"));
     fits::<ChatDelta>(&of("Delta"));
     fits::<ToolCall>(&of("ToolCall"));
-    fits::<ServerHello>(&of("InitializeResult"));
+    fits::<InitializeResult>(&of("InitializeResult"));
     fits::<Limits>(&of("Limits"));
     fits::<EngineState>(&of("ReadyParams")["engine"]);
     fits::<Deadlines>(&of("Deadlines"));

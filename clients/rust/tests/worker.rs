@@ -21,7 +21,7 @@ async fn offline() -> Bridge {
 #[tokio::test]
 async fn the_worker_says_who_it_is_and_gets_warm() {
     let bridge = offline().await;
-    let hello = bridge.workers()[0].hello.clone();
+    let hello = bridge.workers()[0].initialize_result.clone();
     assert_eq!((hello.protocol_version.as_str(), hello.server_info.name.as_str()), ("omni-bridge/1", "omni-bridge"));
     assert!(hello.limits.max_in_flight > 0 && hello.extra.is_empty(), "{hello:?}");
     soon(bridge.ready()).await.unwrap();

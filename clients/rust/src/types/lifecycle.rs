@@ -8,7 +8,7 @@ use super::Object;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
-pub struct ServerHello {
+pub struct InitializeResult {
     /// The version that is spoken.
     pub protocol_version: String,
     /// Who it is.

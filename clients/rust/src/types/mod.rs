@@ -75,7 +75,7 @@ pub use chat::{
     Attempt, Change, ChatDelta, ChatResponse, CostSource, FinishReason, FunctionDelta, RateLimits, Receipt, Timing, ToolCallDelta,
     Usage,
 };
-pub use lifecycle::{EngineState, Limits, ServerHello, ServerInfo};
+pub use lifecycle::{EngineState, InitializeResult, Limits, ServerInfo};
 pub use message::{Content, ContentPart, Message, Role};
 pub use request::{ChatRequest, Deadlines};
 pub use services::{

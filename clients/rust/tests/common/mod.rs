@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use omni_bridge_client::{Bridge, Builder};
+use omni_bridge_client::{Bridge, BridgeBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf};
 
@@ -46,13 +46,13 @@ pub fn worker_command() -> PathBuf {
 }
 
 /// The real worker, without what a developer's shell may hold of keys, proxies and settings.
-pub fn worker() -> Builder {
+pub fn worker() -> BridgeBuilder {
     let kept = ["PATH", "HOME", "TMPDIR", "SystemRoot"].into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
     Bridge::builder().command(worker_command()).env_clear().envs(kept)
 }
 
-/// A Python program in the place of the worker. It sees `send`, `answer`, `fail`, `hello`, `requests` and `greeted`.
-pub fn fake(program: &str) -> Builder {
+/// A Python program in the place of the worker. It sees `send`, `answer`, `fail`, `initialize_result`, `requests` and `initialized`.
+pub fn fake(program: &str) -> BridgeBuilder {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("fake-{}-{}.py", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -77,15 +77,15 @@ def requests():
     for line in sys.stdin:
         yield json.loads(line)
 
-def hello(message, version="omni-bridge/1", **limits):
+def initialize_result(message, version="omni-bridge/1", **limits):
     limits = {"maxMessageBytes": 1 << 26, "maxInFlight": 256} | limits
     answer(message, {"protocolVersion": version, "serverInfo": {"name": "fake", "version": "7"}, "capabilities": {},
                      "limits": limits, "engine": {"name": "none", "version": None, "ready": True}})
 
-def greeted(**limits):
+def initialized(**limits):
     for message in requests():
         if message["method"] == "initialize":
-            hello(message, **limits)
+            initialize_result(message, **limits)
         elif "id" in message:
             yield message
 
@@ -106,7 +106,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A greeted pair.
+    /// An initialized pair.
     pub async fn pair() -> (Bridge, Peer) {
         Peer::pair_with(json!({"maxMessageBytes": 1 << 20, "maxInFlight": 256})).await
     }
@@ -114,14 +114,14 @@ impl Peer {
     pub async fn pair_with(limits: Value) -> (Bridge, Peer) {
         let (client, mut peer) = Peer::ends();
         let (reader, writer) = tokio::io::split(client);
-        let greeting = async {
+        let initializing = async {
             let message = peer.next().await;
             assert_eq!(message["method"], "initialize");
             assert_eq!(message["params"]["processId"], std::process::id());
-            peer.answer(&message, hello(limits)).await;
+            peer.answer(&message, initialize_result(limits)).await;
             assert_eq!(peer.next().await["method"], "notifications/initialized");
         };
-        let (bridge, ()) = soon(async { tokio::join!(Bridge::connect(reader, writer), greeting) }).await;
+        let (bridge, ()) = soon(async { tokio::join!(Bridge::connect(reader, writer), initializing) }).await;
         (bridge.unwrap(), peer)
     }
 
@@ -172,7 +172,7 @@ impl Peer {
     }
 }
 
-pub fn hello(limits: Value) -> Value {
+pub fn initialize_result(limits: Value) -> Value {
     json!({"protocolVersion": "omni-bridge/1", "serverInfo": {"name": "peer", "version": "7"}, "capabilities": {},
            "limits": limits, "engine": {"name": "none", "version": null, "ready": false}})
 }

@@ -1,4 +1,4 @@
-"""When a provider, or the Router, says that a request may be tried again.
+"""When a provider, or LiteLLM's Router, advises to try again.
 
 Owns the reading of such advice: in headers of several names, as a number, a duration or a date, or in the error's sentence. Refuses
 to know what went wrong.
@@ -22,7 +22,7 @@ _ADVICE = re.compile(  # OpenAI, Groq: "Please try again in 7m1.2s"; Azure: "ret
 
 
 def wait_ms(headers: Mapping[str, str], text: str | None, *, seconds: float | None) -> int | None:
-    """The first of what is told: ``seconds`` of the Router, a header, and of a rate limit (its ``text``) what the error says."""
+    """The first advice found: ``seconds`` of the Router, a header, and for a rate limit the words of its ``text``."""
     headers = {name.lower().removeprefix(_PASSED_ON): value for name, value in headers.items()}
     advice = [seconds and seconds * 1000, _number(headers.get("retry-after-ms")), _seconds_or_date(headers)]
     if text is not None:
