@@ -99,9 +99,11 @@ async def _find_engine_model(name: str) -> Any:
 @functools.cache
 def _engine_model() -> Any:
     from bridge_worker.backends.litellm.chat import LiteLLM  # 2 s, which a chat with an offline model need not pay
-    from bridge_worker.backends.litellm.path_selection import chosen
+    from bridge_worker.backends.litellm.rehearsal import rehearse
 
-    return chosen(LiteLLM(), remembers=False)  # the host may set LiteLLM up otherwise at any time
+    model = LiteLLM(remembers=False)  # the host may set LiteLLM up otherwise at any time
+    rehearse(model)
+    return model
 
 
 @functools.cache

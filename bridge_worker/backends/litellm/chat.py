@@ -1,8 +1,8 @@
 """The `Model` of every provider: LiteLLM or its Router chooses and asks, the bridge sends and reads.
 
-Owns the choice of the mode for each chat: direct (no config), lane, full (LiteLLM's callbacks and the Router hear of each call), and
-LiteLLM's own path for what the bridge has no decoder for. Importing this file imports LiteLLM. Refuses to know the wire, deadlines and
-a provider's format.
+Owns the choice of the mode for each chat: direct (no config), lane, full (LiteLLM's callbacks and the Router hear of each call),
+and LiteLLM's own path for what the bridge has no decoder for. Importing this file imports LiteLLM. Refuses to know the wire,
+deadlines and a provider's format.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ UNUSABLE_PROVIDERS = ("github_copilot", "chatgpt", "petals", "vllm")
 
 
 # Settings of LiteLLM's that work in parts of it that the bridge's modes leave out. Each is empty unless somebody has set it.
-_SETTINGS = ("model_fallbacks", "num_retries", "num_retries_per_request", "pre_call_rules", "post_call_rules", "model_alias_map", "proxy_auth")
+_SETTINGS = (
+    *("model_fallbacks", "num_retries", "num_retries_per_request", "pre_call_rules", "post_call_rules", "model_alias_map"),
+    *("proxy_auth", "guardrail_name_config_map"),
+)
 _CALLBACKS = (
     *("callbacks", "input_callback", "success_callback", "failure_callback", "service_callback"),
     *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),

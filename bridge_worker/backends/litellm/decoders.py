@@ -1,6 +1,6 @@
 """Selects the decoder of a response by the request that was captured: the provider, its URL and the body.
 
-Owns the table of formats that the bridge reads by itself, and of the providers of which LiteLLM makes a request by httpx, so that it
+Owns the table of formats that the bridge reads by itself, and the list of providers that LiteLLM calls by httpx, so that a request
 can be captured without anything being sent. A model outside of the table is served by LiteLLM's own path. Refuses to know how a
 format is decoded.
 """
@@ -63,14 +63,17 @@ _PROVIDERS = frozenset(
     nscale volcengine zai docker_model_runner baseten friendliai v0 vercel_ai_gateway cometapi aiml heroku
     """.split()
 )
-# Of a provider that has more than one kind of models: the beginnings of the names that are called by httpx in a format above.
-_MODELS: Mapping[str, tuple[str, ...]] = {"vertex_ai": ("gemini", "claude"), "bedrock": ("converse/", "invoke/", "anthropic.", "us.")}
+# Of a provider that has several kinds of models: the words of which one is in the name of a model that is called so.
+_MODELS: Mapping[str, tuple[str, ...]] = {"vertex_ai": ("gemini", "claude"), "bedrock": ("converse", "anthropic", "claude", "nova")}
 _off: set[Format] = set()
 
 
 def may_capture(model: str, provider: str) -> bool:
     """Whether LiteLLM would call this provider by httpx. A provider that runs here, or calls by another client, is not tried."""
-    return provider in _PROVIDERS and provider not in litellm._custom_providers and not _is_registered(provider)
+    if provider not in _PROVIDERS or provider in litellm._custom_providers or _is_registered(provider):
+        return False
+    words = _MODELS.get(provider)
+    return words is None or any(word in model for word in words)
 
 
 def format_of(provider: str, url: httpx.URL, body: Mapping[str, Any]) -> Format | None:
@@ -82,6 +85,10 @@ def format_of(provider: str, url: httpx.URL, body: Mapping[str, Any]) -> Format 
                 return None
             return None if found in _off else found
     return None
+
+
+def is_off(found: Format) -> bool:
+    return found in _off
 
 
 def switch_off(found: Format) -> None:

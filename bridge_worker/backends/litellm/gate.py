@@ -10,7 +10,9 @@ PRIVATE, each rehearsed at start: `litellm.acompletion` as the Router's seam, `l
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -27,6 +29,7 @@ from bridge_worker.core.deltas import Delta, TokenUsage
 from bridge_worker.core.ports import Facts
 
 _real = litellm.acompletion
+_watcher: ContextVar[Callable[[Mapping[str, Any]], object] | None] = ContextVar("omni_bridge_watcher", default=None)
 
 
 class Piece:
@@ -67,8 +70,25 @@ async def gate(*args: Any, **kwargs: Any) -> Any:
     """`litellm.acompletion`."""
     call = current.get()
     if call is None or args or "messages" not in kwargs:
+        if (see := _watcher.get()) is not None:
+            see(kwargs)
+            raise Watched
         return await _real(*args, **kwargs)
     return await _serve(call, kwargs)
+
+
+class Watched(Exception):
+    """Ends a call that `watched` has seen."""
+
+
+@contextmanager
+def watched(see: Callable[[Mapping[str, Any]], object]) -> Iterator[None]:
+    """Within it the gate only reports the keyword arguments of calls, for the rehearsal at start."""
+    token = _watcher.set(see)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
 
 
 async def call_without_router(call: ChatCall, kwargs: dict[str, Any]) -> Any:
@@ -206,7 +226,9 @@ def _target(kwargs: Mapping[str, Any]) -> Target:
 def _report_start(log: Any, kwargs: Mapping[str, Any], ready: Ready) -> None:
     """What a call of LiteLLM's notes in its log before it sends. ``metadata`` is the same object: the Router counts by it."""
     names = ("model_info", "api_base", "litellm_call_id", "litellm_metadata", "proxy_server_request")
-    litellm_params = {"metadata": kwargs.get("metadata"), "acompletion": True} | {name: kwargs[name] for name in names if name in kwargs}
+    litellm_params = {"metadata": kwargs.get("metadata"), "acompletion": True} | {
+        name: kwargs[name] for name in names if name in kwargs
+    }
     target = ready.target
     log.update_environment_variables(
         litellm_params=litellm_params, optional_params={}, model=target.model, custom_llm_provider=target.provider
@@ -223,9 +245,13 @@ def _response(deltas: list[Delta], facts: Facts, target: Target, headers: Mappin
     end = facts.end
     content = "".join(delta.content for delta in deltas if delta.content)
     reasoning = "".join(delta.reasoning for delta in deltas if delta.reasoning)
-    message = Message(role="assistant", content=content or None, tool_calls=_tool_calls(deltas), reasoning_content=reasoning or None)
+    message = Message(
+        role="assistant", content=content or None, tool_calls=_tool_calls(deltas), reasoning_content=reasoning or None
+    )
     made = litellm.ModelResponse(
-        id=end.id, model=end.model or target.model, choices=[Choices(index=0, message=message, finish_reason=end.finish_reason or "stop")]
+        id=end.id,
+        model=end.model or target.model,
+        choices=[Choices(index=0, message=message, finish_reason=end.finish_reason or "stop")],
     )
     made.usage = _usage(end.usage)
     made._hidden_params = {

@@ -50,7 +50,7 @@ class _Group:
     __slots__ = ("ids", "ill_until", "successes", "weights")
 
     def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.ids = [row["model_info"]["id"] for row in rows]
+        self.ids: list[str] = [row["model_info"]["id"] for row in rows]
         weights = [float(row["litellm_params"].get("weight") or 0) for row in rows]
         self.weights = weights if any(weights) else None
         self.ill_until = 0.0
@@ -193,7 +193,9 @@ def _rows(router: Any) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def _is_plain(name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
-    return "*" not in name and not any(_given(row["litellm_params"]) & _LIMITS or "*" in row["litellm_params"]["model"] for row in rows)
+    return "*" not in name and not any(
+        _given(row["litellm_params"]) & _LIMITS or "*" in row["litellm_params"]["model"] for row in rows
+    )
 
 
 def _given(params: Mapping[str, Any]) -> set[str]:

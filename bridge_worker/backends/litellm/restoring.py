@@ -6,7 +6,7 @@ Owns the comparison of the tools that the caller gave with those in the captured
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from bridge_worker.backends.wire.decoder import Decoder
 from bridge_worker.core.deltas import Delta, End, ToolCallDelta
@@ -24,7 +24,7 @@ def restored(decoder: Callable[[], Decoder], options: Mapping[str, Any], body: M
     renamed = {there: here for here, there in zip(given, sent, strict=False) if here != there} if len(given) == len(sent) else {}
     if not schema and not renamed:
         return decoder
-    return lambda: _Restoring(decoder(), renamed, schema=schema)
+    return lambda: cast(Decoder, _Restoring(decoder(), renamed, schema=schema))
 
 
 class _Restoring:

@@ -147,7 +147,7 @@ async def send(url: httpx.URL, headers: Mapping[str, str], body: bytes, timeout:
     try:
         if isinstance(transport, LiteLLMAiohttpTransport):
             request = _Request("POST", url, headers, body, {"timeout": _timeout(timeout)})
-            return _of_aiohttp(await transport.handle_async_request(request))  # type: ignore[arg-type]
+            return _of_aiohttp(await transport.handle_async_request(request))
         built = client.build_request("POST", url, headers=dict(headers), content=body, timeout=timeout)
         return _of_httpx(await client.send(built, stream=True, follow_redirects=False))
     except _FAILURES as error:

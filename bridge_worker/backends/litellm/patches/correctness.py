@@ -25,7 +25,6 @@ from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import Mod
 from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import VertexGeminiConfig
 from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
 
-
 _main: Any = importlib.import_module("litellm.main")
 _responses: Any = importlib.import_module("litellm.responses.main")  # a function of LiteLLM's hides the module
 _responses_stream: Any = importlib.import_module("litellm.responses.streaming_iterator")
