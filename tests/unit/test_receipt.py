@@ -60,7 +60,7 @@ def test_a_fallback_is_told_with_both_attempts(routed: Worker, stream: bool) -> 
     assert all(attempt["ms"] > 0 and attempt["provider"] == "openai" for attempt in receipt["attempts"])
     assert (receipt["requested_model"], receipt["served_model"]) == ("wanted", "gpt-4o-mini-2026-01-01")
     assert (receipt["deployment"], receipt["fallback"]) == ("id-of-gpt-4o-mini", True)
-    assert receipt["engine"]["name"] == "litellm"
+    assert receipt["engine"]["name"] == "litellm-full"
     assert receipt["engine"]["version"].count(".") == 2
 
 
@@ -220,7 +220,7 @@ def test_an_embedding_tells_both_attempts_of_a_fallback(services: Worker) -> Non
     assert all(attempt["ms"] > 0 and attempt["provider"] == "openai" for attempt in receipt["attempts"])
     assert (receipt["requested_model"], receipt["served_model"]) == ("wanted-vectors", "served-vectors")
     assert (receipt["deployment"], receipt["fallback"], receipt["dropped"]) == ("id-of-spare-vectors", True, [])
-    assert receipt["engine"]["name"] == "litellm"
+    assert receipt["engine"]["name"] == "litellm-full"
 
 
 @pytest.mark.rule("RCP-7", "RCP-2", "RCP-4")

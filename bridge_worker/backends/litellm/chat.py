@@ -8,7 +8,6 @@ deadlines and a provider's format.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -158,9 +157,7 @@ class LiteLLM:
                 call.end("ok")
                 yield last
         except AttemptError as failed:
-            call.end(failed.fault.kind, failed.fault.status)
-            if self._lane is not None and call.mode == "lane":
-                self._lane.interrupted(call)
+            call.fail_attempt(failed.fault)
             raise failed.fault from failed
         except Exception as error:
             raise call.fail(error, streamed=reader.has_content) from error
@@ -185,7 +182,7 @@ class LiteLLM:
         call.mode = "direct"
         target = self._prepared.target(request.model)
         try:
-            key = (request.model, request.stream, json.dumps(request.options))
+            key = (request.model, request.stream, call.options_key)
             ready = await call.prepare(key, arguments, target)
         except NoDecoder as no:
             return None, [], await self._by_litellm(call, arguments, str(no))
@@ -200,6 +197,7 @@ class LiteLLM:
     async def _open_by_router(self, call: ChatCall) -> tuple[Upstream | None, list[Delta], Any]:
         request, lane, routing = call.request, self._lane, {}
         if self._own_path is None and lane is not None:
+            call.on_failed, call.on_prepared = lane.mark_failed, lane.learner(call)
             call.reason = lane.reason_against(request)
             if call.reason is None:
                 call.mode = "lane"
@@ -208,7 +206,6 @@ class LiteLLM:
                     return *opened, None
                 call.reason = "the first attempt failed" if call.pending else "the Router chooses a deployment's first call"
             routing = lane.routing(call)
-            call.on_prepared = lane.learner(request)
         call.mode = "full"
         if self._own_path is not None:
             call.mode, call.reason = "litellm", self._own_path

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 from bridge_worker.backends.litellm import decoders, exceptions, provider_state, request_diff
-from bridge_worker.backends.litellm.capture import CapturedRequest, capture
+from bridge_worker.backends.litellm.capture import CapturedRequest, NothingSent, capture
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequest, PreparedRequests
 from bridge_worker.backends.litellm.router_errors import fault_of
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
@@ -26,6 +26,7 @@ from bridge_worker.core.receipt import Attempt, Change
 from bridge_worker.errors import BridgeError
 
 T = TypeVar("T")
+MAX_NOTES = 64  # of one template: sets of options that lead to the same request
 
 OnPrepared = Callable[[Any, Mapping[str, Any], Target], None]
 
@@ -72,6 +73,7 @@ class ChatCall:
         self.request = request
         self.pending: tuple[str, Exception] | None = None  # a deployment that has failed already, and the error for the Router
         self.on_prepared: OnPrepared | None = None  # the lane learns what the Router calls
+        self.on_failed: Callable[[str, BridgeError], None] | None = None  # and what fails
         self.upstream: Upstream | None = None
         self.facts: Facts | None = None  # of a plain chat that was read in the lane
         self.own_path = False  # LiteLLM serves every call of this chat
@@ -83,6 +85,7 @@ class ChatCall:
         self._prepared = prepared
         self._asked: request_diff.Asked | None = None
         self._started: float | None = None
+        self.options_key = json.dumps(request.options) if request.options else ""
 
     # ---- the receipt -------------------------------------------------------------------------------------------------------
 
@@ -101,8 +104,14 @@ class ChatCall:
     def fail(self, error: BaseException, *, streamed: bool = False) -> BridgeError:
         """Ends the attempt with an exception of LiteLLM's, and returns what it means."""
         fault = fault_of(error) or exceptions.from_litellm(error, model=self.request.model, streamed=streamed)
-        self.end(fault.kind, fault.status)
+        self.fail_attempt(fault)
         return fault
+
+    def fail_attempt(self, fault: BridgeError) -> None:
+        """Ends the attempt that is under way, if there is one."""
+        if self._started is not None and self.on_failed is not None and self.target.deployment is not None:
+            self.on_failed(self.target.deployment, fault)
+        self.end(fault.kind, fault.status)
 
     def end(self, outcome: str, status: int | None = None) -> None:
         """Ends the attempt that is under way, if there is one."""
@@ -123,7 +132,7 @@ class ChatCall:
         messages, held_back = provider_state.for_provider(call["messages"], target.provider, target.model)
         prepared = self._prepared.find(key)
         if prepared is not None and (body := prepared.body(messages)) is not None:
-            self._note(held_back + prepared.dropped, prepared.added)
+            self._note_known(prepared, held_back)
         else:
             prepared, body = await self._capture(key, prepared, call, target, messages, held_back)
         timeout = call.get("timeout")
@@ -145,7 +154,10 @@ class ChatCall:
         arguments |= {"messages": _copied(messages), "max_retries": 0, "_skip_mcp_handler": True}
         if self.request.stream:
             arguments |= {"stream": True, "stream_options": {"include_usage": True}}
-        captured = await capture(arguments)
+        try:
+            captured = await capture(arguments)
+        except NothingSent as error:
+            raise NoDecoder(str(error)) from error
         body = json.loads(captured.body)
         self._diff(body, held_back)
         found = decoders.format_of(captured.provider, captured.url, body)
@@ -155,10 +167,19 @@ class ChatCall:
             known = PreparedRequest(captured, decoders.decoder_for(found, self.request, body))
             self._prepared.store(key, known)
         known.learn(captured, messages)
-        receipt = self.request.receipt
-        known.dropped = [change for change in receipt.dropped or () if "[" not in change.param]
-        known.added = list(receipt.added or ())
         return known, captured.body
+
+    def _note_known(self, prepared: PreparedRequest, held_back: list[Change]) -> None:
+        """For a body from a template: the messages are in it as they are, and the rest is the same for the same options."""
+        notes = prepared.notes.get(self.options_key)
+        if notes is None:
+            asked = request_diff.Asked(self.request.options, [], marked=False)
+            notes = request_diff.changes(asked, prepared.settings, []), request_diff.additions(asked, prepared.settings)
+            if len(prepared.notes) < MAX_NOTES:
+                prepared.notes[self.options_key] = notes
+        receipt = self.request.receipt
+        receipt.dropped = [*held_back, *notes[0]]
+        receipt.added = notes[1]
 
     def _diff(self, body: Any, held_back: list[Change]) -> None:
         """Notes what of the caller's request is not in ``body``, and what is there that the caller did not give."""
@@ -166,11 +187,8 @@ class ChatCall:
             self._asked = request_diff.asked_of(self.request)
         with suppress(Exception):  # a body of an unknown form: the receipt then has null
             dropped = held_back + request_diff.changes(self._asked, body, held_back)
-            self._note(dropped, request_diff.additions(self._asked, body))
-
-    def _note(self, dropped: list[Any], added: list[Any]) -> None:
-        self.request.receipt.dropped = list(dropped)
-        self.request.receipt.added = list(added)
+            self.request.receipt.dropped = dropped
+            self.request.receipt.added = request_diff.additions(self._asked, body)
 
     # ---- the response ------------------------------------------------------------------------------------------------------
 

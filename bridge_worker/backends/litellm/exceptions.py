@@ -231,7 +231,7 @@ def _provider(chain: list[BaseException], model: str | None) -> str | None:
 def _message(found: _Finding, chain: list[BaseException], provider: str | None, model: str | None) -> str:
     who, said = provider or "the provider", sentence(str(chain[0])[:_MAX_TEXT])
     if found.kind == "authentication":
-        return _about_key(said, provider, answered=found.response is not None)
+        return about_key(said, provider, answered=found.response is not None)
     if found.response is not None:
         return said
     if found.kind == "provider_unavailable":
@@ -252,7 +252,8 @@ def _message(found: _Finding, chain: list[BaseException], provider: str | None, 
     return ours.get(found.kind, said)
 
 
-def _about_key(said: str, provider: str | None, *, answered: bool) -> str:
+def about_key(said: str, provider: str | None, *, answered: bool) -> str:
+    """``said``, with the variable that has no key, if there is one."""
     missing = _KEY_NAME.findall(said)[:1] or (provider and litellm.validate_environment(f"{provider}/any")["missing_keys"])
     if not missing:
         return said

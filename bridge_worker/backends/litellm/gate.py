@@ -11,7 +11,7 @@ PRIVATE, each rehearsed at start: `litellm.acompletion` as the Router's seam, `l
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
@@ -166,15 +166,14 @@ async def acompletion(**kwargs: Any) -> Any:
             return await _stream(call, upstream, ready.target, log)
         deltas, facts = await upstream.whole(), upstream.facts()
     except AttemptError as failed:
-        call.end(failed.fault.kind, failed.fault.status)
+        call.fail_attempt(failed.fault)
         await call.close()
         raise with_fault(for_router(failed, kwargs["model"], ready.target.provider), failed.fault) from failed.fault
     except BaseException:
         await call.close()
         raise
-    status = upstream.status
     await call.close()
-    call.end("ok", status)
+    call.end("ok")
     response = _response(deltas, facts, ready.target, upstream.headers)
     call.outcome = Outcome(deltas, facts, response, response.choices[0].message.content)
     return response
@@ -197,9 +196,11 @@ async def _pieces(call: ChatCall, upstream: Upstream, deltas: list[Delta], targe
             deltas = await upstream.read()
             received += deltas
         facts = upstream.facts()
-        call.end("ok", upstream.status)
+        call.end("ok")
+        response = _response(received, facts, target, upstream.headers)
+        await _cache(response, log)
         await log.dispatch_success_handlers(
-            _response(received, facts, target, upstream.headers),
+            response,
             start_time=started,
             end_time=datetime.now(),
             cache_hit=False,
@@ -207,7 +208,7 @@ async def _pieces(call: ChatCall, upstream: Upstream, deltas: list[Delta], targe
         )
         yield Piece([], facts)
     except AttemptError as failed:
-        call.end(failed.fault.kind, failed.fault.status)
+        call.fail_attempt(failed.fault)
         error = with_fault(for_router(failed, str(target.model), target.provider), failed.fault)
         await log.async_failure_handler(error, "")
         raise error from failed.fault
@@ -216,6 +217,14 @@ async def _pieces(call: ChatCall, upstream: Upstream, deltas: list[Delta], targe
 
 
 _heard = litellm.client(acompletion)
+
+
+async def _cache(response: Any, log: Any) -> None:
+    """LiteLLM's wrapper caches plain responses by itself; a stream's response only LiteLLM's own stream does."""
+    handler = getattr(log, "llm_caching_handler", None)
+    if litellm.cache is not None and handler is not None:
+        with suppress(Exception):  # a cache that can't be written fails no chat, as with LiteLLM itself
+            await handler.async_set_cache(result=response, original_function=acompletion, kwargs=handler.request_kwargs)
 
 
 def _target(kwargs: Mapping[str, Any]) -> Target:

@@ -9,7 +9,6 @@ PRIVATE, rehearsed at start: the request member ``_router_weights``, by which th
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections import deque
@@ -22,6 +21,7 @@ from bridge_worker.backends.litellm.router_errors import for_router, with_fault
 from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream
 from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import ChatRequest
+from bridge_worker.errors import BridgeError
 
 MAX_LEARNED = 4096  # (deployment, options) pairs
 _MINUTE = 60.0  # over which the Router weighs failures against successes
@@ -94,7 +94,7 @@ class Lane:
         """
         group = self._groups[call.request.model]
         id = group.pick()
-        learned = self._learned.get((id, _key(call.request)))
+        learned = self._learned.get((id, call.request.stream, call.options_key))
         if learned is None:
             return None
         key, arguments, target = learned
@@ -113,16 +113,17 @@ class Lane:
                 deltas = await upstream.whole()
                 call.facts = upstream.facts()
         except AttemptError as failed:
-            call.end(failed.fault.kind, failed.fault.status)
+            call.fail_attempt(failed.fault)
             await call.close()
-            self.fail(call, id, failed, target)
+            call.pending = (id, with_fault(for_router(failed, str(target.model), target.provider), failed.fault))
+            self._report_successes(group)
             return None
         group.successes.append((time.monotonic(), id))
         return upstream, deltas
 
-    def learner(self, request: ChatRequest) -> Callable[[Any, Mapping[str, Any], Target], None]:
+    def learner(self, call: ChatCall) -> Callable[[Any, Mapping[str, Any], Target], None]:
         """To be called by the gate with each request that a deployment's call was prepared for."""
-        options = _key(request)
+        request = call.request
 
         def learn(key: Any, arguments: Mapping[str, Any], target: Target) -> None:
             group = self._groups.get(request.model)
@@ -131,22 +132,16 @@ class Lane:
             while len(self._learned) >= MAX_LEARNED:
                 del self._learned[next(iter(self._learned))]
             kept = {name: value for name, value in arguments.items() if name not in _OF_THE_CALL and name[:1] != "_"}
-            self._learned[target.deployment, options] = (key, kept, target)
+            self._learned[target.deployment, request.stream, call.options_key] = (key, kept, target)
 
         return learn
 
-    def fail(self, call: ChatCall, id: str, failed: AttemptError, target: Target) -> None:
-        """Closes the lane for the group, and leaves the failure for the Router."""
-        group = self._groups[call.request.model]
-        group.ill_until = time.monotonic() + self._cooldown + _MINUTE
-        call.pending = (id, with_fault(for_router(failed, str(target.model), target.provider), failed.fault))
-        self._report_successes(group)
-
-    def interrupted(self, call: ChatCall) -> None:
-        """A stream broke off after its first delta: nothing is tried again, and the group counts as ill for a moment."""
-        group = self._groups.get(call.request.model)
-        if group is not None:
-            group.ill_until = time.monotonic() + self._cooldown
+    def mark_failed(self, deployment: str, fault: BridgeError) -> None:
+        """Closes the lane for the deployment's group, as long as the Router may remember the failure."""
+        wait = max(self._cooldown, (fault.retry_after_ms or 0) / 1000) + _MINUTE
+        for group in self._groups.values():
+            if deployment in group.ids:
+                group.ill_until = max(group.ill_until, time.monotonic() + wait)
 
     def routing(self, call: ChatCall) -> dict[str, Any]:
         """What makes the Router pick the failed deployment first."""
@@ -167,11 +162,6 @@ class Lane:
 
 
 _OF_THE_CALL = frozenset("messages metadata litellm_metadata litellm_logging_obj litellm_call_id litellm_trace_id client".split())
-
-
-def _key(request: ChatRequest) -> Any:
-    options = request.options
-    return (request.stream, json.dumps(options) if options else "")
 
 
 def _why_not(settings: Mapping[str, Any]) -> str | None:

@@ -39,11 +39,11 @@ _URL_HEAD = 24  # characters of a URL that show its scheme and its media type
 class PreparedRequest:
     """The request of one model with one set of options, plain or streamed. ``model`` and ``provider`` are LiteLLM's names.
 
-    `body` is exact for every conversation that it returns bytes for. ``dropped`` and ``added`` belong to the options; the chat
-    backend fills them in when the request is learned.
+    `body` is exact for every conversation that it returns bytes for. ``settings`` is the body without the conversation; ``notes``
+    is for what a chat's receipt says of it, by the chat's options.
     """
 
-    __slots__ = ("_head", "_shapes", "_tail", "_transform", "added", "decoder", "dropped", "headers", "model", "provider", "url")
+    __slots__ = ("_head", "_shapes", "_tail", "_transform", "decoder", "headers", "model", "notes", "provider", "settings", "url")
 
     def __init__(self, captured: CapturedRequest, decoder: Callable[[], Decoder]) -> None:
         self.url: httpx.URL = captured.url
@@ -51,8 +51,8 @@ class PreparedRequest:
         self.model = captured.model
         self.provider = captured.provider
         self.decoder = decoder
-        self.dropped: list[Any] = []
-        self.added: list[Any] = []
+        self.settings: dict[str, Any] = {}
+        self.notes: dict[str, tuple[list[Any], list[Any]]] = {}
         self._head = self._tail = b""
         self._transform: _Transform | None = None
         self._shapes: set[Any] = set()
@@ -79,6 +79,7 @@ class PreparedRequest:
         body = json.loads(captured.body)
         if not isinstance(body, dict):
             return
+        self.settings = self.settings or {name: value for name, value in body.items() if name not in _CONVERSATION}
         if not self._head and self._transform is None:
             self._learn_form(captured, body, messages)
         if self._makes(body, messages):

@@ -13,6 +13,7 @@ from typing import Any
 import litellm
 
 from bridge_worker.backends.litellm import transport
+from bridge_worker.backends.litellm.exceptions import about_key
 from bridge_worker.backends.litellm.pricing import price
 from bridge_worker.backends.litellm.rate_limits import rate_limits
 from bridge_worker.backends.litellm.transport import ConnectionFailed, Response
@@ -194,6 +195,8 @@ async def _of_status(response: Response, decoder: Decoder, target: Target) -> Br
     fault = decoder.error(status, response.headers, body)
     fault.provider = fault.provider or target.provider
     fault.status = status
+    if fault.kind == "authentication":
+        fault.message = about_key(fault.message, target.provider, answered=True)
     return fault
 
 

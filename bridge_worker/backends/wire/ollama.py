@@ -1,6 +1,7 @@
 """Decoder of Ollama's native chat: a JSON object a line.
 
-Owns the members of an object, the reasons to stop, and the error line that may come in the middle of a stream with status 200. Refuses to know Ollama's OpenAI-compatible interface: that is `openai_chat`.
+Owns the members of an object, the reasons to stop, and the error line that may come in the middle of a stream with status 200.
+Refuses to know Ollama's OpenAI-compatible interface: that is `openai_chat`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 from bridge_worker.backends.wire import provider_errors
 from bridge_worker.backends.wire.decoder import UNREADABLE
-from bridge_worker.backends.wire.gathered import Gathered, tool_call
+from bridge_worker.backends.wire.gathered import Draft, Gathered, tool_call
 from bridge_worker.backends.wire.json_values import Json, count_of, objects_of, parse, text_of
 from bridge_worker.backends.wire.sse import MAX_EVENT_BYTES
 from bridge_worker.backends.wire.think_tags import ThinkSplitter
@@ -154,9 +155,9 @@ class Ollama:
             self._finish(value)
 
     def _message(self, message: Json, event: Json, out: list[Delta]) -> None:
-        delta = Delta()
+        delta = Draft()
         if thinking := text_of(message.get("thinking")):
-            delta.reasoning = thinking
+            delta.reasoning.append(thinking)
             self._add(delta, *self._think.close())
         if content := text_of(message.get("content")):
             self._add(delta, *self._think.feed(content))
@@ -168,17 +169,16 @@ class Ollama:
             if part is not None:
                 # Whole calls, each in one object; Ollama's own index starts again with each object.
                 part.index, self._calls = self._calls, self._calls + 1
-                delta.tool_calls = [*(delta.tool_calls or ()), part]
+                delta.tool_calls.append(part)
         images = message.get("images")
         if isinstance(images, list):
             urls = [f"data:image/png;base64,{image}" for image in images if isinstance(image, str)]
-            delta.images = [{"type": "image_url", "image_url": {"url": url}} for url in urls] or None
+            delta.images += ({"type": "image_url", "image_url": {"url": url}} for url in urls)
         logprobs = event.get("logprobs") or message.get("logprobs")
-        delta.logprobs = list(objects_of(logprobs)) or None
+        delta.logprobs += objects_of(logprobs)
         for name in message.keys() - _MESSAGE_MEMBERS:
             self._gathered.keep(f"message.{name}", name, message[name])
-        if delta != _EMPTY:
-            out.append(delta)
+        delta.emit(out)
 
     def _finish(self, value: Json) -> None:
         facts = self._facts
@@ -195,21 +195,18 @@ class Ollama:
             raise BridgeError(FINISH_ERRORS[word], f"the provider sent no text of the model, and the reason {word}")
         self._finished = self.done = True
 
-    def _add(self, delta: Delta, reasoning: str, content: str) -> None:
+    def _add(self, delta: Draft, reasoning: str, content: str) -> None:
         if reasoning:
-            delta.reasoning = (delta.reasoning or "") + reasoning
+            delta.reasoning.append(reasoning)
         if content:
-            delta.content = (delta.content or "") + content
+            delta.content.append(content)
 
     def _end_text(self, out: list[Delta]) -> None:
-        last = Delta(message=self._gathered.message())
+        last = Draft()
+        last.message = self._gathered.message()
         self._add(last, *self._think.close())
-        if last != _EMPTY:
-            out.append(last)
+        last.emit(out)
 
 
 def _too_large() -> BridgeError:
     return BridgeError("bad_upstream_response", f"the provider sent a line of more than {MAX_EVENT_BYTES} bytes; try again")
-
-
-_EMPTY = Delta()

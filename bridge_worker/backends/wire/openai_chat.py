@@ -12,6 +12,7 @@ from typing import Any
 
 from bridge_worker.backends.wire import provider_errors
 from bridge_worker.backends.wire.decoder import EventStreamDecoder
+from bridge_worker.backends.wire.gathered import Draft
 from bridge_worker.backends.wire.json_values import Json, first, name_of, object_of, objects_of, parse, text_of
 from bridge_worker.backends.wire.openai_message import MessageReader
 from bridge_worker.backends.wire.openai_usage import cost_of, usage_of
@@ -127,9 +128,7 @@ class OpenAIChat(EventStreamDecoder):
         self._read(value, out, plain=True)
 
     def on_end(self, out: list[Delta]) -> None:
-        last = self._reader.end()
-        if last != _EMPTY:
-            out.append(last)
+        self._reader.end(out)
 
     def facts(self) -> End:
         facts = self._facts
@@ -197,17 +196,16 @@ class OpenAIChat(EventStreamDecoder):
         text = choice.get("text")  # a completion's text, from servers that mix the two
         if message is None and isinstance(text, str):
             message = {"content": text}
+        delta = Draft()
         if isinstance(message, dict):
-            delta = self._reader.read(message)
+            self._reader.read(message, delta)
         elif message is None or isinstance(message, str):
-            delta = Delta()
             self._reader.split(message or "", delta)
         else:
             raise ValueError("the message is not an object")
         self._count(choice.get("usage"))  # Moonshot
-        delta.logprobs = self._logprobs(choice.get("logprobs"))
-        if delta != _EMPTY:
-            out.append(delta)
+        delta.logprobs += self._logprobs(choice.get("logprobs"))
+        delta.emit(out)
         unknown = choice.keys() - CHOICE_IGNORED
         for name in sorted(unknown):
             self._reader.gathered.put(f"choice.{name}", name, choice[name])
@@ -228,15 +226,14 @@ class OpenAIChat(EventStreamDecoder):
             self._broken = BridgeError(FINISH_ERRORS[plain], broke_off, extra=_DEADLINE if plain == "timeout" else {})
         self.finished = True
 
-    def _logprobs(self, logprobs: Any) -> list[Any] | None:
+    def _logprobs(self, logprobs: Any) -> list[Any]:
         if not isinstance(logprobs, dict):
-            return None
+            return []
         self._reader.gathered.keep("choice.logprobs.refusal", "refusal_logprobs", logprobs.get("refusal"))
         tokens, numbers = logprobs.get("tokens"), logprobs.get("token_logprobs")
         if isinstance(tokens, list) and isinstance(numbers, list):  # Together, in the older form
             return [{"token": token, "logprob": number} for token, number in zip(tokens, numbers, strict=False)]
-        return list(objects_of(logprobs.get("content"))) or None
+        return list(objects_of(logprobs.get("content")))
 
 
-_EMPTY = Delta()
 _DEADLINE: dict[str, object] = {"deadline": "provider"}
