@@ -123,7 +123,9 @@ impl Bridge {
         let mut all = Vec::new();
         for worker in self.0.pool.workers() {
             let (id, line) = Pool::line(method, NoParams {})?;
-            let result = late(TOTAL + LATE, async { worker.connection.call_at_once(id, line).await?.outcome().await }).await?;
+            let result =
+                late(self.0.pool.io(), TOTAL + LATE, async { worker.connection.call_at_once(id, line).await?.outcome().await })
+                    .await?;
             all.push(parse(&result)?);
         }
         Ok(all)
@@ -171,7 +173,7 @@ impl Bridge {
 
     async fn request<T: DeserializeOwned>(&self, method: &str, params: impl Serialize, limit: Duration) -> Result<T> {
         let mut asked = None;
-        let outcome = late(limit, async {
+        let outcome = late(self.0.pool.io(), limit, async {
             let (handle, worker) = self.0.pool.call(method, params).await?;
             asked = Some(worker);
             handle.outcome().await

@@ -31,7 +31,10 @@
 //! Answers wait for nobody: each is read as it comes and handed to its caller. A stream that is read slowly keeps 256 deltas one by
 //! one and joins further ones to the last, so it needs no more memory than its answer; at 64 MiB of unread text it is cancelled.
 //!
-//! The calls need a tokio runtime with time and I/O enabled.
+//! # Runtimes
+//!
+//! A bridge does its I/O on a thread of its own, `omni-bridge-io`. Its futures can be awaited on any tokio runtime, on another
+//! executor, and on a runtime other than the one that spawned the bridge.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -48,6 +51,7 @@ mod connection;
 mod deadline;
 mod error;
 mod framing;
+mod io;
 mod locate;
 mod process;
 mod stream;

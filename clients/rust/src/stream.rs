@@ -24,7 +24,7 @@ impl Bridge {
         let mut request = self.prepare(request.into());
         request.stream = Some(true);
         let limit = total(request.deadlines);
-        let (handle, worker) = late(limit, self.pool().call("chat", &request)).await?;
+        let (handle, worker) = late(self.pool().io(), limit, self.pool().call("chat", &request)).await?;
         Ok(ChatStream::new(handle, worker, self.clone(), limit))
     }
 }
@@ -51,7 +51,8 @@ enum State {
 
 impl ChatStream {
     pub(crate) fn new(handle: CallHandle, worker: Arc<Worker>, bridge: Bridge, limit: Duration) -> Self {
-        ChatStream { handle, worker, _bridge: bridge, late: Box::pin(tokio::time::sleep(limit)), state: State::Running }
+        let late = Box::pin(worker.io.sleep(limit));
+        ChatStream { handle, worker, _bridge: bridge, late, state: State::Running }
     }
 
     /// The next delta, or `None` at the end. An error is the last item.
@@ -93,7 +94,7 @@ impl ChatStream {
         let outcome = match self.handle.poll_delta(context) {
             Poll::Ready(Some(delta)) => return Poll::Ready(Some(Ok(delta))),
             Poll::Ready(None) => self.handle.poll_outcome(context),
-            Poll::Pending => self.late.as_mut().poll(context).map(|()| Err(too_late())),
+            Poll::Pending => self.late.as_mut().poll(context).map(|()| Err(too_late().with_partial(self.handle.received()))),
         };
         let Poll::Ready(outcome) = outcome else {
             return Poll::Pending;
