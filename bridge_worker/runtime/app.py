@@ -218,7 +218,7 @@ class Engine:
         """What only some providers need. The first chat does not wait for it."""
         if self._model.value is None:
             return
-        from bridge_worker.backends.litellm.chat import warm_up_openai
+        from bridge_worker.backends.litellm.warm_up import warm_up_openai
         from bridge_worker.backends.litellm.rehearsal import rehearse_rest
 
         try:
@@ -231,7 +231,8 @@ class Engine:
         from bridge_worker.backends.litellm import name_a_temporary_folder
 
         name_a_temporary_folder()
-        from bridge_worker.backends.litellm.chat import LiteLLM, litellm_version, warm_up
+        from bridge_worker.backends.litellm.chat import LiteLLM, litellm_version
+        from bridge_worker.backends.litellm.warm_up import warm_up
         from bridge_worker.backends.litellm.rehearsal import rehearse
         from bridge_worker.backends.litellm.router_redis import share
 

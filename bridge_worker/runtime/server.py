@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import BridgeError
@@ -29,7 +29,9 @@ from bridge_worker.protocol.session import (
     error_response,
 )
 from bridge_worker.runtime.stdio import BytePipe
-from bridge_worker.telemetry.request_counters import Notify
+
+if TYPE_CHECKING:  # it needs pydantic
+    from bridge_worker.telemetry.request_counters import Notify
 
 CANCEL_SECONDS = 2.0  # after which a cancelled request is answered even if its task does not end
 FLUSH_SECONDS = 1.0  # what a reader gets to take the last answers when there is no more patience

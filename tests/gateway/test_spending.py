@@ -11,9 +11,9 @@ import pytest
 from bridge_worker.backends.offline.services import OfflineServices
 from bridge_worker.budgets.limits import MemoryStore, read_budgets
 from bridge_worker.budgets.spending import Asked, Bill, Spending
-from bridge_worker.errors import BridgeError
 from bridge_worker.core.accumulator import usage_to_wire
 from bridge_worker.core.deltas import TokenUsage
+from bridge_worker.errors import BridgeError
 from tests.gateway.test_router import HELLO, deployment, write
 from tests.providers.test_embed_rerank import embeddings
 from tests.support.upstream import DONE, Gate, Json, Upstream, chunk

@@ -220,7 +220,7 @@ def test_an_embedding_tells_both_attempts_of_a_fallback(services: Worker) -> Non
     assert all(attempt["ms"] > 0 and attempt["provider"] == "openai" for attempt in receipt["attempts"])
     assert (receipt["requested_model"], receipt["served_model"]) == ("wanted-vectors", "served-vectors")
     assert (receipt["deployment"], receipt["fallback"], receipt["dropped"]) == ("id-of-spare-vectors", True, [])
-    assert receipt["engine"]["name"] == "litellm-full"
+    assert receipt["engine"]["name"] == "litellm"
 
 
 @pytest.mark.rule("RCP-7", "RCP-2", "RCP-4")

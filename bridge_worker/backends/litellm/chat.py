@@ -10,20 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
-from litellm.types.utils import all_litellm_params
 
-from bridge_worker.backends.litellm import LOGGERS, capture, gate, local_deployment, pricing, receipts, responses, router
+from bridge_worker.backends.litellm import LOGGERS, capture, gate, local_deployment, pricing, responses, router
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder
 from bridge_worker.backends.litellm.gate import Piece
 from bridge_worker.backends.litellm.gateway_config import Configured
 from bridge_worker.backends.litellm.lane import Lane
+from bridge_worker.backends.litellm.listeners import is_heard, reason_for_litellm
 from bridge_worker.backends.litellm.patches import correctness  # noqa: F401  # importing it patches LiteLLM
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequests
 from bridge_worker.backends.litellm.responses import StreamReader
@@ -43,18 +42,6 @@ CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the
 UNUSABLE_PROVIDERS = ("github_copilot", "chatgpt", "petals", "vllm")
 
 
-# Settings of LiteLLM's that work in parts of it that the bridge's modes leave out. Each is empty unless somebody has set it.
-_SETTINGS = (
-    *("model_fallbacks", "num_retries", "num_retries_per_request", "pre_call_rules", "post_call_rules", "model_alias_map"),
-    *("proxy_auth", "guardrail_name_config_map"),
-)
-_CALLBACKS = (
-    *("callbacks", "input_callback", "success_callback", "failure_callback", "service_callback"),
-    *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),
-)
-_NOT_PLAIN = frozenset(all_litellm_params) - {"metadata"}  # members of provider_params that LiteLLM does not simply send
-
-
 class LiteLLM:
     """A `Model`, set up for ``gateway``; ``complaints`` report what of that LiteLLM does not take.
 
@@ -72,7 +59,7 @@ class LiteLLM:
         engine: str = "auto",
         remembers: bool = True,
     ) -> None:
-        _quieten()
+        quieten()
         pricing.forget()
         version = litellm_version()
         self.engine = EngineVersion(name="litellm", version=version)
@@ -89,7 +76,7 @@ class LiteLLM:
         self._lane = Lane(self._router, (gateway and gateway.router) or {}, is_heard) if self._router is not None else None
         capture.install()
         gate.install()
-        _quieten()  # again: the gateway's settings may have set them otherwise
+        quieten()  # again: the gateway's settings may have set them otherwise
 
     def use_own_path(self, reason: str) -> None:
         """After a failed rehearsal: LiteLLM's own path serves everything."""
@@ -97,7 +84,7 @@ class LiteLLM:
 
     def put_in_force(self) -> None:
         """After a reload, with the new policy of URLs."""
-        _quieten()
+        quieten()
 
     def take_back(self) -> None:
         """It will not be served after all: LiteLLM is again as it was before."""
@@ -174,7 +161,7 @@ class LiteLLM:
         if self._router is not None:
             return await self._open_by_router(call)
         arguments = {"model": request.model, "messages": request.messages, "timeout": REQUEST_TIMEOUT_SECONDS} | _options(request)
-        if (reason := self._own_path or _litellms_own(request)) is not None:
+        if (reason := self._own_path or reason_for_litellm(request)) is not None:
             return None, [], await self._by_litellm(call, arguments, reason)
         if is_heard():
             call.mode, call.reason = "full", "a callback, a cache or a budget listens"
@@ -263,31 +250,7 @@ def litellm_version() -> str:
     return version("litellm")
 
 
-def warm_up() -> None:
-    """Does once, in the calling thread, what would else stall the loop for half a second at the first call."""
-
-    async def first_calls() -> None:
-        call: dict[str, Any] = {"model": "openai/warm-up", "messages": [{"role": "user", "content": "hi"}], "mock_response": "hi"}
-        await litellm.acompletion(**call, _skip_mcp_handler=True)
-        async for _ in await litellm.acompletion(**call, stream=True, _skip_mcp_handler=True):
-            pass
-        await GLOBAL_LOGGING_WORKER.flush()
-        await GLOBAL_LOGGING_WORKER.stop()
-
-    _quieten()
-    with asyncio.Runner() as runner:
-        runner.get_loop().set_default_executor(ThreadPoolExecutor(1))
-        runner.run(first_calls())
-
-
-def warm_up_openai() -> None:
-    """The same for the openai package, which LiteLLM has for Azure, embeddings and some others: 500 modules, 0.4 s."""
-    from openai import AsyncOpenAI
-
-    _ = AsyncOpenAI(api_key="none").chat.completions
-
-
-def _quieten() -> None:
+def quieten() -> None:
     """LiteLLM prints and logs to stdout by design. The descriptor is guarded all the same; this keeps the log readable."""
     litellm.suppress_debug_info = True
     litellm.set_verbose = False
@@ -300,32 +263,6 @@ def _quieten() -> None:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.CRITICAL)  # its lines hold prompts, keys and tracebacks; what matters of them is raised as well
-
-
-def is_heard() -> bool:
-    """Whether a callback that is not the Router's, a cache or a budget of LiteLLM's has to hear of each call."""
-    if litellm.cache is not None or litellm.max_budget:
-        return True
-    lists = (getattr(litellm, name) for name in _CALLBACKS)
-    return any(not _is_routers(callback) for callbacks in lists for callback in callbacks)
-
-
-def _is_routers(callback: Any) -> bool:
-    """A Router of this or an earlier config, the bridge's own watch on embeddings, or the entry of a cache that is not set."""
-    owner = getattr(callback, "__self__", callback)
-    module = type(owner).__module__ if not isinstance(owner, str) else ""
-    return callback == "cache" or isinstance(owner, receipts.Watch) or module.startswith("litellm.router")
-
-
-def _litellms_own(request: ChatRequest) -> str | None:
-    """Why this chat needs LiteLLM's own path, although the bridge may read the provider's format."""
-    for name in request.options:
-        if name in _NOT_PLAIN:
-            return f"provider_params.{name} is a parameter of LiteLLM's own"
-    for name in _SETTINGS:
-        if getattr(litellm, name, None):
-            return f"litellm_settings.{name} is set"
-    return None
 
 
 def _options(request: ChatRequest) -> dict[str, Any]:

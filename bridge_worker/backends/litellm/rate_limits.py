@@ -1,6 +1,7 @@
 """Reads what a provider's headers report of its limits: requests and tokens left, and when the first window is full again.
 
-Owns the headers' names (OpenAI's, which many providers use, and Anthropic's) and the forms of their times.
+Owns the headers' names (OpenAI's, which many providers use, and Anthropic's) and the forms of their times. Refuses to know what a
+limit leads to.
 """
 
 from __future__ import annotations

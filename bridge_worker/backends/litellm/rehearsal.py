@@ -1,7 +1,7 @@
 """Rehearses at start each private part of LiteLLM that chats lean on. A failed rehearsal turns off one mode or one format.
 
 Owns the list of these parts. The other modes and formats continue as they are; what is off is served by LiteLLM's own path, and the
-log and each receipt report it. Nothing is sent.
+log and each receipt report it. Refuses to send anything.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Undoes in a response what LiteLLM rewrote in its request: a schema that became a tool, and names of tools that it replaced.
 
 Owns the comparison of the tools that the caller gave with those in the captured body, and a decoder around the format's own.
+Refuses to know a format.
 """
 
 from __future__ import annotations

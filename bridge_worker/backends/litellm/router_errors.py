@@ -2,7 +2,7 @@
 
 Owns the table from the bridge's kinds to LiteLLM's exception classes. The Router looks at nothing else: the class decides whether
 it retries, cools a deployment down, and which list of fallbacks it uses. Both generations of Router read ``retry-after`` from
-``litellm_response_headers``.
+``litellm_response_headers``. Refuses to know what the Router does then.
 """
 
 from __future__ import annotations
