@@ -23,7 +23,7 @@ FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
 FINISH_ERRORS = {"load": "bad_upstream_response", "unload": "bad_upstream_response", "error": "provider_unavailable"}
 ENVELOPE_IGNORED = frozenset(
     """model created_at message done done_reason error total_duration load_duration prompt_eval_count prompt_eval_duration
-    eval_count eval_duration prompt_eval_cached_count remote_model remote_host context""".split()
+    eval_count eval_duration prompt_eval_cached_count remote_model remote_host context response thinking""".split()
 )
 _MESSAGE_MEMBERS = frozenset(("role", "content", "thinking", "tool_calls", "images", "tool_name", "logprobs"))
 
@@ -141,6 +141,8 @@ class Ollama:
             raise ValueError("not an object")
         if value.get("error") or ("message" not in value and provider_errors.error_in(value) is not None):
             raise provider_errors.from_value(value)
+        if "message" not in value and isinstance(value.get("response"), str):  # of /api/generate
+            value = {**value, "message": {"content": value["response"], "thinking": value.get("thinking")}}
         if "message" not in value and "done" not in value:
             raise ValueError("neither a message nor the end")
         self._facts.model = self._facts.model or text_of(value.get("model"))
@@ -151,7 +153,7 @@ class Ollama:
             raise ValueError("the message is not an object")
         for name in value.keys() - ENVELOPE_IGNORED - {"logprobs"}:
             self._gathered.put(f"response.{name}", name, value[name])
-        if value.get("done"):
+        if value.get("done") or value.get("done_reason"):  # newer back ends leave `done` out
             self._finish(value)
 
     def _message(self, message: Json, event: Json, out: list[Delta]) -> None:

@@ -32,6 +32,7 @@ STATUS_ERRORS = {
 }
 _MESSAGE_MEMBERS = frozenset(("id", "type", "role", "status", "content"))
 
+_TYPES = {"text": "message", "refusal": "message", "arguments": "function_call", "summary": "reasoning", "content": "reasoning"}
 _Key = tuple[Any, str, Any]  # item, kind of text, part
 
 
@@ -48,7 +49,7 @@ class OpenAIResponses(EventStreamDecoder):
         self._emitted: dict[_Key, int] = {}  # characters, annotations or logprobs that were emitted
         self._calls: dict[Any, int] = {}  # items that are tool calls and were announced, and their numbers
         self._ids: dict[str, Any] = {}  # item ids and call ids to items
-        self._kinds: set[str] = set()  # item types that were seen
+        self._kinds: dict[str, set[Any]] = {}  # items by their types
         self._reasoned: tuple[Any, ...] | None = None  # the last part of reasoning
         self._reasoning_items: dict[Any, Json] = {}
 
@@ -96,14 +97,14 @@ class OpenAIResponses(EventStreamDecoder):
     # -- the response --------------------------------------------------------------------------------------------------------
 
     def _begin_response(self, event: Json, delta: Draft) -> None:
-        response = object_of(event.get("response"))
+        response = _response_of(event)
         facts = self._facts
         facts.id = name_of(response.get("id")) or facts.id
         facts.model = text_of(response.get("model")) or facts.model
 
     def _end_response(self, event: Json, delta: Draft) -> None:
         self._begin_response(event, delta)
-        response = object_of(event.get("response"))
+        response = _response_of(event)
         self._usage = object_of(response.get("usage"))
         self._finished_items(response.get("output"), delta)
         ending = str(event.get("type", "")).rpartition(".")[2]
@@ -132,11 +133,16 @@ class OpenAIResponses(EventStreamDecoder):
     # -- items ---------------------------------------------------------------------------------------------------------------
 
     def _item_of(self, event: Json) -> Any:
-        """The item that an event is about: by its position, else by its id."""
-        index, id = event.get("output_index"), name_of(event.get("item_id"))
+        """The item that an event is about: by its position, else by an id, which servers change or leave out."""
+        index, item = event.get("output_index"), object_of(event.get("item"))
+        names = [id for name in (event.get("item_id"), item.get("id"), item.get("call_id")) if (id := name_of(name))]
         if isinstance(index, int):
-            return index
-        return self._ids.get(id, id) if id else None
+            where: Any = index
+        else:
+            where = next((self._ids[id] for id in names if id in self._ids), names[0] if names else None)
+        for id in names:
+            self._ids.setdefault(id, where)
+        return where
 
     def _add_item(self, event: Json, delta: Draft) -> None:
         item = object_of(event.get("item"))
@@ -148,21 +154,24 @@ class OpenAIResponses(EventStreamDecoder):
         self._read_item(self._item_of(event), object_of(event.get("item")), delta)
 
     def _know(self, where: Any, item: Json) -> None:
-        self._kinds.add(str(item.get("type")))
+        self._kinds.setdefault(str(item.get("type")), set()).add(where)
         for name in ("id", "call_id"):
             if id := name_of(item.get(name)):
                 self._ids[id] = where
 
     def _finished_items(self, items: Any, delta: Draft) -> None:
         """Items of the finished response that did not come by themselves: servers number them differently in the stream."""
-        ids, kinds = dict(self._ids), set(self._kinds)
+        ids, kinds = dict(self._ids), {kind: set(items) for kind, items in self._kinds.items()}
         for position, item in enumerate(objects_of(items)):
             names = (name_of(item.get("call_id")), name_of(item.get("id")))
             known = next((id for id in names if id and id in ids), None)
+            kind = str(item.get("type"))
             if known is not None:
                 self._read_item(ids[known], item, delta)
-            elif str(item.get("type")) not in kinds:
+            elif kind not in kinds:
                 self._read_item(("end", position), item, delta)
+            elif position in kinds[kind]:
+                self._read_item(position, item, delta)
 
     def _read_item(self, where: Any, item: Json, delta: Draft) -> None:
         self._know(where, item)
@@ -237,9 +246,13 @@ class OpenAIResponses(EventStreamDecoder):
 
     def _text(self, where: Any, kind: str, position: Any, text: str, delta: Draft, *, whole: bool = False) -> str:
         """Emits ``text``, of a whole text the rest that no delta had."""
+        if whole and (where, kind, position) not in self._emitted and (None, kind, position) in self._emitted:
+            self._emitted[where, kind, position] = self._emitted.pop((None, kind, position))  # of deltas that named no item
         known = self._emitted.get((where, kind, position), 0)
         if whole:
             text = text[known:]
+        elif text:
+            self._kinds.setdefault(_TYPES[kind], set()).add(where)
         if text:
             self._emitted[where, kind, position] = known + len(text)
             if kind == "text":
@@ -323,6 +336,12 @@ class OpenAIResponses(EventStreamDecoder):
     def _audio_event(self, event: Json, delta: Draft) -> None:
         if data := text_of(event.get("delta")):
             delta.message = {"audio": {"transcript" if "transcript" in event["type"] else "data": data}}
+
+
+def _response_of(event: Json) -> Json:
+    """The response of an event; some proxies send it in the event's stead, with its type in the event's name only."""
+    response = event.get("response")
+    return response if isinstance(response, dict) else event
 
 
 def _index(event: Json, name: str) -> int:
