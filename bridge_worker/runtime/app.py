@@ -218,8 +218,8 @@ class Engine:
         """What only some providers need. The first chat does not wait for it."""
         if self._model.value is None:
             return
-        from bridge_worker.backends.litellm.warm_up import warm_up_openai
         from bridge_worker.backends.litellm.rehearsal import rehearse_rest
+        from bridge_worker.backends.litellm.warm_up import warm_up_openai
 
         try:
             warm_up_openai()
@@ -232,9 +232,9 @@ class Engine:
 
         name_a_temporary_folder()
         from bridge_worker.backends.litellm.chat import LiteLLM, litellm_version
-        from bridge_worker.backends.litellm.warm_up import warm_up
         from bridge_worker.backends.litellm.rehearsal import rehearse
         from bridge_worker.backends.litellm.router_redis import share
+        from bridge_worker.backends.litellm.warm_up import warm_up
 
         self._version = litellm_version()
         model = LiteLLM(self._config.gateway, self._local, loop, engine=self._config.settings.engine)

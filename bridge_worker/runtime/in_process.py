@@ -43,7 +43,9 @@ async def achat(
     asked = {"model": model, "messages": list(messages), **({"tools": list(tools)} if tools else {}), **params}
     methods = _methods()
     try:
-        return ChatResult.model_validate(await methods.chat(_as_json(asked), time.monotonic(), on_delta and _emit(on_delta)))
+        return ChatResult.model_validate(
+            await methods.chat(_as_json(asked), time.monotonic(), None if on_delta is None else _emit(on_delta))
+        )
     except BridgeError as error:
         if error.kind == "cancelled":
             raise asyncio.CancelledError from error  # what asyncio expects of a cancelled task

@@ -183,7 +183,7 @@ def test_a_stream_that_is_there_all_at_once_leaves_others_their_turn() -> None:
         while not chat.done():
             turns += 1
             await asyncio.sleep(0)
-        assert len((await chat).content) == 20_000
+        assert len((await chat)["content"]) == 20_000
         return turns
 
     assert asyncio.run(others_turns()) > 10  # 2 without `_Turn`: before it and after it

@@ -344,3 +344,28 @@ def test_an_error_of_the_model_has_the_receipt() -> None:
         "kept": [],
         "engine": None,
     }
+
+
+@pytest.mark.rule("RCP-8")
+def test_what_the_bridge_and_litellm_put_into_a_request_is_named(worker: Worker, upstream: Upstream) -> None:
+    plain, streamed = (worker.chat("openai/gpt-4o-mini", stream=stream, temperature=0.5)["receipt"] for stream in (False, True))
+    assert (plain["added"], plain["dropped"]) == ([], [])
+    assert streamed["added"] == [{"param": "stream_options", "sent": None}]
+    assert upstream.requests[-1].body["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.rule("RCP-9")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_member_that_the_result_has_no_place_for_is_named_and_kept_in_the_message(
+    stream: bool, worker: Worker, upstream: Upstream
+) -> None:
+    said = {"role": "assistant", "content": "so", "moon_phase": "full"}
+    if stream:
+        upstream.script("odd", chunks=[chunk(said), chunk({}, "stop"), DONE])
+    else:
+        choice = {"index": 0, "message": said, "finish_reason": "stop"}
+        upstream.script("odd", body={"id": "a", "object": "chat.completion", "created": 1, "model": "odd", "choices": [choice]})
+    result = worker.chat("openai/odd", stream=stream)
+
+    assert result["receipt"]["kept"] == ["message.moon_phase"]
+    assert "full" in json.dumps(result["message"])

@@ -164,7 +164,12 @@ class ChatCall:
         if found is None:
             raise NoDecoder(f"the bridge has no decoder for the responses of {captured.provider} at {captured.url.path}", captured)
         if known is None or known.url != captured.url:
-            known = PreparedRequest(captured, decoders.decoder_for(found, self.request, body))
+            try:
+                decoder = decoders.decoder_for(found, self.request, body)
+            except ImportError as error:
+                decoders.switch_off(found)
+                raise NoDecoder(f"the decoder of {found.module} can't be loaded ({error})", captured) from error
+            known = PreparedRequest(captured, decoder)
             self._prepared.store(key, known)
         known.learn(captured, messages)
         return known, captured.body

@@ -24,6 +24,7 @@ _NOWHERE = "http://127.0.0.1:1"
 _KEY = {"api_key": "none"}
 _AWS = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "aws_region_name": "us-east-1"}
 _MESSAGES = [{"role": "user", "content": "hello"}]
+# Not Ollama: LiteLLM asks its server about the model before it makes a request.
 # Format -> the model that is captured for it, and what else its request needs.
 FORMATS: Mapping[Format, tuple[str, dict[str, Any]]] = {
     decoders.OPENAI_CHAT: ("lm_studio/rehearsal", {"api_base": f"{_NOWHERE}/v1"}),
@@ -33,7 +34,6 @@ FORMATS: Mapping[Format, tuple[str, dict[str, Any]]] = {
     decoders.BEDROCK_CONVERSE: ("bedrock/converse/anthropic.claude-3-sonnet-20240229-v1:0", _AWS),
     decoders.BEDROCK_ANTHROPIC: ("bedrock/invoke/anthropic.claude-3-sonnet-20240229-v1:0", _AWS),
     decoders.COHERE: ("cohere_chat/command-r", _KEY),
-    decoders.OLLAMA: ("ollama_chat/rehearsal", {"api_base": _NOWHERE}),
 }
 _AHEAD = (decoders.OPENAI_CHAT,)  # rehearsed before the worker is ready; the others after it
 # Methods of LiteLLM's `Logging` that the gate calls.

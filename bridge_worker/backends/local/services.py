@@ -78,6 +78,7 @@ class LocalServices:
         made = await self._local.embed(request.model, request.input, request.options)
         usage = Usage(input_tokens=made.input_tokens, total_tokens=made.input_tokens)
         request.receipt.engine = EngineVersion(name="llama.cpp", version=made.version)
+        request.receipt.added = []
         request.receipt.dropped = [Change(param=name, change="dropped") for name in request.options if name != "dimensions"]
         return Embeddings(made.vectors, usage, Cost(0.0, "provider"), request.model, PROVIDER)
 

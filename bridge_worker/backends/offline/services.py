@@ -98,7 +98,7 @@ def _mode(model: str) -> str:
 
 
 def _sign(receipt: Receipt) -> None:
-    receipt.engine, receipt.dropped = chat.ENGINE, []
+    receipt.engine, receipt.dropped, receipt.added = chat.ENGINE, [], []
 
 
 def _not_found(model: str, why: str) -> BridgeError:
