@@ -134,3 +134,23 @@ class Services(Protocol):
     async def embed(self, request: EmbedRequest) -> Embeddings: ...
 
     async def rerank(self, request: RerankRequest) -> Ranking: ...
+
+
+class Notify(Protocol):
+    """Sends notifications of one request, and waits while the reader of them is slow."""
+
+    async def __call__(self, method: str, params: dict[str, Any]) -> None: ...
+
+    async def lines(self, lines: list[bytes]) -> None:
+        """The same for notifications that are encoded already, each a whole line."""
+
+
+@dataclass(slots=True)
+class RequestContext:
+    """A request as a method sees it, besides its params. ``log`` gathers the fields of its one log line; never content."""
+
+    id: str | int
+    received: float  # time.monotonic()
+    notify: Notify
+    log: dict[str, object]
+    engine: str | None = None  # what carried it out

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import Emit
+from bridge_worker.core.ports import RequestContext
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.params import validate
 from bridge_worker.protocol import mcp_envelope
@@ -23,7 +24,6 @@ from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatResult
 from bridge_worker.schema.mcp import McpTool, TextContent, ToolsCallParams, ToolsCallResult, ToolsListParams
 from bridge_worker.schema.services import ModelsListParams, ModelsListResult, TokenCount, TokensCountParams
-from bridge_worker.telemetry.request_counters import Call
 
 Params = dict[str, Any]
 Run = Callable[[Params], Awaitable[BaseModel]]
@@ -75,13 +75,13 @@ class Tools:
         self._run = {"count_tokens": count_tokens, "list_models": list_models}
         self._cleaned = cleaned
 
-    async def list(self, call: Call, params: Params) -> dict[str, Any]:
+    async def list(self, call: RequestContext, params: Params) -> dict[str, Any]:
         mcp_envelope.check_envelope(params)
         if ToolsListParams.model_validate(params).cursor is not None:
             raise BridgeError("invalid_request", "cursor: there is one page of tools")
         return mcp_envelope.result(params, {"tools": _listed()}, lasting=True)
 
-    async def call(self, call: Call, params: Params) -> dict[str, Any]:
+    async def call(self, call: RequestContext, params: Params) -> dict[str, Any]:
         mcp_envelope.check_envelope(params)
         asked = _checked(params)
         if asked.name not in _TOOLS:
@@ -100,7 +100,7 @@ class Tools:
             return mcp_envelope.result(params, _failed(self._cleaned(error)))
         return mcp_envelope.result(params, _succeeded(result))
 
-    async def _call_chat(self, call: Call, arguments: Params, token: object) -> Params:
+    async def _call_chat(self, call: RequestContext, arguments: Params, token: object) -> Params:
         """With a progress token the answer is streamed, and each piece of its text is told as progress."""
         if "stream" in arguments:
             raise BridgeError("invalid_request", "stream: no such member; a progressToken in _meta asks for the text as it comes")

@@ -17,9 +17,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from bridge_worker.config.diff import changes, merged
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.errors import BridgeError
-from bridge_worker.runtime.reload import changes, merged, refused, set_environment
+from bridge_worker.runtime.reload import refused, set_environment
 from bridge_worker.security import url_policy
 
 if TYPE_CHECKING:
@@ -194,7 +195,8 @@ class Engine:
 
         self._telemetry = from_environment(os.environ)
         from bridge_worker.budgets.spending import Spending
-        from bridge_worker.system.redis_connection import find_redis, no_redis
+        from bridge_worker.config.redis_settings import find_redis
+        from bridge_worker.system.redis_connection import no_redis
 
         self._redis = find_redis(self._config.gateway)
         if self._redis is not None:

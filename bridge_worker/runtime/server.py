@@ -28,10 +28,11 @@ from bridge_worker.protocol.session import (
     Start,
     error_response,
 )
-from bridge_worker.runtime.stdio import BytePipe
+from bridge_worker.protocol.transport import Transport
+from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED
 
 if TYPE_CHECKING:  # it needs pydantic
-    from bridge_worker.telemetry.request_counters import Notify
+    from bridge_worker.core.ports import Notify
 
 CANCEL_SECONDS = 2.0  # after which a cancelled request is answered even if its task does not end
 FLUSH_SECONDS = 1.0  # what a reader gets to take the last answers when there is no more patience
@@ -40,9 +41,6 @@ DELTA_QUEUE_BYTES = 256 * 1024
 # No more requests are read while this much is unread: a caller that only writes must not fill the memory with answers.
 READ_QUEUE_BYTES = 8 * 1024 * 1024
 _MESSAGES_A_TURN = 64  # after which the loop gets a turn, so that a burst of messages holds up no stream
-
-EXIT_DRAINED = 0
-EXIT_BROKEN = 3
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +64,7 @@ class Server:
 
     def __init__(
         self,
-        pipe: BytePipe,
+        pipe: Transport,
         engine: Loader,
         *,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,

@@ -1,6 +1,6 @@
 """A server without a process: its pipe, its model and the clock are in memory, so that a test decides what happens next.
 
-Owns `MemoryPipe` (the second `runtime.stdio.BytePipe`) with a client that reads as slowly as a test wants,
+Owns `MemoryPipe` (the second `protocol.transport.Transport`) with a client that reads as slowly as a test wants,
 `ScriptedModel`, whose every step a test takes, and `TimelessLoop`, in which waiting takes no time and waiting for nothing is an
 error. Methods, session and framing are the real ones. `Client.check` holds what is true of every conversation.
 """
@@ -83,7 +83,7 @@ class Changes:
 
 
 class MemoryPipe:
-    """`BytePipe`. The other end belongs to a client, who reads at once unless told to stop."""
+    """`Transport`. The other end belongs to a client, who reads at once unless told to stop."""
 
     def __init__(self) -> None:
         self.changes = Changes()

@@ -18,12 +18,13 @@ from bridge_worker.backends.offline.chat import Offline
 from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import chat_request, run_chat
 from bridge_worker.errors import KINDS, BridgeError
-from bridge_worker.methods.params import REFUSED, validate
+from bridge_worker.methods.params import validate
 from bridge_worker.protocol.framing import DeltaLines
 from bridge_worker.protocol.session import MCP_VERSIONS, PROTOCOL_VERSION, Cancel, Drain, Greeted, Send, Session
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.lifecycle import CancelledParams, InitializeParams, ShutdownParams
 from bridge_worker.schema.messages import METHODS, NOTIFICATIONS_IN, NOTIFICATIONS_OUT, json_schema
+from bridge_worker.security.refused_params import REFUSED
 
 Json = dict[str, Any]
 

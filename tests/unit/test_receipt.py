@@ -18,7 +18,7 @@ from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.chat_result import ChatResult, Receipt
 from tests.conftest import Spawn
-from tests.support.upstream import Gate, Upstream
+from tests.support.upstream import DONE, Gate, Upstream, chunk
 from tests.support.worker import Json, Worker
 
 KEY = "sk-secret-1234567890"

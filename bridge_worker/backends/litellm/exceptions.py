@@ -19,7 +19,7 @@ import openai
 
 from bridge_worker.backends.wire import retry_after
 from bridge_worker.errors import KINDS, BridgeError
-from bridge_worker.security.redaction import sentence
+from bridge_worker.security.error_text import sentence
 
 _BY_STATUS = {
     400: "rejected_by_provider",

@@ -16,7 +16,7 @@ from bridge_worker.backends.wire.gathered import Draft
 from bridge_worker.backends.wire.json_values import Json, first, name_of, object_of, objects_of, parse, text_of
 from bridge_worker.backends.wire.openai_message import MessageReader
 from bridge_worker.backends.wire.openai_usage import cost_of, usage_of
-from bridge_worker.core.deltas import Delta, End
+from bridge_worker.core.deltas import Delta, End, ToolCallDelta
 from bridge_worker.errors import BridgeError
 
 # In lower case. A word that is not here leaves finish_reason None.
@@ -103,16 +103,8 @@ class OpenAIChat(EventStreamDecoder):
         if type(event) is dict and tuple(event) == self._event_shape:
             choices = event["choices"]
             if choices and len(choices) == 1 and type(choice := choices[0]) is dict and tuple(choice) == self._choice_shape:
-                delta = choice["delta"]
-                if (
-                    type(delta) is dict
-                    and type(content := delta.get("content")) is str
-                    and [*delta.values()].count(None) == len(delta) - ("role" in delta) - 1
-                    and not (choice.get("finish_reason") or choice.get("logprobs") or event.get("usage"))
-                    and self._reader.think.decided
-                ):
-                    if content:
-                        out.append(Delta(content))
+                quiet = not (choice.get("finish_reason") or choice.get("logprobs") or event.get("usage"))
+                if quiet and type(delta := choice["delta"]) is dict and self._reader.think.decided and _add_plain(delta, out):
                     return
         self._any_event(name, event, out)
 
@@ -236,4 +228,29 @@ class OpenAIChat(EventStreamDecoder):
         return list(objects_of(logprobs.get("content")))
 
 
+def _add_plain(delta: Json, out: list[Delta]) -> bool:
+    """The commonest deltas without the work for all others: one text, or a piece of a call's arguments. False for any other."""
+    rest = [name for name, value in delta.items() if value is not None and value != "" and name != "role"]
+    if len(rest) != 1:
+        return not rest
+    name = rest[0]
+    value = delta[name]
+    if type(value) is str:
+        if name == "content":
+            out.append(Delta(value))
+            return True
+        if name in ("reasoning_content", "reasoning"):
+            out.append(Delta(None, value))
+            return True
+    elif name == "tool_calls" and type(value) is list and len(value) == 1 and type(call := value[0]) is dict:
+        function = call.get("function")
+        if call.keys() == _PIECE and type(function) is dict and function.keys() == _ARGUMENTS and type(call["index"]) is int:
+            arguments = function["arguments"]
+            if type(arguments) is str:
+                out.append(Delta(None, None, [ToolCallDelta(call["index"], None, None, arguments)]))
+                return True
+    return False
+
+
+_PIECE, _ARGUMENTS = {"index", "function"}, {"arguments"}
 _DEADLINE: dict[str, object] = {"deadline": "provider"}

@@ -400,6 +400,21 @@ CHAT = [
         data=b'data: {"choices":[{"delta":{"content":"a\xffb"},"finish_reason":"stop"}]}\n\n',
     ),
     chat("only a role, then the end marker", {"kind": "bad_upstream_response"}, None, chunk({"role": "assistant"})),
+    chat("cut off within a tag", {"kind": "stream_interrupted", "content": "<thi"}, None, chunk({"content": "<thi"}), done=False),
+    chat(
+        "pieces of each kind, one after the other, in one shape",
+        {"content": "ab", "reasoning": "rs", "calls": [call(arguments="{}")]},
+        None,
+        chunk({"reasoning_content": "r"}),
+        chunk({"reasoning_content": "s", "content": None}),
+        chunk({"role": "assistant", "content": "a", "reasoning_content": ""}),
+        chunk({"content": "b"}),
+        chunk({"content": "", "tool_calls": []}),
+        chunk({"tool_calls": [CALL]}),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]}),
+        chunk({}, "tool_calls"),
+    ),
     # -- errors, never an empty success
     chat(
         "error in mid-stream",
