@@ -231,7 +231,7 @@ class _Notifier:
 
     __slots__ = ("_is_open", "_pipe")
 
-    def __init__(self, pipe: BytePipe, is_open: Callable[[], bool]) -> None:
+    def __init__(self, pipe: Transport, is_open: Callable[[], bool]) -> None:
         self._pipe = pipe
         self._is_open = is_open
 
