@@ -15,7 +15,6 @@ from bridge_worker.budgets.limits import NOTHING, Account, Amount, Budgets, Hold
 from bridge_worker.budgets.store import MemoryStore, Store
 from bridge_worker.core.ports import Services
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import Usage
 
 FindServices = Callable[[str], Awaitable[Services]]
 
@@ -90,7 +89,7 @@ class Reservation:
         amount = Amount(nano_usd(usd or 0), estimate.input_tokens + estimate.output_tokens)
         self._hold = await self._spending.reserve(self._accounts, amount, self._inputs.total_ms + _LEASE_MS)
 
-    async def settle(self, usage: Usage | None, cost_usd: float | None) -> None:
+    async def settle(self, usage: Mapping[str, int | None] | None, cost_usd: float | None) -> None:
         """Charges the usage; where it is not known, the reserved amount."""
         if self._hold is None:
             return
@@ -113,8 +112,8 @@ class Reservation:
             await self._spending.settle(hold, spent)
 
 
-def total_tokens(usage: Usage | None) -> int | None:
+def total_tokens(usage: Mapping[str, int | None] | None) -> int | None:
     """A provider's total may be more than input plus output: some count reasoning separately."""
-    if usage is None or (usage.total_tokens is None and usage.input_tokens is None):
+    if usage is None or (usage["total_tokens"] is None and usage["input_tokens"] is None):
         return None
-    return max(usage.total_tokens or 0, (usage.input_tokens or 0) + (usage.output_tokens or 0))
+    return max(usage["total_tokens"] or 0, (usage["input_tokens"] or 0) + (usage["output_tokens"] or 0))

@@ -1,7 +1,7 @@
-"""One chat: drives a model to the end of its answer, within its deadlines.
+"""One chat: runs it on a model to the end of the response, within its deadlines.
 
-Owns the clocks of a request, and what becomes of it when they run out, when it is cancelled, or when the model fails. Refuses to
-know what a message on the wire looks like around a delta.
+Owns the result of a request whose deadline has passed, that is cancelled, or whose model fails. Refuses to know what a message on
+the wire looks like around a delta.
 """
 
 from __future__ import annotations
@@ -12,28 +12,33 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-from bridge_worker.core.accumulator import Answer
+from bridge_worker.core.accumulator import Answer, WireDelta
 from bridge_worker.core.deadlines import DeadlineTimer
-from bridge_worker.core.ports import ChatRequest, Model
+from bridge_worker.core.ports import ChatRequest, Facts, Model
+from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import ChatResult, Receipt
 
-# A provider's whole answer may be here already, and LiteLLM then takes it apart without ever waiting: half a second for 1,000
-# chunks in which no other request is heard, nor a cancel of this one. So others get a turn this often.
+# A provider's whole response may have arrived, and LiteLLM then takes it apart without ever waiting: half a second for 1,000 chunks
+# in which no other request is read, nor a cancel of this one. So others get a turn this often.
 _TURN_SECONDS = 0.001
 
-Emit = Callable[[dict[str, Any]], Awaitable[None]]
+Emit = Callable[[list[WireDelta]], Awaitable[None]]
 FindModel = Callable[[str], Awaitable[Model]]
 BeforeSend = Callable[[], Awaitable[None]]
 
 
+async def _nothing() -> None:
+    pass
+
+
 async def run_chat(
-    request: ChatRequest, find_model: FindModel, emit: Emit | None = None, *, before_send: BeforeSend | None = None
-) -> ChatResult:
+    request: ChatRequest, find_model: FindModel, emit: Emit | None = None, *, before_send: BeforeSend = _nothing
+) -> dict[str, Any]:
     """Runs the request on the model that ``find_model`` returns for its name. Waiting for the model counts against the deadlines.
 
-    ``before_send`` runs once the model is found, and may raise BridgeError to refuse the request. ``emit`` gets each delta in
-    OpenAI's shape and may wait, which slows the model down.
+    The result is the plain object that is sent, with the members of `schema.chat_result.ChatResult`. ``before_send`` runs once the
+    model is found, and may raise BridgeError to refuse the request. ``emit`` gets the deltas of each read and may wait, which slows
+    the model down.
 
     Raises BridgeError, with the receipt; one that comes after the first delta has ``partial``. A cancelled task raises BridgeError
     ``cancelled``.
@@ -50,23 +55,25 @@ def with_receipt(error: BridgeError, receipt: Receipt) -> BridgeError:
     last = receipt.attempts[-1] if receipt.attempts else None
     if last and last.outcome in ("ok", "cancelled"):  # well sent, and of no use; and to the model a deadline is a cancel
         last.outcome = error.kind
-    error.extra["receipt"] = receipt.model_dump()
+    error.extra["receipt"] = receipt.wire()
     return error
 
 
-async def _run(request: ChatRequest, find_model: FindModel, emit: Emit | None, before_send: BeforeSend | None) -> ChatResult:
+async def _run(request: ChatRequest, find_model: FindModel, emit: Emit | None, before_send: BeforeSend) -> dict[str, Any]:
     answer = Answer(request)
     clock, turn = DeadlineTimer(request), _Turn()
     try:
         async with asyncio.timeout(None) as timer:
             clock.start(timer)
             model = await find_model(request.model)
-            if before_send is not None:
-                await before_send()
+            await before_send()
             answer.start()
-            async with aclosing(model.chat(request)) as deltas:
-                async for delta in deltas:
-                    wire = answer.add(delta)
+            async with aclosing(model.chat(request)) as steps:
+                async for step in steps:
+                    if isinstance(step, Facts):
+                        answer.facts = step
+                        continue
+                    wire = answer.add(step)
                     if wire and emit is not None:
                         clock.pause(timer)
                         await emit(wire)
@@ -75,7 +82,7 @@ async def _run(request: ChatRequest, find_model: FindModel, emit: Emit | None, b
                         clock.expect_next(timer, answer.first_token)
         last = answer.finish()
         if last and emit is not None:
-            await emit(last)
+            await emit([last])
         return answer.result()
     except TimeoutError:
         late = f"the model did not answer within {clock.deadline} = {clock.limit_ms} ms; raise it in deadlines, or try again"

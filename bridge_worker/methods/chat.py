@@ -12,12 +12,14 @@ from bridge_worker.budgets.estimate import CostInputs
 from bridge_worker.budgets.limits import BUDGET
 from bridge_worker.budgets.spending import Spending
 from bridge_worker.config.settings import Settings
+from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import Emit, run_chat
 from bridge_worker.core.ports import Backends, ChatRequest, Params, RequestContext
+from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.params import check_provider_params, validate
+from bridge_worker.protocol.framing import DeltaLines
 from bridge_worker.schema.chat_request import ChatParams, Deadlines
-from bridge_worker.schema.chat_result import ChatResult, Receipt
 
 # What goes to the model as the caller wrote it, besides model and messages.
 _NOT_OPTIONS = {"model", "messages", "stream", "deadlines", "provider_params"}
@@ -30,28 +32,29 @@ class Chat:
         self._settings = settings
         self._spending = spending
 
-    async def __call__(self, context: RequestContext, params: Params) -> ChatResult:
+    async def __call__(self, context: RequestContext, params: Params) -> dict[str, Any]:
         """Sends each delta as a notification, numbered from 0."""
-        seq = 0
+        lines = DeltaLines(context.id)
 
-        async def notify_delta(delta: dict[str, Any]) -> None:
-            nonlocal seq
-            seq += 1
-            await context.notify("notifications/chat/delta", {"requestId": context.id, "seq": seq - 1, "delta": delta})
+        async def notify_deltas(deltas: list[WireDelta]) -> None:
+            await context.notify.lines(lines.encode(deltas))
 
         context.log["stream"] = params.get("stream") is True
-        result = await self.run(params, context.received, notify_delta)
-        usage = result.usage
+        result = await self.run(params, context.received, notify_deltas)
+        usage = result["usage"] or {}
         context.log |= {
-            "provider": result.provider,
-            "input_tokens": usage.input_tokens if usage else None,
-            "output_tokens": usage.output_tokens if usage else None,
-            "cost_usd": result.cost_usd,
+            "provider": result["provider"],
+            "input_tokens": usage.get("input_tokens"),
+            "output_tokens": usage.get("output_tokens"),
+            "cost_usd": result["cost_usd"],
         }
         return result
 
-    async def run(self, params: Params, received: float, emit: Emit | None) -> ChatResult:
-        """Validates and runs one chat; ``emit`` gets its deltas when it is streamed. Raises BridgeError."""
+    async def run(self, params: Params, received: float, emit: Emit | None) -> dict[str, Any]:
+        """Validates and runs one chat; ``emit`` gets its deltas when it is streamed. The result has the members of `ChatResult`.
+
+        Raises BridgeError.
+        """
         settings = self._settings()
         validate(params, ChatParams)
         check_provider_params(params, settings)
@@ -69,7 +72,7 @@ class Chat:
         except Exception:  # a fault of the bridge, at an unknown point of the call
             await reservation.settle(None, None)
             raise
-        await reservation.settle(result.usage, result.cost_usd)
+        await reservation.settle(result["usage"], result["cost_usd"])
         return result
 
 

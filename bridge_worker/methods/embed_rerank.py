@@ -17,9 +17,10 @@ from bridge_worker.budgets.spending import Reservation, Spending
 from bridge_worker.config.settings import Settings
 from bridge_worker.core.chat_runner import with_receipt
 from bridge_worker.core.ports import Backends, Embeddings, EmbedRequest, Params, Ranking, RequestContext, RerankRequest, Services
+from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError, cancelled_error
 from bridge_worker.methods.params import check_provider_params, validate
-from bridge_worker.schema.chat_result import Receipt
+from bridge_worker.schema.chat_result import Receipt as WireReceipt
 from bridge_worker.schema.services import EmbedParams, EmbedResult, RankedDocument, RerankParams, RerankResult
 
 M = TypeVar("M", Embeddings, Ranking)
@@ -90,7 +91,7 @@ class EmbedRerank:
             await reservation.settle(None, None)
             raise
         else:
-            await reservation.settle(result.usage, result.cost.usd if result.cost else None)
+            await reservation.settle(result.usage.model_dump() if result.usage else None, result.cost.usd if result.cost else None)
             return result
         await reservation.settle_failed(with_receipt(error, receipt))
         raise error
@@ -119,7 +120,7 @@ def _common_members(result: Embeddings | Ranking, receipt: Receipt) -> dict[str,
         "model": result.model,
         "requested_model": receipt.requested_model,
         "provider": result.provider,
-        "receipt": receipt,
+        "receipt": WireReceipt.model_validate(receipt.wire()),
     }
 
 

@@ -23,7 +23,6 @@ from bridge_worker.security import url_policy
 
 if TYPE_CHECKING:
     from bridge_worker.backends.litellm.chat import LiteLLM
-    from bridge_worker.backends.litellm.direct import Direct
     from bridge_worker.backends.litellm.services import LiteLLMServices
     from bridge_worker.backends.local.chat import Local
     from bridge_worker.backends.registry import Backend, Registry
@@ -47,7 +46,6 @@ class Loaded:
 
     config: Config
     litellm: LiteLLM | None = None
-    chat_path: Direct | LiteLLM | None = None
     services: LiteLLMServices | None = None
 
 
@@ -96,7 +94,7 @@ class App:
         """Call it once, in the loop that serves."""
         self._started = time.monotonic()
         self._loop = asyncio.get_running_loop()
-        Loader([self._dispatcher.load, self._start_local, self._litellm.load, self._preload_openai]).start()
+        Loader([self._dispatcher.load, self._start_local, self._litellm.load, self._preload_rest]).start()
 
     # The dispatch port of `runtime.server`.
 
@@ -126,7 +124,7 @@ class App:
         return Chat(self._registry(self._local), self.settings, Spending())
 
     async def aclose(self) -> None:
-        parts = [part for part in (self._loaded.chat_path, self._telemetry) if part is not None]
+        parts = [part for part in (self._loaded.litellm, self._telemetry) if part is not None]
         await asyncio.gather(*(part.aclose() for part in parts), return_exceptions=True)
 
     # Parts, each made in the loading thread.
@@ -167,9 +165,9 @@ class App:
         if self._loaded.litellm is None:
             await self._litellm.get()
         loaded = self._loaded
-        assert loaded.chat_path is not None  # noqa: S101  # for mypy: the part is loaded, or a reload has built another
+        assert loaded.litellm is not None  # noqa: S101  # for mypy: the part is loaded, or a reload has built another
         assert loaded.services is not None  # noqa: S101
-        return Backend(loaded.chat_path, loaded.services)
+        return Backend(loaded.litellm, loaded.services)
 
     def _start_local(self) -> None:
         if self._preload_local and self._local is not None:
@@ -179,11 +177,12 @@ class App:
         from bridge_worker.backends.litellm import name_a_temporary_folder
 
         name_a_temporary_folder()
-        from bridge_worker.backends.litellm.chat import LiteLLM, litellm_version, warm_up
+        from bridge_worker.backends.litellm.chat import litellm_version
+        from bridge_worker.backends.litellm.warm_up import warm_up
 
         self._litellm_version = litellm_version()
         config = self._loaded.config
-        litellm = LiteLLM(config.gateway, self._local, self._loop)
+        litellm = self._new_litellm(config)
         for complaint in litellm.complaints:
             _log.error("a part of the config is not served: %s", complaint)
         if not self._embedded:
@@ -191,24 +190,32 @@ class App:
         self._loaded = self._complete(config, litellm)
         self._warm_ms = round((time.monotonic() - self._started) * 1000, 1)
 
+    def _new_litellm(self, config: Config) -> LiteLLM:
+        from bridge_worker.backends.litellm.chat import LiteLLM
+
+        engine, remembers = config.settings.engine, not self._embedded
+        return LiteLLM(config.gateway, self._local, self._loop, engine=engine, remembers=remembers)
+
     def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
-        from bridge_worker.backends.litellm.path_selection import chosen
+        from bridge_worker.backends.litellm.rehearsal import rehearse
         from bridge_worker.backends.litellm.router_redis import share
         from bridge_worker.backends.litellm.services import LiteLLMServices
 
         if self._loop is not None:
             share(litellm.router, self._redis, self._loop)
-        chat_path = chosen(litellm, config.settings.engine, remembers=not self._embedded)
-        return Loaded(config, litellm, chat_path, LiteLLMServices(litellm))
+        rehearse(litellm)
+        return Loaded(config, litellm, LiteLLMServices(litellm))
 
-    def _preload_openai(self) -> None:
-        """Only some providers need it. The first chat does not wait for it."""
+    def _preload_rest(self) -> None:
+        """What only some providers need. The first chat does not wait for it."""
         if self._loaded.litellm is None:
             return
-        from bridge_worker.backends.litellm.chat import warm_up_openai
+        from bridge_worker.backends.litellm.rehearsal import rehearse_rest
+        from bridge_worker.backends.litellm.warm_up import warm_up_openai
 
         try:
             warm_up_openai()
+            rehearse_rest()
         except Exception:  # the first request that needs the package gets the error
             _log.warning("the openai package could not be loaded ahead", exc_info=True)
 
@@ -230,9 +237,7 @@ class App:
 
     def _build(self, config: Config) -> Loaded:
         """In a thread. Raises ConfigError; then LiteLLM is as it was."""
-        from bridge_worker.backends.litellm.chat import LiteLLM
-
-        litellm = LiteLLM(config.gateway, self._local, self._loop)
+        litellm = self._new_litellm(config)
         if litellm.complaints:
             litellm.take_back()
             raise ConfigError(*litellm.complaints)

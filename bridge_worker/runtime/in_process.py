@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from bridge_worker.config.source import Config
+from bridge_worker.core.accumulator import WireDelta
+from bridge_worker.core.chat_runner import Emit
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.chat import Chat
 from bridge_worker.methods.dispatcher import clean_error
@@ -42,7 +44,8 @@ async def achat(
     """
     whole = {"model": model, "messages": list(messages), **({"tools": list(tools)} if tools else {}), **params}
     try:
-        return await _chat().run(_as_json(whole), time.monotonic(), on_delta)
+        emit = None if on_delta is None else _emit(on_delta)
+        return ChatResult.model_validate(await _chat().run(_as_json(whole), time.monotonic(), emit))
     except BridgeError as error:
         if error.kind == "cancelled":
             raise asyncio.CancelledError from error  # what asyncio expects of a cancelled task
@@ -54,6 +57,14 @@ def chat(
 ) -> ChatResult:
     """`achat` for code that has no event loop. Thread-safe; the calls of several threads run side by side."""
     return asyncio.run_coroutine_threadsafe(achat(messages, model, tools, **params), _loop()).result()
+
+
+def _emit(on_delta: OnDelta) -> Emit:
+    async def emit(deltas: list[WireDelta]) -> None:
+        for delta in deltas:
+            await on_delta({"content": delta} if isinstance(delta, str) else delta)
+
+    return emit
 
 
 def _as_json(params: dict[str, Any]) -> dict[str, Any]:
