@@ -53,16 +53,25 @@ mod error;
 mod framing;
 mod io;
 mod locate;
+#[cfg(feature = "openai")]
+pub mod openai;
 mod process;
+mod retry;
+mod spans;
 mod stream;
 mod supervisor;
+mod wire;
+#[macro_use]
 pub mod types;
+mod settings;
 
 pub use bridge::{Bridge, WorkerInfo};
 pub use builder::BridgeBuilder;
 pub use config::{BridgeConfig, LlmBackend, LlmConfig};
 pub use error::{Error, ErrorKind, Partial, Result};
-pub use stream::ChatStream;
+pub use retry::RetryPolicy;
+pub use settings::{BudgetLimit, ChatEngine, LogLevel, TraceContent};
+pub use stream::{ChatStream, TextStream};
 pub use supervisor::Recycling;
 pub use types::{
     ChatDelta, ChatRequest, ChatResponse, Content, ContentPart, Deadlines, EmbedRequest, FinishReason, Message, Receipt,
