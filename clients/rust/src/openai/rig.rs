@@ -82,7 +82,10 @@ impl futures_core::Stream for Unfailing {
     type Item = Result<Bytes>;
 
     fn poll_next(mut self: std::pin::Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
-        let polled = std::pin::Pin::new(&mut self.0).poll_next(context);
-        polled.map(|chunk| chunk.map(|Ok(bytes)| Ok(bytes)))
+        match std::pin::Pin::new(&mut self.0).poll_next(context) {
+            std::task::Poll::Ready(Some(Ok(bytes))) => std::task::Poll::Ready(Some(Ok(bytes))),
+            std::task::Poll::Ready(None) => std::task::Poll::Ready(None),
+            std::task::Poll::Pending => std::task::Poll::Pending,
+        }
     }
 }
