@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge_worker.backends.wire import provider_errors
 from bridge_worker.backends.wire.decoder import EventStreamDecoder
-from bridge_worker.backends.wire.gathered import Gathered, tool_call
+from bridge_worker.backends.wire.gathered import Draft, Gathered, tool_call
 from bridge_worker.backends.wire.json_values import Json, count_of, first, name_of, object_of, objects_of, parse, text_of
 from bridge_worker.core.deltas import Delta, End, TokenUsage
 from bridge_worker.errors import BridgeError
@@ -61,23 +61,21 @@ class Cohere(EventStreamDecoder):
             return
         read = EVENTS[kind]
         if read is not None:
-            delta = Delta()
+            delta = Draft()
             try:
                 read(self, event, delta)
             finally:
-                if delta != _EMPTY:
-                    out.append(delta)
+                delta.emit(out)
 
     def is_error(self, value: Any) -> bool:
         return not isinstance(object_of(value).get("message"), dict) and super().is_error(value)
 
     def on_body(self, value: Any, body: bytes | bytearray, out: list[Delta]) -> None:
-        delta = Delta()
+        delta = Draft()
         self._facts.id = name_of(value.get("id"))
         self._message(value["message"], delta)
-        delta.logprobs = _logprobs(value.get("logprobs"))
-        if delta != _EMPTY:
-            out.append(delta)
+        delta.logprobs += _logprobs(value.get("logprobs"))
+        delta.emit(out)
         for name in value.keys() - BODY_MEMBERS:
             self._gathered.put(f"response.{name}", name, value[name])
         self._end_message({"delta": value}, delta)
@@ -94,17 +92,17 @@ class Cohere(EventStreamDecoder):
 
     # -- events --------------------------------------------------------------------------------------------------------------
 
-    def _begin_message(self, event: Json, delta: Delta) -> None:
+    def _begin_message(self, event: Json, delta: Draft) -> None:
         self._facts.id = name_of(event.get("id"))
         self._message(object_of(object_of(event.get("delta")).get("message")), delta)
 
-    def _any_part(self, event: Json, delta: Delta) -> None:
+    def _any_part(self, event: Json, delta: Draft) -> None:
         """The delta of an event is a message with the part that it adds to; a tool call's number is the event's."""
         message = object_of(object_of(event.get("delta")).get("message"))
         self._message(message, delta, index=event.get("index"))
-        delta.logprobs = _logprobs(first(event.get("logprobs"), object_of(event.get("delta")).get("logprobs")))
+        delta.logprobs += _logprobs(first(event.get("logprobs"), object_of(event.get("delta")).get("logprobs")))
 
-    def _end_message(self, event: Json, delta: Delta) -> None:
+    def _end_message(self, event: Json, delta: Draft) -> None:
         end = object_of(event.get("delta"))
         self._usage = object_of(first(end.get("usage"), object_of(end.get("meta")) or None))
         word = text_of(end.get("finish_reason"))
@@ -123,43 +121,56 @@ class Cohere(EventStreamDecoder):
         if word:
             self.finished = self.done = True
 
-    def _error(self, event: Json, delta: Delta) -> None:
+    def _error(self, event: Json, delta: Draft) -> None:
         raise provider_errors.from_value(event)
 
     # -- the message ---------------------------------------------------------------------------------------------------------
 
-    def _message(self, message: Json, delta: Delta, index: Any = None) -> None:
+    def _message(self, message: Json, delta: Draft, index: Any = None) -> None:
         content = message.get("content")
         for part in content if isinstance(content, list) else [content]:
             if isinstance(part, str):
-                delta.content = (delta.content or "") + part or None
+                delta.content.append(part)
             elif isinstance(part, dict):
                 self._part(part, delta)
         if plan := text_of(message.get("tool_plan")):
-            delta.reasoning = (delta.reasoning or "") + plan
+            delta.reasoning.append(plan)
         calls = message.get("tool_calls")
         for position, call in enumerate(calls if isinstance(calls, list) else [calls]):
             part = tool_call(call, self._gathered)
             if part is not None:
                 part.index = index if isinstance(index, int) else position
-                delta.tool_calls = [*(delta.tool_calls or ()), part]
+                delta.tool_calls.append(part)
         citations = message.get("citations")
         if notes := list(objects_of(citations if isinstance(citations, list) else [citations])):
-            delta.annotations = notes
+            delta.annotations += map(_annotation, notes)
         for name in message.keys() - _MESSAGE_MEMBERS:
             self._gathered.keep(f"message.{name}", name, message[name])
 
-    def _part(self, part: Json, delta: Delta) -> None:
+    def _part(self, part: Json, delta: Draft) -> None:
         """A streamed part after its first has no type, but the member of its kind."""
         if text := text_of(part.get("text")):
-            delta.content = (delta.content or "") + text
+            delta.content.append(text)
         if thinking := text_of(part.get("thinking")):
-            delta.reasoning = (delta.reasoning or "") + thinking
+            delta.reasoning.append(thinking)
         if not part.keys() <= {"type", "text", "thinking"}:
             self._gathered.keep(f"message.content.{str(part.get('type'))[:80]}", "content_parts", [part])
 
 
-def _logprobs(value: Any) -> list[Any] | None:
+def _annotation(citation: Json) -> Json:
+    """A citation in OpenAI's form, with the first of its sources."""
+    source = first(*objects_of(citation.get("sources"))) or {}
+    document = object_of(source.get("document"))
+    cited = {
+        "start_index": citation.get("start"),
+        "end_index": citation.get("end"),
+        "title": text_of(document.get("title")) or text_of(source.get("id")),
+        "url": text_of(document.get("url")),
+    }
+    return {"type": "url_citation", "url_citation": {name: value for name, value in cited.items() if value is not None}}
+
+
+def _logprobs(value: Any) -> list[Any]:
     """Cohere reports a text and the log probabilities of its tokens; a list in a plain response, an object in an event."""
     entries = objects_of(value if isinstance(value, list) else [value])
     return [
@@ -167,7 +178,7 @@ def _logprobs(value: Any) -> list[Any] | None:
         for entry in entries
         if isinstance(numbers := entry.get("logprobs"), list)
         for number in numbers
-    ] or None
+    ]
 
 
 def usage_of(usage: Json) -> TokenUsage | None:
@@ -182,8 +193,7 @@ def usage_of(usage: Json) -> TokenUsage | None:
     return TokenUsage(input_tokens=given, output_tokens=taken, total_tokens=total, cached_input_tokens=cached)
 
 
-_EMPTY = Delta()
-_Reader = Callable[[Cohere, Json, Delta], None]
+_Reader = Callable[[Cohere, Json, Draft], None]
 # Types of events; None: nothing that others do not have.
 EVENTS: dict[str, _Reader | None] = {
     "message-start": Cohere._begin_message,

@@ -114,6 +114,7 @@ class EventStreamDecoder:
             self._decode_rest(out)
         if self.failure is None:
             self.on_end(out)
+            self.streamed = self.streamed or bool(out)
         if not out:
             self._raise_failure()
         return out

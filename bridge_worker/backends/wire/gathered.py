@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from bridge_worker.backends.wire.json_values import Json, name_of, object_of, objects_of, text_of
-from bridge_worker.core.deltas import ToolCallDelta
+from bridge_worker.core.deltas import Delta, ToolCallDelta
 
 # Parts of a streamed detail that add up; the others of its members are repeated.
 _JOINED = ("text", "summary", "data", "signature", "thinking")
@@ -18,13 +18,50 @@ _AUDIO = {"id": str, "data": str, "transcript": str, "expires_at": int, "format"
 _THINKING = {"thinking": ("thinking", "signature"), "redacted_thinking": ("data",)}
 
 
+class Draft:
+    """A delta under construction. Its texts are lists, because a body may have a million parts."""
+
+    __slots__ = ("annotations", "content", "images", "logprobs", "message", "reasoning", "refusal", "thinking_blocks", "tool_calls")
+
+    def __init__(self) -> None:
+        self.content: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusal: list[str] = []
+        self.tool_calls: list[ToolCallDelta] = []
+        self.thinking_blocks: list[Json] = []
+        self.annotations: list[Json] = []
+        self.images: list[Json] = []
+        self.logprobs: list[Any] = []
+        self.message: Json = {}
+
+    def emit(self, out: list[Delta]) -> None:
+        """Appends the delta, unless it is empty."""
+        delta = Delta(
+            "".join(self.content) or None,
+            "".join(self.reasoning) or None,
+            self.tool_calls or None,
+            self.thinking_blocks or None,
+            "".join(self.refusal) or None,
+            self.annotations or None,
+            self.images or None,
+            self.message or None,
+            self.logprobs or None,
+        )
+        if delta != _EMPTY:
+            out.append(delta)
+
+
+_EMPTY = Delta()
+
+
 class Gathered:
     """Members without a word of the bridge's own: ``fields`` for ``provider_specific_fields``, ``kept`` their dotted paths."""
 
-    __slots__ = ("fields", "kept")
+    __slots__ = ("_texts", "fields", "kept")
 
     def __init__(self) -> None:
         self.fields: Json = {}
+        self._texts: dict[str, list[str]] = {}  # fields that grow
         self.kept: dict[str, None] = {}  # in order
 
     def keep(self, path: str, name: str, value: Any) -> None:
@@ -38,8 +75,9 @@ class Gathered:
         elif isinstance(known, dict) and isinstance(value, dict):
             known |= value
         elif isinstance(known, str) and isinstance(value, str):
-            self.fields[name] = known + value
+            self._texts.setdefault(name, [known]).append(value)
         else:
+            self._texts.pop(name, None)
             self.fields[name] = list(value) if isinstance(value, list) else value
 
     def put(self, path: str, name: str, value: Any) -> None:
@@ -47,10 +85,12 @@ class Gathered:
         if value is None or value in ("", [], {}):
             return
         self.kept[path] = None
+        self._texts.pop(name, None)
         self.fields[name] = value
 
-    def message(self) -> Json | None:
-        return {"provider_specific_fields": self.fields} if self.fields else None
+    def message(self) -> Json:
+        self.fields.update({name: "".join(texts) for name, texts in self._texts.items()})
+        return {"provider_specific_fields": self.fields} if self.fields else {}
 
 
 def joined_details(details: list[Json]) -> list[Json]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bridge_worker.backends.wire import provider_errors
 from bridge_worker.backends.wire.decoder import UNREADABLE
-from bridge_worker.backends.wire.gathered import Gathered, tool_call
+from bridge_worker.backends.wire.gathered import Draft, Gathered, tool_call
 from bridge_worker.backends.wire.json_values import Json, count_of, objects_of, parse, text_of
 from bridge_worker.backends.wire.sse import MAX_EVENT_BYTES
 from bridge_worker.backends.wire.think_tags import ThinkSplitter
@@ -23,7 +23,7 @@ FINISH = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
 FINISH_ERRORS = {"load": "bad_upstream_response", "unload": "bad_upstream_response", "error": "provider_unavailable"}
 ENVELOPE_IGNORED = frozenset(
     """model created_at message done done_reason error total_duration load_duration prompt_eval_count prompt_eval_duration
-    eval_count eval_duration prompt_eval_cached_count remote_model remote_host context""".split()
+    eval_count eval_duration prompt_eval_cached_count remote_model remote_host context response thinking""".split()
 )
 _MESSAGE_MEMBERS = frozenset(("role", "content", "thinking", "tool_calls", "images", "tool_name", "logprobs"))
 
@@ -141,6 +141,8 @@ class Ollama:
             raise ValueError("not an object")
         if value.get("error") or ("message" not in value and provider_errors.error_in(value) is not None):
             raise provider_errors.from_value(value)
+        if "message" not in value and isinstance(value.get("response"), str):  # of /api/generate
+            value = {**value, "message": {"content": value["response"], "thinking": value.get("thinking")}}
         if "message" not in value and "done" not in value:
             raise ValueError("neither a message nor the end")
         self._facts.model = self._facts.model or text_of(value.get("model"))
@@ -151,13 +153,13 @@ class Ollama:
             raise ValueError("the message is not an object")
         for name in value.keys() - ENVELOPE_IGNORED - {"logprobs"}:
             self._gathered.put(f"response.{name}", name, value[name])
-        if value.get("done"):
+        if value.get("done") or value.get("done_reason"):  # newer back ends leave `done` out
             self._finish(value)
 
     def _message(self, message: Json, event: Json, out: list[Delta]) -> None:
-        delta = Delta()
+        delta = Draft()
         if thinking := text_of(message.get("thinking")):
-            delta.reasoning = thinking
+            delta.reasoning.append(thinking)
             self._add(delta, *self._think.close())
         if content := text_of(message.get("content")):
             self._add(delta, *self._think.feed(content))
@@ -169,17 +171,16 @@ class Ollama:
             if part is not None:
                 # Whole calls, each in one object; Ollama's own index starts again with each object.
                 part.index, self._calls = self._calls, self._calls + 1
-                delta.tool_calls = [*(delta.tool_calls or ()), part]
+                delta.tool_calls.append(part)
         images = message.get("images")
         if isinstance(images, list):
             urls = [f"data:image/png;base64,{image}" for image in images if isinstance(image, str)]
-            delta.images = [{"type": "image_url", "image_url": {"url": url}} for url in urls] or None
+            delta.images += ({"type": "image_url", "image_url": {"url": url}} for url in urls)
         logprobs = event.get("logprobs") or message.get("logprobs")
-        delta.logprobs = list(objects_of(logprobs)) or None
+        delta.logprobs += objects_of(logprobs)
         for name in message.keys() - _MESSAGE_MEMBERS:
             self._gathered.keep(f"message.{name}", name, message[name])
-        if delta != _EMPTY:
-            out.append(delta)
+        delta.emit(out)
 
     def _finish(self, value: Json) -> None:
         facts = self._facts
@@ -196,21 +197,18 @@ class Ollama:
             raise BridgeError(FINISH_ERRORS[word], f"the provider sent no text of the model, and the reason {word}")
         self._finished = self.done = True
 
-    def _add(self, delta: Delta, reasoning: str, content: str) -> None:
+    def _add(self, delta: Draft, reasoning: str, content: str) -> None:
         if reasoning:
-            delta.reasoning = (delta.reasoning or "") + reasoning
+            delta.reasoning.append(reasoning)
         if content:
-            delta.content = (delta.content or "") + content
+            delta.content.append(content)
 
     def _end_text(self, out: list[Delta]) -> None:
-        last = Delta(message=self._gathered.message())
+        last = Draft()
+        last.message = self._gathered.message()
         self._add(last, *self._think.close())
-        if last != _EMPTY:
-            out.append(last)
+        last.emit(out)
 
 
 def _too_large() -> BridgeError:
     return BridgeError("bad_upstream_response", f"the provider sent a line of more than {MAX_EVENT_BYTES} bytes; try again")
-
-
-_EMPTY = Delta()

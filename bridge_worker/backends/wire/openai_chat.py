@@ -12,10 +12,11 @@ from typing import Any
 
 from bridge_worker.backends.wire import provider_errors
 from bridge_worker.backends.wire.decoder import EventStreamDecoder
+from bridge_worker.backends.wire.gathered import Draft
 from bridge_worker.backends.wire.json_values import Json, first, name_of, object_of, objects_of, parse, text_of
 from bridge_worker.backends.wire.openai_message import MessageReader
 from bridge_worker.backends.wire.openai_usage import cost_of, usage_of
-from bridge_worker.core.deltas import Delta, End
+from bridge_worker.core.deltas import Delta, End, ToolCallDelta
 from bridge_worker.errors import BridgeError
 
 # In lower case. A word that is not here leaves finish_reason None.
@@ -83,8 +84,8 @@ class OpenAIChat(EventStreamDecoder):
         self._broken: BridgeError | None = None  # what a finish word reports
         self._reader = MessageReader()
         # The members of an event and its choice that were last found to be quiet: a next event of the same shape is plain text.
-        self._event_shape: tuple[str, ...] = ()
-        self._choice_shape: tuple[str, ...] = ()
+        self._event_shape: tuple[str, ...] = ("choices",)  # an empty event must not fit it
+        self._choice_shape: tuple[str, ...] = ("",)
 
     def on_event(self, name: str, data: bytes, out: list[Delta]) -> None:
         if data == _DONE:
@@ -102,16 +103,8 @@ class OpenAIChat(EventStreamDecoder):
         if type(event) is dict and tuple(event) == self._event_shape:
             choices = event["choices"]
             if choices and len(choices) == 1 and type(choice := choices[0]) is dict and tuple(choice) == self._choice_shape:
-                delta = choice["delta"]
-                if (
-                    type(delta) is dict
-                    and type(content := delta.get("content")) is str
-                    and [*delta.values()].count(None) == len(delta) - ("role" in delta) - 1
-                    and not (choice.get("finish_reason") or choice.get("logprobs") or event.get("usage"))
-                    and self._reader.think.decided
-                ):
-                    if content:
-                        out.append(Delta(content))
+                quiet = not (choice.get("finish_reason") or choice.get("logprobs") or event.get("usage"))
+                if quiet and type(delta := choice["delta"]) is dict and self._reader.think.decided and _add_plain(delta, out):
                     return
         self._any_event(name, event, out)
 
@@ -127,9 +120,7 @@ class OpenAIChat(EventStreamDecoder):
         self._read(value, out, plain=True)
 
     def on_end(self, out: list[Delta]) -> None:
-        last = self._reader.end()
-        if last != _EMPTY:
-            out.append(last)
+        self._reader.end(out)
 
     def facts(self) -> End:
         facts = self._facts
@@ -141,7 +132,7 @@ class OpenAIChat(EventStreamDecoder):
     # -- an event ------------------------------------------------------------------------------------------------------------
 
     def _any_event(self, name: str, event: Any, out: list[Delta]) -> None:
-        if event is None:
+        if event is None or event == {}:  # a ping
             return
         if name == "error" or not isinstance(event, dict):
             raise provider_errors.from_value(event) if name == "error" or provider_errors.error_in(event) else ValueError
@@ -197,17 +188,16 @@ class OpenAIChat(EventStreamDecoder):
         text = choice.get("text")  # a completion's text, from servers that mix the two
         if message is None and isinstance(text, str):
             message = {"content": text}
+        delta = Draft()
         if isinstance(message, dict):
-            delta = self._reader.read(message)
+            self._reader.read(message, delta)
         elif message is None or isinstance(message, str):
-            delta = Delta()
             self._reader.split(message or "", delta)
         else:
             raise ValueError("the message is not an object")
         self._count(choice.get("usage"))  # Moonshot
-        delta.logprobs = self._logprobs(choice.get("logprobs"))
-        if delta != _EMPTY:
-            out.append(delta)
+        delta.logprobs += self._logprobs(choice.get("logprobs"))
+        delta.emit(out)
         unknown = choice.keys() - CHOICE_IGNORED
         for name in sorted(unknown):
             self._reader.gathered.put(f"choice.{name}", name, choice[name])
@@ -228,15 +218,39 @@ class OpenAIChat(EventStreamDecoder):
             self._broken = BridgeError(FINISH_ERRORS[plain], broke_off, extra=_DEADLINE if plain == "timeout" else {})
         self.finished = True
 
-    def _logprobs(self, logprobs: Any) -> list[Any] | None:
+    def _logprobs(self, logprobs: Any) -> list[Any]:
         if not isinstance(logprobs, dict):
-            return None
+            return []
         self._reader.gathered.keep("choice.logprobs.refusal", "refusal_logprobs", logprobs.get("refusal"))
         tokens, numbers = logprobs.get("tokens"), logprobs.get("token_logprobs")
         if isinstance(tokens, list) and isinstance(numbers, list):  # Together, in the older form
             return [{"token": token, "logprob": number} for token, number in zip(tokens, numbers, strict=False)]
-        return list(objects_of(logprobs.get("content"))) or None
+        return list(objects_of(logprobs.get("content")))
 
 
-_EMPTY = Delta()
+def _add_plain(delta: Json, out: list[Delta]) -> bool:
+    """The commonest deltas without the work for all others: one text, or a piece of a call's arguments. False for any other."""
+    rest = [name for name, value in delta.items() if value is not None and value != "" and name != "role"]
+    if len(rest) != 1:
+        return not rest
+    name = rest[0]
+    value = delta[name]
+    if type(value) is str:
+        if name == "content":
+            out.append(Delta(value))
+            return True
+        if name in ("reasoning_content", "reasoning"):
+            out.append(Delta(None, value))
+            return True
+    elif name == "tool_calls" and type(value) is list and len(value) == 1 and type(call := value[0]) is dict:
+        function = call.get("function")
+        if call.keys() == _PIECE and type(function) is dict and function.keys() == _ARGUMENTS and type(call["index"]) is int:
+            arguments = function["arguments"]
+            if type(arguments) is str:
+                out.append(Delta(None, None, [ToolCallDelta(call["index"], None, None, arguments)]))
+                return True
+    return False
+
+
+_PIECE, _ARGUMENTS = {"index", "function"}, {"arguments"}
 _DEADLINE: dict[str, object] = {"deadline": "provider"}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bridge_worker.backends.wire.gathered import (
+    Draft,
     Gathered,
     audio_of,
     images_of,
@@ -35,14 +36,14 @@ class MessageReader:
         self._details: list[Json] = []  # OpenRouter's reasoning_details
         self._cites: list[Json] | None = None  # Perplexity's citations as annotations; [] once others arrived
 
-    def end(self) -> Delta:
-        last = Delta()
+    def end(self, out: list[Delta]) -> None:
+        last = Draft()
         self.split("", last, closing=True)
         if self._details:
             self.gathered.put("message.reasoning_details", "reasoning_details", joined_details(self._details))
-        last.annotations = self._cites or None
+        last.annotations += self._cites or ()
         last.message = self.gathered.message()
-        return last
+        last.emit(out)
 
     def cite(self, urls: Any) -> None:
         """Perplexity's list of URLs, in each event again. Annotations that the message has itself count more."""
@@ -50,11 +51,10 @@ class MessageReader:
             cites = [{"type": "url_citation", "url_citation": {"url": url}} for url in urls if isinstance(url, str)]
             self._cites = cites or None
 
-    def read(self, message: Json) -> Delta:
-        delta = Delta()
+    def read(self, message: Json, delta: Draft) -> None:
         for name in ("reasoning_content", "reasoning", "thinking"):  # several may hold the same text
             if reasoning := self._reasoning(message.get(name)):
-                delta.reasoning = reasoning
+                delta.reasoning.append(reasoning)
                 break
         if delta.reasoning and not self.think.decided:
             self.split("", delta, closing=True)
@@ -70,7 +70,6 @@ class MessageReader:
                     self.gathered.keep(f"message.{name}", name, value)
                 else:
                     read(self, value, delta)
-        return delta
 
     def _reasoning(self, value: Any) -> str:
         """A text; some gateways wrap it into an object or a list."""
@@ -80,14 +79,14 @@ class MessageReader:
             return text_of(first(value.get("content"), value.get("text"))) or ""
         return "".join(self._reasoning(member) for member in value) if isinstance(value, list) else ""
 
-    def split(self, text: str, delta: Delta, *, closing: bool = False) -> None:
+    def split(self, text: str, delta: Draft, *, closing: bool = False) -> None:
         reasoning, content = self.think.close() if closing else self.think.feed(text)
         if reasoning:
-            delta.reasoning = (delta.reasoning or "") + reasoning
+            delta.reasoning.append(reasoning)
         if content:
-            delta.content = (delta.content or "") + content
+            delta.content.append(content)
 
-    def _parts(self, content: Any, delta: Delta) -> None:
+    def _parts(self, content: Any, delta: Draft) -> None:
         """Content as parts, by their kind; Mistral's reasoning models and some gateways send text so."""
         for part in content if isinstance(content, list) else [content]:
             if isinstance(part, str):
@@ -100,7 +99,7 @@ class MessageReader:
                 else:
                     read(self, part, delta)
 
-    def _add_text(self, part: Json, delta: Delta) -> None:
+    def _add_text(self, part: Json, delta: Draft) -> None:
         text = part.get("text")
         if isinstance(text, dict):  # {"text": {"value": ...}}
             text = text.get("value")
@@ -108,81 +107,81 @@ class MessageReader:
         if isinstance(notes := part.get("annotations"), list):
             self._add_annotations(notes, delta)
 
-    def _add_thinking(self, part: Json, delta: Delta) -> None:
+    def _add_thinking(self, part: Json, delta: Draft) -> None:
         """Mistral: {"thinking": [{"type": "text", "text": ...}]}."""
         text = "".join(self._reasoning(part.get(name)) for name in ("thinking", "reasoning", "reasoning_text", "text"))
-        delta.reasoning = (delta.reasoning or "") + text or None
+        delta.reasoning.append(text)
         self.split("", delta, closing=True)
         if signature := text_of(part.get("signature")):
             self.gathered.keep("message.content.thinking", "content_parts", [{"type": "thinking", "signature": signature}])
 
-    def _add_reference(self, part: Json, delta: Delta) -> None:
+    def _add_reference(self, part: Json, delta: Draft) -> None:
         self._add_annotations([part], delta)
 
-    def _add_image_part(self, part: Json, delta: Delta) -> None:
+    def _add_image_part(self, part: Json, delta: Draft) -> None:
         self._add_images([part], delta)
 
-    def _add_refusal_part(self, part: Json, delta: Delta) -> None:
+    def _add_refusal_part(self, part: Json, delta: Draft) -> None:
         self._add_refusal(part.get("refusal"), delta)
 
-    def _add_refusal(self, value: Any, delta: Delta) -> None:
+    def _add_refusal(self, value: Any, delta: Draft) -> None:
         if isinstance(value, str) and value:
-            delta.refusal = (delta.refusal or "") + value
+            delta.refusal.append(value)
         elif not isinstance(value, str):
             self.gathered.keep("message.refusal", "refusal", value)
 
-    def _add_tool_calls(self, value: Any, delta: Delta) -> None:
+    def _add_tool_calls(self, value: Any, delta: Draft) -> None:
         calls = [tool_call(call, self.gathered) for call in (value if isinstance(value, list) else [value])]
-        delta.tool_calls = [*(delta.tool_calls or ()), *(call for call in calls if call is not None)] or None
+        delta.tool_calls += (call for call in calls if call is not None)
 
-    def _add_function_call(self, value: Any, delta: Delta) -> None:
+    def _add_function_call(self, value: Any, delta: Draft) -> None:
         """The form before tool calls; there is one call a message."""
         if isinstance(value, dict) and (value.get("name") or value.get("arguments")) and not delta.tool_calls:
             call = tool_call({"index": 0, "function": value}, self.gathered) or ToolCallDelta()
-            delta.tool_calls = [call]
+            delta.tool_calls.append(call)
 
-    def _add_annotations(self, value: Any, delta: Delta) -> None:
+    def _add_annotations(self, value: Any, delta: Draft) -> None:
         if notes := list(objects_of(value)):
-            delta.annotations = [*(delta.annotations or ()), *notes]
+            delta.annotations += notes
             self._cites = []
 
-    def _add_images(self, value: Any, delta: Delta) -> None:
+    def _add_images(self, value: Any, delta: Draft) -> None:
         fit, unfit = images_of(value)
-        delta.images = [*(delta.images or ()), *fit] or None
+        delta.images += fit
         self.gathered.keep("message.images", "images", unfit)
 
-    def _add_audio(self, value: Any, delta: Delta) -> None:
+    def _add_audio(self, value: Any, delta: Draft) -> None:
         audio, rest = audio_of(value)
         if audio:
-            delta.message = {**(delta.message or {}), "audio": audio}
+            delta.message["audio"] = audio
         self.gathered.keep("message.audio", "audio", rest)
 
-    def _add_details(self, value: Any, delta: Delta) -> None:
+    def _add_details(self, value: Any, delta: Draft) -> None:
         details = list(objects_of(value))
         self._details += details
         if not delta.reasoning:  # the same text is usually in `reasoning` too
             texts = (first(detail.get("text"), detail.get("summary")) for detail in details)
-            delta.reasoning = "".join(text for text in texts if isinstance(text, str)) or None
+            delta.reasoning += (text for text in texts if isinstance(text, str))
 
-    def _add_thinking_blocks(self, value: Any, delta: Delta) -> None:
+    def _add_thinking_blocks(self, value: Any, delta: Draft) -> None:
         fit, unfit = thinking_blocks_of(value)
-        delta.thinking_blocks = fit or None
+        delta.thinking_blocks += fit
         self.gathered.keep("message.thinking_blocks", "thinking_blocks", unfit)
 
-    def _add_reasoning_items(self, value: Any, delta: Delta) -> None:
+    def _add_reasoning_items(self, value: Any, delta: Draft) -> None:
         if items := list(objects_of(value)):
-            delta.message = {**(delta.message or {}), "reasoning_items": items}
+            delta.message["reasoning_items"] = items
 
-    def _add_fields(self, value: Any, delta: Delta) -> None:
+    def _add_fields(self, value: Any, delta: Draft) -> None:
         """A LiteLLM proxy's. What it repeats of the message's own members is there already."""
         for name, member in object_of(value).items():
             if name == "refusal":
-                delta.refusal = delta.refusal or text_of(member)
+                delta.refusal += () if delta.refusal or not isinstance(member, str) else (member,)
             elif name not in MEMBERS and name not in _MESSAGE_IGNORED:
                 self.gathered.keep(f"message.provider_specific_fields.{name}", name, member)
 
 
-_Reader = Callable[[MessageReader, Any, Delta], None]
+_Reader = Callable[[MessageReader, Any, Draft], None]
 # A message's members besides role, content and the reasoning's texts.
 MEMBERS: dict[str, _Reader] = {
     "refusal": MessageReader._add_refusal,

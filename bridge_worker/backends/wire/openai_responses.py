@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge_worker.backends.wire import provider_errors
 from bridge_worker.backends.wire.decoder import EventStreamDecoder
-from bridge_worker.backends.wire.gathered import Gathered, arguments_of
+from bridge_worker.backends.wire.gathered import Draft, Gathered, arguments_of
 from bridge_worker.backends.wire.json_values import Json, amount_of, count_of, name_of, object_of, objects_of, parse, text_of
 from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
 from bridge_worker.errors import BridgeError
@@ -32,6 +32,7 @@ STATUS_ERRORS = {
 }
 _MESSAGE_MEMBERS = frozenset(("id", "type", "role", "status", "content"))
 
+_TYPES = {"text": "message", "refusal": "message", "arguments": "function_call", "summary": "reasoning", "content": "reasoning"}
 _Key = tuple[Any, str, Any]  # item, kind of text, part
 
 
@@ -48,7 +49,7 @@ class OpenAIResponses(EventStreamDecoder):
         self._emitted: dict[_Key, int] = {}  # characters, annotations or logprobs that were emitted
         self._calls: dict[Any, int] = {}  # items that are tool calls and were announced, and their numbers
         self._ids: dict[str, Any] = {}  # item ids and call ids to items
-        self._kinds: set[str] = set()  # item types that were seen
+        self._kinds: dict[str, set[Any]] = {}  # items by their types
         self._reasoned: tuple[Any, ...] | None = None  # the last part of reasoning
         self._reasoning_items: dict[Any, Json] = {}
 
@@ -62,12 +63,11 @@ class OpenAIResponses(EventStreamDecoder):
         kind = text_of(event.get("type")) or name
         read = EVENTS.get(kind, _UNKNOWN)
         if read is not None:
-            delta = Delta()
+            delta = Draft()
             try:
                 read(self, event, delta)
             finally:
-                if delta != _EMPTY:
-                    out.append(delta)
+                delta.emit(out)
 
     def is_error(self, value: Any) -> bool:
         return not object_of(value).get("output") and super().is_error(value)
@@ -75,12 +75,11 @@ class OpenAIResponses(EventStreamDecoder):
     def on_body(self, value: Any, body: bytes | bytearray, out: list[Delta]) -> None:
         if not isinstance(value.get("output"), list):
             raise ValueError("no output")
-        delta = Delta()
+        delta = Draft()
         try:
             self._end_response({"response": value}, delta)
         finally:
-            if delta != _EMPTY:
-                out.append(delta)
+            delta.emit(out)
 
     def on_end(self, out: list[Delta]) -> None:
         message = self._gathered.message() or {}
@@ -97,15 +96,15 @@ class OpenAIResponses(EventStreamDecoder):
 
     # -- the response --------------------------------------------------------------------------------------------------------
 
-    def _begin_response(self, event: Json, delta: Delta) -> None:
-        response = object_of(event.get("response"))
+    def _begin_response(self, event: Json, delta: Draft) -> None:
+        response = _response_of(event)
         facts = self._facts
         facts.id = name_of(response.get("id")) or facts.id
         facts.model = text_of(response.get("model")) or facts.model
 
-    def _end_response(self, event: Json, delta: Delta) -> None:
+    def _end_response(self, event: Json, delta: Draft) -> None:
         self._begin_response(event, delta)
-        response = object_of(event.get("response"))
+        response = _response_of(event)
         self._usage = object_of(response.get("usage"))
         self._finished_items(response.get("output"), delta)
         ending = str(event.get("type", "")).rpartition(".")[2]
@@ -120,10 +119,10 @@ class OpenAIResponses(EventStreamDecoder):
         self._facts.finish_reason = "tool_calls" if word == "completed" and self._calls else FINISH.get(word)
         self.finished = self.done = True
 
-    def _error(self, event: Json, delta: Delta) -> None:
+    def _error(self, event: Json, delta: Draft) -> None:
         raise provider_errors.from_value(event)
 
-    def _unknown_event(self, event: Json, delta: Delta) -> None:
+    def _unknown_event(self, event: Json, delta: Draft) -> None:
         kind = text_of(event.get("type"))
         if kind is None:
             if provider_errors.error_in(event) is not None:
@@ -134,39 +133,47 @@ class OpenAIResponses(EventStreamDecoder):
     # -- items ---------------------------------------------------------------------------------------------------------------
 
     def _item_of(self, event: Json) -> Any:
-        """The item that an event is about: by its position, else by its id."""
-        index, id = event.get("output_index"), name_of(event.get("item_id"))
+        """The item that an event is about: by its position, else by an id, which servers change or leave out."""
+        index, item = event.get("output_index"), object_of(event.get("item"))
+        names = [id for name in (event.get("item_id"), item.get("id"), item.get("call_id")) if (id := name_of(name))]
         if isinstance(index, int):
-            return index
-        return self._ids.get(id, id) if id else None
+            where: Any = index
+        else:
+            where = next((self._ids[id] for id in names if id in self._ids), names[0] if names else None)
+        for id in names:
+            self._ids.setdefault(id, where)
+        return where
 
-    def _add_item(self, event: Json, delta: Delta) -> None:
+    def _add_item(self, event: Json, delta: Draft) -> None:
         item = object_of(event.get("item"))
         self._know(self._item_of(event), item)
         if item.get("type") == "function_call":
             self._announce(self._item_of(event), item, delta)
 
-    def _end_item(self, event: Json, delta: Delta) -> None:
+    def _end_item(self, event: Json, delta: Draft) -> None:
         self._read_item(self._item_of(event), object_of(event.get("item")), delta)
 
     def _know(self, where: Any, item: Json) -> None:
-        self._kinds.add(str(item.get("type")))
+        self._kinds.setdefault(str(item.get("type")), set()).add(where)
         for name in ("id", "call_id"):
             if id := name_of(item.get(name)):
                 self._ids[id] = where
 
-    def _finished_items(self, items: Any, delta: Delta) -> None:
+    def _finished_items(self, items: Any, delta: Draft) -> None:
         """Items of the finished response that did not come by themselves: servers number them differently in the stream."""
-        ids, kinds = dict(self._ids), set(self._kinds)
+        ids, kinds = dict(self._ids), {kind: set(items) for kind, items in self._kinds.items()}
         for position, item in enumerate(objects_of(items)):
             names = (name_of(item.get("call_id")), name_of(item.get("id")))
             known = next((id for id in names if id and id in ids), None)
+            kind = str(item.get("type"))
             if known is not None:
                 self._read_item(ids[known], item, delta)
-            elif str(item.get("type")) not in kinds:
+            elif kind not in kinds:
                 self._read_item(("end", position), item, delta)
+            elif position in kinds[kind]:
+                self._read_item(position, item, delta)
 
-    def _read_item(self, where: Any, item: Json, delta: Delta) -> None:
+    def _read_item(self, where: Any, item: Json, delta: Draft) -> None:
         self._know(where, item)
         read = ITEMS.get(str(item.get("type")))
         if read is None:
@@ -177,52 +184,52 @@ class OpenAIResponses(EventStreamDecoder):
         else:
             read(self, where, item, delta)
 
-    def _announce(self, where: Any, item: Json, delta: Delta) -> None:
+    def _announce(self, where: Any, item: Json, delta: Draft) -> None:
         if where in self._calls:
             return
         self._calls[where] = len(self._calls)
         id = name_of(item.get("call_id")) or name_of(item.get("id"))
         self._call(ToolCallDelta(index=self._calls.get(where), id=id, name=text_of(item.get("name"))), delta)
 
-    def _call(self, call: ToolCallDelta, delta: Delta) -> None:
-        delta.tool_calls = [*(delta.tool_calls or ()), call]
+    def _call(self, call: ToolCallDelta, delta: Draft) -> None:
+        delta.tool_calls.append(call)
 
-    def _function_call(self, where: Any, item: Json, delta: Delta) -> None:
+    def _function_call(self, where: Any, item: Json, delta: Draft) -> None:
         self._announce(where, item, delta)
         self._arguments(where, arguments_of(item.get("arguments")), delta, whole=True)
 
-    def _message(self, where: Any, item: Json, delta: Delta) -> None:
+    def _message(self, where: Any, item: Json, delta: Draft) -> None:
         for name in item.keys() - _MESSAGE_MEMBERS:
             self._gathered.put(f"output.message.{name}", name, item[name])
         for position, part in enumerate(objects_of(item.get("content"))):
             self._part(where, position, part, delta)
 
-    def _reasoning(self, where: Any, item: Json, delta: Delta) -> None:
+    def _reasoning(self, where: Any, item: Json, delta: Draft) -> None:
         for kind in ("summary", "content"):
             for position, part in enumerate(objects_of(item.get(kind))):
                 self._reason(where, kind, position, text_of(part.get("text")) or "", delta, whole=True)
         self._reasoning_items[where] = item
 
-    def _image(self, where: Any, item: Json, delta: Delta) -> None:
+    def _image(self, where: Any, item: Json, delta: Draft) -> None:
         result = text_of(item.get("result"))
         if result and not self._emitted.get((where, "image", 0)):
             self._emitted[where, "image", 0] = 1
             format = text_of(item.get("output_format")) or "png"
             url = result if result.startswith("https://") else f"data:image/{format};base64,{result}"
-            delta.images = [*(delta.images or ()), {"type": "image_url", "image_url": {"url": url}}]
+            delta.images.append({"type": "image_url", "image_url": {"url": url}})
             rest = {name: value for name, value in item.items() if name != "result"}
             self._gathered.keep("output.image_generation_call", "output_items", [rest])
 
     # -- parts ---------------------------------------------------------------------------------------------------------------
 
-    def _part(self, where: Any, position: Any, part: Json, delta: Delta) -> None:
+    def _part(self, where: Any, position: Any, part: Json, delta: Draft) -> None:
         kind = str(part.get("type"))
         if kind in ("output_text", "text"):
             self._text(where, "text", position, text_of(part.get("text")) or "", delta, whole=True)
             for note in self._new(where, "notes", position, list(objects_of(part.get("annotations")))):
                 self._annotate(note, delta)
             if logprobs := self._new(where, "logprobs", position, list(objects_of(part.get("logprobs")))):
-                delta.logprobs = [*(delta.logprobs or ()), *logprobs]
+                delta.logprobs += logprobs
         elif kind == "refusal":
             self._text(where, "refusal", position, text_of(part.get("refusal")) or "", delta, whole=True)
         elif kind in ("reasoning_text", "summary_text"):
@@ -237,94 +244,104 @@ class OpenAIResponses(EventStreamDecoder):
         self._emitted[where, kind, position] = max(known, len(values))
         return values[known:]
 
-    def _text(self, where: Any, kind: str, position: Any, text: str, delta: Delta, *, whole: bool = False) -> str:
+    def _text(self, where: Any, kind: str, position: Any, text: str, delta: Draft, *, whole: bool = False) -> str:
         """Emits ``text``, of a whole text the rest that no delta had."""
+        if whole and (where, kind, position) not in self._emitted and (None, kind, position) in self._emitted:
+            self._emitted[where, kind, position] = self._emitted.pop((None, kind, position))  # of deltas that named no item
         known = self._emitted.get((where, kind, position), 0)
         if whole:
             text = text[known:]
+        elif text:
+            self._kinds.setdefault(_TYPES[kind], set()).add(where)
         if text:
             self._emitted[where, kind, position] = known + len(text)
             if kind == "text":
-                delta.content = (delta.content or "") + text
+                delta.content.append(text)
             elif kind == "refusal":
-                delta.refusal = (delta.refusal or "") + text
+                delta.refusal.append(text)
         return text
 
-    def _reason(self, where: Any, kind: str, position: Any, text: str, delta: Delta, *, whole: bool = False) -> None:
+    def _reason(self, where: Any, kind: str, position: Any, text: str, delta: Draft, *, whole: bool = False) -> None:
         """Parts of reasoning are paragraphs."""
         if text := self._text(where, kind, position, text, delta, whole=whole):
             paragraph = self._reasoned is not None and self._reasoned != (where, kind, position)
             self._reasoned = (where, kind, position)
-            delta.reasoning = (delta.reasoning or "") + ("\n\n" if paragraph else "") + text
+            delta.reasoning += ("\n\n", text) if paragraph else (text,)
 
-    def _arguments(self, where: Any, text: str, delta: Delta, *, whole: bool) -> None:
+    def _arguments(self, where: Any, text: str, delta: Draft, *, whole: bool) -> None:
         if rest := self._text(where, "arguments", 0, text, delta, whole=whole):
             self._call(ToolCallDelta(index=self._calls.get(where), arguments=rest), delta)
 
-    def _annotate(self, note: Json, delta: Delta) -> None:
+    def _annotate(self, note: Json, delta: Draft) -> None:
         """As a chat completion has it: a URL citation's members are in an object of that name."""
         if note.get("type") == "url_citation" and "url_citation" not in note:
             note = {"type": "url_citation", "url_citation": {name: value for name, value in note.items() if name != "type"}}
-        delta.annotations = [*(delta.annotations or ()), note]
+        delta.annotations.append(note)
 
     # -- events of parts -----------------------------------------------------------------------------------------------------
 
-    def _text_event(self, event: Json, delta: Delta) -> None:
+    def _text_event(self, event: Json, delta: Draft) -> None:
         where, position = self._item_of(event), _index(event, "content_index")
         self._text(where, "text", position, text_of(event.get("delta")) or "", delta)
         if logprobs := list(objects_of(event.get("logprobs"))):
             key = (where, "logprobs", position)
             self._emitted[key] = self._emitted.get(key, 0) + len(logprobs)
-            delta.logprobs = logprobs
+            delta.logprobs += logprobs
 
-    def _text_done(self, event: Json, delta: Delta) -> None:
+    def _text_done(self, event: Json, delta: Draft) -> None:
         part = {"type": "output_text", "text": event.get("text"), "logprobs": event.get("logprobs")}
         self._part(self._item_of(event), _index(event, "content_index"), part, delta)
 
-    def _part_done(self, event: Json, delta: Delta) -> None:
+    def _part_done(self, event: Json, delta: Draft) -> None:
         self._part(self._item_of(event), _index(event, "content_index"), object_of(event.get("part")), delta)
 
-    def _refusal_event(self, event: Json, delta: Delta) -> None:
+    def _refusal_event(self, event: Json, delta: Draft) -> None:
         self._text(self._item_of(event), "refusal", _index(event, "content_index"), text_of(event.get("delta")) or "", delta)
 
-    def _refusal_done(self, event: Json, delta: Delta) -> None:
+    def _refusal_done(self, event: Json, delta: Draft) -> None:
         part = {"type": "refusal", "refusal": event.get("refusal")}
         self._part(self._item_of(event), _index(event, "content_index"), part, delta)
 
-    def _annotation_event(self, event: Json, delta: Delta) -> None:
+    def _annotation_event(self, event: Json, delta: Draft) -> None:
         key = (self._item_of(event), "notes", _index(event, "content_index"))
         if isinstance(note := event.get("annotation"), dict):
             self._emitted[key] = self._emitted.get(key, 0) + 1
             self._annotate(note, delta)
 
-    def _arguments_event(self, event: Json, delta: Delta) -> None:
+    def _arguments_event(self, event: Json, delta: Draft) -> None:
         self._arguments(self._item_of(event), arguments_of(event.get("delta")), delta, whole=False)
 
-    def _arguments_done(self, event: Json, delta: Delta) -> None:
+    def _arguments_done(self, event: Json, delta: Draft) -> None:
         where = self._item_of(event)
         if where not in self._calls:
             self._announce(where, {"call_id": event.get("call_id") or event.get("item_id"), "name": event.get("name")}, delta)
         self._arguments(where, arguments_of(event.get("arguments")), delta, whole=True)
 
-    def _summary_event(self, event: Json, delta: Delta) -> None:
+    def _summary_event(self, event: Json, delta: Draft) -> None:
         text = text_of(event.get("delta")) or text_of(object_of(event.get("delta")).get("text")) or ""
         self._reason(self._item_of(event), "summary", _index(event, "summary_index"), text, delta)
 
-    def _summary_done(self, event: Json, delta: Delta) -> None:
+    def _summary_done(self, event: Json, delta: Draft) -> None:
         text = text_of(event.get("text")) or text_of(object_of(event.get("part")).get("text")) or ""
         self._reason(self._item_of(event), "summary", _index(event, "summary_index"), text, delta, whole=True)
 
-    def _reasoning_event(self, event: Json, delta: Delta) -> None:
+    def _reasoning_event(self, event: Json, delta: Draft) -> None:
         text = text_of(event.get("delta")) or ""
         self._reason(self._item_of(event), "content", _index(event, "content_index"), text, delta)
 
-    def _reasoning_done(self, event: Json, delta: Delta) -> None:
+    def _reasoning_done(self, event: Json, delta: Draft) -> None:
         text = text_of(event.get("text")) or ""
         self._reason(self._item_of(event), "content", _index(event, "content_index"), text, delta, whole=True)
 
-    def _audio_event(self, event: Json, delta: Delta) -> None:
+    def _audio_event(self, event: Json, delta: Draft) -> None:
         if data := text_of(event.get("delta")):
             delta.message = {"audio": {"transcript" if "transcript" in event["type"] else "data": data}}
+
+
+def _response_of(event: Json) -> Json:
+    """The response of an event; some proxies send it in the event's stead, with its type in the event's name only."""
+    response = event.get("response")
+    return response if isinstance(response, dict) else event
 
 
 def _index(event: Json, name: str) -> int:
@@ -345,8 +362,7 @@ def usage_of(usage: Json) -> TokenUsage | None:
     return tokens if tokens.input_tokens or tokens.output_tokens or tokens.total_tokens else None
 
 
-_EMPTY = Delta()
-_Reader = Callable[[OpenAIResponses, Json, Delta], None]
+_Reader = Callable[[OpenAIResponses, Json, Draft], None]
 _UNKNOWN: _Reader = OpenAIResponses._unknown_event
 # Types of events; None: it repeats what others have, or reports progress of a tool that the provider runs.
 EVENTS: dict[str, _Reader | None] = {
@@ -414,7 +430,7 @@ EVENTS: dict[str, _Reader | None] = {
     "ping": None,
 }
 # Types of items that the bridge has words for. Items of the provider's own tools, and unknown ones, are kept whole.
-ITEMS: dict[str, Callable[[OpenAIResponses, Any, Json, Delta], None]] = {
+ITEMS: dict[str, Callable[[OpenAIResponses, Any, Json, Draft], None]] = {
     "message": OpenAIResponses._message,
     "function_call": OpenAIResponses._function_call,
     "reasoning": OpenAIResponses._reasoning,

@@ -354,6 +354,67 @@ CHAT = [
         HI,
         {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "stop_reason": "END"}]},
     ),
+    chat("usage without choices", {"content": "hi", "usage": (3, 2, 5)}, None, HI, STOP, {"usage": USAGE}),
+    chat("a finish without a delta", {"content": "hi"}, None, HI, {"choices": [{"index": 0, "finish_reason": "stop"}]}),
+    chat(
+        "tool calls without an index",
+        {"calls": [call(index=None, arguments="{}"), call(index=None, id="t2", arguments='{"b":2}')]},
+        message(
+            "tool_calls",
+            tool_calls=[
+                {"id": "t1", "function": {"name": "f", "arguments": "{}"}},
+                {"id": "t2", "function": {"name": "f", "arguments": '{"b":2}'}},
+            ],
+        ),
+        chunk({"tool_calls": [{"id": "t1", "function": {"name": "f", "arguments": "{}"}}]}),
+        chunk({"tool_calls": [{"id": "t2", "function": {"name": "f", "arguments": '{"b"'}}]}),
+        chunk({"tool_calls": [{"function": {"arguments": ":2}"}}]}, "tool_calls"),
+    ),
+    chat(
+        "role null and a quiet unknown member",
+        {"content": "hi"},
+        None,
+        {
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {"role": None, "content": "hi", "tool_calls": None},
+                    "finish_reason": "",
+                    "matched_stop": None,
+                }
+            ]
+        },
+        STOP,
+    ),
+    chat(
+        "a surrogate pair over two events",
+        {"content": "\ud83d\ude00"},
+        None,
+        '{"choices":[{"delta":{"content":"\\ud83d"}}]}',
+        '{"choices":[{"delta":{"content":"\\ude00"},"finish_reason":"stop"}]}',
+    ),
+    Case(
+        "invalid UTF-8 in a text",
+        OpenAIChat,
+        {"content": "a\ufffdb"},
+        data=b'data: {"choices":[{"delta":{"content":"a\xffb"},"finish_reason":"stop"}]}\n\n',
+    ),
+    chat("only a role, then the end marker", {"kind": "bad_upstream_response"}, None, chunk({"role": "assistant"})),
+    chat("cut off within a tag", {"kind": "stream_interrupted", "content": "<thi"}, None, chunk({"content": "<thi"}), done=False),
+    chat(
+        "pieces of each kind, one after the other, in one shape",
+        {"content": "ab", "reasoning": "rs", "calls": [call(arguments="{}")]},
+        None,
+        chunk({"reasoning_content": "r"}),
+        chunk({"reasoning_content": "s", "content": None}),
+        chunk({"role": "assistant", "content": "a", "reasoning_content": ""}),
+        chunk({"content": "b"}),
+        chunk({"content": "", "tool_calls": []}),
+        chunk({"tool_calls": [CALL]}),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": "{"}}]}),
+        chunk({"tool_calls": [{"index": 0, "function": {"arguments": "}"}}]}),
+        chunk({}, "tool_calls"),
+    ),
     # -- errors, never an empty success
     chat(
         "error in mid-stream",
@@ -595,6 +656,64 @@ RESPONSES = [
         event("response.content_part.done", output_index=0, content_index=0, part=TEXT["content"][0]),
         item_done(0, TEXT),
         finished(),
+    ),
+    responses(
+        "text in deltas, then only the finished response",
+        {"content": "hi"},
+        None,
+        event("response.output_text.delta", output_index=0, item_id="m1", content_index=0, delta="hi"),
+        finished(TEXT),
+    ),
+    responses(
+        "text in deltas by position only, then only the finished response",
+        {"content": "hi"},
+        None,
+        event("response.output_text.delta", output_index=0, content_index=0, delta="hi"),
+        finished(TEXT),
+    ),
+    responses(
+        "text in deltas that name no item",
+        {"content": "hi"},
+        None,
+        event("response.output_text.delta", delta="h"),
+        event("response.output_text.delta", delta="i"),
+        item_done(0, TEXT),
+        finished(TEXT),
+    ),
+    responses(
+        "text in deltas by item id only",
+        {"content": "hi"},
+        None,
+        event("response.output_text.delta", item_id="m1", delta="hi"),
+        finished(TEXT),
+    ),
+    responses(
+        "two calls without position and item id",
+        {"calls": [call(index=0, arguments='{"a":1}'), call(index=1, id="t2", arguments="{}")]},
+        None,
+        event("response.output_item.done", item={**FUNCTION, "id": None}),
+        event("response.output_item.done", item={**FUNCTION, "id": None, "call_id": "t2", "arguments": "{}"}),
+        finished(),
+    ),
+    responses(
+        "the finished response lacks the calls that were streamed",
+        {"calls": ONE_CALL, "content": "", "finish_reason": "tool_calls"},
+        None,
+        added(0, FUNCTION, arguments=""),
+        event("response.function_call_arguments.done", output_index=0, arguments='{"a":1}'),
+        finished({"type": "message", "id": "m9", "content": [{"type": "text", "text": ""}]}),
+    ),
+    Case(
+        "the response itself as the data of a named event",
+        OpenAIResponses,
+        {"content": "hi", "id": "r1", "finish_reason": "stop"},
+        data=b"event: response.completed\ndata: " + json.dumps(response("completed", TEXT)).encode() + b"\n\n",
+    ),
+    responses(
+        "an incomplete response without any message",
+        {"content": "", "finish_reason": "length"},
+        response("incomplete", incomplete_details={"reason": "max_output_tokens"}),
+        finished(status="incomplete", incomplete_details={"reason": "max_output_tokens"}),
     ),
     responses(
         "every item has the position 0",
@@ -850,6 +969,23 @@ OLLAMA = [
     ),
     Case("an empty response", Ollama, {"kind": "bad_upstream_response"}, body=b"", data=b""),
     Case("HTML with status 200", Ollama, {"kind": "bad_upstream_response"}, body=HTML, data=HTML),
+    Case(
+        "a reason without done",
+        Ollama,
+        {"content": "hi", "finish_reason": "stop"},
+        data=lines({**line(content="hi"), "done_reason": "stop"}),
+    ),
+    Case(
+        "the form of /api/generate",
+        Ollama,
+        {"content": "hi", "reasoning": "r"},
+        {"model": "m", "response": "hi", "thinking": "r", "done": True, "done_reason": "stop"},
+        lines(
+            {"response": "", "thinking": "r", "done": False},
+            {"response": "hi", "done": False},
+            {"response": "", "done": True, "done_reason": "stop"},
+        ),
+    ),
     Case("no newline at the end", Ollama, {"content": "hi"}, data=lines(line(True, "stop", content="hi"))[:-1]),
 ]
 
@@ -885,6 +1021,7 @@ START = {
     "delta": {"message": {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}},
 }
 CITE = {"start": 0, "end": 2, "text": "hi", "sources": [{"type": "tool", "id": "t"}], "type": "TEXT_CONTENT"}
+CITED = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 2, "title": "t"}}
 COHERE = [
     cohere(
         "text",
@@ -934,7 +1071,7 @@ COHERE = [
     ),
     cohere(
         "citations",
-        {"content": "hi", "annotations": [CITE]},
+        {"content": "hi", "annotations": [CITED]},
         cohere_message(content=[{"type": "text", "text": "hi"}], citations=[CITE]),
         part("content-delta", content={"text": "hi"}),
         part("citation-start", citations=CITE),

@@ -121,7 +121,7 @@ def test_a_stream_cut_off_anywhere_is_an_error_or_whole(case: Case, at: int) -> 
         )
     else:
         assert short.error.kind in ("stream_interrupted", "bad_upstream_response")
-        assert whole.content.startswith(short.content)
+        assert whole.content.startswith(short.content) or "<think>".startswith(short.content)
 
 
 @pytest.mark.parametrize("make", MAKERS)
