@@ -36,9 +36,11 @@ ROUTER = {
     "deployment_affinity_ttl_seconds": "number",
     "disable_cooldowns": "flag",
     "enable_health_check_routing": "flag",
+    "enable_mid_stream_fallback_continuation": "flag",
     "enable_pre_call_checks": "flag",
     "enable_tag_filtering": "flag",
     "enable_weighted_failover": "flag",
+    "fallback_on_unsupported_params": "flag",
     "fallbacks": "list",
     "health_check_ignore_transient_errors": "flag",
     "health_check_staleness_threshold": "number",
@@ -60,6 +62,7 @@ ROUTER = {
     "routing_groups": "list",
     "routing_strategy": "strategy",
     "routing_strategy_args": "mapping",
+    "session_affinity_repin_on_failover": "flag",
     "stream_timeout": "number",
     "tag_filtering_match_any": "flag",
     "tag_routing_prefix": "text",
@@ -89,8 +92,8 @@ LITELLM = frozenset(
     enable_caching_on_provider_specific_optional_params enable_gemini_default_thinking_level_low enable_json_schema_validation
     enable_preview_features failure_callback fallbacks filter_invalid_headers force_ipv4 force_redis_hash_tag_grouping headers http2
     langfuse_default_tags langfuse_enable_update_trace_keys langsmith_batch_size log_raw_request_response max_budget max_fallbacks
-    max_tokens model_alias_map modify_params num_retries num_retries_per_request openai_system_messages_first organization project
-    provider_url_destination_allowed_hosts reasoning_auto_summary request_timeout retry route_all_chat_openai_to_responses
+    gemini_include_thoughts_default max_tokens model_alias_map modify_params num_retries num_retries_per_request openai_system_messages_first organization project
+    provider_url_destination_allowed_hosts reasoning_auto_summary reasoning_effort_rounding request_timeout retry route_all_chat_openai_to_responses
     safe_memory_mode ssl_certificate ssl_ecdh_curve ssl_security_level ssl_verify standard_logging_payload_excluded_fields
     strip_anthropic_total_tokens success_callback turn_off_message_logging use_aiohttp_transport
     use_chat_completions_url_for_anthropic_messages user_url_allowed_hosts user_url_validation vertex_ai_safety_settings
@@ -130,7 +133,8 @@ CALLBACKS = ("callbacks", "success_callback", "failure_callback")
 # code beside the config.
 LITELLM_IGNORED = frozenset(
     """
-    aclient_session adapters add_user_information_to_llm_headers agent_search_embedding_model allow_dynamic_callback_disabling
+    aclient_session adapters anthropic_messages_estimate_initial_input_tokens batch_line_item_callbacks
+    personal_key_model_access_from_teams suppress_startup_output add_user_information_to_llm_headers agent_search_embedding_model allow_dynamic_callback_disabling
     anthropic_beta_headers_url anthropic_sse_ping_interval_seconds audit_log_callbacks autorouter_presets_url azure_llms
     banned_keywords_list blocked_user_list blog_posts_url budget_exceeded_status_code budget_exceeded_throttle_percentage
     budget_reset_time budget_rollover caching callback_settings check_provider_endpoint client_session cold_storage_custom_logger

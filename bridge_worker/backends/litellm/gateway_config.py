@@ -95,7 +95,7 @@ class Configured:
         """LiteLLM forgets the Router."""
         if self.router is None:
             return
-        self.router.discard()
+        router.forget(self.router)
         for callback in self._of_router:
             if isinstance(callback, BaseRoutingStrategy):
                 callback.retire()  # it writes to Redis now and then
@@ -170,17 +170,17 @@ def _callback_lists() -> list[list[Any]]:
     return [getattr(litellm, name) for name in names]
 
 
-def _share_cache(router: Any) -> None:
+def _share_cache(made: Any) -> None:
     """A cache in Redis also holds the Router's cooldowns and usage, unless the Router has a Redis of its own."""
     backend = getattr(litellm.cache, "cache", None)
-    if router.cache.redis_cache is None and isinstance(backend, litellm.caching.caching.RedisCache):
-        router.update_redis_cache(cache=backend)
+    if isinstance(backend, litellm.caching.caching.RedisCache):
+        router.attach_redis(made, backend)
 
 
-def _skipped(gateway: Gateway, router: Any, loop: asyncio.AbstractEventLoop | None) -> Iterator[str]:
+def _skipped(gateway: Gateway, made: Any, loop: asyncio.AbstractEventLoop | None) -> Iterator[str]:
     """The deployments that LiteLLM has left out, each with LiteLLM's reason. It only logs them, with a traceback."""
     assert gateway.router is not None  # noqa: S101  # for mypy: there is a Router
-    served = Counter(map(_pair, router.model_list))
+    served = Counter(map(_pair, router.configured_deployments(made)))
     wanted = Counter(map(_pair, gateway.router["model_list"]))
     for model, place in zip(gateway.router["model_list"], gateway.places, strict=True):
         if served[_pair(model)] < wanted[_pair(model)] and (reason := _refusal(model, loop)):
@@ -193,7 +193,7 @@ def _pair(model: Mapping[str, Any]) -> tuple[str, str]:
 
 def _refusal(model: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) -> str:
     try:
-        router.make({"model_list": [dict(model)]}, loop).discard()
+        router.forget(router.make({"model_list": [dict(model)]}, loop))
     except Exception as error:
         return _line(error)
     return ""
