@@ -82,6 +82,11 @@ class LiteLLM:
         """After a failed rehearsal: LiteLLM's own path serves everything."""
         self._own_path = reason
 
+    def close_lane(self, reason: str) -> None:
+        """The Router serves every chat of a config."""
+        if self._lane is not None:
+            self._lane.why_not = reason
+
     def put_in_force(self) -> None:
         """After a reload, with the new policy of URLs."""
         quieten()

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from bridge_worker.backends.litellm.chat_call import ChatCall
+from bridge_worker.backends.litellm.router import store
 from bridge_worker.backends.litellm.router_errors import for_router, with_fault
 from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream
 from bridge_worker.core.deltas import Delta
@@ -158,7 +159,7 @@ class Lane:
         with suppress(Exception):  # without them a deployment cools down earlier than with LiteLLM alone
             for id, count in counts.items():
                 if count:
-                    self._router.cache.increment_cache(key=f"{id}:successes", value=count, local_only=True, ttl=_MINUTE)
+                    store(self._router).increment_cache(key=f"{id}:successes", value=count, local_only=True, ttl=_MINUTE)
 
 
 _OF_THE_CALL = frozenset("messages metadata litellm_metadata litellm_logging_obj litellm_call_id litellm_trace_id client".split())

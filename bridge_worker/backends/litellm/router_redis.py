@@ -18,6 +18,7 @@ from litellm.caching.caching import InMemoryCache
 from litellm.caching.redis_cache import RedisCache
 from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 
+from bridge_worker.backends.litellm.router import store
 from bridge_worker.system.redis_connection import SECONDS, RedisLink
 
 _SYNC_SECONDS = 0.1  # LiteLLM's own figure for the usage strategy: how old another worker's usage may be
@@ -39,7 +40,7 @@ def share(router: Any, link: RedisLink | None, loop: asyncio.AbstractEventLoop) 
         return
 
     async def attach() -> None:
-        if router.cache.redis_cache is None:
+        if store(router).redis_cache is None:
             router.update_redis_cache(await asyncio.to_thread(_cache, link))
         if (answers := litellm.cache) is not None and isinstance(answers.cache, InMemoryUntilThen):
             backend = await asyncio.to_thread(_cache, link)
@@ -64,9 +65,7 @@ def _cache(link: RedisLink) -> RedisCache:
     return cache
 
 
-_LiteLLMsBreaker: Any = getattr(
-    redis_cache, "RedisCircuitBreaker", object
-)  # since 1.109 LiteLLM has another one, with a short probe
+_LiteLLMsBreaker: Any = getattr(redis_cache, "RedisCircuitBreaker", object)  # since 1.109: another one
 
 
 class _Breaker(_LiteLLMsBreaker):  # type: ignore[misc]  # LiteLLM's types are not read
