@@ -92,9 +92,8 @@ def _is_refused(name: str) -> bool:
 
 
 def _check_urls(params: Mapping[str, Any]) -> None:
-    for place, url in url_policy.urls(params.get("messages")):
-        if fault := url_policy.policy.fault(url):
-            raise BridgeError("invalid_request", f"{place} can't be passed on: {fault}")
+    if fault := next(url_policy.faults(params.get("messages")), None):
+        raise BridgeError("invalid_request", f"{fault[0]} can't be passed on: {fault[1]}")
 
 
 def _refused(value: object, path: str) -> Iterator[str]:

@@ -150,7 +150,7 @@ class Engine:
                 self._redactor.add(secret)
             set_environment(source, old, config.environment)
             try:
-                model = LiteLLM(config.gateway, self._local, self._loop)
+                model = LiteLLM(config.gateway, self._local, self._loop, config.settings.local_services)
                 if model.complaints:
                     model.take_back()
                     raise ConfigError(*model.complaints)
@@ -234,7 +234,7 @@ class Engine:
         from bridge_worker.backends.litellm.router_redis import share
 
         self._version = litellm_version()
-        model = LiteLLM(self._config.gateway, self._local, loop)
+        model = LiteLLM(self._config.gateway, self._local, loop, self._config.settings.local_services)
         share(model.router, self._redis, loop)
         for complaint in model.complaints:
             _log.error("a part of the config is not served: %s", complaint)

@@ -20,11 +20,12 @@ from litellm.types.utils import CallTypes
 
 from bridge_worker.backends.litellm import LOGGERS, local_deployment, receipts, request_diff, responses, router
 from bridge_worker.backends.litellm.gateway_config import Configured
-from bridge_worker.backends.litellm.patches import correctness  # noqa: F401  # importing it patches LiteLLM
+from bridge_worker.backends.litellm.patches import correctness, hosts  # noqa: F401  # importing them patches LiteLLM
 from bridge_worker.backends.local.chat import Local
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.core.ports import ChatRequest, Delta
 from bridge_worker.errors import BridgeError
+from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, SERVICE_OF, UNUSABLE_PROVIDERS
 from bridge_worker.schema.chat_result import EngineVersion
 from bridge_worker.security import url_policy
 
@@ -33,20 +34,22 @@ from bridge_worker.security import url_policy
 REQUEST_TIMEOUT_SECONDS = 600.0
 CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
 
-# They ask a person to log in and block meanwhile, or load a model into this process.
-UNUSABLE_PROVIDERS = ("github_copilot", "chatgpt", "petals", "vllm")
-
 
 class LiteLLM:
     """A `Model`, set up for ``gateway``; ``complaints`` say what of that LiteLLM does not take.
 
-    ``local`` are the models of this machine, which a deployment may name too. Without a gateway's models any model is served by its
+    ``local`` are the models of this machine, which a deployment may name too; ``local_services`` the providers on this machine that
+    a model's name may reach at their default address. Without a gateway's models any model is served by its
     LiteLLM name, with the key and base URL that LiteLLM finds in the environment. ``loop`` is the one it will be used in, None for
     the current one.
     """
 
     def __init__(
-        self, gateway: Gateway | None = None, local: Local | None = None, loop: asyncio.AbstractEventLoop | None = None
+        self,
+        gateway: Gateway | None = None,
+        local: Local | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        local_services: frozenset[str] = DEFAULT_LOCAL_SERVICES,
     ) -> None:
         _quieten()
         receipts.watch()
@@ -57,6 +60,7 @@ class LiteLLM:
         self._router: Any = self._configured.router
         self.complaints = self._configured.complaints
         self._chats, self._retired = 0, False
+        self._permitted_before = hosts.permit(local_services | _providers_of(gateway))
         _quieten()  # the last word: the gateway's settings may have said otherwise
 
     def put_in_force(self) -> None:
@@ -66,6 +70,7 @@ class LiteLLM:
     def take_back(self) -> None:
         """It will not be served after all: LiteLLM is again as it was before."""
         self._configured.take_back()
+        hosts.permit(self._permitted_before)
 
     def retire(self) -> None:
         """No chat comes any more; LiteLLM forgets the Router when the last one has ended."""
@@ -142,8 +147,10 @@ class LiteLLM:
             if not router.serves(self._router, model):
                 raise BridgeError("model_not_found", f"there is no {model!r:.100} in the config's model_list", model=model)
         elif (provider := model.split("/")[0]) in UNUSABLE_PROVIDERS:
-            wrong = f"{provider} can't be used through the bridge: it would wait for a person, or load the model into it"
-            raise BridgeError("model_not_found", wrong, model=model)
+            reason = UNUSABLE_PROVIDERS[provider]
+            raise BridgeError("model_not_found", f"{provider} can't be used through the bridge: {reason}", model=model)
+        else:
+            hosts.base_url(provider)
 
     def alternatives(self, model: str) -> list[str]:
         """``model``, and what the Router may ask in its place, and in the place of that."""
@@ -154,6 +161,14 @@ class LiteLLM:
             meant = [other for row in rows for key, others in row.items() if key in (name, "*") for other in others]
             names += [other for other in dict.fromkeys(meant) if isinstance(other, str) and other not in names]
         return names
+
+
+def _providers_of(gateway: Gateway | None) -> frozenset[str]:
+    """Those that the config's deployments name: the operator has permitted them by it. A deployment ``*`` names none."""
+    deployments = (gateway.router or {}).get("model_list", ()) if gateway else ()
+    given = (deployment["litellm_params"] for deployment in deployments)
+    named = (params.get("custom_llm_provider") or str(params["model"]).partition("/")[0] for params in given)
+    return frozenset(SERVICE_OF.get(provider, provider) for provider in named)
 
 
 def litellm_version() -> str:
