@@ -29,26 +29,38 @@ from bridge_worker.budgets.limits import check_path
 from bridge_worker.budgets.spending import Spending, asked_of
 from bridge_worker.config.local_models import PREFIX as LOCAL
 from bridge_worker.config.settings import Settings
+from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import Emit, Find, chat_request, run_chat
+from bridge_worker.core.ports import Notify, RequestContext
 from bridge_worker.errors import MAX_MESSAGE_BYTES, BridgeError
 from bridge_worker.methods.mcp_tools import Tools
 from bridge_worker.methods.models import FindServices, InForce, Queries, cancelled
 from bridge_worker.methods.params import validate
+from bridge_worker.protocol.framing import DeltaLines
 from bridge_worker.protocol.session import Response, Start
 from bridge_worker.schema.base import WithMeta
 from bridge_worker.schema.budgets import Budget
 from bridge_worker.schema.chat_request import ChatParams, Deadlines
-from bridge_worker.schema.chat_result import ChatResult
 from bridge_worker.schema.lifecycle import EngineState
-from bridge_worker.schema.services import BudgetsGetParams, BudgetsGetResult, ConfigReloaded, NoParams, RedisState, Status
-from bridge_worker.security.redaction import Redactor, clean
+from bridge_worker.schema.services import (
+    BudgetsGetParams,
+    BudgetsGetResult,
+    ConfigReloaded,
+    NoParams,
+    RedisState,
+    RequestCounts,
+    Status,
+)
+from bridge_worker.security.error_text import clean
+from bridge_worker.security.redaction import Redactor
 from bridge_worker.system.redis_connection import no_redis
+from bridge_worker.system.resources import memory_bytes
 from bridge_worker.telemetry.otlp import Telemetry
-from bridge_worker.telemetry.request_counters import Account, Call, Notify, memory_bytes
+from bridge_worker.telemetry.request_counters import RequestCounters
 from bridge_worker.version import __version__
 
 Params = dict[str, Any]
-Method = Callable[[Call, Params], Awaitable[object]]
+Method = Callable[[RequestContext, Params], Awaitable[object]]
 
 _log = logging.getLogger("bridge_worker.requests")
 
@@ -82,7 +94,7 @@ class Methods:
         self._engine_state = engine_state
         self._offline = Offline()
         self._local = local or Local()
-        self._account = Account()
+        self._counters = RequestCounters()
         self._reload = reload
         self._spending = spending or Spending()
         self._redis_state = redis_state
@@ -108,12 +120,12 @@ class Methods:
 
     async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
         """The whole JSON-RPC response to ``start``. A cancelled task gets its response too, and ends."""
-        call = Call(start.id, received, notify, {"id": start.id, "method": start.method})
-        self._account.begin()
+        call = RequestContext(start.id, received, notify, {"id": start.id, "method": start.method})
+        self._counters.begin()
         request = Request(start.method, start.params, start.id)
         _, result = await dispatch_request(self._methods, call, request)
         call.log["ms"] = round((time.monotonic() - received) * 1000, 3)
-        self._account.end(str(call.log["outcome"]), call.engine)
+        self._counters.end(str(call.log["outcome"]), call.engine)
         _log.info("request", extra={"fields": call.log})
         response = {"jsonrpc": "2.0", "id": start.id} | cast(Response, to_serializable_one(to_response(request, result)))
         if self._telemetry:
@@ -125,7 +137,7 @@ class Methods:
         self._in_force = InForce(settings, configured)
         self._spending.budgets = settings.budgets
 
-    async def chat(self, params: Params, received: float, emit: Emit | None) -> ChatResult:
+    async def chat(self, params: Params, received: float, emit: Emit | None) -> Params:
         """Validates and runs one chat. Raises BridgeError."""
         validate(params, ChatParams)
         self._check_provider_params(params)
@@ -155,24 +167,22 @@ class Methods:
                 hint = "the operator allows such names in the config, under omni_bridge: provider_params"
                 raise BridgeError("invalid_request", f"provider_params.{name} is not allowed here; {hint}")
 
-    async def _chat(self, call: Call, params: Params) -> Params:
-        seq = 0
+    async def _chat(self, call: RequestContext, params: Params) -> Params:
+        deltas = DeltaLines(call.id)
 
-        async def notify_delta(delta: dict[str, Any]) -> None:
-            nonlocal seq
-            seq += 1
-            await call.notify("notifications/chat/delta", {"requestId": call.id, "seq": seq - 1, "delta": delta})
+        async def notify_deltas(wire: list[WireDelta]) -> None:
+            await call.notify.lines(deltas.encode(wire))
 
         call.log |= {"model": _named(params), "stream": params.get("stream") is True}
-        result = await self.chat(params, call.received, notify_delta)
-        usage = result.usage
+        result = await self.chat(params, call.received, notify_deltas)
+        usage = result["usage"] or {}
         call.log |= {
-            "provider": result.provider,
-            "input_tokens": usage.input_tokens if usage else None,
-            "output_tokens": usage.output_tokens if usage else None,
-            "cost_usd": result.cost_usd,
+            "provider": result["provider"],
+            "input_tokens": usage.get("input_tokens"),
+            "output_tokens": usage.get("output_tokens"),
+            "cost_usd": result["cost_usd"],
         }
-        return result.model_dump()
+        return result
 
     async def _budgets_get(self, params: Params) -> BudgetsGetResult:
         path = validate(params, BudgetsGetParams).path
@@ -184,8 +194,8 @@ class Methods:
         validate(params, NoParams)
         return Status(
             version=__version__,
-            uptime_ms=self._account.uptime_ms,
-            requests=self._account.requests(),
+            uptime_ms=self._counters.uptime_ms,
+            requests=RequestCounts.model_validate(self._counters.requests()),
             memory_bytes=memory_bytes(),
             engine=EngineState.model_validate(self._engine_state()),
             redis=RedisState.model_validate(self._redis_state()),
@@ -198,7 +208,7 @@ class Methods:
         return ConfigReloaded.model_validate(await self._reload())
 
     def _bound(self, method: Method) -> Callable[..., Awaitable[Result]]:
-        async def call_method(call: Call, /, **params: Any) -> Result:
+        async def call_method(call: RequestContext, /, **params: Any) -> Result:
             try:
                 result = await method(call, params)
                 call.log["outcome"] = "ok"
@@ -217,7 +227,7 @@ class Methods:
         call_method.__signature__ = inspect.signature(call_method)  # type: ignore[attr-defined]
         return call_method
 
-    def _failed(self, call: Call, error: BridgeError) -> Result:
+    def _failed(self, call: RequestContext, error: BridgeError) -> Result:
         if error.kind == "internal":
             _log.error("a method failed", exc_info=error, extra={"fields": {"id": call.id}})
         call.log |= {"outcome": error.kind, "provider": error.provider, "status": error.status}
@@ -240,7 +250,7 @@ def _named(params: Params) -> str | None:
 def _without_meta(method: Method) -> Method:
     """``_meta`` is about the call, as in MCP, and no method's own: no provider is sent it."""
 
-    async def checked(call: Call, params: Params) -> object:
+    async def checked(call: RequestContext, params: Params) -> object:
         meta = params.pop("_meta", None)
         if meta is not None:
             validate({"_meta": meta}, WithMeta)
@@ -250,7 +260,7 @@ def _without_meta(method: Method) -> Method:
 
 
 def _of_params(work: Callable[[Params], Awaitable[BaseModel]]) -> Method:
-    async def method(call: Call, params: Params) -> Params:
+    async def method(call: RequestContext, params: Params) -> Params:
         call.log["model"] = _named(params)
         return (await work(params)).model_dump()
 
@@ -258,7 +268,7 @@ def _of_params(work: Callable[[Params], Awaitable[BaseModel]]) -> Method:
 
 
 def _with_clock(work: Callable[[Params, float], Awaitable[BaseModel]]) -> Method:
-    async def method(call: Call, params: Params) -> Params:
+    async def method(call: RequestContext, params: Params) -> Params:
         call.log["model"] = _named(params)
         return (await work(params, call.received)).model_dump()
 
@@ -269,7 +279,7 @@ class _Table(dict[str, Callable[..., Awaitable[Result]]]):
     """A missing method is a function that says so, so that this error takes the same way out as any other."""
 
     def __missing__(self, name: str) -> Callable[..., Awaitable[Result]]:
-        async def no_such_method(call: Call, /, **params: Any) -> Result:
+        async def no_such_method(call: RequestContext, /, **params: Any) -> Result:
             call.log["outcome"] = "method_not_found"
             known = ", ".join(["initialize", "ping", "shutdown", "server/discover", *self])
             error = BridgeError("method_not_found", f"there is no method {name!r:.100}; there are: {known}")

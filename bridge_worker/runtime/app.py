@@ -17,14 +17,14 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from bridge_worker.config.diff import changes, merged
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.errors import BridgeError
-from bridge_worker.runtime.reload import changes, merged, refused, set_environment
+from bridge_worker.runtime.reload import refused, set_environment
 from bridge_worker.security import url_policy
 
 if TYPE_CHECKING:
     from bridge_worker.backends.litellm.chat import LiteLLM
-    from bridge_worker.backends.litellm.direct import Direct
     from bridge_worker.backends.local.chat import Local
     from bridge_worker.budgets.limits import Store
     from bridge_worker.core.ports import Model, Services
@@ -51,7 +51,7 @@ class Engine:
         self._redactor = redactor
         self._methods: _Part[Methods] = _Part("the bridge's methods")
         self._local: Local | None = None
-        self._model: _Part[Direct | LiteLLM] = _Part("LiteLLM")
+        self._model: _Part[LiteLLM] = _Part("LiteLLM")
         self._ordinary: LiteLLM | None = None  # the model, or what is behind it
         self._services: Services | None = None
         self._telemetry: Telemetry | None = None
@@ -137,10 +137,10 @@ class Engine:
             _log.warning("the config: %s", warning)
         return result
 
-    def _load_anew(self, source: Source, loop: asyncio.AbstractEventLoop) -> tuple[Config, LiteLLM, Direct | LiteLLM]:
+    def _load_anew(self, source: Source, loop: asyncio.AbstractEventLoop) -> tuple[Config, LiteLLM, LiteLLM]:
         """In a thread. With a mistake, everything is as it was."""
         from bridge_worker.backends.litellm.chat import LiteLLM
-        from bridge_worker.backends.litellm.path_selection import chosen
+        from bridge_worker.backends.litellm.rehearsal import rehearse
         from bridge_worker.backends.litellm.router_redis import share
 
         old = self._config.environment
@@ -150,7 +150,8 @@ class Engine:
                 self._redactor.add(secret)
             set_environment(source, old, config.environment)
             try:
-                model = LiteLLM(config.gateway, self._local, self._loop, config.settings.local_services)
+                engine, services = self._config.settings.engine, config.settings.local_services
+                model = LiteLLM(config.gateway, self._local, self._loop, engine=engine, local_services=services)
                 if model.complaints:
                     model.take_back()
                     raise ConfigError(*model.complaints)
@@ -158,7 +159,8 @@ class Engine:
             except BaseException:
                 set_environment(source, config.environment, old)
                 raise
-            return config, model, chosen(model, self._config.settings.engine)
+            rehearse(model)
+            return config, model, model
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
             unknown = (f"{source.path}: LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}",)
@@ -194,7 +196,8 @@ class Engine:
 
         self._telemetry = from_environment(os.environ)
         from bridge_worker.budgets.spending import Spending
-        from bridge_worker.system.redis_connection import find_redis, no_redis
+        from bridge_worker.config.redis_settings import find_redis
+        from bridge_worker.system.redis_connection import no_redis
 
         self._redis = find_redis(self._config.gateway)
         if self._redis is not None:
@@ -218,32 +221,36 @@ class Engine:
         """What only some providers need. The first chat does not wait for it."""
         if self._model.value is None:
             return
-        from bridge_worker.backends.litellm.chat import warm_up_openai
+        from bridge_worker.backends.litellm.rehearsal import rehearse_rest
+        from bridge_worker.backends.litellm.warm_up import warm_up_openai
 
         try:
             warm_up_openai()
+            rehearse_rest()
         except Exception:  # whoever needs it hears of it then
             _log.warning("the openai package could not be loaded ahead", exc_info=True)
 
-    def _load_model(self, loop: asyncio.AbstractEventLoop) -> Direct | LiteLLM:
+    def _load_model(self, loop: asyncio.AbstractEventLoop) -> LiteLLM:
         from bridge_worker.backends.litellm import name_a_temporary_folder
 
         name_a_temporary_folder()
-        from bridge_worker.backends.litellm.chat import LiteLLM, litellm_version, warm_up
-        from bridge_worker.backends.litellm.path_selection import chosen
+        from bridge_worker.backends.litellm.chat import LiteLLM, litellm_version
+        from bridge_worker.backends.litellm.rehearsal import rehearse
         from bridge_worker.backends.litellm.router_redis import share
+        from bridge_worker.backends.litellm.warm_up import warm_up
 
         self._version = litellm_version()
-        model = LiteLLM(self._config.gateway, self._local, loop, self._config.settings.local_services)
+        settings = self._config.settings
+        model = LiteLLM(self._config.gateway, self._local, loop, engine=settings.engine, local_services=settings.local_services)
         share(model.router, self._redis, loop)
         for complaint in model.complaints:
             _log.error("a part of the config is not served: %s", complaint)
         self._services = self._services_of(model)
         self._ordinary = model
         warm_up()
-        served = chosen(model, self._config.settings.engine)
+        rehearse(model)
         self.warm_ms = round((time.monotonic() - self._started) * 1000, 1)
-        return served
+        return model
 
     def _services_of(self, model: LiteLLM) -> Services:
         from bridge_worker.backends.litellm.services import LiteLLMServices

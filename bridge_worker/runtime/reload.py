@@ -7,27 +7,15 @@ to decide when: that is the engine's.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping
 
-from bridge_worker.config.gateway_keys import CALLBACKS
-from bridge_worker.config.settings import SECTION, SETTINGS, Settings
-from bridge_worker.config.source import Config, Source
+from bridge_worker.config.source import Source
 from bridge_worker.errors import BridgeError
-from bridge_worker.security.redaction import Redactor, clean
+from bridge_worker.security.error_text import clean
+from bridge_worker.security.redaction import Redactor
 
 _MISTAKE_BYTES = 500  # of one; a config that is all wrong has hundreds
 _MISTAKES = 50
-# LiteLLM keeps copies of a callback in many lists, so that one which is on stays on.
-_CALLBACKS = {f"litellm_settings.{name}" for name in CALLBACKS}
-
-_REDIS = ("router_settings.redis_", "router_settings.cache_kwargs")  # one link to it, for as long as the process lives
-
-
-def merged(old: Settings, new: Settings) -> Settings:
-    """What is in force after the reload: of the settings that a running worker can't change, the old."""
-    return replace(new, **{name: getattr(old, name) for name, one in SETTINGS.items() if not one.metadata["reloads"]})
 
 
 def set_environment(source: Source, old: Mapping[str, str], new: Mapping[str, str]) -> None:
@@ -40,25 +28,6 @@ def set_environment(source: Source, old: Mapping[str, str], new: Mapping[str, st
     os.environ.update(new)
 
 
-def changes(old: Config, new: Config) -> dict[str, Any]:
-    """The result of `config/reload`. ``new`` is as it was read."""
-    before, after = _deployments(old), _deployments(new)
-    differing = [name for name in SETTINGS if getattr(old.settings, name) != getattr(new.settings, name)]
-    restart = [f"{SECTION}.{name}" for name in differing if not SETTINGS[name].metadata["reloads"]]
-    sections = list(_differing(old, new))
-    restart += [name for name in sections if name in _CALLBACKS or name.startswith(_REDIS)]
-    settings = [f"{SECTION}.{name}" for name in differing] + sections
-    return {
-        "models": sorted(after),
-        "added": sorted(after.keys() - before.keys()),
-        "removed": sorted(before.keys() - after.keys()),
-        "changed": sorted(name for name in after.keys() & before.keys() if after[name] != before[name]),
-        "settings": [name for name in settings if name not in restart],
-        "restart_needed": restart,
-        "warnings": list(new.warnings),
-    }
-
-
 def refused(source: Source, mistakes: tuple[str, ...], redactor: Redactor) -> BridgeError:
     """A file is told by its name beside the first one: no error shows a path of this machine."""
     folder = os.path.dirname(source.path or "")
@@ -66,26 +35,3 @@ def refused(source: Source, mistakes: tuple[str, ...], redactor: Redactor) -> Br
     told = [clean(mistake, redactor, _MISTAKE_BYTES) for mistake in told]
     message = f"the config is wrong, so the old one goes on: {told[0]}" + (f" (and {len(mistakes) - 1} more)" if told[1:] else "")
     return BridgeError("invalid_request", message, extra={"mistakes": told})
-
-
-def _deployments(config: Config) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = {}
-    for model in (config.gateway.router or {}).get("model_list", ()) if config.gateway else ():
-        found.setdefault(model["model_name"], []).append(model)
-    return found
-
-
-def _differing(old: Config, new: Config) -> Iterator[str]:
-    """Names of settings in the gateway's sections."""
-    before, after = _settings(old), _settings(new)
-    return (name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name))
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    gateway = config.gateway
-    if gateway is None:
-        return {}
-    found = {f"router_settings.{name}": value for name, value in (gateway.router or {}).items() if name != "model_list"}
-    found |= {f"litellm_settings.{name}": value for name, value in gateway.litellm.items()}
-    found |= {f"environment_variables.{name}": value for name, value in config.environment.items()}
-    return found | {"credential_list": gateway.credentials, "callback_settings": gateway.callback_settings}

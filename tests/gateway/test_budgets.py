@@ -23,8 +23,9 @@ from bridge_worker.budgets.limits import (
     read_budgets,
 )
 from bridge_worker.budgets.redis_store import RedisStore
+from bridge_worker.config.redis_settings import client_settings
 from bridge_worker.errors import BridgeError
-from bridge_worker.system.redis_connection import RedisLink, client_settings
+from bridge_worker.system.redis_connection import RedisLink
 from tests.support.redis_server import RedisServer
 from tests.support.worker import WAIT_SECONDS
 

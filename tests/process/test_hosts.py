@@ -173,24 +173,20 @@ def test_the_base_url_is_taken_and_openais_key_is_not_sent_there(based: tuple[Wo
 
 @pytest.mark.rule("SEC-14")
 def test_a_deployment_of_the_config_permits_its_provider_and_a_wildcard_none(
-    tmp_path: Path, nowhere: Recorder, upstream: Upstream, spawn: Spawn
+    tmp_path: Path, nowhere: Recorder, spawn: Spawn
 ) -> None:
     config = {
         "model_list": [
             {"model_name": "mine", "litellm_params": {"model": "llamafile/x"}},
             {"model_name": "lost", "litellm_params": {"model": "hosted_vllm/x", "api_key": OWN_KEY}},
-            {"model_name": "there", "litellm_params": {"model": "hosted_vllm/echo", "api_base": upstream.base_url}},
+            {"model_name": "there", "litellm_params": {"model": "hosted_vllm/x", "api_base": "http://vllm.example/v1"}},
             {"model_name": "*", "litellm_params": {"model": "*"}},
         ]
     }
     worker = spawn(
         "--config",
         write(tmp_path / "config.yaml", config),
-        env={
-            "HTTP_PROXY": nowhere.url,
-            "NO_PROXY": f"127.0.0.1:{upstream.base_url.split(':')[2].split('/')[0]}",
-            "OPENAI_API_KEY": OPENAI_KEY,
-        },
+        env={"HTTP_PROXY": nowhere.url, "OPENAI_API_KEY": OPENAI_KEY},
     )
     nowhere.received.clear()
     error = error_of(worker, "chat", "lost")
@@ -200,7 +196,8 @@ def test_a_deployment_of_the_config_permits_its_provider_and_a_wildcard_none(
         for method in PARAMS:
             assert error_of(worker, method, model)["data"]["kind"] == "model_not_found"
     assert nowhere.received == []
-    assert "result" in worker.call("chat", {"model": "there", "messages": HELLO})
+    error_of(worker, "chat", "there")
+    assert nowhere.received.pop()[0] == "http://vllm.example/v1/chat/completions"
     error_of(worker, "chat", "mine")
     assert nowhere.received.pop()[0].startswith("http://127.0.0.1:8080/")
     nowhere.received.clear()
@@ -264,7 +261,8 @@ def test_a_redirect_to_another_origin_is_an_error(
     assert len(redirecting.received) >= 1, "the redirect was never met"
     assert target.received == [], error
     assert error["data"]["kind"] == "bad_upstream_response", error
-    assert "redirects to" in error["message"], error
+    assert "redirect" in error["message"], error
+    assert "base URL" in error["message"], error
     assert OWN_KEY not in json.dumps(error)
 
 
@@ -281,11 +279,10 @@ def test_another_name_or_scheme_of_the_same_machine_is_another_origin(
 
 
 @pytest.mark.rule("SEC-16")
-@pytest.mark.parametrize("model", ["openai/x", "anthropic/x"])
-def test_a_redirect_within_the_origin_is_followed_with_the_key(redirected: Worker, redirecting: Recorder, model: str) -> None:
+def test_a_redirect_within_the_origin_is_followed_by_litellms_clients(redirected: Worker, redirecting: Recorder) -> None:
     redirecting.location = "/moved"
     redirecting.received.clear()
-    error_of(redirected, "chat", model)
+    error_of(redirected, "embed", "openai/x")
     path, headers = redirecting.received[-1]
     assert path == "/moved"
     assert OWN_KEY in headers

@@ -14,13 +14,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.config.source import Config
-from bridge_worker.core.ports import Delta
+from bridge_worker.core.deltas import Delta
 from bridge_worker.errors import BridgeError
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.session import Start, response
 from bridge_worker.runtime import server as server_module
 from bridge_worker.runtime.app import Engine
-from bridge_worker.runtime.server import CANCEL_SECONDS, DELTA_QUEUE_BYTES, EXIT_BROKEN, EXIT_DRAINED, READ_QUEUE_BYTES
+from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED
+from bridge_worker.runtime.server import CANCEL_SECONDS, DELTA_QUEUE_BYTES, READ_QUEUE_BYTES
 from bridge_worker.security.redaction import Redactor
 from tests.support.memory_server import Client, MemoryPipe, TimelessLoop, cancel_message, chat_message, quiet, request, timeless
 

@@ -148,14 +148,15 @@ def _record(providers: list[str]) -> None:
     proxy = f"http://127.0.0.1:{recorder.port}"
     os.environ.update(dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"), proxy))
     from bridge_worker.backends.litellm.chat import LiteLLM
-    from bridge_worker.backends.litellm.path_selection import chosen
+    from bridge_worker.backends.litellm.rehearsal import rehearse
     from bridge_worker.backends.litellm.services import LiteLLMServices
     from bridge_worker.config.settings import DEFAULTS
     from bridge_worker.methods.dispatcher import Methods
     from bridge_worker.security.redaction import Redactor
 
-    ordinary = LiteLLM()
-    model, services = chosen(ordinary), LiteLLMServices(ordinary)
+    model = LiteLLM()
+    rehearse(model)
+    services = LiteLLMServices(model)
 
     async def find(_: object = None) -> Any:
         return model

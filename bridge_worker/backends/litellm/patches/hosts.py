@@ -1,8 +1,8 @@
 """Patches that keep a request, and the key in it, at the provider's own host. Importing this file patches LiteLLM and httpx.
 
-Owns four rules: a provider without a default host needs a base URL from the operator; a service on this machine needs the
-operator's permission; a redirect to another origin is not followed when the request carries a key or a conversation; no chat template
-is fetched from a model hub. Refuses to know which providers these are: `providers/facts.py` has the tables.
+Owns four rules. A provider without a default host needs a base URL from the operator. A service on this machine needs the
+operator's permission. A redirect to another origin is not followed when the request carries a key or a conversation. No chat
+template is fetched from a model hub. Refuses to know which providers these are: `providers/facts.py` has the tables.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -39,6 +40,13 @@ def permit(services: frozenset[str]) -> frozenset[str]:
     return before
 
 
+def named_in(router: Mapping[str, Any]) -> frozenset[str]:
+    """The providers that the config's deployments name: the operator has permitted them by it. A deployment ``*`` names none."""
+    given = [deployment["litellm_params"] for deployment in router.get("model_list", ())]
+    named = [params.get("custom_llm_provider") or str(params["model"]).partition("/")[0] for params in given]
+    return frozenset(SERVICE_OF.get(provider, provider) for provider in named)
+
+
 def endpoint(provider: str) -> Endpoint | None:
     """None for a provider with a public host."""
     return NO_DEFAULT_HOST.get(provider) or LOCAL_SERVICES.get(SERVICE_OF.get(provider, provider))
@@ -54,7 +62,7 @@ def base_url(provider: str, given: str | None = None) -> str | None:
         return None
     set_by_operator = given or litellm.api_base or next(filter(None, map(os.environ.get, needed.variables)), None)
     service = SERVICE_OF.get(provider, provider)
-    if set_by_operator or service in _permitted:
+    if set_by_operator or (needed.default and service in _permitted):
         return set_by_operator or needed.default
     variable = needed.variables[0]
     if needed.default is None:
@@ -112,8 +120,8 @@ def _redirect_within_origin(self: Any, request: httpx.Request, response: httpx.R
         target = f"{following.url.scheme}://{following.url.host:.100}"
         raise BridgeError(
             "bad_upstream_response",
-            f"the provider's host {request.url.host} redirects to {target}, which is not followed because the request carries a key or "
-            "a conversation; set the provider's base URL to the final address",
+            f"the provider's host {request.url.host} redirects to {target}, which is not followed because the request carries "
+            "a key or a conversation; correct the provider's base URL",
             status=response.status_code,
         )
     return following
