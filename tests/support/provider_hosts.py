@@ -18,9 +18,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.support.worker import clean_environment
+
+if TYPE_CHECKING:  # it would read the environment too early
+    from bridge_worker.runtime.app import App
 
 Table = dict[str, dict[str, list[str]]]  # provider -> method -> hosts
 
@@ -87,7 +90,7 @@ class Recorder:
 def _providers() -> list[str]:
     import litellm
 
-    return sorted({getattr(provider, "value", provider) for provider in litellm.provider_list})
+    return sorted({str(getattr(provider, "value", provider)) for provider in litellm.provider_list})
 
 
 def _models(provider: str, method: str) -> list[str]:
@@ -110,7 +113,7 @@ def _keys(provider: str) -> dict[str, str]:
     return {name: f"key-of-{provider}" for name in names if not re.search(r"_(BASE|URL|ENDPOINT|HOST)$", name)}
 
 
-async def _call(methods: Any, method: str, model: str) -> None:
+async def _call(app: App, method: str, model: str) -> None:
     """Whatever it ends in: only its traffic matters."""
     from bridge_worker.protocol.session import Start
 
@@ -121,13 +124,20 @@ async def _call(methods: Any, method: str, model: str) -> None:
     }[method]
     start = Start(1, method, {"model": model, **params})
 
-    async def notify(_: object) -> None: ...
+    async def notify(*_: object) -> None: ...
 
     async with asyncio.timeout(_CALL_SECONDS):
-        await methods.dispatch(start, time.monotonic(), notify)
+        await app.dispatch(start, time.monotonic(), notify)
 
 
-async def _record_all(methods: Any, recorder: Recorder, providers: list[str]) -> Table:
+async def _record_all(recorder: Recorder, providers: list[str]) -> Table:
+    from bridge_worker.config.source import Config
+    from bridge_worker.runtime.app import App
+    from bridge_worker.security.redaction import Redactor
+
+    app = App(Config(), Redactor({}))
+    app.start()
+    await app.ready()
     clean, table = dict(os.environ), Table()
     for provider in providers:
         os.environ.update(_SETTINGS | _keys(provider))
@@ -135,7 +145,7 @@ async def _record_all(methods: Any, recorder: Recorder, providers: list[str]) ->
         for method in METHODS:
             recorder.take()
             for model in _models(provider, method):
-                await _call(methods, method, model)
+                await _call(app, method, model)
             table[provider][method] = sorted(recorder.take())
         os.environ.clear()
         os.environ.update(clean)
@@ -147,25 +157,8 @@ def _record(providers: list[str]) -> None:
     recorder = Recorder()
     proxy = f"http://127.0.0.1:{recorder.port}"
     os.environ.update(dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"), proxy))
-    from bridge_worker.backends.litellm.chat import LiteLLM
-    from bridge_worker.backends.litellm.rehearsal import rehearse
-    from bridge_worker.backends.litellm.services import LiteLLMServices
-    from bridge_worker.config.settings import DEFAULTS
-    from bridge_worker.methods.dispatcher import Methods
-    from bridge_worker.security.redaction import Redactor
-
-    model = LiteLLM()
-    rehearse(model)
-    services = LiteLLMServices(model)
-
-    async def find(_: object = None) -> Any:
-        return model
-
-    async def find_services() -> Any:
-        return services
-
-    methods = Methods(find, DEFAULTS, Redactor({}), find_services=find_services, engine_state=dict, configured=False)
-    sys.stdout.write(json.dumps(asyncio.run(_record_all(methods, recorder, providers or _providers()))) + "\n")
+    table = asyncio.run(_record_all(recorder, providers or _providers()))
+    sys.stdout.write(json.dumps(table) + "\n")
 
 
 # ---- the table -----------------------------------------------------------------------------------------------------------------
