@@ -22,8 +22,8 @@ from pydantic import BaseModel  # noqa: E402
 
 from bridge_worker.config.settings import DEFAULTS, FLAGS, SETTINGS  # noqa: E402
 from bridge_worker.errors import KINDS  # noqa: E402
-from bridge_worker.protocol.session import LIFECYCLE, Input, State  # noqa: E402
-from bridge_worker.runtime import startup  # noqa: E402
+from bridge_worker.protocol.lifecycle_table import LIFECYCLE, Input, State  # noqa: E402
+from bridge_worker.runtime.flags import parser  # noqa: E402
 from bridge_worker.schema import (  # noqa: E402
     chat_request,
     messages,
@@ -148,7 +148,7 @@ def chat_delta() -> str:
 
 def flags() -> str:
     rows = []
-    for action in startup.parser()._actions:
+    for action in parser()._actions:
         name = action.option_strings[-1]
         one = SETTINGS[action.dest] if action.dest in FLAGS else None
         variable = f"`OMNI_BRIDGE_{action.dest.upper()}`" if one or action.dest == "config" else ""

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import click
 
-from bridge_worker.runtime.startup import parser
+from bridge_worker.runtime.flags import parser
 from bridge_worker.version import __version__
 
 # Each is a module here with a click command of its name; a module is imported when its command is asked for, or all for --help.

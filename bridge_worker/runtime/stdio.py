@@ -1,7 +1,6 @@
-"""The process's own descriptors: who may read fd 0 and write fd 1, and how bytes pass them without blocking the loop.
+"""`Transport` over two descriptors: bytes pass them without blocking the loop.
 
-Owns private copies of the two, taken before any library can print, and the threads that block on them. Refuses to know what the
-bytes are. `BytePipe` is the seam: `Stdio` is the real one, tests have one in memory.
+Owns the threads that block on the descriptors. Refuses to know what the bytes are.
 
 The descriptors stay in blocking mode, which is shared with whoever else holds the pipe or terminal. So a read waits until there is
 something, a small write asks first whether there is room, and only what could block is done in a thread: a large write, a regular
@@ -11,61 +10,18 @@ file (``omni-bridge --stdio < requests.jsonl``), any pipe on Windows. A hop thro
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import queue
 import select
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 _READ_BYTES = 256 * 1024
 _ATOMIC_BYTES = getattr(select, "PIPE_BUF", 512)
-_PIPE_BYTES = 1024 * 1024  # Linux lets a user have pipes of this size; a 5 MB message then takes 5 wake-ups, not 80
-
-
-class BytePipe(Protocol):
-    """What a server talks through."""
-
-    async def read(self) -> bytes:
-        """The next bytes, as soon as there are any; b"" at the end of input, and ever after."""
-
-    def write(self, data: bytes) -> None:
-        """Queues one whole message; never blocks. Does nothing once the pipe is broken."""
-
-    def queued(self) -> int:
-        """Bytes that were written and have not left the process."""
-
-    async def drained(self, limit: int) -> None:
-        """Returns when no more than ``limit`` bytes are queued, or the pipe is broken."""
-
-    async def broken(self) -> None:
-        """Returns when nobody can read what is written any more."""
-
-
-def claim_descriptors() -> tuple[int, int]:
-    """Private copies of fd 0 and fd 1; afterwards fd 0 is the null device and fd 1 is stderr, also for child processes.
-
-    The second is -1, which can't be written to, when stdout was closed from the start. A process that is forked has neither.
-    """
-    closed = [fd for fd in (0, 1, 2) if not _is_open(fd)]
-    for _ in closed:  # else the next file that is opened gets the number, and is taken for a standard stream
-        os.open(os.devnull, os.O_RDWR)
-    source, sink = os.dup(0), -1 if 1 in closed else os.dup(1)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    os.dup2(2, 1)
-    for fd in (source, sink):
-        if fd >= 0:
-            _widen(fd)
-    if hasattr(os, "register_at_fork"):  # a library's child must not hold the pipe open after this process has ended
-        os.register_at_fork(after_in_child=lambda: _close(source, sink))
-    return source, sink
 
 
 class Stdio:
-    """`BytePipe` over two descriptors. Make it inside the running loop that is to use it."""
+    """`Transport` over two descriptors. Make it inside the running loop that is to use it."""
 
     def __init__(self, source: int, sink: int) -> None:
         loop = asyncio.get_running_loop()
@@ -234,25 +190,3 @@ def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *arg
     except RuntimeError:
         return False
     return True
-
-
-def _close(*fds: int) -> None:
-    for fd in fds:
-        with contextlib.suppress(OSError):
-            os.close(fd)
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
-
-
-def _widen(fd: int) -> None:
-    """A larger pipe, where it is one and the system has that call."""
-    with contextlib.suppress(ImportError, AttributeError, OSError):
-        import fcntl
-
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

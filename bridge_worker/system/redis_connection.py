@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -17,14 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from bridge_worker.config.gateway import Gateway
 
 SECONDS = 0.5  # for an answer, and for a connection: Redis is near, or it is of no use
 _SLICES = 10
 _EVERY_SECONDS = 1.0  # between two looks
-_TARGET = ("redis_url", "redis_host")
-_OTHERS = ("redis_port", "redis_password", "redis_db")
-_ROUTER_SETTINGS = (*_TARGET, *_OTHERS, "cache_kwargs")  # of LiteLLM's Router; the last is for its Redis client alone
 _CLIENT = ("host", "port", "password", "db", "username", "client_name")  # and those of TLS: LiteLLM's cache takes more
 _ALONE = "this worker goes on alone: its cooldowns, usage, cache and budgets are its own until Redis is there"
 
@@ -37,43 +32,8 @@ def no_redis() -> Mapping[str, object]:
     return {"state": "none", "since_ms": None}
 
 
-def find_redis(gateway: Gateway | None) -> RedisLink | None:
-    """None where none is configured. Imports the package, where it is installed."""
-    if gateway is None or gateway.router is None:
-        return None
-    settings = client_settings(gateway.router) or cache_settings(gateway.litellm)
-    return RedisLink(settings) if settings else None
-
-
-def without_redis(router_settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in router_settings.items() if name not in _ROUTER_SETTINGS}
-
-
-def client_settings(router_settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Of LiteLLM's Redis client, ``url`` among them where the config has one; {} where it names no Redis."""
-    if not any(router_settings.get(name) for name in _TARGET):
-        return {}
-    given = {name.removeprefix("redis_"): router_settings[name] for name in (*_TARGET, *_OTHERS) if router_settings.get(name)}
-    target = {"url": given["url"]} if "url" in given else {"port": 6379, **given}
-    return {**target, **(router_settings.get("cache_kwargs") or {})}
-
-
-def cache_settings(litellm_settings: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The same of a cache in Redis, which also holds what a Router without a Redis of its own shares."""
-    params = litellm_settings.get("cache_params") or {}
-    if litellm_settings.get("cache") not in (True, "true") or params.get("type", "redis") != "redis":
-        return {}
-    named = {name: value for name, value in params.items() if value is not None and _is_of_client(name)}
-    if not named.keys() & {"url", "host"}:  # then LiteLLM looks there
-        variables = {name: environ.get(f"REDIS_{name.upper()}") for name in ("url", "host", "port", "username", "password")}
-        named = {name: value for name, value in variables.items() if value} | named
-    target = {"url"} & named.keys() or {"host"} & named.keys()
-    if not target:
-        return {}
-    return named if "url" in target else {"port": 6379, **named}
-
-
-def _is_of_client(name: str) -> bool:
+def is_client_option(name: str) -> bool:
+    """Whether ``name`` is an option of the redis package's client."""
     return name in ("url", *_CLIENT) or name.startswith("ssl")
 
 
@@ -193,5 +153,5 @@ def _client(settings: Mapping[str, Any]) -> Redis:
     from redis.backoff import NoBackoff
 
     bounds = {"socket_timeout": None, "socket_connect_timeout": None, "retry": Retry(NoBackoff(), 0)}  # see answered
-    named = {name: value for name, value in settings.items() if name != "url" and _is_of_client(name)} | bounds
+    named = {name: value for name, value in settings.items() if name != "url" and is_client_option(name)} | bounds
     return Redis.from_url(settings["url"], **named) if "url" in settings else Redis(**named)

@@ -1,36 +1,15 @@
-"""One request as a method sees it, and the worker's own account of all of them.
+"""Counts the requests of a worker: in flight, ended by outcome, served by which chat path.
 
-Owns what `status` counts. Refuses to know what a request is for.
+Owns the numbers that `status` reports. Refuses to know what a request is for.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from bridge_worker.schema.services import RequestCounts
-
-Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
 
 
-@dataclass(slots=True)
-class Call:
-    """What a method is told beside its params. ``log`` gathers what the request's one log line says; never content."""
-
-    id: str | int
-    received: float  # time.monotonic()
-    notify: Notify
-    log: dict[str, object]
-    engine: str | None = None  # what carried it out
-
-
-class Account:
+class RequestCounters:
     """Counts from the moment it is made."""
 
     def __init__(self) -> None:
@@ -53,20 +32,6 @@ class Account:
     def uptime_ms(self) -> float:
         return round((time.monotonic() - self._started) * 1000, 3)
 
-    def requests(self) -> RequestCounts:
+    def requests(self) -> dict[str, object]:
         total = self._in_flight + self._outcomes.total()
-        return RequestCounts(in_flight=self._in_flight, total=total, outcomes=dict(self._outcomes), engines=dict(self._engines))
-
-
-def memory_bytes() -> int | None:
-    """Resident memory: now where the system tells it, else the most there was; None where it tells neither."""
-    with suppress(OSError, ValueError, IndexError):
-        import resource
-
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    with suppress(ImportError):
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    return None
+        return {"in_flight": self._in_flight, "total": total, "outcomes": dict(self._outcomes), "engines": dict(self._engines)}

@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from bridge_worker.protocol.framing import Fault, decode, encode
-from bridge_worker.runtime.stdio import BytePipe
+from bridge_worker.protocol.transport import Transport
 from bridge_worker.telemetry.log import utc
 from bridge_worker.trace.content_filter import with_content, without_content
 from bridge_worker.trace.lines import MAX_LINE_BYTES, Lines, Redact, masked
@@ -71,9 +71,9 @@ def _check(fd: int, path: str) -> None:
 
 
 class TracedPipe:
-    """`BytePipe` that tells ``recorder`` what passes."""
+    """`Transport` that tells ``recorder`` what passes."""
 
-    def __init__(self, pipe: BytePipe, recorder: Recorder) -> None:
+    def __init__(self, pipe: Transport, recorder: Recorder) -> None:
         self._pipe = pipe
         self._recorder = recorder
         self.queued = pipe.queued
@@ -137,7 +137,7 @@ class Recorder:
         self._thread = threading.Thread(target=self._run, name="trace", daemon=True)
         self._thread.start()
 
-    def traced(self, pipe: BytePipe) -> BytePipe:
+    def traced(self, pipe: Transport) -> Transport:
         return TracedPipe(pipe, self)
 
     def put(self, way: str, data: bytes) -> None:

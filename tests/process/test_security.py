@@ -21,8 +21,8 @@ from urllib.parse import quote
 import pytest
 
 import tests.support.worker
-from bridge_worker.methods.params import is_refused
 from bridge_worker.schema.chat_request import ChatParams
+from bridge_worker.security.refused_params import is_refused
 from bridge_worker.security.url_policy import UrlPolicy
 from tests.conftest import Spawn
 from tests.support.upstream import DONE, Upstream, chunk

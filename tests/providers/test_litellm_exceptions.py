@@ -24,7 +24,8 @@ from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
 
 from bridge_worker.backends.litellm.exceptions import from_litellm
 from bridge_worker.errors import KINDS, MAX_MESSAGE_BYTES, BridgeError
-from bridge_worker.security.redaction import Redactor, clean
+from bridge_worker.security.error_text import clean
+from bridge_worker.security.redaction import Redactor
 
 litellm.suppress_debug_info = True
 litellm.redact_messages_in_exceptions = True

@@ -470,10 +470,10 @@ def test_status_counts_what_was_asked(spawn: Spawn) -> None:
 
 
 def test_memory_is_told_where_the_system_has_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bridge_worker.telemetry import request_counters
+    from bridge_worker.system import resources
 
-    monkeypatch.setattr(request_counters, "Path", lambda name: Path("/nowhere") / name)
-    assert (request_counters.memory_bytes() or 0) > 1_000_000
+    monkeypatch.setattr(resources, "Path", lambda name: Path("/nowhere") / name)
+    assert (resources.memory_bytes() or 0) > 1_000_000
 
 
 @pytest.mark.rule("TOK-1")

@@ -253,7 +253,7 @@ def test_a_process_that_is_gone_already_is_noticed() -> None:
 
 CLAIM = """
 import ctypes, os, subprocess, sys
-from bridge_worker.runtime.stdio import claim_descriptors
+from bridge_worker.system.descriptors import claim_descriptors
 source, sink = claim_descriptors()
 {}
 """

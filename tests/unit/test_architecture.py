@@ -17,131 +17,25 @@ import bridge_worker
 
 PACKAGE = Path(bridge_worker.__file__).parent
 
-# From the ground up; a module imports from lower floors only. A new module gets its place here.
+# From the ground up. A file imports packages of lower floors, or its own package; a new package gets its floor here.
 FLOORS: list[set[str]] = [
-    {
-        "version",
-        "core.deltas",
-        "core",
-        "backends",
-        "backends.wire",
-        "providers",
-        "security",
-        "system",
-        "protocol",
-        "schema",
-        "telemetry",
-        "budgets",
-        "config",
-        "backends.offline",
-        "backends.local",
-        "backends.litellm.patches",
-        "methods",
-        "runtime",
-        "cli",
-    },
-    {
-        "bridge_worker",
-        "errors",
-        "security.redaction",
-        "security.url_policy",
-        "security.isolation",
-        "trace",
-        "trace.content_filter",
-        "trace.report",
-    },
-    {
-        "schema.base",
-        "protocol.mcp_envelope",
-        "budgets.limits",
-        "backends.wire.sse",
-        "backends.wire.json_values",
-        "backends.wire.retry_after",
-        "backends.wire.error_tables",
-    },
-    {"schema.chat_request", "schema.lifecycle", "schema.mcp", "schema.budgets", "backends.wire.provider_errors"},
-    {"schema.chat_result", "backends.wire.decoder"},
-    {"schema.errors", "schema.services"},
-    {"schema.messages", "core.ports"},
-    {"core.accumulator"},
-    {
-        "protocol.framing",
-        "protocol.session",
-        "telemetry.request_counters",
-        "methods.params",
-        "telemetry.log",
-        "system.process_watch",
-        "runtime.stdio",
-        "config.local_models",
-        "budgets.spending",
-    },
-    {
-        "config.settings",
-        "config.diagnostics",
-        "config.gateway_keys",
-        "telemetry.spans",
-        "trace.lines",
-        "trace.html_page",
-        "trace.reader",
-    },
-    {"telemetry.otlp", "trace.recorder"},
-    {"core.chat_runner", "config.yaml_document"},
-    {"config.env_references", "config.gateway_checks", "config.settings_validation"},
-    {"config.gateway"},
-    {"config.source"},
-    {"config.render", "runtime.reload", "system.redis_connection"},
-    {
-        "backends.litellm",
-        "backends.litellm.patches.cohere",
-        "budgets.redis_store",
-        "providers.key_variables",
-        "providers.price_map",
-        "backends.litellm.router",
-    },
-    {
-        "backends.litellm.exceptions",
-        "backends.litellm.request_diff",
-        "backends.litellm.patches.correctness",
-        "backends.litellm.patches.speed",
-        "backends.litellm.responses",
-        "backends.offline.chat",
-        "backends.local.llama_process",
-    },
-    {"backends.litellm.receipts", "backends.offline.services", "backends.local.chat", "backends.local.llama_server"},
-    {"backends.litellm.local_deployment", "backends.local.services"},
-    {"backends.litellm.router_redis"},
-    {"backends.litellm.gateway_config"},
-    {"backends.litellm.chat"},
-    {"backends.litellm.tokens", "backends.litellm.embed_rerank", "backends.litellm.prologue_cache", "backends.litellm.direct_http"},
-    {"backends.litellm.direct"},
-    {"backends.litellm.path_selection"},
-    {"backends.litellm.services"},
-    {"methods.models", "methods.mcp_tools"},
-    {"methods.dispatcher"},
-    {"runtime.app", "runtime.server", "runtime.in_process", "runtime.check_config"},
-    {"runtime.startup"},
-    {"cli.terminal"},
-    {"cli.command_error"},
-    {"cli.worker_process", "cli.transcript_view", "cli.model_choice", "cli.options"},
-    {"cli.conversation", "cli.doctor_checks"},
-    {
-        "cli.repl",
-        "cli.doctor_probes",
-        "cli.demo",
-        "cli.schema",
-        "cli.trace",
-        "cli.replay",
-        "cli.completion",
-    },
-    {"cli.chat", "cli.models", "cli.doctor"},
-    {"cli.tokens"},
-    {"cli.commands"},
-    {"cli.main"},
-    {"__main__"},
+    {"errors", "version", "providers", "security", "system"},
+    {"protocol", "schema"},
+    {"core", "engines", "telemetry"},
+    {"budgets", "trace"},
+    {"config"},
+    {"backends"},
+    {"cassettes", "methods"},
+    {"runtime"},
+    {"cli"},
+    {"bridge_worker", "__main__"},
 ]
-FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
-# The package's own file hands out `chat` and `achat` on first use; that import points up, and nothing that serves stdio runs it.
-UPWARD = {("bridge_worker", "runtime.in_process")}
+FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
+NOT_BUILT_YET = {"engines", "cassettes"}
+# The package's own file hands out `chat` and `achat` on first use: a lazy import, which nothing that serves stdio runs.
+LAZY = {("bridge_worker", "runtime.in_process")}
+# Arrows that the move into these rooms has not turned yet. The list only gets shorter.
+NOT_YET: set[tuple[str, str]] = set()
 
 # Loaded before `initialize` is answered. pydantic costs 0.1 s there, LiteLLM two.
 EARLY = {
@@ -157,7 +51,9 @@ EARLY = {
     "budgets.limits",
     "protocol.mcp_envelope",
     "protocol.framing",
+    "protocol.lifecycle_table",
     "protocol.session",
+    "protocol.transport",
     "security.redaction",
     "config.source",
     "config.gateway_keys",
@@ -168,7 +64,15 @@ EARLY = {
     "telemetry.log",
     "system.process_watch",
     "runtime.stdio",
+    "runtime.flags",
+    "runtime.exit_codes",
+    "config.diff",
+    "security.error_text",
+    "system.descriptors",
+    "system.resources",
+    "system.signals",
     "runtime.app",
+    "runtime.loader",
     "runtime.server",
     "runtime.startup",
     "cli.main",
@@ -195,8 +99,8 @@ HEAVY = {
 
 MAX_LINES = 300
 # A reason for each, and no more than it needs.
-LONGER = {
-    "protocol.session": (340, "the lifecycle table is a third of it"),
+LONGER: dict[str, tuple[int, str]] = {
+    "backends.wire.openai_responses": (440, "the tables of events and items, and a method for each kind of event"),
 }
 # No boundary to speak of: they are a name and a doorway.
 DOORWAYS = {"bridge_worker", "__main__", "version"}
@@ -266,15 +170,58 @@ def theirs(module: str) -> Iterator[tuple[str, Import]]:
 # --- who imports whom --------------------------------------------------------------------------------------------------------
 
 
-def test_every_module_has_its_floor() -> None:
-    assert set(modules()) == set(FLOOR), "give the module its place in FLOORS, and in DESIGN's list"
+def package_of(module: str) -> str:
+    return module.split(".")[0]
 
 
-@pytest.mark.parametrize("module", sorted(FLOOR))
+def test_every_package_has_its_floor() -> None:
+    assert {package_of(module) for module in modules()} | NOT_BUILT_YET == set(FLOOR), "give the package its floor in FLOORS"
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
 def test_imports_point_down(module: str) -> None:
-    for target, _ in ours(module):
-        below = FLOOR[target] < FLOOR[module]
-        assert below or (module, target) in UPWARD, f"{module} imports {target}, which is not below it"
+    wrong = {
+        target
+        for target, _ in ours(module)
+        if package_of(target) != package_of(module) and FLOOR[package_of(target)] >= FLOOR[package_of(module)]
+    }
+    assert not wrong - {target for importer, target in NOT_YET if importer == module}, "an import points up or sideways"
+
+
+def test_no_exception_outlives_its_arrow() -> None:
+    assert {(module, target) for module in modules() for target, _ in ours(module)} >= NOT_YET | LAZY
+
+
+@pytest.mark.parametrize("package", ["providers", "security", "system"])
+def test_the_ground_floor_imports_nothing_of_ours(package: str) -> None:
+    for module in (name for name in modules() if package_of(name) == package):
+        assert {package_of(target) for target, _ in ours(module)} <= {package}, module
+
+
+def test_protocol_imports_the_standard_library_errors_and_the_version_only() -> None:
+    for module in (name for name in modules() if package_of(name) == "protocol"):
+        assert {package_of(target) for target, _ in ours(module)} <= {"protocol", "errors", "version"}, module
+        assert {name for name, _ in theirs(module)} <= sys.stdlib_module_names, module
+
+
+def test_methods_and_backends_never_import_each_other() -> None:
+    arrows = {(module, target) for module in modules() for target, _ in ours(module)} - NOT_YET
+    between = {frozenset({package_of(module), package_of(target)}) for module, target in arrows}
+    assert frozenset({"methods", "backends"}) not in between
+
+
+def test_decoders_and_the_rest_of_the_wire_formats_never_import_litellm_or_a_backend() -> None:
+    for module in (name for name in modules() if name.startswith("backends.wire")):
+        others = {target for target, _ in ours(module) if package_of(target) == "backends"}
+        assert all(target.startswith("backends.wire") for target in others), module
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Late imports count too; the package's own file, which hands out its public names on first use, does not."""
+    arrows = {module: {target for target, _ in ours(module) if (module, target) not in LAZY} for module in modules()}
+    while leaves := {module for module, targets in arrows.items() if not targets & arrows.keys()}:
+        arrows = {module: targets for module, targets in arrows.items() if module not in leaves}
+    assert not arrows, f"in a circle, or above one: {sorted(arrows)}"
 
 
 def test_errors_imports_nothing_of_ours_and_nothing_but_the_standard_library() -> None:
@@ -301,7 +248,7 @@ def test_the_litellm_model_is_imported_late_by_whoever_is_no_part_of_it() -> Non
         for target, one in ours(module)
         if target in ("backends.litellm.chat", "backends.litellm.services") and not module.startswith("backends.litellm.")
     }
-    assert importers == {("runtime.app", True), ("runtime.in_process", True), ("runtime.check_config", True)}
+    assert importers == {("runtime.app", True), ("runtime.check_config", True)}
 
 
 def test_the_package_itself_imports_nothing_of_ours_before_it_is_used() -> None:
@@ -382,7 +329,7 @@ def lines(module: str) -> int:
     return len(file.read_text(encoding="utf-8").splitlines())
 
 
-@pytest.mark.parametrize("module", sorted(FLOOR))
+@pytest.mark.parametrize("module", sorted(modules()))
 def test_no_module_is_long_without_a_reason(module: str) -> None:
     limit, _ = LONGER.get(module, (MAX_LINES, ""))
     assert lines(module) <= limit
@@ -392,7 +339,7 @@ def test_no_reason_outlives_its_need() -> None:
     assert [module for module in LONGER if lines(module) <= MAX_LINES] == []
 
 
-@pytest.mark.parametrize("module", sorted(set(FLOOR) - DOORWAYS - PACKAGES))
+@pytest.mark.parametrize("module", sorted(set(modules()) - DOORWAYS - PACKAGES))
 def test_each_module_says_what_it_owns_and_what_it_refuses(module: str) -> None:
     docstring = ast.get_docstring(modules()[module]) or ""
     assert "owns" in docstring.lower()

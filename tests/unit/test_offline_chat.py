@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from bridge_worker.backends.offline.chat import NAMES, Offline, example
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.accumulator import WireDelta
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.params import validate
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatResult
+from tests.support.requests import chat_request
 
 Json = dict[str, Any]
 
@@ -41,10 +43,11 @@ def chat(model: str, *messages: Json, **params: Any) -> tuple[ChatResult, list[J
     async def find(_: str) -> Offline:
         return Offline()
 
-    async def emit(delta: Json) -> None:
-        deltas.append(delta)
+    async def emit(wire: list[WireDelta]) -> None:
+        deltas.extend({"content": delta} if isinstance(delta, str) else delta for delta in wire)
 
-    return asyncio.run(run_chat(chat_request(asked, time.monotonic()), find, emit if params.get("stream") else None)), deltas
+    result = asyncio.run(run_chat(chat_request(asked, time.monotonic()), find, emit if params.get("stream") else None))
+    return ChatResult.model_validate(result), deltas
 
 
 def refusal(model: str, *messages: Json, **params: Any) -> BridgeError:
@@ -125,6 +128,63 @@ def test_another_offline_name_is_not_found_and_told_which_there_are(name: str) -
 
 
 # --- tools -------------------------------------------------------------------------------------------------------------------
+
+
+def arguments(text: str, **properties: Any) -> Json:
+    """The arguments that offline/tools makes of a user message for a tool whose properties are all required."""
+    result, _ = chat(
+        "offline/tools", {"role": "user", "content": text}, tools=[tool(properties=properties, required=list(properties))]
+    )
+    made: Json = json.loads(result.tool_calls[0].function.arguments)
+    return made
+
+
+NUMBER, INTEGER, WORD = {"type": "number"}, {"type": "integer"}, {"type": "string"}
+
+
+@pytest.mark.rule("OFF-3")
+@pytest.mark.parametrize(
+    ("text", "properties", "expected"),
+    [
+        ("What is 6 times 7?", {"left": NUMBER, "right": NUMBER}, {"left": 6, "right": 7}),
+        ("What is 17.5 plus -3?", {"left": NUMBER, "right": NUMBER}, {"left": 17.5, "right": -3}),
+        ("17.5 days, or 4", {"days": INTEGER}, {"days": 4}),
+        ("1,000 or 2000", {"a": INTEGER, "b": INTEGER}, {"a": 1000, "b": 2000}),
+        (
+            "9 or 5 or 40",
+            {"a": {"type": "integer", "minimum": 10}, "b": {"type": "integer", "exclusiveMaximum": 9}},
+            {"a": 40, "b": 5},
+        ),
+        ("5 or 6", {"a": {"type": "integer", "multipleOf": 3}}, {"a": 6}),
+        ("model gpt4 v1.2 " + "9" * 5000, {"a": INTEGER}, {"a": 1}),
+        ("add 1, 2 and 3", {"all": {"type": "array", "items": NUMBER}}, {"all": [1, 2, 3]}),
+        ("add 1, 2 and 3", {"all": {"type": "array", "items": NUMBER, "maxItems": 2}}, {"all": [1, 2]}),
+        ("What is the weather in Brno?", {"city": WORD}, {"city": "Brno"}),
+        ("weather in brno", {"city": WORD}, {"city": "brno"}),
+        ("From Oslo to Bern", {"start": WORD, "end": WORD}, {"start": "Oslo", "end": "Bern"}),
+        ("Weather in Bern", {"code": {"type": "string", "maxLength": 2}}, {"code": "in"}),
+        ("Weather in Bern", {"date": {"type": "string", "format": "date"}}, {"date": "2026-01-31"}),
+        ("Turn it OFF, please", {"state": {"enum": ["on", "off"]}}, {"state": "off"}),
+        ("6 - 7", {"operator": {"enum": ["*", "+", "-"]}}, {"operator": "-"}),
+        ("nothing of it", {"operator": {"enum": ["*", "+", ""]}}, {"operator": "*"}),
+        ("", {"a": INTEGER, "b": WORD}, {"a": 1, "b": "example"}),
+    ],
+)
+def test_arguments_come_from_the_last_user_message(text: str, properties: Json, expected: Json) -> None:
+    assert arguments(text, **properties) == expected
+
+
+@quick
+@given(
+    st.text(alphabet="0123456789.,- abcÅ", max_size=40),
+    st.fixed_dictionaries({}, optional={"minimum": st.integers(-20, 20), "multipleOf": st.sampled_from([1, 2, 3])}),
+    st.fixed_dictionaries({}, optional={"minLength": st.integers(0, 9), "maxLength": st.integers(10, 20)}),
+)
+def test_arguments_from_any_text_satisfy_the_schema(text: str, number: Json, word: Json) -> None:
+    properties = {"number": NUMBER | number, "integer": INTEGER | number, "word": WORD | word}
+    properties["list"] = {"type": "array", "items": INTEGER | number, "minItems": 2}
+    schema = {"type": "object", "properties": properties, "required": list(properties)}
+    Draft202012Validator(schema).validate(example(schema, text))
 
 
 @pytest.mark.rule("OFF-3")

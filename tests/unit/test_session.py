@@ -13,20 +13,17 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.protocol import mcp_envelope
+from bridge_worker.protocol.lifecycle_table import LIFECYCLE, Action, Input, State
 from bridge_worker.protocol.session import (
-    LIFECYCLE,
     MCP_VERSIONS,
     PROTOCOL_VERSION,
-    Action,
     Cancel,
     Drain,
     Event,
     Greeted,
-    Input,
     Send,
     Session,
     Start,
-    State,
     response,
 )
 from bridge_worker.version import __version__

@@ -25,7 +25,7 @@ from bridge_worker.backends.litellm.router_redis import InMemoryUntilThen
 from bridge_worker.config.diagnostics import suggestion
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.gateway_keys import CALLBACKS
-from bridge_worker.system.redis_connection import cache_settings, client_settings, without_redis
+from bridge_worker.config.redis_settings import cache_settings, client_settings, without_redis
 
 # Callbacks that need a package which LiteLLM does not bring, by its top module. A canary test holds the names against LiteLLM's.
 _PACKAGES = {

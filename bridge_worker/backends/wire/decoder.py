@@ -23,7 +23,8 @@ class Decoder(Protocol):
     message quotes at most 500 characters of what could not be read.
 
     An error behind deltas in the same read does not cost the deltas: they are returned, ``failure`` is set, and every later call
-    raises it. A caller emits the deltas of a read, then looks at ``failure`` and raises it, then at ``done``.
+    raises it. A caller emits the deltas of a read, then raises ``failure``, then looks at ``done``. At the end of the bytes, or
+    when ``done``, it calls `flush` once and then `end`.
     """
 
     failure: BridgeError | None  # found behind the deltas of the last read
@@ -52,15 +53,16 @@ class EventStreamDecoder:
     A subclass implements `on_event`, `on_body` and `facts`. Its ``finished`` becomes true with the provider's finish reason.
     """
 
-    __slots__ = ("_events", "_lost", "done", "failure", "finished", "streamed")
+    __slots__ = ("_events", "_lost", "_unreadable", "done", "failure", "finished", "streamed")
 
     def __init__(self) -> None:
         self._events = EventStream()
+        self._unreadable = False
         self._lost: bytes | bytearray = b""  # the last bytes of a stream without an end, to be quoted
         self.failure: BridgeError | None = None
         self.done = False
         self.finished = False
-        self.streamed = False  # at least one event was read
+        self.streamed = False  # at least one delta was made
 
     # -- for a subclass ------------------------------------------------------------------------------------------------------
 
@@ -68,9 +70,16 @@ class EventStreamDecoder:
         """Appends the deltas of one event to ``out``. Raises BridgeError, or ValueError for data that can't be read."""
         raise NotImplementedError
 
+    def is_error(self, value: Any) -> bool:
+        """Whether a whole body reports an error, and nothing else."""
+        return provider_errors.error_in(value) is not None
+
     def on_body(self, value: Any, body: bytes | bytearray, out: list[Delta]) -> None:
         """The same for a whole body: a plain response, or JSON sent to a streamed request."""
         raise NotImplementedError
+
+    def on_end(self, out: list[Delta]) -> None:
+        """Appends what is known only when all was read: state that was gathered, text that was held back."""
 
     def facts(self) -> End:
         raise NotImplementedError
@@ -78,63 +87,70 @@ class EventStreamDecoder:
     # -- for the caller ------------------------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> list[Delta]:
-        if self.failure is not None:
-            raise self.failure
+        self._raise_failure()
         out: list[Delta] = []
+        if self.done:
+            return out
         stream = self._events
         try:
             events = stream.feed(data)
         except BridgeError as error:
             self._decode(stream.completed, out)
-            self.failure = self.failure or error
+            if not self.done:
+                self.failure = self.failure or error
         else:
             if events:
                 self._decode(events, out)
-        if self.failure is not None and not out:
-            raise self.failure
+        if out:
+            self.streamed = True
+        else:
+            self._raise_failure()
         return out
 
     def flush(self) -> list[Delta]:
-        if self.failure is not None:
-            raise self.failure
+        self._raise_failure()
         out: list[Delta] = []
-        stream = self._events
-        for name, data in stream.close():
-            if self.done or self.failure is not None:
-                break
-            try:
-                self._one(name, data, out)
-            except BridgeError as error:
-                # The last event may have been cut off: then the stream was, and nothing is wrong with what the provider wrote.
-                if error.kind == "bad_upstream_response" and not self.finished and self.streamed:
-                    self._lost = data
-                else:
-                    self.failure = error
-        if self.failure is None and stream.stray and not self.finished:
-            self._read_stray(stream.stray, out)
-        if self.failure is not None and not out:
-            raise self.failure
+        if not self.done:
+            self._decode_rest(out)
+        if self.failure is None:
+            self.on_end(out)
+            self.streamed = self.streamed or bool(out)
+        if not out:
+            self._raise_failure()
         return out
 
     def whole(self, body: bytes) -> list[Delta]:
+        if body.lstrip()[:6].startswith((b"data:", b"event:")):  # a stream, although none was requested
+            return [*self.feed(body), *self.flush()]
         out: list[Delta] = []
         try:
             value = parse(body)
         except ValueError:
             raise provider_errors.unreadable(body) from None
-        self._guarded_body(value, body, out)
+        try:
+            self._body(value, body, out)
+            self.on_end(out)
+        except BridgeError as error:
+            if not out:
+                raise
+            self.failure = error
         return out
 
     def end(self) -> End:
-        if self.failure is not None:
-            raise self.failure
-        if not self.finished:
+        self._raise_failure()
+        if self.finished:
+            return self.facts()
+        if self.streamed or self._lost:
             raise provider_errors.interrupted(self._lost)
-        return self.facts()
+        raise BridgeError("bad_upstream_response", "the provider's stream held no response; try again")
 
     @staticmethod
     def error(status: int, headers: Mapping[str, str], body: bytes) -> BridgeError:
         return provider_errors.from_response(status, headers, body)
+
+    def _raise_failure(self) -> None:
+        if self.failure is not None:
+            raise self.failure
 
     def _decode(self, events: list[tuple[str, bytes]], out: list[Delta]) -> None:
         for name, data in events:
@@ -142,21 +158,28 @@ class EventStreamDecoder:
                 return
             try:
                 self.on_event(name, data, out)
-                self.streamed = True
             except BridgeError as error:
                 self.failure = error
                 return
-            except _UNREADABLE:
+            except UNREADABLE:
+                self._unreadable = True
                 self.failure = provider_errors.unreadable(data, "an event that can't be read")
                 return
 
-    def _one(self, name: str, data: bytes, out: list[Delta]) -> None:
-        try:
-            self.on_event(name, data, out)
-        except _UNREADABLE:
-            raise provider_errors.unreadable(data, "an event that can't be read") from None
+    def _decode_rest(self, out: list[Delta]) -> None:
+        stream = self._events
+        for name, data in stream.close():
+            self._decode([(name, data)], out)
+            if self._unreadable and (self.finished or self.streamed):
+                # The last event was cut off: so was the stream, and what the provider wrote may have been right.
+                self.failure, self._lost = None, data
+            if self.failure is not None or self.done:
+                return
+        self.streamed = self.streamed or bool(out)
+        if stream.stray and not self.finished:
+            self._decode_stray(stream.stray, out)
 
-    def _read_stray(self, stray: bytearray, out: list[Delta]) -> None:
+    def _decode_stray(self, stray: bytearray, out: list[Delta]) -> None:
         """A body that is not a stream of events, or lines between events: JSON counts, other text is quoted."""
         try:
             value = parse(stray)
@@ -166,21 +189,21 @@ class EventStreamDecoder:
                 self.failure = provider_errors.unreadable(stray)
             return
         try:
-            if provider_errors.error_in(value) is not None:
-                raise provider_errors.from_value(value)
-            if self.streamed:
+            if self.streamed and provider_errors.error_in(value) is None:
                 self._lost = stray
             else:
-                self._guarded_body(value, stray, out)
+                self._body(value, stray, out)
         except BridgeError as error:
             self.failure = error
 
-    def _guarded_body(self, value: Any, body: bytes | bytearray, out: list[Delta]) -> None:
+    def _body(self, value: Any, body: bytes | bytearray, out: list[Delta]) -> None:
+        if self.is_error(value):
+            raise provider_errors.from_value(value)
         try:
             self.on_body(value, body, out)
-        except _UNREADABLE:
+        except UNREADABLE:
             raise provider_errors.unreadable(body) from None
 
 
 # What a value of a surprising type leads to in a decoder, besides the ValueError that it raises on purpose.
-_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError, RecursionError)

@@ -119,10 +119,10 @@ class EventStream:
             self._bom = True
             data = data.removeprefix(_BOM)
         self._head = b""
-        first = data.lstrip(_SPACE)[:1]
-        if first:
+        data = data.lstrip(_SPACE)
+        if data:
             self._begun = True
-            self._body = first in b'{["<'
+            self._body = data[:1] in b'{["<'
         return data
 
     def _add_body(self, data: bytes) -> None:

@@ -3,25 +3,30 @@
 //! Owns the defaults. Refuses to start anything itself.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, Defaults};
 use crate::error::Result;
+use crate::io::IoThread;
 use crate::locate::find_command;
 use crate::process::Launch;
+use crate::retry::RetryPolicy;
 use crate::supervisor::{Plan, Pool, Recycling};
 use crate::types::Deadlines;
 
 /// What to start, and how. Everything has a default.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
+#[must_use]
 pub struct BridgeBuilder {
     command: Option<PathBuf>,
     arguments: Vec<OsString>,
     config: Option<PathBuf>,
-    log_level: Option<String>,
+    settings: Vec<(OsString, OsString)>,
+    retry: Option<RetryPolicy>,
     environment: Vec<(OsString, OsString)>,
     clear_environment: bool,
     directory: Option<PathBuf>,
@@ -31,6 +36,7 @@ pub struct BridgeBuilder {
     shutdown_grace: Duration,
     backoff: (Duration, Duration),
     recycling: Option<Recycling>,
+    hung_after: Duration,
 }
 
 impl Default for BridgeBuilder {
@@ -39,7 +45,8 @@ impl Default for BridgeBuilder {
             command: None,
             arguments: Vec::new(),
             config: None,
-            log_level: None,
+            settings: Vec::new(),
+            retry: None,
             environment: Vec::new(),
             clear_environment: false,
             directory: None,
@@ -49,6 +56,7 @@ impl Default for BridgeBuilder {
             shutdown_grace: Duration::from_secs(10),
             backoff: (Duration::from_millis(100), Duration::from_secs(10)),
             recycling: None,
+            hung_after: Duration::from_secs(5),
         }
     }
 }
@@ -70,86 +78,84 @@ impl Bridge {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let plan = BridgeBuilder::default().plan(PathBuf::new());
-        Ok(Bridge::over(Pool::over(reader, writer, &plan).await?, None))
+        Bridge::builder().connect(reader, writer).await
     }
 }
 
 impl BridgeBuilder {
     /// The program. A bare name is looked for next to the running executable and then on `PATH`; the default is `omni-bridge`.
     /// It is started as it is, without a shell.
-    #[must_use]
     pub fn command(mut self, command: impl Into<PathBuf>) -> Self {
         self.command = Some(command.into());
         self
     }
 
-    /// One more argument, before those that this crate adds (`--stdio`, `--config`, `--log-level`).
-    #[must_use]
+    /// One more argument, before those that this crate adds (`--stdio`, `--config`, settings).
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
     /// More arguments.
-    #[must_use]
     pub fn args<T: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = T>) -> Self {
         self.arguments.extend(arguments.into_iter().map(Into::into));
         self
     }
 
     /// A LiteLLM gateway's `config.yaml`. Only the models that it declares exist then.
-    #[must_use]
     pub fn config(mut self, file: impl Into<PathBuf>) -> Self {
         self.config = Some(file.into());
         self
     }
 
-    /// What the worker logs: `debug`, `info` (a line a request), `warning` (the default) or `error`. It arrives as `tracing` events
-    /// with the target `omni_bridge::worker`.
-    #[must_use]
-    pub fn log_level(mut self, level: impl Into<String>) -> Self {
-        self.log_level = Some(level.into());
+    /// A setting of the worker by its name in the config, for one that has no method here.
+    pub fn setting(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.settings.push((format!("--{}", name.replace('_', "-")).into(), value.into()));
+        self
+    }
+
+    /// Loads the models of this machine (`local/NAME`) ahead.
+    pub fn local_models(self) -> Self {
+        self.arg("--local")
+    }
+
+    /// Tries failed calls again; never unless set.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
         self
     }
 
     /// A variable of the worker's environment, such as a provider's key. Without more ado it inherits this process's environment.
-    #[must_use]
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
     }
 
     /// More variables.
-    #[must_use]
     pub fn envs<N: Into<OsString>, V: Into<OsString>>(mut self, variables: impl IntoIterator<Item = (N, V)>) -> Self {
         self.environment.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
         self
     }
 
     /// Inherit nothing: the worker sees only what [`env`](BridgeBuilder::env) gives it.
-    #[must_use]
     pub fn env_clear(mut self) -> Self {
         self.clear_environment = true;
         self
     }
 
     /// The worker's working directory.
-    #[must_use]
     pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
         self
     }
 
     /// How many processes share the calls. One serves an agent well; more use more cores.
-    #[must_use]
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self
     }
 
     /// Deadlines of the chats that have none of their own.
-    #[must_use]
     pub fn deadlines(mut self, deadlines: Deadlines) -> Self {
         self.deadlines = Some(deadlines);
         self
@@ -157,14 +163,12 @@ impl BridgeBuilder {
 
     /// How long a worker may take to answer the handshake. Two minutes unless set, because the launcher of a checkout installs what
     /// it needs on its first use; a bundle answers in a tenth of a second.
-    #[must_use]
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.start_timeout = limit;
         self
     }
 
     /// What [`Bridge::shutdown`] leaves to the calls in flight; ten seconds unless set.
-    #[must_use]
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.shutdown_grace = grace;
         self
@@ -172,35 +176,61 @@ impl BridgeBuilder {
 
     /// The pauses before the restarts of a worker that keeps failing: they double from the first to the second of these, 100 ms and
     /// 10 s unless set.
-    #[must_use]
     pub fn backoff(mut self, least: Duration, most: Duration) -> Self {
         self.backoff = (least, most);
         self
     }
 
     /// Replaces workers that have grown; never unless set.
-    #[must_use]
     pub fn recycling(mut self, recycling: Recycling) -> Self {
         self.recycling = Some(recycling);
         self
     }
 
+    /// A worker that has requests in flight and sends nothing for this long gets a ping; if it does not respond within as long again,
+    /// it hangs, and it is killed and replaced. Five seconds unless set, and six times as long until its engine is ready.
+    pub fn hung_after(mut self, silence: Duration) -> Self {
+        self.hung_after = silence;
+        self
+    }
+
+    /// Speaks to a worker over any pair of byte streams, such as a stand-in in a test. It is not restarted.
+    pub async fn connect<R, W>(self, reader: R, writer: W) -> Result<Bridge>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        self.connect_on(IoThread::start()?, reader, writer).await
+    }
+
     /// Starts the workers and waits for their responses to `initialize`. Fails with what they wrote to stderr if one does not come up.
     pub async fn spawn(self) -> Result<Bridge> {
         let program = find_command(self.command.as_deref())?;
-        let deadlines = self.deadlines;
-        Ok(Bridge::over(Pool::start(self.plan(program)).await?, deadlines))
+        let defaults = self.defaults();
+        Ok(Bridge::over(Pool::start(self.plan(program)).await?, defaults))
     }
 
-    pub(crate) fn plan(self, program: PathBuf) -> Plan {
+    /// On a thread that runs already, for a worker that plays on it too.
+    pub(crate) async fn connect_on<R, W>(self, thread: IoThread, reader: R, writer: W) -> Result<Bridge>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let defaults = self.defaults();
+        Ok(Bridge::over(Pool::over(thread, reader, writer, self.plan(PathBuf::new())).await?, defaults))
+    }
+
+    fn defaults(&self) -> Defaults {
+        Defaults { deadlines: self.deadlines, retry: self.retry.clone() }
+    }
+
+    fn plan(self, program: PathBuf) -> Plan {
         let mut arguments = self.arguments;
         arguments.push("--stdio".into());
         if let Some(config) = self.config {
             arguments.extend(["--config".into(), config.into()]);
         }
-        if let Some(level) = self.log_level {
-            arguments.extend(["--log-level".into(), level.into()]);
-        }
+        arguments.extend(self.settings.into_iter().flat_map(|(flag, value)| [flag, value]));
         let BridgeBuilder { environment, clear_environment, directory, .. } = self;
         Plan {
             launch: Launch { program, arguments, environment, clear_environment, directory },
@@ -209,6 +239,21 @@ impl BridgeBuilder {
             shutdown_grace: self.shutdown_grace,
             backoff: self.backoff,
             recycling: self.recycling,
+            hung_after: self.hung_after,
         }
+    }
+}
+
+/// Names of environment variables, not their values: these are keys.
+impl fmt::Debug for BridgeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
+        f.debug_struct("BridgeBuilder")
+            .field("command", &self.command)
+            .field("arguments", &self.arguments)
+            .field("config", &self.config)
+            .field("environment", &names)
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Call {
 #[derive(Default)]
 struct CallState {
     deltas: VecDeque<ChatDelta>,
+    /// All deltas so far as one: what a lost worker's caller gets as partial.
+    received: ChatDelta,
     /// Of text in `deltas`.
     bytes: usize,
     next_seq: u64,
@@ -76,6 +78,7 @@ impl Call {
         }
         state.next_seq += 1;
         state.bytes += delta.size();
+        state.received.absorb(&delta);
         if state.bytes > MAX_UNREAD_BYTES {
             let said = "the stream's deltas were not read; it was cancelled";
             return Err(Error::new(ErrorKind::SlowConsumer, said).sent(true));
@@ -94,7 +97,8 @@ impl Call {
         let mut state = lock(&self.state);
         if !state.answered {
             state.answered = true;
-            state.outcome = Some(outcome);
+            let received = std::mem::take(&mut state.received);
+            state.outcome = Some(outcome.map_err(|error| error.with_partial(received)));
             state.wake();
         }
     }
@@ -140,6 +144,11 @@ impl Call {
             _ if state.answered || self.stage.load(Ordering::Acquire) == WRITTEN => Poll::Ready(Ok(())),
             _ => state.wait(context),
         }
+    }
+
+    /// All that has been received so far.
+    pub(crate) fn received(&self) -> ChatDelta {
+        lock(&self.state).received.clone()
     }
 
     /// Nobody waits for it any more.

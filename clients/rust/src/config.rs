@@ -3,6 +3,7 @@
 //! Owns the names of its settings. Refuses to know the file's format: the types are serde's, so TOML, YAML and JSON read alike.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -80,7 +81,7 @@ impl From<LlmBackend> for String {
 }
 
 /// The settings under `[bridge]`. Each is a method of [`BridgeBuilder`]; a misspelt one is an error.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeConfig {
     /// The program; see [`BridgeBuilder::command`].
@@ -126,7 +127,7 @@ impl BridgeConfig {
             builder = builder.config(config);
         }
         if let Some(level) = &self.log_level {
-            builder = builder.log_level(level);
+            builder = builder.log_level(level.as_str());
         }
         if let Some(workers) = self.workers {
             builder = builder.workers(workers);
@@ -149,5 +150,22 @@ impl BridgeConfig {
     /// Starts the bridge.
     pub async fn spawn(&self) -> Result<Bridge> {
         self.builder().spawn().await
+    }
+}
+
+/// Names of environment variables, not their values: these are keys.
+impl fmt::Debug for BridgeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let BridgeConfig { command, args, config, env, log_level, workers, deadlines, .. } = self;
+        let names: Vec<_> = env.keys().collect();
+        f.debug_struct("BridgeConfig")
+            .field("command", command)
+            .field("args", args)
+            .field("config", config)
+            .field("env", &names)
+            .field("log_level", log_level)
+            .field("workers", workers)
+            .field("deadlines", deadlines)
+            .finish_non_exhaustive()
     }
 }

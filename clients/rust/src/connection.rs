@@ -8,6 +8,7 @@
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,7 +21,8 @@ use tokio::task::AbortHandle;
 
 use crate::call::{Call, lock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::framing::{Incoming, Line, Lines, decode, encode, without_lone_surrogates};
+use crate::framing::{Incoming, Line, Lines, decode, encode, id_of, without_lone_surrogates};
+use crate::io::Io;
 use crate::types::{ChatDelta, InitializeResult, Limits};
 
 pub(crate) const PROTOCOL_VERSION: &str = "omni-bridge/1";
@@ -30,6 +32,10 @@ const QUEUED_REQUESTS: usize = 32;
 const UNREADABLE_LINES: usize = 100;
 /// How long a worker that has closed its stdin may take to close its stdout.
 const DYING: Duration = Duration::from_secs(5);
+/// A program that has printed a line which is no message, and then this long nothing, is not going to respond to `initialize`.
+const SILENT_AFTER_GARBAGE: Duration = Duration::from_secs(5);
+/// Until its engine is ready, a worker may be silent for this many times as long: it imports its libraries.
+const STARTING_FACTOR: u32 = 6;
 /// The longest answer that is read. Requests are held to the worker's own limit.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
@@ -50,10 +56,12 @@ pub(crate) struct Ending(pub(crate) String);
 /// Reader and writer stop when this is dropped, and what is in flight fails.
 pub(crate) struct Connection {
     shared: Arc<Shared>,
-    tasks: [AbortHandle; 2],
+    tasks: [AbortHandle; 3],
 }
 
 struct Shared {
+    /// Messages read so far. A worker for which it stays the same is silent.
+    heard: AtomicU64,
     calls: Mutex<Calls>,
     requests: mpsc::Sender<Outgoing>,
     control: mpsc::UnboundedSender<Control>,
@@ -77,7 +85,7 @@ struct Entry {
 
 impl Connection {
     /// Starts the tasks; [`initialize`](Connection::initialize) comes next. `why` turns the end of the output into the error that calls get.
-    pub(crate) fn open<R, W, F, Fut>(reader: R, writer: W, why: F) -> Self
+    pub(crate) fn open<R, W, F, Fut>(io: &Io, hung_after: Duration, reader: R, writer: W, why: F) -> Self
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
@@ -87,6 +95,7 @@ impl Connection {
         let (requests, queued) = mpsc::channel(QUEUED_REQUESTS);
         let (control, controls) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
+            heard: AtomicU64::new(0),
             calls: Mutex::default(),
             requests,
             control,
@@ -95,15 +104,16 @@ impl Connection {
             ready: watch::Sender::new(false),
             lost: watch::Sender::new(None),
         });
-        let reading = tokio::spawn({
+        let reading = io.spawn({
             let shared = Arc::clone(&shared);
             async move {
                 let ending = read(&shared, reader).await;
                 shared.fail(why(ending).await);
             }
         });
-        let writing = tokio::spawn(write(Arc::clone(&shared), writer, queued, controls));
-        Connection { shared, tasks: [reading.abort_handle(), writing.abort_handle()] }
+        let writing = io.spawn(write(Arc::clone(&shared), writer, queued, controls));
+        let watching = io.spawn(watch_for_silence(Arc::clone(&shared), hung_after));
+        Connection { shared, tasks: [reading.abort_handle(), writing.abort_handle(), watching.abort_handle()] }
     }
 
     /// The handshake. Nothing else may be called before it has succeeded.
@@ -114,9 +124,9 @@ impl Connection {
             "capabilities": {},
             "processId": std::process::id(),
         });
-        let response = self.start(id, Arc::new(encode(Some(id), "initialize", params)?), None).await?.outcome().await?;
+        let response = self.shared.start(id, Arc::new(encode(Some(id), "initialize", params)?), None).await?.outcome().await?;
         let result: InitializeResult = parse(&response)?;
-        if result.protocol_version != PROTOCOL_VERSION {
+        if !is_compatible(&result.protocol_version) {
             let InitializeResult { protocol_version, server_info, .. } = result;
             let said = format!(
                 "{} {} speaks {protocol_version:?}, this client {PROTOCOL_VERSION:?}; install versions of the two that match",
@@ -157,30 +167,14 @@ impl Connection {
             return Err(Error::new(ErrorKind::InvalidRequest, said));
         }
         match Arc::clone(&self.shared.permits).acquire_owned().await {
-            Ok(permit) => self.start(id, line, Some(permit)).await,
+            Ok(permit) => self.shared.start(id, line, Some(permit)).await,
             Err(_) => Err(self.shared.refusal()),
         }
     }
 
     /// A request that needs no place among the others: `ping`, `initialize`.
     pub(crate) async fn call_at_once(&self, id: u64, line: Arc<Vec<u8>>) -> Result<CallHandle> {
-        self.start(id, line, None).await
-    }
-
-    async fn start(&self, id: u64, line: Arc<Vec<u8>>, permit: Option<OwnedSemaphorePermit>) -> Result<CallHandle> {
-        let call = Arc::new(Call::new(id));
-        {
-            let mut calls = self.shared.calls();
-            if let Some(error) = &calls.refused {
-                return Err(error.clone());
-            }
-            calls.in_flight.insert(id, Entry { call: Arc::clone(&call), _permit: permit });
-        }
-        let handle = CallHandle { shared: Arc::clone(&self.shared), call: Arc::clone(&call), finished: false };
-        match self.shared.requests.send(Outgoing { line, call }).await {
-            Ok(()) => Ok(handle),
-            Err(_) => Err(self.shared.refusal()),
-        }
+        self.shared.start(id, line, None).await
     }
 
     fn send(&self, control: Control) {
@@ -199,6 +193,16 @@ impl Connection {
 
     pub(crate) fn fail(&self, error: Error) {
         self.shared.fail(error);
+    }
+
+    /// Sends a ping, and gives the worker up if it does not respond in time.
+    pub(crate) async fn check(&self, limit: Duration) {
+        check(&self.shared, limit, "it let a deadline pass").await;
+    }
+
+    /// Whether the worker's engine is warm.
+    pub(crate) fn is_ready(&self) -> bool {
+        *self.shared.ready.borrow()
     }
 
     /// Waits for the end of the connection.
@@ -228,6 +232,22 @@ impl Drop for Connection {
 }
 
 impl Shared {
+    async fn start(self: &Arc<Self>, id: u64, line: Arc<Vec<u8>>, permit: Option<OwnedSemaphorePermit>) -> Result<CallHandle> {
+        let call = Arc::new(Call::new(id));
+        {
+            let mut calls = self.calls();
+            if let Some(error) = &calls.refused {
+                return Err(error.clone());
+            }
+            calls.in_flight.insert(id, Entry { call: Arc::clone(&call), _permit: permit });
+        }
+        let handle = CallHandle { shared: Arc::clone(self), call: Arc::clone(&call), finished: false };
+        match self.requests.send(Outgoing { line, call }).await {
+            Ok(()) => Ok(handle),
+            Err(_) => Err(self.refusal()),
+        }
+    }
+
     fn calls(&self) -> MutexGuard<'_, Calls> {
         lock(&self.calls)
     }
@@ -275,6 +295,15 @@ impl Shared {
         }
     }
 
+    /// A response or a delta of this request that can't be decoded: its caller must not wait for another.
+    fn fail_unreadable(&self, id: u64, error: &serde_json::Error) {
+        let Some(entry) = self.calls().in_flight.get(&id).map(|entry| Arc::clone(&entry.call)) else { return };
+        self.cancel(&entry);
+        self.calls().in_flight.remove(&id);
+        let message = format!("the worker's message for this request can't be read: {error}");
+        entry.finish(Err(Error::new(ErrorKind::Protocol, message).sent(true)));
+    }
+
     /// A request that the worker could not read. Framing refuses all that is known to lead here; with several in flight nobody can
     /// tell which one it was, and its caller will run into its deadline.
     fn attribute(&self, error: Error) {
@@ -306,24 +335,83 @@ impl Shared {
 async fn read<R: AsyncRead + Unpin>(shared: &Shared, reader: R) -> Ending {
     let mut lines = Lines::new(reader, MAX_ANSWER_BYTES);
     let mut unreadable = 0;
+    let mut garbage = None;
     loop {
-        match lines.next().await {
+        let next = match &garbage {
+            Some(text) if shared.initialize_result.get().is_none() => {
+                match tokio::time::timeout(SILENT_AFTER_GARBAGE, lines.next()).await {
+                    Ok(next) => next,
+                    Err(_) => return Ending(format!("it is no omni-bridge: it wrote {text:?} and then nothing")),
+                }
+            }
+            _ => lines.next().await,
+        };
+        match next {
             Ok(Line::Whole(line)) if line.iter().all(u8::is_ascii_whitespace) => {}
             Ok(Line::Whole(line)) => match decode(line) {
-                Ok(message) => shared.take(message),
+                Ok(message) => {
+                    shared.heard.fetch_add(1, Ordering::Relaxed);
+                    shared.take(message);
+                }
                 Err(error) => {
+                    if let Some(id) = id_of(line) {
+                        shared.fail_unreadable(id, &error);
+                    }
                     unreadable += 1;
                     let text = shortened(line);
                     tracing::warn!(%error, text, "a line on the worker's stdout is no message");
                     if unreadable >= UNREADABLE_LINES {
                         return Ending(format!("it is no omni-bridge: its output has lines such as {text:?}"));
                     }
+                    garbage = Some(text);
                 }
             },
             Ok(Line::TooLong) => return Ending(format!("it wrote a line of more than {MAX_ANSWER_BYTES} bytes")),
             Ok(Line::End) => return Ending("its output ended".to_owned()),
             Err(error) => return Ending(format!("its output can't be read: {error}")),
         }
+    }
+}
+
+/// `omni-bridge/1`, or a minor version of it.
+fn is_compatible(version: &str) -> bool {
+    version.strip_prefix(PROTOCOL_VERSION).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// One sequence for all workers, so that a line can go to another one as it is.
+pub(crate) fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A worker that has requests in flight and is silent for `hung_after` gets a ping, and as long again to respond.
+async fn watch_for_silence(shared: Arc<Shared>, hung_after: Duration) {
+    let (mut heard, mut silent_since) = (0, tokio::time::Instant::now());
+    loop {
+        tokio::time::sleep(hung_after / 4).await;
+        let now = shared.heard.load(Ordering::Relaxed);
+        if now != heard || shared.initialize_result.get().is_none() || shared.calls().in_flight.is_empty() {
+            (heard, silent_since) = (now, tokio::time::Instant::now());
+            continue;
+        }
+        let limit = if *shared.ready.borrow() { hung_after } else { hung_after * STARTING_FACTOR };
+        if silent_since.elapsed() >= limit {
+            check(&shared, limit, "it was silent with requests in flight").await;
+            silent_since = tokio::time::Instant::now();
+        }
+    }
+}
+
+async fn check(shared: &Arc<Shared>, limit: Duration, reason: &str) {
+    let ping = async {
+        let id = next_id();
+        shared.start(id, Arc::new(encode(Some(id), "ping", json!({}))?), None).await?.outcome().await
+    };
+    let heard = shared.heard.load(Ordering::Relaxed);
+    // A ping may wait behind large requests; a worker that sends anything is not hung.
+    if tokio::time::timeout(limit, ping).await.is_err() && shared.heard.load(Ordering::Relaxed) == heard {
+        let message = format!("the worker hangs: {reason}, and it did not respond to a ping within {} s", limit.as_secs_f64());
+        shared.fail(Error::new(ErrorKind::WorkerLost, message).sent(true));
     }
 }
 
@@ -407,6 +495,11 @@ impl CallHandle {
         poll_fn(|context| self.call.poll_written(context)).await
     }
 
+    /// All that has been received so far.
+    pub(crate) fn received(&self) -> ChatDelta {
+        self.call.received()
+    }
+
     /// Asks the worker to stop. The answer still comes.
     pub(crate) fn cancel(&self) {
         self.shared.cancel(&self.call);
@@ -419,14 +512,6 @@ impl Drop for CallHandle {
             self.call.abandon();
             self.shared.cancel(&self.call);
         }
-    }
-}
-
-/// The handshake of a worker that does not answer must end some time.
-pub(crate) async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::new(ErrorKind::Timeout, format!("{what} took more than {} s", limit.as_secs_f64()))),
     }
 }
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::io::Io;
 use crate::supervisor::Worker;
 use crate::types::Deadlines;
 
-/// The worker answers every request within its total deadline, ten minutes if the request has none. One that is late by this much
-/// more has broken its promise, and the call ends here.
-pub(crate) const LATE: Duration = Duration::from_secs(30);
+/// The worker responds to every request within its total deadline, ten minutes if the request has none. After this margin the
+/// call ends here, and the worker gets a ping to show that it is alive.
+pub(crate) const LATE: Duration = Duration::from_secs(5);
 pub(crate) const TOTAL: Duration = Duration::from_secs(600);
 
 const CLIENT_DEADLINE: &str = "client";
@@ -20,21 +21,18 @@ pub(crate) fn total(deadlines: Option<Deadlines>) -> Duration {
     deadlines.and_then(|deadlines| deadlines.total_ms).map_or(TOTAL, Duration::from_millis).saturating_add(LATE)
 }
 
-pub(crate) async fn late<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
-    match tokio::time::timeout(limit, work).await {
-        Ok(result) => result,
-        Err(_) => Err(too_late()),
-    }
+pub(crate) async fn late<T>(io: &Io, limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    io.timeout(limit, work).await.unwrap_or_else(|| Err(too_late()))
 }
 
 pub(crate) fn too_late() -> Error {
-    Error::new(ErrorKind::Timeout, "the worker did not answer within the deadline and 30 s more")
-        .sent(true)
-        .at_deadline(CLIENT_DEADLINE)
+    let message = format!("no response from the worker within the deadline and {} s more", LATE.as_secs());
+    Error::new(ErrorKind::Timeout, message).sent(true).at_deadline(CLIENT_DEADLINE)
 }
 
 pub(crate) fn check_if_late(error: &Error, worker: &Arc<Worker>) {
     if error.deadline() == Some(CLIENT_DEADLINE) {
-        tokio::spawn(Arc::clone(worker).check());
+        let checking = Arc::clone(worker);
+        worker.io.spawn(async move { checking.check().await });
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::types::{Budget, Receipt, ToolCall};
+use crate::types::{Budget, ChatDelta, FunctionCall, Receipt, ToolCall};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -110,6 +110,10 @@ kinds! {
     SlowConsumer = "slow_consumer",
     /// Not an error of the bridge: tool arguments or a config that don't fit the type they were parsed into.
     Parse = "parse",
+    /// A tool run reached its limit of turns.
+    TurnLimit = "turn_limit",
+    /// An MCP server did not list its tools.
+    Tool = "tool",
 }
 
 impl fmt::Display for ErrorKind {
@@ -233,6 +237,25 @@ impl Error {
 
     pub(crate) fn with_stderr(mut self, lines: Vec<String>) -> Self {
         self.0.stderr = lines;
+        self
+    }
+
+    /// Adds what had been received, unless the worker's own account of it is there.
+    pub(crate) fn with_partial(mut self, received: ChatDelta) -> Self {
+        if self.0.data.partial.is_none() && received != ChatDelta::default() {
+            let tool_calls = received.tool_calls.unwrap_or_default().into_iter().map(|call| ToolCall {
+                id: call.id.unwrap_or_default(),
+                r#type: call.r#type.unwrap_or_else(|| "function".to_owned()),
+                function: FunctionCall {
+                    name: call.function.name.unwrap_or_default(),
+                    arguments: call.function.arguments.unwrap_or_default(),
+                    ..FunctionCall::default()
+                },
+                ..ToolCall::default()
+            });
+            let tool_calls = tool_calls.collect();
+            self.0.data.partial = Some(Partial { content: received.content, tool_calls, ..Partial::default() });
+        }
         self
     }
 

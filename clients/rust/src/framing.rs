@@ -184,6 +184,24 @@ pub(crate) fn encode<P: Serialize>(id: Option<u64>, method: &str, params: P) -> 
     Ok(line)
 }
 
+/// The request that a line belongs to which can't be decoded: by its members, or by its first characters if it is not even JSON.
+pub(crate) fn id_of(line: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Ids {
+        #[serde(default)]
+        id: serde_json::Value,
+        #[serde(default)]
+        params: serde_json::Value,
+    }
+    if let Ok(Ids { id, params }) = serde_json::from_slice(line) {
+        return id.as_u64().or_else(|| params.get("requestId")?.as_u64());
+    }
+    let head = String::from_utf8_lossy(line.get(..200).unwrap_or(line));
+    let rest = ["\"id\":", "\"requestId\":"].iter().find_map(|name| head.split_once(name))?.1.trim_start();
+    let digits = rest.split(|character: char| !character.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
 /// How deep arrays and objects are nested in valid JSON.
 fn depth(json: &[u8]) -> usize {
     let (mut now, mut most, mut in_string, mut escaped) = (0usize, 0, false, false);

@@ -31,7 +31,10 @@
 //! Answers wait for nobody: each is read as it comes and handed to its caller. A stream that is read slowly keeps 256 deltas one by
 //! one and joins further ones to the last, so it needs no more memory than its answer; at 64 MiB of unread text it is cancelled.
 //!
-//! The calls need a tokio runtime with time and I/O enabled.
+//! # Runtimes
+//!
+//! A bridge does its I/O on a thread of its own, `omni-bridge-io`. Its futures can be awaited on any tokio runtime, on another
+//! executor, and on a runtime other than the one that spawned the bridge.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
@@ -40,6 +43,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable, clippy::todo)
 )]
 
+pub mod blocking;
 mod bridge;
 mod builder;
 mod call;
@@ -48,18 +52,33 @@ mod connection;
 mod deadline;
 mod error;
 mod framing;
+mod io;
 mod locate;
+pub mod mock;
+#[cfg(feature = "openai")]
+pub mod openai;
 mod process;
+mod retry;
+mod spans;
 mod stream;
+#[cfg(feature = "schema")]
+mod structured;
 mod supervisor;
+mod tools;
+mod wire;
+#[macro_use]
 pub mod types;
+mod settings;
 
 pub use bridge::{Bridge, WorkerInfo};
 pub use builder::BridgeBuilder;
 pub use config::{BridgeConfig, LlmBackend, LlmConfig};
 pub use error::{Error, ErrorKind, Partial, Result};
-pub use stream::ChatStream;
+pub use retry::RetryPolicy;
+pub use settings::{BudgetLimit, ChatEngine, LogLevel, TraceContent};
+pub use stream::{ChatStream, TextStream};
 pub use supervisor::Recycling;
+pub use tools::{Step, ToolRun, ToolRunResult, ToolSet};
 pub use types::{
     ChatDelta, ChatRequest, ChatResponse, Content, ContentPart, Deadlines, EmbedRequest, FinishReason, Message, Receipt,
     RerankRequest, Role, Tool, ToolCall, ToolChoice, Usage,

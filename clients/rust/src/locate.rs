@@ -8,9 +8,13 @@ use crate::error::{Error, ErrorKind, Result};
 
 const COMMAND: &str = "omni-bridge";
 
-/// A path is taken as it is; a bare name is looked for next to the running executable, then on `PATH`.
+const VARIABLE: &str = "OMNI_BRIDGE_COMMAND";
+
+/// A path is taken as it is; a bare name is looked for next to the running executable, then on `PATH`. Without a command, the
+/// variable `OMNI_BRIDGE_COMMAND` names one, else it is `omni-bridge`.
 pub(crate) fn find_command(command: Option<&Path>) -> Result<PathBuf> {
-    let command = command.unwrap_or(Path::new(COMMAND));
+    let configured = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let command = command.or(configured.as_deref()).unwrap_or(Path::new(COMMAND));
     if command.components().count() > 1 {
         return Ok(command.to_owned());
     }

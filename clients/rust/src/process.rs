@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use crate::call::lock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::framing::{Line, Lines};
+use crate::io::Io;
 
 const TAIL_LINES: usize = 40;
 const TAIL_LINE_BYTES: usize = 1024;
@@ -31,7 +32,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const TERMINATING: Duration = Duration::from_secs(7);
 
 /// What is to be started, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Launch {
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<OsString>,
@@ -55,13 +56,15 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn spawn(launch: &Launch) -> Result<(Process, ChildStdin, ChildStdout)> {
+    /// Must be called on the I/O thread, which then watches the child.
+    pub(crate) fn spawn(launch: &Launch, io: &Io) -> Result<(Process, ChildStdin, ChildStdout)> {
         let mut command = Command::new(&launch.program);
         if launch.clear_environment {
             command.env_clear();
         }
         command.args(&launch.arguments).envs(launch.environment.iter().map(|(name, value)| (name, value)));
         if let Some(directory) = &launch.directory {
+            check_directory(directory)?;
             command.current_dir(directory);
         }
         #[cfg(unix)]
@@ -75,9 +78,12 @@ impl Process {
         let stderr_tail = Arc::new(Tail::default());
         let (signals, asked) = mpsc::unbounded_channel();
         let (exited, exit) = watch::channel(None);
+        io.register_group(id);
         let logging = tokio::spawn(log(stderr, id, Arc::clone(&stderr_tail)));
+        let io = io.clone();
         tokio::spawn(async move {
             let status = Owned(child).wait(asked).await;
+            io.forget_group(id);
             // A process that the worker has started may hold the pipe open, and may write as long as it likes.
             let _ = tokio::time::timeout(LAST_WORDS, logging).await;
             exited.send_replace(Some(status));
@@ -177,6 +183,21 @@ impl Drop for Owned {
     fn drop(&mut self) {
         signal_group(self.0.id(), Signal::Kill); // no id: it was waited for
     }
+}
+
+/// Kills a process group, if it still exists.
+pub(crate) fn kill_group(group: u32) {
+    signal_group(Some(group), Signal::Kill);
+}
+
+fn check_directory(directory: &Path) -> Result<()> {
+    let problem = match directory.metadata() {
+        Ok(data) if data.is_dir() => return Ok(()),
+        Ok(_) => "it is not a directory".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    let message = format!("the worker's working directory {} can't be used: {problem}; correct current_dir", directory.display());
+    Err(Error::new(ErrorKind::WorkerStart, message))
 }
 
 #[cfg(unix)]

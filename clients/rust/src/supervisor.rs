@@ -8,8 +8,8 @@
 //! - If a start fails, the waiting calls fail with its reason; so do those that come before the next attempt, if no worker is up.
 //! - A request of which no byte was written when its worker was lost goes to another. Nothing that was written is sent again.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,16 +17,16 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::call::lock;
-use crate::connection::{CallHandle, Connection, Ending, within};
+use crate::connection::{CallHandle, Connection, Ending, next_id};
 use crate::error::{Error, ErrorKind, Result};
 use crate::framing::encode;
+use crate::io::{Io, IoThread};
 use crate::process::{Launch, Process};
 
 /// A worker that lived this long was fine; the next one may start at once.
 const LIVED: Duration = Duration::from_secs(10);
 /// A worker to be replaced ends when its last chat has, which is after this time at the latest: ten minutes are a chat's default.
 const RETIRING: Duration = Duration::from_secs(630);
-const PING: Duration = Duration::from_secs(10);
 
 /// When to replace a worker that has grown. Only where the system tells a process's memory (Linux).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Recycling {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Plan {
     pub(crate) launch: Launch,
     pub(crate) workers: usize,
@@ -69,25 +69,22 @@ pub(crate) struct Plan {
     pub(crate) shutdown_grace: Duration,
     pub(crate) backoff: (Duration, Duration),
     pub(crate) recycling: Option<Recycling>,
+    pub(crate) hung_after: Duration,
 }
 
 /// A worker that has responded to `initialize`.
 pub(crate) struct Worker {
     pub(crate) connection: Connection,
     pub(crate) process: Option<Process>,
+    pub(crate) io: Io,
     started: Instant,
+    hung_after: Duration,
 }
 
 impl Worker {
-    /// No answer came in time. A worker that does not answer a ping either is lost.
-    pub(crate) async fn check(self: Arc<Self>) {
-        let ping = async {
-            let (id, line) = Pool::line("ping", NoParams {})?;
-            self.connection.call_at_once(id, line).await?.outcome().await
-        };
-        if within(PING, "a ping", ping).await.is_err() {
-            self.connection.fail(Error::new(ErrorKind::WorkerLost, "the worker does not answer any more").sent(true));
-        }
+    /// No response came in time. A worker that does not respond to a ping either is lost.
+    pub(crate) async fn check(&self) {
+        self.connection.check(self.hung_after).await;
     }
 
     async fn end(self: Arc<Self>, grace: Duration) {
@@ -126,6 +123,9 @@ pub(crate) struct Pool {
     shared: Arc<Shared>,
     supervisors: Vec<AbortHandle>,
     shutdown_grace: Duration,
+    shutdown: OnceLock<watch::Receiver<bool>>,
+    /// Declared last: the workers' handles go first, then the thread, which kills what is left.
+    thread: IoThread,
 }
 
 struct Shared {
@@ -140,40 +140,45 @@ struct Shared {
 impl Pool {
     /// Starts all workers at once; if one fails, all end.
     pub(crate) async fn start(plan: Plan) -> Result<Pool> {
-        let plan = Arc::new(plan);
-        let mut starting = JoinSet::new();
-        for _ in 0..plan.workers.max(1) {
-            let plan = Arc::clone(&plan);
-            starting.spawn(async move { start(&plan).await });
-        }
+        let (plan, thread) = (Arc::new(plan), IoThread::start()?);
+        let starting: Vec<_> =
+            (0..plan.workers.max(1)).map(|_| thread.io().spawn(start(Arc::clone(&plan), thread.io().clone()))).collect();
         let mut workers = Vec::new();
-        while let Some(started) = starting.join_next().await {
+        for started in starting {
             let lost = |error| Error::new(ErrorKind::WorkerStart, format!("the task that starts a worker failed: {error}"));
-            workers.push(started.map_err(lost)??);
+            workers.push(started.await.map_err(lost)??);
         }
         let shared = Shared::new(&workers);
-        let supervise =
-            |(index, worker)| tokio::spawn(supervise(Arc::clone(&shared), index, worker, Arc::clone(&plan))).abort_handle();
+        let supervise = |(index, worker)| {
+            thread.io().spawn(supervise(Arc::clone(&shared), index, worker, Arc::clone(&plan), thread.io().clone())).abort_handle()
+        };
         let supervisors = workers.into_iter().enumerate().map(supervise).collect();
-        Ok(Pool { shared, supervisors, shutdown_grace: plan.shutdown_grace })
+        Ok(Pool { shared, supervisors, shutdown_grace: plan.shutdown_grace, shutdown: OnceLock::new(), thread })
     }
 
-    /// One worker that somebody else has started, and that nobody can start again.
-    pub(crate) async fn over<R, W>(reader: R, writer: W, plan: &Plan) -> Result<Pool>
+    /// One worker that is not this crate's to start, and so not to restart.
+    pub(crate) async fn over<R, W>(thread: IoThread, reader: R, writer: W, plan: Plan) -> Result<Pool>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
         let gone = |Ending(reason)| async move { Error::new(ErrorKind::WorkerLost, format!("the worker is gone: {reason}")) };
-        let connection = Connection::open(reader, writer, gone);
-        within(plan.start_timeout, "the handshake", connection.initialize(next_id())).await.map_err(as_start_error)?;
-        let worker = Arc::new(Worker { connection, process: None, started: Instant::now() });
+        let connection = Connection::open(thread.io(), plan.hung_after, reader, writer, gone);
+        let initialized = thread.io().timeout(plan.start_timeout, connection.initialize(next_id())).await;
+        initialized.unwrap_or_else(|| Err(no_response("to initialize", plan.start_timeout))).map_err(as_start_error)?;
+        let io = thread.io().clone();
+        let worker = Arc::new(Worker { connection, process: None, io, started: Instant::now(), hung_after: plan.hung_after });
         let shared = Shared::new(std::slice::from_ref(&worker));
-        let watching = tokio::spawn({
+        let watching = thread.io().spawn({
             let shared = Arc::clone(&shared);
             async move { shared.set(0, Slot::Down(worker.connection.lost().await.sent(false).retryable(false))) }
         });
-        Ok(Pool { shared, supervisors: vec![watching.abort_handle()], shutdown_grace: plan.shutdown_grace })
+        let supervisors = vec![watching.abort_handle()];
+        Ok(Pool { shared, supervisors, shutdown_grace: plan.shutdown_grace, shutdown: OnceLock::new(), thread })
+    }
+
+    pub(crate) fn io(&self) -> &Io {
+        self.thread.io()
     }
 
     /// Sends a request to some worker. Returns when it is being written.
@@ -189,7 +194,13 @@ impl Pool {
             match written.await {
                 Ok(handle) => return Ok((handle, worker)),
                 Err(error) if matches!(error.kind(), ErrorKind::InvalidRequest) => return Err(error),
-                Err(error) => tracing::debug!(%error, "a request was not sent; trying another worker"),
+                Err(error) => {
+                    // A connection that refuses a request and calls itself open would be chosen again and again.
+                    if worker.connection.is_open() {
+                        worker.connection.fail(error.clone());
+                    }
+                    tracing::debug!(%error, "a request was not sent; trying another worker");
+                }
             }
         }
     }
@@ -214,16 +225,21 @@ impl Pool {
         self.shared.worker().await
     }
 
-    /// No more calls; those in flight get the grace. Returns when every worker has ended.
+    /// No more calls; those in flight get the grace. Returns when every worker has ended. The first call starts a task that no
+    /// dropped future stops; further calls wait for the same task.
     pub(crate) async fn shut_down(&self) {
-        let workers = self.close("the bridge was shut down");
-        let mut ending = JoinSet::new();
-        for worker in workers {
-            ending.spawn(worker.end(self.shutdown_grace));
-        }
-        let mut retiring = std::mem::take(&mut *lock(&self.shared.retiring));
-        let _ = tokio::time::timeout(self.shutdown_grace, async { while retiring.join_next().await.is_some() {} }).await;
-        while ending.join_next().await.is_some() {}
+        let done = self.shutdown.get_or_init(|| {
+            let (sender, done) = watch::channel(false);
+            let workers = self.close("the bridge was shut down");
+            let work = end_all(workers, Arc::clone(&self.shared), self.shutdown_grace);
+            self.io().spawn(async move {
+                work.await;
+                sender.send_replace(true);
+            });
+            done
+        });
+        let mut done = done.clone();
+        let _ = done.wait_for(|done| *done).await; // an error: the thread has ended, and the workers with it
     }
 
     fn close(&self, reason: &str) -> Vec<Arc<Worker>> {
@@ -236,6 +252,16 @@ impl Pool {
         self.shared.changed.send_replace(());
         workers
     }
+}
+
+async fn end_all(workers: Vec<Arc<Worker>>, shared: Arc<Shared>, grace: Duration) {
+    let mut ending = JoinSet::new();
+    for worker in workers {
+        ending.spawn(worker.end(grace));
+    }
+    let mut retiring = std::mem::take(&mut *lock(&shared.retiring));
+    let _ = tokio::time::timeout(grace, async { while retiring.join_next().await.is_some() {} }).await;
+    while ending.join_next().await.is_some() {}
 }
 
 impl Drop for Pool {
@@ -287,7 +313,8 @@ impl Shared {
             Slot::Up(worker) if worker.connection.is_open() => Some(worker),
             _ => None,
         });
-        if let Some(worker) = up.min_by_key(|worker| worker.connection.in_flight()) {
+        // A worker whose engine is still loading gets requests only where no other is warm.
+        if let Some(worker) = up.min_by_key(|worker| (!worker.connection.is_ready(), worker.connection.in_flight())) {
             return Some(Ok(Arc::clone(worker)));
         }
         let mut reason = Error::new(ErrorKind::Closed, "there is no worker");
@@ -302,7 +329,7 @@ impl Shared {
 }
 
 /// Keeps one place filled, for good.
-async fn supervise(shared: Arc<Shared>, index: usize, mut worker: Arc<Worker>, plan: Arc<Plan>) {
+async fn supervise(shared: Arc<Shared>, index: usize, mut worker: Arc<Worker>, plan: Arc<Plan>, io: Io) {
     let mut failures = 0;
     loop {
         tokio::select! {
@@ -313,9 +340,9 @@ async fn supervise(shared: Arc<Shared>, index: usize, mut worker: Arc<Worker>, p
                 tracing::warn!(%error, "a worker was lost");
                 failures = if worker.started.elapsed() >= LIVED { 0 } else { failures + 1 };
                 shared.set(index, Slot::Starting);
-                worker = restart(&shared, index, &plan, &mut failures).await;
+                worker = restart(&shared, index, &plan, &io, &mut failures).await;
             }
-            () = worker.outgrown(plan.recycling) => match start(&plan).await {
+            () = worker.outgrown(plan.recycling) => match start_warm(&plan, &io).await {
                 Ok(next) => {
                     tracing::info!("a worker has outgrown its limit and is replaced");
                     shared.set(index, Slot::Up(Arc::clone(&next)));
@@ -333,11 +360,11 @@ async fn supervise(shared: Arc<Shared>, index: usize, mut worker: Arc<Worker>, p
     }
 }
 
-async fn restart(shared: &Shared, index: usize, plan: &Plan, failures: &mut u32) -> Arc<Worker> {
+async fn restart(shared: &Shared, index: usize, plan: &Arc<Plan>, io: &Io, failures: &mut u32) -> Arc<Worker> {
     loop {
         tokio::time::sleep(pause(plan.backoff, *failures)).await;
         shared.set(index, Slot::Starting);
-        match start(plan).await {
+        match start(Arc::clone(plan), io.clone()).await {
             Ok(worker) => {
                 shared.set(index, Slot::Up(Arc::clone(&worker)));
                 return worker;
@@ -358,13 +385,18 @@ fn pause((least, most): (Duration, Duration), failures: u32) -> Duration {
     }
 }
 
-async fn start(plan: &Plan) -> Result<Arc<Worker>> {
-    let (process, stdin, stdout) = Process::spawn(&plan.launch)?;
+/// Runs on the I/O thread.
+async fn start(plan: Arc<Plan>, io: Io) -> Result<Arc<Worker>> {
+    let (process, stdin, stdout) = Process::spawn(&plan.launch, &io)?;
     let witness = process.witness();
     let gone = |Ending(reason): Ending| async move { witness.report(ErrorKind::WorkerLost, &reason).await };
-    let connection = Connection::open(stdout, stdin, gone);
-    match within(plan.start_timeout, "the start of the worker", connection.initialize(next_id())).await {
-        Ok(()) => Ok(Arc::new(Worker { connection, process: Some(process), started: Instant::now() })),
+    let connection = Connection::open(&io, plan.hung_after, stdout, stdin, gone);
+    let initialized = tokio::time::timeout(plan.start_timeout, connection.initialize(next_id())).await;
+    match initialized.unwrap_or_else(|_| Err(no_response("to initialize", plan.start_timeout))) {
+        Ok(()) => {
+            let (started, hung_after) = (Instant::now(), plan.hung_after);
+            Ok(Arc::new(Worker { connection, process: Some(process), io, started, hung_after }))
+        }
         Err(error) => {
             process.kill();
             let error = if error.stderr().is_empty() { error.with_stderr(process.stderr()) } else { error };
@@ -373,18 +405,28 @@ async fn start(plan: &Plan) -> Result<Arc<Worker>> {
     }
 }
 
+/// A worker that is to replace one which serves: it takes over once its engine is ready.
+async fn start_warm(plan: &Arc<Plan>, io: &Io) -> Result<Arc<Worker>> {
+    let worker = start(Arc::clone(plan), io.clone()).await?;
+    let ready = tokio::time::timeout(plan.start_timeout, worker.connection.ready()).await;
+    ready.unwrap_or_else(|_| Err(no_response("that its engine is ready", plan.start_timeout))).map_err(as_start_error)?;
+    Ok(worker)
+}
+
+fn no_response(what: &str, limit: Duration) -> Error {
+    let message = format!(
+        "no response of the worker {what} within {} s; see its stderr, or set start_timeout if it needs longer",
+        limit.as_secs_f64()
+    );
+    Error::new(ErrorKind::Timeout, message)
+}
+
 /// Whatever broke the handshake: the worker did not start.
 fn as_start_error(error: Error) -> Error {
     match error.kind() {
         ErrorKind::VersionMismatch => error,
         _ => Error::new(ErrorKind::WorkerStart, error.message()).with_stderr(error.stderr().to_vec()),
     }
-}
-
-/// One sequence for all workers, so that a line can go to another one as it is.
-fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 #[cfg(test)]

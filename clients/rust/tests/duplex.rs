@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Peer, initialize_result, said, soon};
 use omni_bridge_client::{Bridge, ChatRequest, Deadlines, EmbedRequest, ErrorKind, FinishReason, Message, RerankRequest};
 use serde_json::{Value, json};
@@ -333,37 +335,192 @@ async fn ready_waits_for_the_workers_word() {
     soon(waiting).await.unwrap().unwrap();
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_worker_that_breaks_its_deadline_and_answers_no_ping_is_lost() {
-    let (bridge, mut peer) = Peer::pair().await;
-    let (late, other) =
-        (hi().deadlines(Deadlines { total_ms: Some(1000), ..Deadlines::default() }), bridge.chat_stream(hi()).await);
-    peer.next().await;
-    let start = tokio::time::Instant::now();
-    let error = bridge.chat(late).await.unwrap_err();
-    assert_eq!((error.kind(), error.deadline()), (&ErrorKind::Timeout, Some("client")));
-    assert_eq!(start.elapsed().as_secs(), 31, "its deadline and 30 s more");
-    let said = [peer.next().await, peer.next().await, peer.next().await].map(|message| message["method"].clone());
-    assert_eq!(said, ["chat", "notifications/cancelled", "ping"]);
-    assert_eq!(other.unwrap().finish().await.unwrap_err().kind(), &ErrorKind::WorkerLost);
-    assert_eq!(start.elapsed().as_secs(), 41);
+const SHORT: Duration = Duration::from_millis(400);
+
+async fn short_tempered_pair() -> (Bridge, Peer) {
+    Peer::pair_of(Bridge::builder().hung_after(SHORT), json!({"maxMessageBytes": 1 << 20, "maxInFlight": 9})).await
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_worker_that_breaks_its_deadline_and_answers_a_ping_goes_on() {
+#[tokio::test]
+async fn a_worker_that_breaks_its_deadline_and_answers_no_ping_is_lost() {
+    let (bridge, mut peer) = Peer::pair_of(Bridge::builder().hung_after(Duration::from_secs(20)), json!({})).await;
+    peer.send(json!({"jsonrpc": "2.0", "method": "notifications/ready", "params": {}})).await;
+    let (late, other) = (hi().deadlines(Deadlines { total_ms: Some(0), ..Deadlines::default() }), bridge.chat_stream(hi()).await);
+    peer.next().await;
+    let start = std::time::Instant::now();
+    let error = soon(bridge.chat(late)).await.unwrap_err();
+    assert_eq!((error.kind(), error.deadline()), (&ErrorKind::Timeout, Some("client")));
+    assert!((5..20).contains(&start.elapsed().as_secs()), "its deadline and 5 s more: {:?}", start.elapsed());
+    let said = [peer.next().await, peer.next().await, peer.next().await].map(|message| message["method"].clone());
+    assert_eq!(said, ["chat", "notifications/cancelled", "ping"]);
+    let error = soon(other.unwrap().finish()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::WorkerLost);
+    assert!(error.message().contains("hangs"), "{error}");
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_is_lost_within_seconds_and_says_so() {
+    let (bridge, mut peer) = short_tempered_pair().await;
+    peer.send(json!({"jsonrpc": "2.0", "method": "notifications/ready", "params": {}})).await;
+    soon(bridge.ready()).await.unwrap();
+    let mut stream = bridge.chat_stream(hi()).await.unwrap();
+    let request = peer.next().await;
+    peer.delta(&request, 0, json!({"content": "half"})).await;
+    assert_eq!(soon(stream.next()).await.unwrap().unwrap().text(), "half");
+    assert_eq!(peer.next().await["method"], "ping");
+    let error = soon(stream.next()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::WorkerLost);
+    assert!(error.message().contains("hangs") && error.message().contains("ping within 0.4 s"), "{error}");
+    assert_eq!(error.partial().unwrap().content.as_deref(), Some("half"));
+}
+
+#[tokio::test]
+async fn a_silent_worker_that_answers_its_pings_keeps_its_requests() {
+    let (bridge, mut peer) = short_tempered_pair().await;
+    peer.send(json!({"jsonrpc": "2.0", "method": "notifications/ready", "params": {}})).await;
+    soon(bridge.ready()).await.unwrap();
+    let stream = bridge.chat_stream(hi()).await.unwrap();
+    let request = peer.next().await;
+    for _ in 0..3 {
+        let ping = peer.next().await;
+        assert_eq!(ping["method"], "ping");
+        peer.answer(&ping, json!({})).await;
+    }
+    peer.answer(&request, said("fine")).await;
+    assert_eq!(soon(stream.finish()).await.unwrap().text(), "fine");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_lost_leaves_what_had_come_in_the_error() {
     let (bridge, mut peer) = Peer::pair().await;
     let mut stream = bridge.chat_stream(hi()).await.unwrap();
     let request = peer.next().await;
-    let error = stream.next().await.unwrap().unwrap_err();
-    assert_eq!((error.kind(), error.deadline()), (&ErrorKind::Timeout, Some("client")));
-    let ping = peer.next().await;
-    peer.answer(&ping, json!({})).await;
-    drop(stream);
-    assert_eq!(peer.next().await["params"]["requestId"], request["id"]);
-    let kept = bridge.chat_stream(hi()).await.unwrap();
+    peer.delta(&request, 0, json!({"content": "Hel"})).await;
+    peer.delta(&request, 1, json!({"content": "lo"})).await;
+    let call = |function: Value| json!({"tool_calls": [{"index": 0, "id": "c", "function": function}]});
+    peer.delta(&request, 2, call(json!({"name": "f", "arguments": "{\"a\""}))).await;
+    peer.delta(&request, 3, call(json!({"arguments": ": 1"}))).await;
+    for _ in 0..4 {
+        soon(stream.next()).await.unwrap().unwrap();
+    }
+    drop(peer);
+    let error = soon(stream.next()).await.unwrap().unwrap_err();
+    let partial = error.partial().unwrap();
+    assert_eq!((error.kind(), partial.content.as_deref()), (&ErrorKind::WorkerLost, Some("Hello")));
+    assert_eq!((partial.tool_calls[0].name(), partial.tool_calls[0].function.arguments.as_str()), ("f", "{\"a\": 1"));
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_fails_its_call_and_no_other() {
+    let (bridge, mut peer) = Peer::pair().await;
+    let broken = [
+        r#"{"jsonrpc":"2.0","id":ID,"error":{"code":"x","message":7}}"#,
+        r#"{"jsonrpc":"2.0","id":ID,"error":"no"}"#,
+        r#"{"jsonrpc":"2.0","id":ID,"result":{"content":"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/chat/delta","params":{"requestId":ID,"seq":"x","delta":{}}}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/chat/delta","params":{"requestId":ID,"seq":0,"delta":[]}}"#,
+    ];
+    let other = bridge.chat_stream(hi()).await.unwrap();
+    let kept = peer.next().await;
+    for line in broken {
+        let stream = bridge.chat_stream(hi()).await.unwrap();
+        let request = peer.next().await;
+        peer.raw(format!("{}\n", line.replace("ID", &request["id"].to_string())).as_bytes()).await;
+        let error = soon(stream.finish()).await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Protocol, "{line}");
+        assert_eq!(peer.next().await["method"], "notifications/cancelled", "{line}");
+    }
+    peer.answer(&kept, said("kept")).await;
+    assert_eq!(soon(other.finish()).await.unwrap().text(), "kept");
+}
+
+#[tokio::test]
+async fn a_minor_version_of_the_protocol_is_accepted() {
+    for (version, accepted) in [("omni-bridge/1", true), ("omni-bridge/1.7", true), ("omni-bridge/10", false)] {
+        let (client, mut peer) = Peer::ends();
+        let (reader, writer) = tokio::io::split(client);
+        let initializing = async {
+            let message = peer.next().await;
+            let mut result = initialize_result(json!({}));
+            result["protocolVersion"] = json!(version);
+            peer.answer(&message, result).await;
+        };
+        let (bridge, ()) = soon(async { tokio::join!(Bridge::connect(reader, writer), initializing) }).await;
+        assert_eq!(bridge.is_ok(), accepted, "{version}");
+    }
+}
+
+#[tokio::test]
+async fn shutdown_goes_on_when_its_future_is_dropped_and_a_second_call_waits_for_the_same_end() {
+    let (bridge, mut peer) = Peer::pair().await;
+    let stream = bridge.chat_stream(hi()).await.unwrap();
     let request = peer.next().await;
-    peer.answer(&request, said("fine")).await;
-    assert_eq!(kept.finish().await.unwrap().text(), "fine");
+    {
+        let mut first = std::pin::pin!(bridge.shutdown());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(first.as_mut().poll(&mut context).is_pending());
+    }
+    peer.closed().await; // the dropped call has closed the worker's input
+    let second = tokio::spawn({
+        let bridge = bridge.clone();
+        async move { bridge.shutdown().await }
+    });
+    let mut third = std::pin::pin!(bridge.shutdown());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(third.as_mut().poll(&mut context).is_pending(), "a call is in flight, so the worker has not ended");
+    assert!(!second.is_finished());
+    peer.answer(&request, said("last")).await;
+    drop(peer);
+    soon(second).await.unwrap();
+    soon(third).await;
+    assert_eq!(soon(stream.finish()).await.unwrap().text(), "last");
+}
+
+#[test]
+fn a_bridge_outlives_the_runtime_that_made_it_and_works_without_one() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let (bridge, mut peer) = first.block_on(Peer::pair());
+    drop(first);
+    let answering = std::thread::spawn(move || {
+        runtime().block_on(async {
+            for text in ["one", "two"] {
+                let request = peer.next().await;
+                peer.answer(&request, said(text)).await;
+            }
+        });
+    });
+    assert_eq!(runtime().block_on(bridge.chat(hi())).unwrap().text(), "one");
+    // No runtime at all: a future needs only its waker.
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut calling = std::pin::pin!(bridge.chat(hi()));
+    let response = loop {
+        match calling.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(response) => break response,
+            std::task::Poll::Pending => std::thread::park_timeout(common::WAIT),
+        }
+    };
+    assert_eq!(response.unwrap().text(), "two");
+    answering.join().unwrap();
+}
+
+#[test]
+fn whole_numbers_are_taken_as_they_are_written() {
+    let request = hi().max_tokens(500).max_completion_tokens(500).top_logprobs(3).seed(7).temperature(1).top_p(0.5);
+    assert_eq!((request.max_tokens, request.top_logprobs, request.temperature), (Some(500), Some(3), Some(1.0)));
+    let request = hi().metadata([("run", "7")]).provider_params([("top_k", json!(40))]).logit_bias([("50256", -100)]);
+    let wire = serde_json::to_value(&request).unwrap();
+    assert_eq!((&wire["metadata"]["run"], &wire["provider_params"]["top_k"]), (&json!("7"), &json!(40)));
+    let request = EmbedRequest::new("m", ["text"]).dimensions(256);
+    assert_eq!(serde_json::to_value(&request).unwrap()["dimensions"], 256);
+    assert_eq!(serde_json::to_value(RerankRequest::new("m", "q", ["d"]).top_n(1)).unwrap()["top_n"], 1);
 }
 
 #[tokio::test]

@@ -66,6 +66,109 @@ async fn a_worker_that_does_not_respond_to_initialize_is_given_up_and_killed() {
 }
 
 #[tokio::test]
+async fn a_program_that_writes_garbage_and_then_nothing_is_refused_within_seconds() {
+    let start = std::time::Instant::now();
+    let error = soon(fake("print('Welcome to the shell!', flush=True)\nfor line in sys.stdin: pass").spawn()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::WorkerStart);
+    assert!(error.message().contains("Welcome to the shell!") && error.message().contains("then nothing"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn a_working_directory_that_is_none_is_named() {
+    for directory in ["/no/such/directory", "/bin/sh"] {
+        let error = soon(fake(ECHO).current_dir(directory).spawn()).await.unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::WorkerStart);
+        assert!(error.message().contains(directory) && error.message().contains("current_dir"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_hung_process_is_killed_and_replaced() {
+    let program = r#"
+for message in initialized():
+    if text(message) == "hang":
+        signal.pause()
+    answer(message, said(str(os.getpid())))
+"#;
+    let builder = fake(program).hung_after(Duration::from_millis(700)).backoff(Duration::from_millis(1), Duration::from_millis(1));
+    let bridge = soon(builder.spawn()).await.unwrap();
+    let before = process_id(&bridge);
+    let error = soon(bridge.chat(say("hang"))).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::WorkerLost);
+    assert!(error.message().contains("hangs"), "{error}");
+    until("it is killed", || !is_alive(before)).await;
+    assert_ne!(soon(bridge.chat(say("who"))).await.unwrap().text(), before.to_string());
+}
+
+#[test]
+fn debug_shows_no_value_of_the_environment() {
+    let builder = Bridge::builder().env("OPENAI_API_KEY", "sk-secret").envs([("OTHER_KEY", "sk-other")]);
+    let config: omni_bridge_client::LlmConfig =
+        serde_json::from_value(serde_json::json!({"bridge": {"env": {"THIRD_KEY": "sk-third"}}})).unwrap();
+    let shown = format!("{builder:?} {config:?} {:?}", config.bridge.builder());
+    assert!(shown.contains("OPENAI_API_KEY") && shown.contains("THIRD_KEY"), "{shown}");
+    assert!(!shown.contains("sk-"), "{shown}");
+}
+
+/// Runs this test program again with another environment, in which only the one test below looks at it.
+#[test]
+fn the_command_comes_from_the_environment_unless_the_builder_has_one() {
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-such-worker");
+    let again = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "in_this_environment_the_command_is_a_missing_file", "--ignored"])
+        .env("OMNI_BRIDGE_COMMAND", &file)
+        .output()
+        .unwrap();
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stdout));
+    assert!(String::from_utf8_lossy(&again.stdout).contains("1 passed"));
+}
+
+#[tokio::test]
+#[ignore = "run by the test above, with OMNI_BRIDGE_COMMAND set"]
+async fn in_this_environment_the_command_is_a_missing_file() {
+    let error = Bridge::spawn().await.unwrap_err();
+    assert!(error.message().contains("no-such-worker"), "{error}");
+    let error = Bridge::builder().command("/other/command").spawn().await.unwrap_err();
+    assert!(error.message().contains("/other/command"), "{error}");
+}
+
+#[tokio::test]
+async fn a_worker_that_is_replaced_serves_until_the_next_one_is_ready() {
+    let program = r#"
+first = sys.argv[1]
+if not os.path.exists(first):
+    open(first, "w").close()
+    balloon = bytearray(80_000_000)
+    for message in initialized(): answer(message, said("old"))
+else:
+    for message in requests():
+        if message["method"] == "initialize":
+            initialize_result(message, ready=False)
+            open(first + ".cold", "w").close()
+            def warm_up():
+                while not os.path.exists(first + ".go"): threading.Event().wait(0.005)
+                send({"method": "notifications/ready", "params": {}})
+            threading.Thread(target=warm_up, daemon=True).start()
+        elif "id" in message:
+            answer(message, said("new") if message["method"] == "chat" else {})
+"#;
+    let marker = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("replaced-{}", std::process::id()));
+    let recycling = Recycling::above(60_000_000).min_age(Duration::ZERO).check_every(Duration::from_millis(5));
+    let bridge = soon(fake(program).arg(&marker).recycling(recycling).spawn()).await.unwrap();
+    until("the next one is initialized", || marker.with_extension("cold").exists()).await;
+    for _ in 0..20 {
+        assert_eq!(soon(bridge.chat(say("who"))).await.unwrap().text(), "old");
+    }
+    std::fs::write(marker.with_extension("go"), "").unwrap();
+    let took_over = async { while bridge.chat(say("who")).await.unwrap().text() != "new" {} };
+    soon(took_over).await;
+    for file in [marker.clone(), marker.with_extension("cold"), marker.with_extension("go")] {
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_worker_of_another_version_is_refused() {
     let error =
         soon(fake("for message in requests(): initialize_result(message, version='omni-bridge/9')").spawn()).await.unwrap_err();
@@ -284,18 +387,36 @@ async fn when_the_last_handle_goes_the_worker_and_its_children_are_killed() {
 }
 
 #[test]
-fn when_the_runtime_goes_the_worker_and_its_children_are_killed() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (bridge, worker, child) = runtime.block_on(async {
+fn when_the_runtime_goes_the_bridge_goes_on_and_its_last_handle_kills_the_worker_and_its_children() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let (bridge, worker) = first.block_on(async {
         let bridge = soon(fake(PARENT).spawn()).await.unwrap();
-        let child: u32 = soon(bridge.chat(say("child?"))).await.unwrap().text().parse().unwrap();
         let worker = process_id(&bridge);
-        (bridge, worker, child)
+        (bridge, worker)
+    });
+    drop(first);
+    let second = runtime();
+    let child: u32 = second.block_on(async { soon(bridge.chat(say("child?"))).await.unwrap().text().parse().unwrap() });
+    drop(bridge);
+    second.block_on(until("both are gone", || !is_alive(worker) && !is_alive(child)));
+}
+
+#[test]
+fn a_bridge_in_a_task_of_a_runtime_that_ends_is_dropped_with_it() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let worker = runtime.block_on(async {
+        let bridge = soon(fake(PARENT).spawn()).await.unwrap();
+        let worker = process_id(&bridge);
+        tokio::spawn(async move {
+            let _bridge = bridge;
+            std::future::pending::<()>().await;
+        });
+        worker
     });
     drop(runtime);
     let waiting = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    waiting.block_on(until("both are gone", || !is_alive(worker) && !is_alive(child)));
-    drop(bridge);
+    waiting.block_on(until("it is gone", || !is_alive(worker)));
 }
 
 #[tokio::test]

@@ -33,6 +33,24 @@ open_enum! {
     }
 }
 
+open_enum! {
+    /// How an attempt ended: `ok`, or the name of an [`ErrorKind`](crate::ErrorKind) as `Other`.
+    AttemptOutcome {
+        /// The provider responded.
+        Ok = "ok",
+    }
+}
+
+open_enum! {
+    /// What happened to a parameter before it reached the provider.
+    ChangeKind {
+        /// It was left out.
+        Dropped = "dropped",
+        /// It got another value.
+        Rewritten = "rewritten",
+    }
+}
+
 /// A whole answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -177,8 +195,8 @@ pub struct Receipt {
 #[serde(default)]
 #[non_exhaustive]
 pub struct Attempt {
-    /// `ok`, or the name of an [`ErrorKind`](crate::ErrorKind).
-    pub outcome: String,
+    /// How it ended.
+    pub outcome: AttemptOutcome,
     /// The provider's HTTP status.
     pub status: Option<u16>,
     /// How long it took, in milliseconds.
@@ -201,8 +219,8 @@ pub struct Attempt {
 pub struct Change {
     /// Which parameter.
     pub param: String,
-    /// `dropped` or `rewritten`.
-    pub change: String,
+    /// What happened to it.
+    pub change: ChangeKind,
     /// What a rewritten value became.
     pub sent: Option<Value>,
     /// What a newer worker adds.
@@ -255,29 +273,34 @@ impl ChatDelta {
         if !known(self) || !known(&next) {
             return Some(next);
         }
-        append(&mut self.content, next.content);
-        append(&mut self.reasoning_content, next.reasoning_content);
-        append(&mut self.refusal, next.refusal);
-        for call in next.tool_calls.into_iter().flatten() {
+        self.absorb(&next);
+        None
+    }
+
+    /// Appends the text and the tool calls of `next`, which follows it.
+    pub(crate) fn absorb(&mut self, next: &ChatDelta) {
+        append(&mut self.content, next.content.as_ref());
+        append(&mut self.reasoning_content, next.reasoning_content.as_ref());
+        append(&mut self.refusal, next.refusal.as_ref());
+        for call in next.tool_calls.iter().flatten() {
             let calls = self.tool_calls.get_or_insert_with(Vec::new);
             match calls.iter_mut().find(|other| other.index == call.index) {
                 Some(other) => {
-                    other.id = other.id.take().or(call.id);
-                    other.r#type = other.r#type.take().or(call.r#type);
-                    other.function.name = other.function.name.take().or(call.function.name);
-                    append(&mut other.function.arguments, call.function.arguments);
+                    other.id = other.id.take().or_else(|| call.id.clone());
+                    other.r#type = other.r#type.take().or_else(|| call.r#type.clone());
+                    other.function.name = other.function.name.take().or_else(|| call.function.name.clone());
+                    append(&mut other.function.arguments, call.function.arguments.as_ref());
                 }
-                None => calls.push(call),
+                None => calls.push(call.clone()),
             }
         }
-        None
     }
 }
 
-fn append(text: &mut Option<String>, more: Option<String>) {
+fn append(text: &mut Option<String>, more: Option<&String>) {
     match (text.as_mut(), more) {
-        (Some(text), Some(more)) => text.push_str(&more),
-        (None, more) => *text = more,
+        (Some(text), Some(more)) => text.push_str(more),
+        (None, more) => *text = more.cloned(),
         (Some(_), None) => {}
     }
 }

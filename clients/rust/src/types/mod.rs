@@ -39,6 +39,37 @@ macro_rules! open_enum {
             }
         }
 
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                $name::from(text.as_str())
+            }
+        }
+
+        /// Without a value: the empty string.
+        impl Default for $name {
+            fn default() -> Self {
+                $name::Other(String::new())
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+
+        impl PartialEq<str> for $name {
+            fn eq(&self, other: &str) -> bool {
+                self.as_str() == other
+            }
+        }
+
+        impl PartialEq<&str> for $name {
+            fn eq(&self, other: &&str) -> bool {
+                self.as_str() == *other
+            }
+        }
+
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
                 serializer.serialize_str(self.as_str())
@@ -64,6 +95,30 @@ macro_rules! setters {
     };
 }
 
+/// Setters that take a value as it is: `impl Into<u64>` would refuse a literal such as `500`, which is an `i32` there.
+macro_rules! plain_setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty,)*) => {
+        $($(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.$name = Some($name);
+            self
+        })*
+    };
+}
+
+/// Setters of JSON objects: a [`Map`], or pairs such as `[("name", "value")]`.
+macro_rules! object_setters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        $($(#[$doc])*
+        #[must_use]
+        pub fn $name<N: Into<String>, V: Into<Value>>(mut self, members: impl IntoIterator<Item = (N, V)>) -> Self {
+            self.$name = Some(members.into_iter().map(|(name, value)| (name.into(), value.into())).collect());
+            self
+        })*
+    };
+}
+
 mod chat;
 mod lifecycle;
 mod message;
@@ -72,16 +127,16 @@ mod services;
 mod tool;
 
 pub use chat::{
-    Attempt, Change, ChatDelta, ChatResponse, CostSource, FinishReason, FunctionDelta, RateLimits, Receipt, Timing, ToolCallDelta,
-    Usage,
+    Attempt, AttemptOutcome, Change, ChangeKind, ChatDelta, ChatResponse, CostSource, FinishReason, FunctionDelta, RateLimits,
+    Receipt, Timing, ToolCallDelta, Usage,
 };
 pub use lifecycle::{EngineState, InitializeResult, Limits, ServerInfo};
 pub use message::{Content, ContentPart, Message, Role};
-pub use request::{ChatRequest, Deadlines};
+pub use request::{ChatRequest, Deadlines, ReasoningEffort};
 pub use services::{
-    Budget, BudgetList, CapabilityGap, ChatCheck, ConfigReloaded, EmbedRequest, Embeddings, ModelInfo, ModelLimits, ModelList,
-    ModelModalities, ModelPrices, ModelSummary, RankedDocument, Ranking, RedisState, RequestCounts, RerankRequest, TokenCount,
-    WorkerStatus,
+    Budget, BudgetList, CapabilityGap, ChatCheck, ConfigReloaded, EmbedRequest, Embeddings, EncodingFormat, ModelInfo, ModelLimits,
+    ModelList, ModelModalities, ModelMode, ModelPrices, ModelSummary, RankedDocument, Ranking, RedisState, RedisStatus,
+    RequestCounts, RerankRequest, TokenCount, UnsupportedParameters, WorkerStatus,
 };
 pub use tool::{FunctionCall, FunctionTool, Tool, ToolCall, ToolChoice};
 

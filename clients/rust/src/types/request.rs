@@ -1,9 +1,27 @@
 //! What a chat asks.
 
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::{Content, Message, Object, Tool, ToolChoice};
+
+open_enum! {
+    /// How much a model thinks before it responds.
+    ReasoningEffort {
+        /// Not at all.
+        None = "none",
+        /// As little as possible.
+        Minimal = "minimal",
+        /// A little.
+        Low = "low",
+        /// The usual amount.
+        Medium = "medium",
+        /// Much.
+        High = "high",
+    }
+}
 
 /// One call of a model. Build it with [`ChatRequest::new`] and the methods named like its fields.
 ///
@@ -51,7 +69,7 @@ pub struct ChatRequest {
     pub response_format: Option<Value>,
     /// `low`, `medium`, `high` or what the model knows.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reasoning_effort: Option<String>,
+    pub reasoning_effort: Option<ReasoningEffort>,
     /// Anthropic's thinking: `{"type": "enabled", "budget_tokens": 1024}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thinking: Option<Value>,
@@ -136,6 +154,13 @@ impl ChatRequest {
         self
     }
 
+    /// Counts the request against the budgets of this path, such as `agent-7/task-12`: `metadata.budget`.
+    #[must_use]
+    pub fn budget(mut self, path: impl Into<String>) -> Self {
+        self.metadata.get_or_insert_with(Object::new).insert("budget".to_owned(), Value::from(path.into()));
+        self
+    }
+
     /// Names the end user, for the provider's abuse detection. ([`user`](ChatRequest::user) is what the user says.)
     #[must_use]
     pub fn end_user(mut self, user: impl Into<String>) -> Self {
@@ -152,10 +177,6 @@ impl ChatRequest {
         temperature: f64,
         /// Nucleus sampling.
         top_p: f64,
-        /// Most tokens of the answer.
-        max_tokens: u64,
-        /// Most tokens of the answer, reasoning included.
-        max_completion_tokens: u64,
         /// A string, or a list of them, at which the answer ends.
         stop: Value,
         /// For answers that can be repeated.
@@ -163,27 +184,37 @@ impl ChatRequest {
         /// JSON mode or a JSON Schema.
         response_format: Value,
         /// How much the model thinks.
-        reasoning_effort: String,
+        reasoning_effort: ReasoningEffort,
         /// Anthropic's thinking.
         thinking: Value,
         /// Against repetition.
         frequency_penalty: f64,
         /// Against staying with a subject.
         presence_penalty: f64,
-        /// Token id to bias.
-        logit_bias: Object,
         /// Whether to return log probabilities.
         logprobs: bool,
-        /// How many alternatives of each token.
-        top_logprobs: u64,
-        /// Labels; strings only.
-        metadata: Object,
         /// Clocks that the worker keeps.
         deadlines: Deadlines,
+    }
+
+    plain_setters! {
+        /// Most tokens of the answer.
+        max_tokens: u64,
+        /// Most tokens of the answer, reasoning included.
+        max_completion_tokens: u64,
+        /// How many alternatives of each token.
+        top_logprobs: u64,
+    }
+
+    object_setters! {
+        /// Token id to bias.
+        logit_bias,
+        /// Labels; strings only.
+        metadata,
         /// What a provider alone knows.
-        provider_params: Object,
+        provider_params,
         /// About the call: `traceparent` and `tracestate` of yours.
-        meta: Object,
+        meta,
     }
 }
 
@@ -200,6 +231,31 @@ pub struct Deadlines {
     /// For the silence between two deltas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_ms: Option<u64>,
+}
+
+impl Deadlines {
+    /// A deadline for the whole response.
+    pub fn total(limit: Duration) -> Self {
+        Deadlines { total_ms: Some(milliseconds(limit)), ..Deadlines::default() }
+    }
+
+    /// With a deadline for the first delta of a stream.
+    #[must_use]
+    pub fn first_token(mut self, limit: Duration) -> Self {
+        self.first_token_ms = Some(milliseconds(limit));
+        self
+    }
+
+    /// With a deadline for the silence between two deltas.
+    #[must_use]
+    pub fn idle(mut self, limit: Duration) -> Self {
+        self.idle_ms = Some(milliseconds(limit));
+        self
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::{CostSource, Deadlines, EngineState, Object, Receipt, Usage};
@@ -23,6 +23,54 @@ macro_rules! answers {
     };
 }
 
+open_enum! {
+    /// The purpose of a model.
+    ModelMode {
+        /// Chats.
+        Chat = "chat",
+        /// Embeddings.
+        Embedding = "embedding",
+        /// Rankings.
+        Rerank = "rerank",
+    }
+}
+
+open_enum! {
+    /// What happens to parameters that a model does not take.
+    UnsupportedParameters {
+        /// The request fails.
+        Rejected = "rejected",
+        /// The request is sent without them.
+        Dropped = "dropped",
+    }
+}
+
+open_enum! {
+    /// The connection of a worker to its Redis.
+    RedisStatus {
+        /// None is configured.
+        None = "none",
+        /// It is being connected.
+        Connecting = "connecting",
+        /// It is connected.
+        Connected = "connected",
+        /// The connection is lost, and is tried again.
+        Lost = "lost",
+        /// The worker's installation has no Redis client.
+        NotInstalled = "not_installed",
+    }
+}
+
+open_enum! {
+    /// The form of embedding vectors.
+    EncodingFormat {
+        /// Lists of numbers; the default.
+        Float = "float",
+        /// Base64 text.
+        Base64 = "base64",
+    }
+}
+
 answers! {
     /// A page of models.
     ModelList {
@@ -40,7 +88,7 @@ answers! {
         /// Whose it is.
         provider: Option<String>,
         /// `chat`, `embedding` or what else it is for.
-        mode: Option<String>,
+        mode: Option<ModelMode>,
         /// Whether the worker has a key for it; `None` if nobody can tell.
         key_present: Option<bool>,
     }
@@ -52,7 +100,7 @@ answers! {
         /// Whose it is.
         provider: Option<String>,
         /// `chat`, `embedding` or what else it is for.
-        mode: Option<String>,
+        mode: Option<ModelMode>,
         /// Whether the worker has a key for it; `None` if nobody can tell.
         key_present: Option<bool>,
         /// The ids of its deployments in the worker's config.
@@ -68,7 +116,7 @@ answers! {
         /// OpenAI's parameters that it takes.
         parameters: Option<Vec<String>>,
         /// What becomes of the others: `rejected` or `dropped`.
-        unsupported_parameters: String,
+        unsupported_parameters: UnsupportedParameters,
         /// When its provider ends it.
         deprecation_date: Option<String>,
     }
@@ -240,7 +288,7 @@ answers! {
     /// What a worker knows of its Redis.
     RedisState {
         /// `none` where none is configured, else `connecting`, `connected`, `lost` or `not_installed`.
-        state: String,
+        state: RedisStatus,
         /// For how long it has been so, in milliseconds.
         since_ms: Option<f64>,
     }
@@ -311,7 +359,7 @@ pub struct EmbedRequest {
     pub input: Vec<String>,
     /// `float`, the default, or `base64`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub encoding_format: Option<String>,
+    pub encoding_format: Option<EncodingFormat>,
     /// The length of the vectors, where the model lets one choose.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dimensions: Option<u64>,
@@ -344,19 +392,25 @@ impl EmbedRequest {
 
     setters! {
         /// `float` or `base64`.
-        encoding_format: String,
-        /// The length of the vectors.
-        dimensions: u64,
+        encoding_format: EncodingFormat,
         /// The end user.
         user: String,
-        /// For the bridge alone: `budget`, a path whose money it spends.
-        metadata: Object,
         /// Clocks that the worker keeps; only the total one.
         deadlines: Deadlines,
+    }
+
+    plain_setters! {
+        /// The length of the vectors.
+        dimensions: u64,
+    }
+
+    object_setters! {
+        /// For the bridge alone: `budget`, a path whose money it spends.
+        metadata,
         /// What a provider alone knows.
-        provider_params: Object,
+        provider_params,
         /// About the call: `traceparent` and `tracestate` of yours.
-        meta: Object,
+        meta,
     }
 }
 
@@ -405,17 +459,23 @@ impl RerankRequest {
     }
 
     setters! {
-        /// How many to return.
-        top_n: u64,
         /// Whether to return their texts.
         return_documents: bool,
-        /// For the bridge alone: `budget`, a path whose money it spends.
-        metadata: Object,
         /// Clocks that the worker keeps; only the total one.
         deadlines: Deadlines,
+    }
+
+    plain_setters! {
+        /// How many to return.
+        top_n: u64,
+    }
+
+    object_setters! {
+        /// For the bridge alone: `budget`, a path whose money it spends.
+        metadata,
         /// What a provider alone knows.
-        provider_params: Object,
+        provider_params,
         /// About the call: `traceparent` and `tracestate` of yours.
-        meta: Object,
+        meta,
     }
 }

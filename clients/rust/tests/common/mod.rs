@@ -77,15 +77,17 @@ def requests():
     for line in sys.stdin:
         yield json.loads(line)
 
-def initialize_result(message, version="omni-bridge/1", **limits):
+def initialize_result(message, version="omni-bridge/1", ready=True, **limits):
     limits = {"maxMessageBytes": 1 << 26, "maxInFlight": 256} | limits
     answer(message, {"protocolVersion": version, "serverInfo": {"name": "fake", "version": "7"}, "capabilities": {},
-                     "limits": limits, "engine": {"name": "none", "version": None, "ready": True}})
+                     "limits": limits, "engine": {"name": "none", "version": None, "ready": ready}})
 
 def initialized(**limits):
     for message in requests():
         if message["method"] == "initialize":
             initialize_result(message, **limits)
+        elif message["method"] == "ping":
+            answer(message, {})
         elif "id" in message:
             yield message
 
@@ -112,6 +114,11 @@ impl Peer {
     }
 
     pub async fn pair_with(limits: Value) -> (Bridge, Peer) {
+        Peer::pair_of(Bridge::builder(), limits).await
+    }
+
+    /// An initialized pair with settings of the client's.
+    pub async fn pair_of(builder: BridgeBuilder, limits: Value) -> (Bridge, Peer) {
         let (client, mut peer) = Peer::ends();
         let (reader, writer) = tokio::io::split(client);
         let initializing = async {
@@ -121,7 +128,7 @@ impl Peer {
             peer.answer(&message, initialize_result(limits)).await;
             assert_eq!(peer.next().await["method"], "notifications/initialized");
         };
-        let (bridge, ()) = soon(async { tokio::join!(Bridge::connect(reader, writer), initializing) }).await;
+        let (bridge, ()) = soon(async { tokio::join!(builder.connect(reader, writer), initializing) }).await;
         (bridge.unwrap(), peer)
     }
 

@@ -1,0 +1,66 @@
+"""Compares two configs: what a reload changes, and what it leaves until the next start.
+
+Owns the comparison. Refuses to load LiteLLM and to set anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from bridge_worker.config.gateway_keys import CALLBACKS
+from bridge_worker.config.settings import SECTION, SETTINGS, Settings
+from bridge_worker.config.source import Config
+
+# LiteLLM keeps copies of a callback in many lists, so that one which is on stays on.
+_CALLBACKS = {f"litellm_settings.{name}" for name in CALLBACKS}
+
+_REDIS = ("router_settings.redis_", "router_settings.cache_kwargs")  # one link to it, for as long as the process lives
+
+
+def merged(old: Settings, new: Settings) -> Settings:
+    """What is in force after the reload: of the settings that a running worker can't change, the old."""
+    return replace(new, **{name: getattr(old, name) for name, one in SETTINGS.items() if not one.metadata["reloads"]})
+
+
+def changes(old: Config, new: Config) -> dict[str, Any]:
+    """The result of `config/reload`. ``new`` is as it was read."""
+    before, after = _deployments(old), _deployments(new)
+    differing = [name for name in SETTINGS if getattr(old.settings, name) != getattr(new.settings, name)]
+    restart = [f"{SECTION}.{name}" for name in differing if not SETTINGS[name].metadata["reloads"]]
+    sections = list(_differing(old, new))
+    restart += [name for name in sections if name in _CALLBACKS or name.startswith(_REDIS)]
+    settings = [f"{SECTION}.{name}" for name in differing] + sections
+    return {
+        "models": sorted(after),
+        "added": sorted(after.keys() - before.keys()),
+        "removed": sorted(before.keys() - after.keys()),
+        "changed": sorted(name for name in after.keys() & before.keys() if after[name] != before[name]),
+        "settings": [name for name in settings if name not in restart],
+        "restart_needed": restart,
+        "warnings": list(new.warnings),
+    }
+
+
+def _deployments(config: Config) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for model in (config.gateway.router or {}).get("model_list", ()) if config.gateway else ():
+        found.setdefault(model["model_name"], []).append(model)
+    return found
+
+
+def _differing(old: Config, new: Config) -> Iterator[str]:
+    """Names of settings in the gateway's sections."""
+    before, after = _settings(old), _settings(new)
+    return (name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name))
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    gateway = config.gateway
+    if gateway is None:
+        return {}
+    found = {f"router_settings.{name}": value for name, value in (gateway.router or {}).items() if name != "model_list"}
+    found |= {f"litellm_settings.{name}": value for name, value in gateway.litellm.items()}
+    found |= {f"environment_variables.{name}": value for name, value in config.environment.items()}
+    return found | {"credential_list": gateway.credentials, "callback_settings": gateway.callback_settings}

@@ -1,0 +1,27 @@
+"""Transport port: the byte stream between a server and its client.
+
+Owns the interface that a server reads from and writes to. Refuses to know descriptors and messages.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Transport(Protocol):
+    """What a server talks through."""
+
+    async def read(self) -> bytes:
+        """The next bytes, as soon as there are any; b"" at the end of input, and ever after."""
+
+    def write(self, data: bytes) -> None:
+        """Queues one whole message; never blocks. Does nothing once the pipe is broken."""
+
+    def queued(self) -> int:
+        """Bytes that were written and have not left the process."""
+
+    async def drained(self, limit: int) -> None:
+        """Returns when no more than ``limit`` bytes are queued, or the pipe is broken."""
+
+    async def broken(self) -> None:
+        """Returns when nobody can read what is written any more."""

@@ -1,0 +1,63 @@
+"""Turns pydantic validation errors into one line: "path: reason".
+
+Owns the path that the caller would write and the sentence for each kind of error. Refuses to know which method the params are for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+_TOLD = 3  # faults a message names; the rest are counted
+
+
+def explain(error: ValidationError, params: object) -> str:
+    """The first faults, each with the path that the caller would write."""
+    reasons: dict[str, dict[str, None]] = {}
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        reasons.setdefault(_path(fault["loc"], params, fault["type"]), {})[_reason(fault["type"], fault["msg"])] = None
+    # Of a union every branch complains; the branch that was meant is the one that got furthest.
+    paths = [path for path in reasons if not any(other.startswith((f"{path}.", f"{path}[")) for other in reasons)]
+    told = "; ".join(f"{path}: {' or '.join(reasons[path])}" for path in paths[:_TOLD])
+    return f"{told} (and {len(paths) - _TOLD} more)" if len(paths) > _TOLD else told
+
+
+def _path(location: tuple[int | str, ...], value: object, type: str) -> str:
+    """pydantic's location without the names of union branches, which are no part of the caller's JSON."""
+    path = ""
+    for index, step in enumerate(location):
+        last = index == len(location) - 1
+        if isinstance(step, int):
+            path += f"[{step}]"
+            value = value[step] if isinstance(value, list) and step < len(value) else None
+        elif isinstance(value, dict) and _is_member(location[: index + 1], value, last, type):
+            path += f".{step}"
+            value = value.get(step)
+    return path.lstrip(".") or "params"
+
+
+def _is_member(location: tuple[int | str, ...], value: dict[str, Any], last: bool, type: str) -> bool:
+    """Not so for the tag of a union, which stands behind the index of a message or part."""
+    step = location[-1]
+    behind_index = len(location) > 1 and isinstance(location[-2], int)
+    is_tag = behind_index and not last and step != "function" and step in (value.get("type"), value.get("role"))
+    return not is_tag and (step in value or (last and type == "missing"))
+
+
+def _reason(type: str, message: str) -> str:
+    match type:
+        case "extra_forbidden":
+            return "no such member; see protocol.md for those there are"
+        case "missing":
+            return "is missing"
+        case "string_pattern_mismatch":
+            return "must be a data: or https: URL (or, for file_id, an id)"
+        case "union_tag_not_found":
+            return 'needs a "role" (a message) or a "type" (a part)'
+        case "union_tag_invalid":
+            return "there is no such role or type"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return "must be an object"
+        case _:
+            return message[:1].lower() + message[1:]

@@ -1,0 +1,79 @@
+"""Names of members and models that are refused in params.
+
+Owns the names that could send a key to another host, read a secret or run code. Refuses to know which method the params are for.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator
+
+# Members that could send a key to another host, read a file or a variable, run code, or fake an answer. LiteLLM takes them all as
+# keyword arguments (its proxy bans the same); here they are refused at any depth but inside a JSON Schema, where a name is data.
+REFUSED = frozenset(
+    """
+    api_base base_url api_key api_version api_type organization extra_headers headers extra_body extra_query default_headers
+    custom_llm_provider model_list fallbacks context_window_fallbacks content_policy_fallbacks callbacks success_callback
+    failure_callback input_callback logger_fn litellm_credential_name litellm_params litellm_metadata litellm_logging_obj
+    litellm_call_id proxy_server_request client http_client ssl_verify mock_response mock_tool_calls mock_delay mock_timeout
+    mock_testing_fallbacks mock_testing_context_fallbacks mock_testing_content_policy_fallbacks mock_testing_rate_limit_error
+    caching cache input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second server_url
+    aws_access_key_id aws_secret_access_key aws_session_token aws_region_name aws_session_name aws_profile_name aws_role_name
+    aws_web_identity_token aws_sts_endpoint aws_external_id aws_bedrock_runtime_endpoint vertex_project vertex_location
+    vertex_credentials vertex_ai_project vertex_ai_location vertex_ai_credentials azure_ad_token azure_ad_token_provider
+    azure_username azure_password azure_scope tenant_id client_id client_secret token hf_model_name oci_key oci_key_file oci_signer
+    agentcore_runtime_session_id bedrock_tags deployment_url fireworks_forward_user_id nvcf_function_id rust tiered_pricing
+    output_vector_size turn_off_message_logging use_ssl workspace_id no-log secret_fields shared_session retry_policy num_retries
+    max_retries timeout request_timeout stream_timeout force_timeout prompt_id prompt_variables custom_prompt_dict guardrails
+    auto_router_config auto_router_config_path model_alias_map provider_specific_header use_litellm_proxy silent_model
+    user_config allowed_model_region drop_params additional_drop_params allowed_openai_params _skip_mcp_handler
+    """.split()
+)
+# The same by what they are called: LiteLLM has hundreds, and gains some with every release.
+_REFUSED_SHAPES = re.compile(
+    r"(?:aws|azure_ad|vertex|oci|gcs|s3|sagemaker|mock|litellm|user_api_key|_litellm|_websearch|_code_interpreter)_\w*"
+    r"|(?:arize|braintrust|dd|humanloop|langfuse|langsmith|lunary|newrelic|posthog|signoz|slack|wandb|weave)_\w*"  # callbacks
+    r"|anthropic[_-](?:disable|federation|identity|issuer|keycloak|organization|service|workspace)[\w-]*|openai_(?:identity|service)\w*"
+    r"|\w*cost_per_\w*|\w*_token_cost\w*|\w*uplift_multiplier\w*"  # prices
+    r"|\w*(?:api_key|api_base|api_url|base_url|endpoint_url|webhook_url|token_file|_oauth|_host|credentials?)"
+)
+# What LiteLLM keeps in metadata for itself: it trusts what it finds there, and breaks on what it has not written.
+_RESERVED_METADATA = re.compile(
+    r"_.*|user_api_key.*|litellm.*|requester_.*|routing_.*|attempted_.*|applied_.*|standard_logging_.*|request_retry_count|max_retries"
+    r"|model_info|model_group|deployment|previous_models|hidden_params|raw_request|used_client_oauth_token|error_information"
+    r"|guardrails|client_disconnected|cold_storage_object_key"
+)
+# A model's name ends up in a URL of its provider; what would leave its place there is no part of a name.
+_NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\\?#%]|://|(?:^|/)\.{1,2}(?:/|$)")
+_LONGEST_NAME = 128
+# Below these a name is data: the members of a JSON Schema.
+_SCHEMAS = re.compile(r"tools\[\d+\]\.function\.parameters|response_format\.json_schema\.schema")
+
+
+def is_address(model: str) -> bool:
+    """Whether a model's name has parts of a URL or of a path."""
+    return _NOT_IN_NAMES.search(model) is not None
+
+
+def is_refused(name: str) -> bool:
+    return len(name) < _LONGEST_NAME and _is_refused(name)
+
+
+@functools.lru_cache(4096)  # the same few names stand in each of a thousand messages
+def _is_refused(name: str) -> bool:
+    return name in REFUSED or _REFUSED_SHAPES.fullmatch(name) is not None
+
+
+def refused_members(value: object, path: str = "") -> Iterator[str]:
+    """The path of each member of ``value`` that is refused."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            place = f"{path}.{name}".lstrip(".")
+            if is_refused(name) or (path == "metadata" and _RESERVED_METADATA.fullmatch(name)):
+                yield place
+            elif not isinstance(member, str) and not _SCHEMAS.fullmatch(place):
+                yield from refused_members(member, place)
+    elif isinstance(value, list):
+        for position, member in enumerate(value):
+            yield from refused_members(member, f"{path}[{position}]")

@@ -1,0 +1,54 @@
+"""Private copies of fd 0 and fd 1, taken before a library can print.
+
+Owns the descriptors of the process. Refuses to know what is read from them and written to them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+_PIPE_BYTES = 1024 * 1024  # Linux lets a user have pipes of this size; a 5 MB message then takes 5 wake-ups, not 80
+
+
+def claim_descriptors() -> tuple[int, int]:
+    """Private copies of fd 0 and fd 1; afterwards fd 0 is the null device and fd 1 is stderr, also for child processes.
+
+    The second is -1, which can't be written to, when stdout was closed from the start. A process that is forked has neither.
+    """
+    closed = [fd for fd in (0, 1, 2) if not _is_open(fd)]
+    for _ in closed:  # else the next file that is opened gets the number, and is taken for a standard stream
+        os.open(os.devnull, os.O_RDWR)
+    source, sink = os.dup(0), -1 if 1 in closed else os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    for fd in (source, sink):
+        if fd >= 0:
+            _widen(fd)
+    if hasattr(os, "register_at_fork"):  # a library's child must not hold the pipe open after this process has ended
+        os.register_at_fork(after_in_child=lambda: _close(source, sink))
+    return source, sink
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _widen(fd: int) -> None:
+    """A larger pipe, where it is one and the system has that call."""
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
