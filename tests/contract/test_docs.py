@@ -224,3 +224,10 @@ def test_links_lead_to_files_that_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_each_file_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`([a-z_./]+/[a-z_./]*)`", text)) - {"notifications/cancelled"}
+    assert len(paths) > 30
+    assert [path for path in sorted(paths) if not ((ROOT / "bridge_worker" / path).exists() or (ROOT / path).exists())] == []
