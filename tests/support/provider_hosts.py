@@ -139,7 +139,7 @@ async def _record_all(recorder: Recorder, providers: list[str]) -> Table:
     app.start()
     await app.ready()
     clean, table = dict(os.environ), Table()
-    for provider in providers:
+    for provider in providers or _providers():
         os.environ.update(_SETTINGS | _keys(provider))
         table[provider] = {}
         for method in METHODS:
@@ -157,7 +157,7 @@ def _record(providers: list[str]) -> None:
     recorder = Recorder()
     proxy = f"http://127.0.0.1:{recorder.port}"
     os.environ.update(dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY"), proxy))
-    table = asyncio.run(_record_all(recorder, providers or _providers()))
+    table = asyncio.run(_record_all(recorder, providers))
     sys.stdout.write(json.dumps(table) + "\n")
 
 
