@@ -32,7 +32,11 @@ pytestmark = [
 
 Log = list[Any]
 TOO_LONG = {
-    "error": {"message": "This model's maximum context length is 4097 tokens.", "type": "invalid_request_error", "code": "context_length_exceeded"}
+    "error": {
+        "message": "This model's maximum context length is 4097 tokens.",
+        "type": "invalid_request_error",
+        "code": "context_length_exceeded",
+    }
 }
 FILTERED = {"error": {"message": "content management policy", "type": "invalid_request_error", "code": "content_policy_violation"}}
 
