@@ -41,9 +41,8 @@ def validate(params: Mapping[str, Any], type: type[M]) -> M:
 
 
 def _check_urls(params: Mapping[str, Any]) -> None:
-    for place, url in url_policy.urls(params.get("messages")):
-        if fault := url_policy.policy.fault(url):
-            raise BridgeError("invalid_request", f"{place} can't be passed on: {fault}")
+    if fault := next(url_policy.faults(params.get("messages")), None):
+        raise BridgeError("invalid_request", f"{fault[0]} can't be passed on: {fault[1]}")
 
 
 def check_provider_params(params: Mapping[str, Any], settings: Settings) -> None:

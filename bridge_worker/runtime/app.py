@@ -193,8 +193,14 @@ class App:
     def _new_litellm(self, config: Config) -> LiteLLM:
         from bridge_worker.backends.litellm.chat import LiteLLM
 
-        engine, remembers = config.settings.engine, not self._embedded
-        return LiteLLM(config.gateway, self._local, self._loop, engine=engine, remembers=remembers)
+        return LiteLLM(
+            config.gateway,
+            self._local,
+            self._loop,
+            local_services=config.settings.local_services,
+            engine=config.settings.engine,
+            remembers=not self._embedded,
+        )
 
     def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
         from bridge_worker.backends.litellm.rehearsal import rehearse
