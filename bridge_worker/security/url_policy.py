@@ -72,15 +72,6 @@ class UrlPolicy:
         return "its host is private; the operator can allow it under omni_bridge: image_policy: allowed_hosts" if private else None
 
 
-# One process has one operator; `cli` replaces it with what the config says, before anything is served.
-policy = UrlPolicy()
-
-
-def use(new: UrlPolicy) -> None:
-    global policy
-    policy = new
-
-
 def urls(messages: object) -> Iterator[tuple[str, str]]:
     """(path, URL) of each part of validated messages that has one."""
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
