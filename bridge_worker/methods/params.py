@@ -16,7 +16,7 @@ from bridge_worker.config.settings import Settings
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.validation_errors import explain
 from bridge_worker.security.refused_params import is_address, refused_members
-from bridge_worker.security.url_policy import UrlPolicy, urls
+from bridge_worker.security.url_policy import UrlPolicy, faults
 
 M = TypeVar("M", bound=BaseModel)
 _STRICT = UrlPolicy()
@@ -42,9 +42,8 @@ def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRI
 
 
 def _check_urls(params: Mapping[str, Any], policy: UrlPolicy) -> None:
-    for place, url in urls(params.get("messages")):
-        if fault := policy.fault(url):
-            raise BridgeError("invalid_request", f"{place} can't be passed on: {fault}")
+    if fault := next(faults(params.get("messages"), policy), None):
+        raise BridgeError("invalid_request", f"{fault[0]} can't be passed on: {fault[1]}")
 
 
 def check_provider_params(params: Mapping[str, Any], settings: Settings) -> None:

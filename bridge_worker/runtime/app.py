@@ -193,8 +193,14 @@ class App:
         from bridge_worker.backends.litellm import setup
         from bridge_worker.backends.litellm.chat import LiteLLM
 
-        engine, remembers = config.settings.engine, not self._embedded
-        litellm = LiteLLM(config.gateway, self._local, self._loop, engine=engine, remembers=remembers)
+        litellm = LiteLLM(
+            config.gateway,
+            self._local,
+            self._loop,
+            local_services=config.settings.local_services,
+            engine=config.settings.engine,
+            remembers=not self._embedded,
+        )
         setup.set_switches(self.settings().image_policy)  # the gateway's settings may have set them otherwise
         return litellm
 

@@ -60,6 +60,8 @@ EARLY = {
     "config.gateway_keys",
     "config.diagnostics",
     "config.settings",
+    "providers",
+    "providers.facts",
     "runtime.reload",
     "config.local_models",
     "telemetry.log",

@@ -92,8 +92,9 @@ def set_switches(policy: UrlPolicy) -> None:
 def apply_patches() -> None:
     """`capture` and `gate` are how the bridge takes part in a call; the patches correct faults of LiteLLM and httpx."""
     from bridge_worker.backends.litellm import capture, gate
-    from bridge_worker.backends.litellm.patches import correctness
+    from bridge_worker.backends.litellm.patches import correctness, hosts
 
     capture.install()
     gate.install()
     correctness.install()
+    hosts.install()
