@@ -408,7 +408,7 @@ def test_a_mend_stands_where_litellm_looks() -> None:
         "VertexGeminiConfig._handle_content_policy_violation": (GEMINI, "self._handle_content_policy_violation("),
         "OllamaModelInfo.get_runtime_model_info": ("llms/ollama/common_utils.py", "self.get_runtime_model_info("),
         "_main._get_encoding": ("main.py", "encoding=_get_encoding()"),
-        "_main._stamp_streaming_usage_cost": ("main.py", "    _stamp_streaming_usage_cost("),
+        "_stamps._stamp_streaming_usage_cost": ("main.py", "    _stamp_streaming_usage_cost("),
         "litellm.Router._apply_fallback_hidden_params_to_item": (
             "router.py",
             "Router._apply_fallback_hidden_params_to_item(fallback_item, prepared_fallback_hidden_params)",

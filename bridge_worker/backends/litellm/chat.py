@@ -77,6 +77,11 @@ class LiteLLM:
         """After a failed rehearsal: LiteLLM's own path serves everything."""
         self._own_path = reason
 
+    def close_lane(self, reason: str) -> None:
+        """The Router serves every chat of a config."""
+        if self._lane is not None:
+            self._lane.why_not = reason
+
     def take_back(self) -> None:
         """It will not be served after all: LiteLLM is again as it was before."""
         self._configured.take_back()
