@@ -92,15 +92,15 @@ LITELLM = frozenset(
     enable_caching_on_provider_specific_optional_params enable_gemini_default_thinking_level_low enable_json_schema_validation
     enable_preview_features failure_callback fallbacks filter_invalid_headers force_ipv4 force_redis_hash_tag_grouping headers http2
     langfuse_default_tags langfuse_enable_update_trace_keys langsmith_batch_size log_raw_request_response max_budget max_fallbacks
-    gemini_include_thoughts_default max_tokens model_alias_map modify_params num_retries num_retries_per_request openai_system_messages_first organization project
-    provider_url_destination_allowed_hosts reasoning_auto_summary reasoning_effort_rounding request_timeout retry route_all_chat_openai_to_responses
+    max_tokens model_alias_map modify_params num_retries num_retries_per_request openai_system_messages_first organization project
+    provider_url_destination_allowed_hosts reasoning_auto_summary request_timeout retry route_all_chat_openai_to_responses
     safe_memory_mode ssl_certificate ssl_ecdh_curve ssl_security_level ssl_verify standard_logging_payload_excluded_fields
     strip_anthropic_total_tokens success_callback turn_off_message_logging use_aiohttp_transport
     use_chat_completions_url_for_anthropic_messages user_url_allowed_hosts user_url_validation vertex_ai_safety_settings
     vertex_location vertex_project
     argilla_batch_size argilla_transformation_object aws_sqs_callback_params datadog_llm_observability_params datadog_params
     datadog_use_v1 dynamodb_table_name gcs_pub_sub_use_v1 generic_api_use_v1 generic_logger_headers newrelic_params pointfive_params
-    s3_callback_params zerobus_params
+    s3_callback_params zerobus_params gemini_include_thoughts_default reasoning_effort_rounding
     """.split()
     + """
     ai21_key aleph_alpha_key amazon_nova_api_key anthropic_key azure_key baseten_key bytez_key clarifai_key cloudflare_api_key
@@ -133,8 +133,7 @@ CALLBACKS = ("callbacks", "success_callback", "failure_callback")
 # code beside the config.
 LITELLM_IGNORED = frozenset(
     """
-    aclient_session adapters anthropic_messages_estimate_initial_input_tokens batch_line_item_callbacks
-    personal_key_model_access_from_teams suppress_startup_output add_user_information_to_llm_headers agent_search_embedding_model allow_dynamic_callback_disabling
+    aclient_session adapters add_user_information_to_llm_headers agent_search_embedding_model allow_dynamic_callback_disabling
     anthropic_beta_headers_url anthropic_sse_ping_interval_seconds audit_log_callbacks autorouter_presets_url azure_llms
     banned_keywords_list blocked_user_list blog_posts_url budget_exceeded_status_code budget_exceeded_throttle_percentage
     budget_reset_time budget_rollover caching callback_settings check_provider_endpoint client_session cold_storage_custom_logger
@@ -169,6 +168,8 @@ LITELLM_IGNORED = frozenset(
     skip_tool_message_in_guardrail sse_keepalive_ping_interval_seconds store_audit_logs suppress_debug_info tag_budget_config token
     upperbound_key_generate_params use_client use_litellm_proxy validate_end_user_id_in_db vector_store_index_registry
     vector_store_registry vector_store_search_failure_mode websearch_interception_params
+    anthropic_messages_estimate_initial_input_tokens batch_line_item_callbacks personal_key_model_access_from_teams
+    suppress_startup_output
     """.split()
 )
 

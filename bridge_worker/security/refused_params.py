@@ -38,8 +38,8 @@ _REFUSED_SHAPES = re.compile(
     r"|\w*cost_per_\w*|\w*_token_cost\w*|\w*uplift_multiplier\w*"  # prices
     r"|\w*(?:api_key|api_base|api_url|base_url|endpoint_url|webhook_url|token_file|_oauth|_host|credentials?)"
 )
-# A member that has one of these words names a host, a secret, a file or code, whatever LiteLLM calls it in its next release. "tokens"
-# is a number of them. The rule is for parameters only: below `_DATA` the names are a provider's or the caller's data.
+# A member that has one of these words names a host, a secret, a file or code, whatever LiteLLM calls it in its next release.
+# "tokens" is a number of them. The rule is for parameters only: below `_DATA` the names are a provider's or the caller's data.
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _REFUSED_WORDS = frozenset(
     "host hosts hostname key keys token secret secrets endpoint endpoints file files filename callback callbacks credential "

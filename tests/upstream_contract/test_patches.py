@@ -1,4 +1,4 @@
-"""The patches of LiteLLM and httpx: each fits the installed version, its fault is still there, and one that breaks costs only itself."""
+"""The patches: each fits the installed LiteLLM, its fault is still there, and one that breaks costs only itself."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from hypothesis import strategies as st
 from bridge_worker.backends.litellm.patches import correctness
 from bridge_worker.backends.litellm.patches.patch import Patch, apply_each, left_out
 
+# LiteLLM's types make pydantic warn, which no default filter shows.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
+]
 PATCHES = {patch.name: patch for patch in correctness.PATCHES}
 GONE = "removed by LiteLLM, and the fault with it: nothing to apply"
 

@@ -97,6 +97,7 @@ class Lane:
         id = group.pick()
         learned = self._learned.get((id, call.request.stream, call.options_key))
         if learned is None:
+            call.preferred = id
             return None
         key, arguments, target = learned
         try:
@@ -145,10 +146,9 @@ class Lane:
                 group.ill_until = max(group.ill_until, time.monotonic() + wait)
 
     def routing(self, call: ChatCall) -> dict[str, Any]:
-        """What makes the Router pick the failed deployment first."""
-        if call.pending is None:
-            return {}
-        return {"_router_weights": {call.request.model: {call.pending[0]: 1.0}}}
+        """What makes the Router pick the failed deployment first, or the one that the lane has yet to learn."""
+        id = call.pending[0] if call.pending is not None else call.preferred
+        return {} if id is None else {"_router_weights": {call.request.model: {id: 1.0}}}
 
     def _report_successes(self, group: _Group) -> None:
         """The last minute's successes, against which the Router weighs failures. PRIVATE: the key and the cache."""

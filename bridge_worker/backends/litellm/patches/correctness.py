@@ -1,7 +1,7 @@
 """Patches for faults of LiteLLM and httpx that would make a response wrong, each a `Patch` in `PATCHES`.
 
-Owns every replacement of a function of LiteLLM or httpx. All are PRIVATE; bin/try-litellm checks each against a new version. A patch
-makes LiteLLM report what the provider sent, or nothing.
+Owns every replacement of a function of LiteLLM or httpx. All are PRIVATE; bin/try-litellm checks each against a new version. A
+patch makes LiteLLM report what the provider sent, or nothing.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ def _gemini_accepts_malformed(original: Any) -> bool:
     from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import ModelResponseIterator
 
     with suppress(ValueError):
-        original(ModelResponseIterator(iter(()), sync_stream=True, logging_obj=SimpleNamespace()), _MALFORMED)
+        original(
+            ModelResponseIterator(iter(()), sync_stream=True, logging_obj=SimpleNamespace(litellm_params={}, optional_params={})),
+            _MALFORMED,
+        )
         return True
     return False
 
@@ -151,13 +154,8 @@ def _ollama_model_info(original: Any) -> Any:
         key = (self._strip_ollama_model_prefix(model), api_base)
         if key not in known and not _in_loop():  # LiteLLM looks first in the thread that prepares the call
             known[key] = original(self, model, api_base, api_key)
-        free = {
-            "key": key[0],
-            "litellm_provider": "ollama",
-            "mode": "chat",
-            "input_cost_per_token": 0.0,
-            "output_cost_per_token": 0.0,
-        }
+        free = {"key": key[0], "litellm_provider": "ollama", "mode": "chat"}
+        free |= dict.fromkeys(("input_cost_per_token", "output_cost_per_token"), 0.0)
         return known.get(key) or free | dict.fromkeys(("max_tokens", "max_input_tokens", "max_output_tokens"))
 
     return get_runtime_model_info
@@ -394,6 +392,3 @@ PATCHES = (
 def install() -> None:
     """Applies each patch by itself. Repeating it changes nothing."""
     apply_each(PATCHES)
-
-
-install()
