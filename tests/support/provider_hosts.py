@@ -90,7 +90,9 @@ class Recorder:
 def _providers() -> list[str]:
     import litellm
 
-    return sorted({str(getattr(provider, "value", provider)) for provider in litellm.provider_list})
+    from bridge_worker.backends.local.chat import PROVIDER as LOCAL  # the bridge's own
+
+    return sorted({str(getattr(provider, "value", provider)) for provider in litellm.provider_list} - {LOCAL})
 
 
 def _models(provider: str, method: str) -> list[str]:
