@@ -90,9 +90,8 @@ class Recorder:
 def _providers() -> list[str]:
     import litellm
 
-    from bridge_worker.backends.local.chat import PROVIDER as LOCAL  # the bridge's own
-
-    return sorted({str(getattr(provider, "value", provider)) for provider in litellm.provider_list} - {LOCAL})
+    names = {str(getattr(provider, "value", provider)) for provider in litellm.provider_list}
+    return sorted(names - {"local"})  # the bridge's own, which runs on this machine
 
 
 def _models(provider: str, method: str) -> list[str]:
