@@ -1,8 +1,8 @@
-"""LiteLLM's faults that would make an answer wrong, each mended at its one source. Importing this file mends them.
+"""Patches for faults of LiteLLM and httpx that would make a response wrong.
 
 Owns every replacement of a function of LiteLLM or httpx; all are PRIVATE, and tests/upstream_contract/test_litellm.py fails
-when an upgrade changes
-what they stand on. Refuses to add anything of our own: a mend makes LiteLLM say what the provider said, or nothing.
+when an upgrade changes what they rely on. Refuses to add anything of ours: a patch makes LiteLLM report what the provider sent, or
+nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _counted_usage = ChunkProcessor.calculate_usage
 _ask_ollama = OllamaModelInfo.get_runtime_model_info
 _adopt = getattr(litellm.Router, "_apply_fallback_hidden_params_to_item", None)  # gone since LiteLLM 1.109, and the need with it
 _load_encoding = _main._get_encoding
+_stamped_cost = _stamps._stamp_streaming_usage_cost
 _known_to_ollama: dict[tuple[str, str | None], dict[str, Any]] = {}
 
 
@@ -158,16 +159,17 @@ class SseLineDecoder:
         return [last] if last else []
 
 
-_caching._should_defer_streaming_cache_hit_callbacks = _ends_as_a_stream
-_stamped_cost = _stamps._stamp_streaming_usage_cost
-_main._get_encoding = _lazy_encoding
-_stamps._stamp_streaming_usage_cost = _no_price_of_its_own
-if _adopt is not None:
-    litellm.Router._apply_fallback_hidden_params_to_item = staticmethod(_with_its_own_model)
-_responses._responses_try_dispatch_mcp_gateway = _no_gateway
-litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider
-ChunkProcessor.calculate_usage = _usage_of_the_provider
-ChunkProcessor.count_reasoning_tokens = _no_count
-BaseModelResponseIterator._handle_string_chunk = _strict_line
-OllamaModelInfo.get_runtime_model_info = _ollama_model_info
-httpx._models.LineDecoder = SseLineDecoder  # type: ignore[attr-defined,assignment]
+def install() -> None:
+    """Replaces the functions of LiteLLM and httpx. Repeating it changes nothing."""
+    _caching._should_defer_streaming_cache_hit_callbacks = _ends_as_a_stream
+    _main._get_encoding = _lazy_encoding
+    _stamps._stamp_streaming_usage_cost = _no_price_of_its_own
+    if _adopt is not None:
+        litellm.Router._apply_fallback_hidden_params_to_item = staticmethod(_with_its_own_model)
+    _responses._responses_try_dispatch_mcp_gateway = _no_gateway
+    litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider
+    ChunkProcessor.calculate_usage = _usage_of_the_provider
+    ChunkProcessor.count_reasoning_tokens = _no_count
+    BaseModelResponseIterator._handle_string_chunk = _strict_line
+    OllamaModelInfo.get_runtime_model_info = _ollama_model_info
+    httpx._models.LineDecoder = SseLineDecoder  # type: ignore[attr-defined,assignment]
