@@ -118,15 +118,6 @@ def test_reasoning_is_not_tokenized() -> None:
     assert PATCHES["reasoning count"].make(None)(None, litellm.ModelResponse()) is None
 
 
-def test_a_malformed_event_of_gemini_raises() -> None:
-    parse = PATCHES["gemini events"].make(None)
-    iterator = SimpleNamespace(chunk_parser=lambda chunk: ("parsed", chunk))
-    assert parse(iterator, 'data: {"a": 1}') == ("parsed", {"a": 1})
-    assert parse(iterator, ": comment") is None
-    with pytest.raises(ValueError, match=r".+"):
-        parse(iterator, 'data: {"a')
-
-
 def test_a_malformed_event_raises_and_an_end_is_no_event() -> None:
     parse = PATCHES["malformed events"].make(None)
     iterator = SimpleNamespace(chunk_parser=lambda chunk: ("parsed", chunk))
@@ -164,25 +155,6 @@ def test_lines_end_where_events_end_however_the_text_is_cut(pieces: list[str]) -
     lines = [line for piece in pieces for line in decoder.decode(piece)] + decoder.flush()
     expected = re.split(r"\r\n|\n|\r", "".join(pieces))
     assert lines == (expected if expected[-1] else expected[:-1])
-
-
-@pytest.mark.parametrize("usage", [{}, {"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}}])
-@pytest.mark.parametrize("content", [{}, {"content": {"parts": [{"text": "so", "thought": True}, {"text": "far"}]}}])
-def test_the_text_before_geminis_filter_is_kept(usage: Any, content: Any) -> None:
-    from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import VertexGeminiConfig
-
-    body = {"candidates": [{"index": 0, "finishReason": "SAFETY", **content}], **usage}
-    response = VertexGeminiConfig()._transform_google_generate_content_to_openai_model_response(
-        completion_response=body,
-        model_response=litellm.ModelResponse(),
-        model="gemini-2.5-flash",
-        logging_obj=None,
-        raw_response=None,
-    )
-    (choice,) = response.choices
-    assert (choice.finish_reason, choice.message.content) == ("content_filter", "far" if content else None)
-    assert getattr(choice.message, "reasoning_content", None) == ("so" if content else None)
-    assert response.usage.prompt_tokens == (3 if usage else 0)
 
 
 def test_ollama_is_looked_up_in_a_thread_and_never_in_a_loop() -> None:

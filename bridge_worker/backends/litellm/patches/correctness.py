@@ -21,7 +21,6 @@ from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterat
 from bridge_worker.backends.litellm.patches.patch import Patch, apply_each
 
 _NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None, "index": 0, "tool_use": None}
-_GEMINI = "litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini"
 _BUILDER = "litellm.litellm_core_utils.streaming_chunk_builder_utils"
 _TESTS = "tests/upstream_contract/test_patches.py"
 _MALFORMED = 'data: {"a'
@@ -80,18 +79,6 @@ def _accepts_malformed(original: Any) -> bool:
     return False
 
 
-def _gemini_accepts_malformed(original: Any) -> bool:
-    from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import ModelResponseIterator
-
-    with suppress(ValueError):
-        original(
-            ModelResponseIterator(iter(()), sync_stream=True, logging_obj=SimpleNamespace(litellm_params={}, optional_params={})),
-            _MALFORMED,
-        )
-        return True
-    return False
-
-
 def _event(line: str) -> dict[str, Any] | None:
     """The JSON object of a stream's line, be it an SSE event's or a line of JSON; None for a line without data."""
     text = (litellm.CustomStreamWrapper.strip_sse_data_from_chunk(line) or "").strip()
@@ -101,50 +88,6 @@ def _event(line: str) -> dict[str, Any] | None:
     if not isinstance(event, dict):
         raise ValueError("an event of the stream is not an object")
     return event
-
-
-def _strict_gemini(original: Any) -> Any:
-    def _common_chunk_parsing_logic(self: Any, chunk: str) -> Any:
-        return None if (event := _event(chunk)) is None else self.chunk_parser(chunk=event)
-
-    return _common_chunk_parsing_logic
-
-
-def _gemini_choice(original: Any) -> Any:
-    def _create_streaming_choice(**given: Any) -> Any:
-        choice = original(**given)
-        if not given["candidate"].get("finishReason"):
-            choice.finish_reason = None
-        return choice
-
-    return _create_streaming_choice
-
-
-def _ends_each_event(original: Any) -> bool:
-    names = inspect.signature(original).parameters
-    return original(**dict.fromkeys(names) | {"candidate": {}, "chat_completion_message": {}, "idx": 0}).finish_reason is not None
-
-
-def _what_gemini_filtered(original: Any) -> Any:
-    def _handle_content_policy_violation(self: Any, model_response: Any, completion_response: Any) -> Any:
-        response = original(self, model_response, {"usageMetadata": {}, **completion_response})
-        parts = (completion_response["candidates"][0].get("content") or {}).get("parts") or ()
-        content, thought = (
-            "".join(part.get("text", "") for part in parts if bool(part.get("thought")) is kind) for kind in (False, True)
-        )
-        response.choices[0].message.content = content or None
-        if thought:
-            response.choices[0].message.reasoning_content = thought
-        return response
-
-    return _handle_content_policy_violation
-
-
-def _withholds(original: Any) -> bool:
-    from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import VertexGeminiConfig
-
-    body = {"candidates": [{"index": 0, "finishReason": "SAFETY", "content": {"parts": [{"text": "so far"}]}}], "usageMetadata": {}}
-    return original(VertexGeminiConfig(), litellm.ModelResponse(), body).choices[0].message.content is None
 
 
 def _ollama_model_info(original: Any) -> Any:
@@ -256,7 +199,6 @@ _DISPATCHER_TAKES = (
     *("truncation", "user", "extra_headers", "extra_query", "extra_body", "timeout", "custom_llm_provider", "kwargs", "_is_async"),
     "skip_mcp_handler",
 )
-_CHOICE_TAKES = ("chat_completion_message", "candidate", "idx", "tools", "functions", "chat_completion_logprobs", "image_response")
 
 PATCHES = (
     Patch(
@@ -285,33 +227,6 @@ PATCHES = (
         takes=("self", "response"),
         make=_no_count,
         has_fault=_source_has("token_counter("),
-    ),
-    Patch(
-        name="gemini events",
-        wrong="a malformed event or a comment ends the stream as if it were complete",
-        evidence=f"{_TESTS}::test_a_malformed_event_of_gemini_raises",
-        places=(f"{_GEMINI}:ModelResponseIterator._common_chunk_parsing_logic",),
-        takes=("self", "chunk"),
-        make=_strict_gemini,
-        has_fault=_gemini_accepts_malformed,
-    ),
-    Patch(
-        name="gemini finish reason",
-        wrong='each event of a stream ends it with "stop"',
-        evidence=f"{_TESTS}::test_the_fault_is_still_there",
-        places=(f"{_GEMINI}:VertexGeminiConfig._create_streaming_choice",),
-        takes=_CHOICE_TAKES,
-        make=_gemini_choice,
-        has_fault=_ends_each_event,
-    ),
-    Patch(
-        name="gemini filter",
-        wrong="the text before a content filter is withheld, and a response without usage fails",
-        evidence=f"{_TESTS}::test_the_text_before_geminis_filter_is_kept",
-        places=(f"{_GEMINI}:VertexGeminiConfig._handle_content_policy_violation",),
-        takes=("self", "model_response", "completion_response"),
-        make=_what_gemini_filtered,
-        has_fault=_withholds,
     ),
     Patch(
         name="malformed events",
