@@ -155,6 +155,6 @@ def _fault(value: object, kind: str) -> str:
             return "must be a list"
         case "mapping" if not isinstance(value, dict):
             return "must be a mapping"
-        case "strategy" if value not in gateway_keys.STRATEGIES:
+        case "strategy" if not isinstance(value, str) or value not in gateway_keys.STRATEGIES:
             return f"there is no such strategy; {suggestion(str(value), gateway_keys.STRATEGIES)}"
     return ""
