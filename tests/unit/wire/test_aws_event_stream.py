@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import time
 import uuid
+from contextlib import suppress
 from itertools import pairwise
 from zlib import crc32
 
@@ -20,7 +21,7 @@ from bridge_worker.backends.wire.aws_event_stream import (
     is_aws,
     read_headers,
 )
-from bridge_worker.errors import KINDS, BridgeError
+from bridge_worker.errors import BridgeError
 from tests.unit.wire.aws_frames import event, exception, frame
 
 EVERY_TYPE = (
@@ -75,25 +76,21 @@ def test_any_cut_gives_the_same_frames(payloads: list[bytes], names: list[str], 
 @given(st.binary(max_size=400))
 def test_any_bytes_give_frames_or_an_error(data: bytes) -> None:
     for prefix in (b"", b"\0\0\0\x20"):
-        try:
+        with suppress(BridgeError):
             AwsEvents().feed(prefix + data)
-        except BridgeError as error:
-            assert error.kind in KINDS
 
 
 @given(st.binary(max_size=120))
 def test_any_headers_give_values_or_an_error(data: bytes) -> None:
-    try:
-        read_headers(data)
-    except BridgeError as error:
-        assert error.kind == "bad_upstream_response"
+    with suppress(BridgeError):
+        assert all(isinstance(value, bool | int | str | bytes) for value in read_headers(data).values())
 
 
 @pytest.mark.parametrize("at", range(len(event("x", {"a": 1}))))
 def test_each_damaged_byte_is_found(at: int) -> None:
     data = bytearray(event("x", {"a": 1}) + b"\0" * 40)
     data[at] ^= 0x10
-    with pytest.raises(BridgeError, match="damaged|more than") as caught:
+    with pytest.raises(BridgeError, match=r"damaged|more than") as caught:
         FrameReader().feed(bytes(data))
     assert caught.value.kind == "bad_upstream_response"
 
