@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from typing import Any
@@ -14,14 +15,17 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ValidationError
 
 from bridge_worker.backends.offline.chat import Offline
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.accumulator import WireDelta
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import KINDS, BridgeError
 from bridge_worker.methods.params import validate
+from bridge_worker.protocol.framing import DeltaLines
 from bridge_worker.protocol.session import MCP_VERSIONS, PROTOCOL_VERSION, Cancel, Drain, Greeted, Send, Session
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.lifecycle import CancelledParams, InitializeParams, ShutdownParams
 from bridge_worker.schema.messages import METHODS, NOTIFICATIONS_IN, NOTIFICATIONS_OUT, json_schema
 from bridge_worker.security.refused_params import REFUSED
+from tests.support.requests import chat_request
 
 Json = dict[str, Any]
 
@@ -425,15 +429,17 @@ def test_a_real_chats_result_and_deltas_fit_the_schema(model: str, stream: bool)
         async def find(_: str) -> Offline:
             return Offline()
 
-        async def emit(delta: Json) -> None:
-            fits(
-                at(SCHEMA["notifications"]["fromBridge"]["notifications/chat/delta"]), {"requestId": "a", "seq": 0, "delta": delta}
-            )
+        lines = DeltaLines("a")
+        schema = at(SCHEMA["notifications"]["fromBridge"]["notifications/chat/delta"])
+
+        async def emit(wire: list[WireDelta]) -> None:
+            for line in lines.encode(wire):
+                fits(schema, json.loads(line)["params"])
 
         parameters = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
         params = chat(model=model, stream=stream, tools=[{"type": "function", "function": {"name": "f", "parameters": parameters}}])
         validate(params, ChatParams)
-        return (await run_chat(chat_request(params, time.monotonic()), find, emit)).model_dump()
+        return await run_chat(chat_request(params, time.monotonic()), find, emit)
 
     fits(at(SCHEMA["methods"]["chat"]["result"]), asyncio.run(main()))
 
@@ -525,3 +531,9 @@ def test_a_cancel_is_checked_by_hand_as_its_type_is(id: Any, is_given: bool) -> 
     params = {"requestId": id} if is_given else {}
     events = session.receive({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
     assert (events == [Cancel(id)]) == is_valid(CancelledParams, params)
+
+
+@pytest.mark.rule("VER-1")
+def test_every_reference_in_the_schema_leads_somewhere_and_every_type_is_referred_to() -> None:
+    schema: Any = json_schema()
+    assert set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema))) == schema["$defs"].keys()
