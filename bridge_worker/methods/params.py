@@ -12,16 +12,18 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bridge_worker.budgets.limits import BUDGET, check_path
+from bridge_worker.config.settings import Settings
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.validation_errors import explain
-from bridge_worker.security import url_policy
 from bridge_worker.security.refused_params import is_address, refused_members
+from bridge_worker.security.url_policy import UrlPolicy, faults
 
 M = TypeVar("M", bound=BaseModel)
+_STRICT = UrlPolicy()
 
 
-def validate(params: Mapping[str, Any], type: type[M]) -> M:
-    """Raises BridgeError ``invalid_request`` that names the member at fault."""
+def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRICT) -> M:
+    """Raises BridgeError ``invalid_request`` that names the member at fault. ``policy`` is the operator's, for params with URLs."""
     try:
         if refused := next(refused_members(params), None):
             wrong = f"{refused} is refused: it could send a key elsewhere, read a secret or run code"
@@ -29,7 +31,7 @@ def validate(params: Mapping[str, Any], type: type[M]) -> M:
         if is_address(str(params.get("model"))):  # some of LiteLLM's providers take an address there, and send it the key
             raise BridgeError("invalid_request", "model must be a name, not an address or a part of one")
         validated = type.model_validate(params)
-        _check_urls(params)
+        _check_urls(params, policy)
         if (budget := (params.get("metadata") or {}).get(BUDGET)) is not None:
             check_path(budget, f"metadata.{BUDGET}")
         return validated
@@ -39,7 +41,14 @@ def validate(params: Mapping[str, Any], type: type[M]) -> M:
         raise BridgeError("invalid_request", "the params are nested too deeply") from None
 
 
-def _check_urls(params: Mapping[str, Any]) -> None:
-    for place, url in url_policy.urls(params.get("messages")):
-        if fault := url_policy.policy.fault(url):
-            raise BridgeError("invalid_request", f"{place} can't be passed on: {fault}")
+def _check_urls(params: Mapping[str, Any], policy: UrlPolicy) -> None:
+    if fault := next(faults(params.get("messages"), policy), None):
+        raise BridgeError("invalid_request", f"{fault[0]} can't be passed on: {fault[1]}")
+
+
+def check_provider_params(params: Mapping[str, Any], settings: Settings) -> None:
+    """Raises BridgeError ``invalid_request`` for a member of ``provider_params`` that the operator does not allow."""
+    for name in params.get("provider_params") or {}:
+        if name not in settings.provider_params:
+            hint = "the operator allows such names in the config, under omni_bridge: provider_params"
+            raise BridgeError("invalid_request", f"provider_params.{name} is not allowed here; {hint}")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from bridge_worker.backends.offline.chat import Offline
 from bridge_worker.core.accumulator import WireDelta
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import KINDS, BridgeError
 from bridge_worker.methods.params import validate
 from bridge_worker.protocol.framing import DeltaLines
@@ -25,6 +25,7 @@ from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.lifecycle import CancelledParams, InitializeParams, ShutdownParams
 from bridge_worker.schema.messages import METHODS, NOTIFICATIONS_IN, NOTIFICATIONS_OUT, json_schema
 from bridge_worker.security.refused_params import REFUSED
+from tests.support.requests import chat_request
 
 Json = dict[str, Any]
 
@@ -530,3 +531,9 @@ def test_a_cancel_is_checked_by_hand_as_its_type_is(id: Any, is_given: bool) -> 
     params = {"requestId": id} if is_given else {}
     events = session.receive({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
     assert (events == [Cancel(id)]) == is_valid(CancelledParams, params)
+
+
+@pytest.mark.rule("VER-1")
+def test_every_reference_in_the_schema_leads_somewhere_and_every_type_is_referred_to() -> None:
+    schema: Any = json_schema()
+    assert set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema))) == schema["$defs"].keys()
