@@ -399,13 +399,10 @@ def test_a_mend_stands_where_litellm_looks() -> None:
             "responses/main.py",
             "_mcp_dispatch: Final = _responses_try_dispatch_mcp_gateway(",
         ),
-        "GeminiIterator._common_chunk_parsing_logic": (GEMINI, "self._common_chunk_parsing_logic(chunk=chunk)"),
-        "VertexGeminiConfig._create_streaming_choice": (GEMINI, "VertexGeminiConfig._create_streaming_choice("),
         "_caching._should_defer_streaming_cache_hit_callbacks": (
             "caching/caching_handler.py",
             "if not _should_defer_streaming_cache_hit_callbacks(cached_result=cached_result):",
         ),
-        "VertexGeminiConfig._handle_content_policy_violation": (GEMINI, "self._handle_content_policy_violation("),
         "OllamaModelInfo.get_runtime_model_info": ("llms/ollama/common_utils.py", "self.get_runtime_model_info("),
         "_main._get_encoding": ("main.py", "encoding=_get_encoding()"),
         "_stamps._stamp_streaming_usage_cost": ("main.py", "    _stamp_streaming_usage_cost("),
@@ -433,12 +430,11 @@ def mended() -> Iterator[str]:
         (lambda: correctness._made_up_finish, lambda: correctness._finish_reason_of_the_provider),
         (lambda: correctness._counted_usage, lambda: correctness._usage_of_the_provider),
         (lambda: correctness._ask_ollama, lambda: correctness._ollama_model_info),
-        (lambda: correctness._withhold, lambda: correctness._what_gemini_filtered),
         (lambda: correctness._adopt, lambda: correctness._with_its_own_model),
         (lambda: correctness._stamped_cost, lambda: correctness._no_price_of_its_own),
         (lambda: correctness._load_encoding, lambda: correctness._lazy_encoding),
     ],
-    ids=["finish reason", "usage", "ollama", "gemini", "fallback", "cost", "encoding"],
+    ids=["finish reason", "usage", "ollama", "fallback", "cost", "encoding"],
 )
 def test_a_mend_takes_what_the_original_took(original: Callable[[], Any], mend: Callable[[], Any]) -> None:
     arguments = inspect.signature(original()).parameters
@@ -493,23 +489,6 @@ def test_lines_end_where_events_end_however_the_text_is_cut(pieces: list[str]) -
     lines = [line for piece in pieces for line in decoder.decode(piece)] + decoder.flush()
     expected = re.split(r"\r\n|\n|\r", "".join(pieces))
     assert lines == (expected if expected[-1] else expected[:-1])
-
-
-@pytest.mark.parametrize("usage", [{}, {"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}}])
-@pytest.mark.parametrize("content", [{}, {"content": {"parts": [{"text": "so", "thought": True}, {"text": "far"}]}}])
-def test_what_gemini_said_before_it_was_filtered_is_there(usage: Any, content: Any) -> None:
-    body = {"candidates": [{"index": 0, "finishReason": "SAFETY", **content}], **usage}
-    response = correctness.VertexGeminiConfig()._transform_google_generate_content_to_openai_model_response(
-        completion_response=body,
-        model_response=litellm.ModelResponse(),
-        model="gemini-2.5-flash",
-        logging_obj=None,
-        raw_response=None,
-    )
-    (choice,) = response.choices
-    assert (choice.finish_reason, choice.message.content) == ("content_filter", "far" if content else None)
-    assert getattr(choice.message, "reasoning_content", None) == ("so" if content else None)
-    assert response.usage.prompt_tokens == (3 if usage else 0)
 
 
 def test_ollama_is_asked_in_a_thread_and_never_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:

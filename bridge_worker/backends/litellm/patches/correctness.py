@@ -18,8 +18,6 @@ import litellm
 from litellm.litellm_core_utils.streaming_chunk_builder_utils import ChunkProcessor
 from litellm.llms.base_llm.base_model_iterator import BaseModelResponseIterator
 from litellm.llms.ollama.common_utils import OllamaModelInfo
-from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import ModelResponseIterator as GeminiIterator
-from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import VertexGeminiConfig
 from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
 
 _main: Any = importlib.import_module("litellm.main")
@@ -32,8 +30,6 @@ _NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None
 _made_up_finish = litellm.CustomStreamWrapper.finish_reason_handler
 _counted_usage = ChunkProcessor.calculate_usage
 _ask_ollama = OllamaModelInfo.get_runtime_model_info
-_made_up_choice = VertexGeminiConfig._create_streaming_choice
-_withhold = VertexGeminiConfig._handle_content_policy_violation
 _adopt = getattr(litellm.Router, "_apply_fallback_hidden_params_to_item", None)  # gone since LiteLLM 1.109, and the need with it
 _load_encoding = _main._get_encoding
 _stamped_cost = _stamps._stamp_streaming_usage_cost
@@ -54,17 +50,6 @@ def _usage_of_the_provider(self: Any, chunks: Any, *arguments: Any, **options: A
     if reported["prompt_tokens"] is None and reported["completion_tokens"] is None:
         return litellm.Usage()
     return _counted_usage(self, chunks, *arguments, **options | {"reasoning_tokens": None})
-
-
-def _what_gemini_filtered(self: Any, model_response: Any, completion_response: Any) -> Any:
-    """Without it what was said until then is withheld, and the answer fails when no usage is told."""
-    answer = _withhold(self, model_response, {"usageMetadata": {}, **completion_response})
-    parts = (completion_response["candidates"][0].get("content") or {}).get("parts") or ()
-    said, thought = ("".join(part.get("text", "") for part in parts if bool(part.get("thought")) is kind) for kind in (False, True))
-    answer.choices[0].message.content = said or None
-    if thought:
-        answer.choices[0].message.reasoning_content = thought
-    return answer
 
 
 def _no_count(self: Any, response: Any) -> None:
@@ -102,19 +87,6 @@ def _in_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-def _strict_gemini(self: Any, chunk: str) -> Any:
-    """Without it a malformed event ends the stream as if it were whole, and so does a comment, which is no event at all."""
-    return None if (event := _event(chunk)) is None else self.chunk_parser(chunk=event)
-
-
-def _gemini_choice(**said: Any) -> Any:
-    """Without it each event of a stream ends it with "stop"."""
-    choice = _made_up_choice(**said)
-    if not said["candidate"].get("finishReason"):
-        choice.finish_reason = None
-    return choice
 
 
 def _ends_as_a_stream(*, cached_result: Any) -> bool:
@@ -198,9 +170,6 @@ def install() -> None:
     litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider
     ChunkProcessor.calculate_usage = _usage_of_the_provider
     ChunkProcessor.count_reasoning_tokens = _no_count
-    GeminiIterator._common_chunk_parsing_logic = _strict_gemini
-    VertexGeminiConfig._create_streaming_choice = staticmethod(_gemini_choice)
-    VertexGeminiConfig._handle_content_policy_violation = _what_gemini_filtered
     BaseModelResponseIterator._handle_string_chunk = _strict_line
     OllamaModelInfo.get_runtime_model_info = _ollama_model_info
     httpx._models.LineDecoder = SseLineDecoder  # type: ignore[attr-defined,assignment]
