@@ -6,6 +6,7 @@ sends back as the blocks that they were. Refuses to know which model responds.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -257,7 +258,7 @@ class BedrockConverse(AwsDecoder):
 
     def _end_reasoning(self, block: _Block, delta: Draft) -> None:
         if block.redacted:
-            delta.thinking_blocks.append({"type": "redacted_thinking", "data": joined_base64(block.redacted)})
+            delta.thinking_blocks.append({"type": "redacted_thinking", "data": _native(joined_base64(block.redacted))})
         if block.parts or block.signature:
             thinking: Json = {"type": "thinking", "thinking": "".join(block.parts)}
             if block.signature:
@@ -297,6 +298,14 @@ class BedrockConverse(AwsDecoder):
 def _index(event: Json) -> Any:
     index = event.get("contentBlockIndex")
     return index if isinstance(index, int | str) else None
+
+
+def _native(redacted: str) -> str:
+    """What the model itself wrote: Claude's text, which Bedrock wraps in base64 and LiteLLM wraps again. Bytes stay as they are."""
+    try:
+        return base64.b64decode(redacted, validate=True).decode("ascii") or redacted
+    except ValueError:
+        return redacted
 
 
 def _value(arguments: str) -> Any:

@@ -102,7 +102,9 @@ def call(arguments: str, name: str = "f", id: str = "t1", index: int = 0, fields
 TEXT = {"text": "hello"}
 TOOL = {"toolUse": {"toolUseId": "t1", "name": "f", "input": {"a": 1}}}
 THINKING = {"reasoningContent": {"reasoningText": {"text": "let me see", "signature": "c2lnbmF0dXJl+/=="}}}
-REDACTED = {"reasoningContent": {"redactedContent": "cmVkYWN0ZWQ+/w=="}}
+NATIVE = "cmVkYWN0ZWQ+/w=="
+REDACTED = {"reasoningContent": {"redactedContent": base64.b64encode(NATIVE.encode()).decode()}}
+BYTES = base64.b64encode(b"\xff\x00").decode()
 BLOCK = {"type": "thinking", "thinking": "let me see", "signature": "c2lnbmF0dXJl+/=="}
 CITATION = {"title": "T", "location": {"web": {"url": "https://x.example"}}, "sourceContent": [{"text": "s"}]}
 CITED = {"citationsContent": {"content": [{"text": "hello"}], "citations": [CITATION]}}
@@ -156,13 +158,13 @@ CASES = [
     ),
     case(
         "redacted reasoning comes back byte for byte",
-        {"thinking_blocks": [{"type": "redacted_thinking", "data": "cmVkYWN0ZWQ+/w=="}], "kept": []},
+        {"thinking_blocks": [{"type": "redacted_thinking", "data": NATIVE}], "kept": []},
         REDACTED,
         TEXT,
     ),
     case(
         "reasoning, redacted and not, stays separate blocks",
-        {"thinking_blocks": [BLOCK, {"type": "redacted_thinking", "data": "cmVkYWN0ZWQ+/w=="}, BLOCK]},
+        {"thinking_blocks": [BLOCK, {"type": "redacted_thinking", "data": NATIVE}, BLOCK]},
         THINKING,
         REDACTED,
         THINKING,
@@ -220,14 +222,14 @@ CASES = [
     ),
     stream_case(
         "redacted reasoning in a start",
-        {"thinking_blocks": [{"type": "redacted_thinking", "data": "AAAA"}]},
-        ("contentBlockStart", {"contentBlockIndex": 0, "start": {"reasoningContent": {"redactedContent": "AAAA"}}}),
+        {"thinking_blocks": [{"type": "redacted_thinking", "data": BYTES}]},
+        ("contentBlockStart", {"contentBlockIndex": 0, "start": {"reasoningContent": {"redactedContent": BYTES}}}),
         ("contentBlockStop", {"contentBlockIndex": 0}),
         STOP,
     ),
     stream_case(
         "redacted reasoning in parts with their own padding",
-        {"thinking_blocks": [{"type": "redacted_thinking", "data": base64.b64encode(b"abcd").decode()}]},
+        {"thinking_blocks": [{"type": "redacted_thinking", "data": "abcd"}]},
         (
             "contentBlockDelta",
             {"contentBlockIndex": 0, "delta": {"reasoningContent": {"redactedContent": base64.b64encode(b"ab").decode()}}},
