@@ -12,11 +12,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring
+from typing import TypeGuard
 
 from bridge_worker.errors import BridgeError
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
+_HEAD_BYTES = 4096  # of a line that is too long, in which its id is looked for
+_MAX_ID = 256  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +31,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A line that was not; ``error`` is what its sender must be told, with ``id: null``."""
+    """A line that was not; ``error`` is for its sender, with ``id``, which is None where none can be read."""
 
     error: BridgeError
+    id: str | int | None = None
 
 
 class Framer:
@@ -44,6 +48,7 @@ class Framer:
         self._max_bytes = max_bytes
         self._line = bytearray()
         self._too_long = False
+        self._head = b""  # of a line that is too long
         self._first = True
 
     def feed(self, data: bytes) -> Iterator[Message | Fault]:
@@ -67,6 +72,7 @@ class Framer:
         # One byte of grace for the "\r" of "\r\n", which is not part of the message.
         if len(self._line) + end - start > self._max_bytes + 1:
             self._too_long = True
+            self._head = bytes(self._line[:_HEAD_BYTES]) + data[start : start + _HEAD_BYTES]
             self._line = bytearray()  # a fresh one: clear() would keep the allocation
         else:
             self._line += memoryview(data)[start:end]
@@ -81,7 +87,8 @@ class Framer:
             line = line[:-1]
         if too_long or len(line) > self._max_bytes:
             limit = f"the line is longer than the limit of {self._max_bytes} bytes; send less or start with --max-message-bytes"
-            return Fault(BridgeError("invalid_message", limit))
+            head = self._head if too_long else bytes(line)
+            return Fault(BridgeError("invalid_message", limit), id_in(head[:_HEAD_BYTES]))
         return decode(line) if line.strip() else None
 
 
@@ -97,6 +104,40 @@ def decode(line: bytes | bytearray) -> Message | Fault:
         return _unreadable("the JSON is nested too deeply")
     except ValueError as error:  # ours below, and int() of more than 4,300 digits
         return _unreadable(f"the line is not JSON that can be used: {error}")
+
+
+def id_in(head: bytes) -> str | int | None:
+    """The ``id`` of a request of which only the beginning is there; None where it can't be read for certain."""
+    text = head.removeprefix(_BOM).decode("utf-8", "ignore")
+    at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        return None
+    try:
+        while True:
+            name, at = _DECODER.raw_decode(text, _skip(text, at + 1))
+            at = _skip(text, at)
+            if not isinstance(name, str) or text[at] != ":":
+                return None
+            value, at = _DECODER.raw_decode(text, _skip(text, at + 1))
+            at = _skip(text, at)
+            if text[at] not in ",}":  # also the end: a number may go on behind it
+                return None
+            if name == "id":
+                return value if _is_id(value) else None
+            if text[at] == "}":
+                return None
+    except (ValueError, IndexError, RecursionError):
+        return None
+
+
+def _is_id(value: object) -> TypeGuard[str | int]:
+    return (isinstance(value, str) and len(value) <= _MAX_ID) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _skip(text: str, at: int) -> int:
+    while text[at : at + 1] in (" ", "\t", "\r"):
+        at += 1
+    return at
 
 
 def encode(value: object) -> bytes:

@@ -35,7 +35,7 @@ FIRST_COMMAND = (
 FOR_PEOPLE = ("bin/omni-bridge chat", "PATH=$PWD/bin:$PATH cargo run")
 PICTURE = ROOT / "docs" / "first-five-minutes.svg"
 _RUNNERS = {"sh", "rust", "python"}
-LINKED_FROM_A_PAGE = {"matrix.md"}
+LINKED_FROM_A_PAGE = {"matrix.md", "hosts.md"}
 
 
 # docs/operators.md and docs/fleet.md have tests of their own, with the providers and the Redis that they speak of.
