@@ -69,7 +69,7 @@ def test_a_cache_stays_as_long_as_its_params_do(configure: Any) -> None:
     said = "litellm_settings: {cache: true, cache_params: {type: local}}"
     configure(said)
     first = litellm.cache
-    assert configure(said).router.cache_responses is True
+    assert configure(said).router.settings().cache_responses is True
     assert litellm.cache is first
     configure("litellm_settings: {cache: true, cache_params: {type: local, ttl: 5}}")
     assert litellm.cache not in (first, None)
