@@ -254,7 +254,7 @@ def test_check_config_says_that_there_is_no_mistake(upstream: Upstream, tmp_path
     path.chmod(0o600)
     code, out, err = run("--check-config", "--config", str(path))
     assert (code, err) == (0, "")
-    assert out == f"{path}: no mistake; 3 models, 3 deployments\n"
+    assert out == f"{path}: OK (3 models, 3 deployments)\n"
 
 
 @pytest.mark.rule("CFG-9")
