@@ -17,7 +17,8 @@ import pytest
 import tests.support.worker
 from bridge_worker.security.isolation import INTERPRETER_VARIABLES
 from tests.conftest import Spawn
-from tests.process.test_process import HELLO, line, script
+from tests.support.data import HELLO_ASCII as HELLO
+from tests.support.processes import line, script
 from tests.support.upstream import Upstream
 from tests.support.worker import WAIT_SECONDS, clean_environment
 

@@ -21,7 +21,6 @@ from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 from litellm.types.router import RouterGeneralSettings
 
 from bridge_worker.backends.litellm import router
-from bridge_worker.backends.litellm.router import store
 from bridge_worker.backends.litellm.router_redis import InMemoryUntilThen
 from bridge_worker.config.diagnostics import Diagnostic, suggestion
 from bridge_worker.config.gateway import Gateway
@@ -173,17 +172,17 @@ def _callback_lists() -> list[list[Any]]:
     return [getattr(litellm, name) for name in names]
 
 
-def _share_cache(router: Any) -> None:
+def _share_cache(made: Any) -> None:
     """A cache in Redis also holds the Router's cooldowns and usage, unless the Router has a Redis of its own."""
     backend = getattr(litellm.cache, "cache", None)
-    if store(router).redis_cache is None and isinstance(backend, litellm.caching.caching.RedisCache):
-        router.update_redis_cache(cache=backend)
+    if isinstance(backend, litellm.caching.caching.RedisCache):
+        router.attach_redis(made, backend)
 
 
-def _skipped(gateway: Gateway, router: Any, loop: asyncio.AbstractEventLoop | None) -> Iterator[Diagnostic]:
+def _skipped(gateway: Gateway, made: Any, loop: asyncio.AbstractEventLoop | None) -> Iterator[Diagnostic]:
     """The deployments that LiteLLM has left out, each with LiteLLM's reason. It only logs them, with a traceback."""
     assert gateway.router is not None  # noqa: S101  # for mypy: there is a Router
-    served = Counter(map(_pair, router.model_list))
+    served = Counter(map(_pair, router.configured_deployments(made)))
     wanted = Counter(map(_pair, gateway.router["model_list"]))
     for model, place in zip(gateway.router["model_list"], gateway.places, strict=True):
         if served[_pair(model)] < wanted[_pair(model)] and (reason := _refusal(model, loop)):

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from bridge_worker.errors import KINDS
-from tests.unit.wire.joined import Joined, plain, streamed
-from tests.unit.wire.test_cases import check
+from tests.unit.wire.joined import Joined, check, plain, streamed
 
 Json = dict[str, Any]
 
