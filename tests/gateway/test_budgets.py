@@ -289,7 +289,7 @@ def test_what_a_dead_worker_reserved_is_free_when_its_lease_is_over(redis: Redis
 
 
 @pytest.mark.rule("BUD-11")
-def test_a_worker_that_loses_redis_goes_on_from_what_it_knew_and_tells_afterwards(
+def test_a_worker_that_loses_redis_continues_from_its_last_state_and_reports_to_redis_afterwards(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def story() -> None:
