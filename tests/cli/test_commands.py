@@ -89,7 +89,7 @@ def test_each_keys_first_model_is_one_that_chats_and_has_no_end_announced(variab
     assert (facts["mode"], facts.get("deprecation_date")) == ("chat", None)
 
 
-def test_a_reader_that_stops_reading_stops_the_bill_without_a_word(upstream: Upstream) -> None:
+def test_a_reader_that_stops_reading_stops_the_cost_silently(upstream: Upstream) -> None:
     code, out, err = shell("omni-bridge chat -m openai/endless hello | head -c 20", env=provider(upstream))
     assert (code, len(out), err) == (0, 20, "")
     upstream.wait_for_request(model="endless").wait_closed(timeout=30)

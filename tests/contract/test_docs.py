@@ -135,7 +135,7 @@ def picture_of(file: Path) -> str:
     return re.sub(r"\s", "", "".join("".join(text.itertext()) for text in texts))
 
 
-def test_the_picture_is_generated_and_shows_the_commands_of_the_readme(folder: Path) -> None:
+def test_the_image_is_generated_and_shows_the_commands_of_the_readme(folder: Path) -> None:
     program("cargo")
     new = folder / "new.svg"
     make = [sys.executable, "bin/picture.py", "--in", str(folder), "--out", str(new)]

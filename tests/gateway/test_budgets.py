@@ -183,7 +183,7 @@ def test_what_is_reserved_takes_room_and_what_was_not_used_of_it_is_free_again(w
     with_store(story)
 
 
-def test_tokens_have_a_limit_of_their_own(with_store: With) -> None:
+def test_tokens_have_a_separate_limit(with_store: With) -> None:
     async def story(store: Store) -> None:
         mine = accounts({"max_tokens": 100})
         await held(store, mine, usd(50, 100))

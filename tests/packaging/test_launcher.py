@@ -173,7 +173,7 @@ def test_an_installation_has_bytecode_whatever_the_shell_sets_about_writing_it(f
     assert list(site_of(first.checkout).glob("tiny/__pycache__/__init__.*.pyc"))
 
 
-def test_a_ready_checkout_starts_without_a_word_and_without_other_programs(ready: Path) -> None:
+def test_a_ready_checkout_starts_silently_and_without_other_programs(ready: Path) -> None:
     again = start(ready, env={"PATH": NO_PROGRAMS})
     assert again.answer["module"] == str(ready / "bridge_worker/__main__.py")
     assert again.stderr == ""

@@ -153,7 +153,7 @@ def children(pid: int) -> list[str]:
 
 
 @pytest.mark.rule("LIF-15", "EXT-1")
-def test_an_empty_input_exits_0_without_a_word() -> None:
+def test_an_empty_input_exits_0_silently() -> None:
     assert run("--stdio") == (0, "", "")
 
 
@@ -439,7 +439,7 @@ def test_a_bad_variable_exits_2_with_one_line(name: str, value: str) -> None:
 
 
 @pytest.mark.rule("EXT-2")
-def test_a_usage_error_without_a_stderr_exits_2_all_the_same() -> None:
+def test_a_usage_error_without_a_stderr_still_exits_2() -> None:
     assert run("--nonsense", command=through_shell("2>&-")) == (2, "", "")
 
 

@@ -374,7 +374,7 @@ def test_a_400_with_details_has_its_own_kind(upstream: Upstream, provider: str, 
     assert cleaned(error).startswith(message)
 
 
-def test_a_content_policy_has_a_kind_of_its_own(upstream: Upstream) -> None:
+def test_a_content_policy_has_a_separate_kind(upstream: Upstream) -> None:
     body = {"error": {"message": "Your request was rejected", "type": "invalid_request_error", "code": "content_policy_violation"}}
     error, _ = fault(upstream, "openai", answers(400, body))
     assert (error.kind, error.status, cleaned(error)) == ("content_policy", 400, "Your request was rejected")
@@ -555,7 +555,7 @@ class TestRouter:
         assert (error.kind, error.status, error.retry_after_ms) == ("rate_limited", None, 7000)
         assert cleaned(error) == "every deployment of a is cooling down or at its limit; try again later"
 
-    def test_a_limit_of_its_own_is_rate_limited(self, upstream: Upstream) -> None:
+    def test_a_separate_limit_is_rate_limited(self, upstream: Upstream) -> None:
         deployment = {"rpm": 1}
         error = self.ask(
             upstream, "a", refuses(500), 2, routing_strategy="usage-based-routing-v2", deployment=deployment, disable_cooldowns=True

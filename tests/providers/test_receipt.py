@@ -58,7 +58,7 @@ def test_a_fallback_is_reported_with_both_attempts(routed: Worker, stream: bool)
 
 
 @pytest.mark.rule("RCP-2")
-def test_a_retry_is_an_attempt_of_its_own(routed: Worker) -> None:
+def test_a_retry_is_a_separate_attempt(routed: Worker) -> None:
     receipt = routed.chat("flaky")["receipt"]
 
     assert [attempt["outcome"] for attempt in receipt["attempts"]] == ["provider_unavailable", "ok"]

@@ -272,7 +272,7 @@ MODELS = "model_list: [{model_name: a, litellm_params: {model: m}}, %s]"
         pytest.param(
             MODEL + "router_settings: {redis_password: os.environ/NO_SUCH_VARIABLE}", "redis_password", id="a variable there"
         ),
-        pytest.param(MODEL + "1: a\n", ":2: [1]: there is no such section", id="a section whose name is no text"),
+        pytest.param(MODEL + "1: a\n", ":2: [1]: there is no such section", id="a section with a name that is not a text"),
         pytest.param(
             MODEL + "modellist: []\n", ":2: modellist: there is no such section; did you mean model_list?", id="a section"
         ),
@@ -389,7 +389,7 @@ router_settings:
     assert len(router(path)["fallbacks"]) == 4
 
 
-def test_anchors_have_a_place_of_their_own(write: Write) -> None:
+def test_anchors_have_a_separate_section(write: Write) -> None:
     path = write("x-shared: &shared {api_key: k}\nmodel_list: [{model_name: a, litellm_params: {<<: *shared, model: openai/a}}]\n")
     assert router(path)["model_list"][0]["litellm_params"] == {"api_key": "k", "model": "openai/a"}
 

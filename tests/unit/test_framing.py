@@ -83,7 +83,7 @@ def test_a_message_is_there_as_soon_as_its_newline_is() -> None:
         pytest.param(b"1\r\n2\r", [1, 2], id="nor does half of a CRLF matter at the end"),
         pytest.param(b"\n\n 1 \n\r\n\t\n2\n\n", [1, 2], id="blank lines"),
         pytest.param(BOM + b"1\n2\n", [1, 2], id="a BOM at the start"),
-        pytest.param(BOM + b"\n1\n", [1], id="a BOM on a line of its own"),
+        pytest.param(BOM + b"\n1\n", [1], id="a BOM on a separate line"),
         pytest.param(BOM, [], id="a BOM and nothing else"),
         pytest.param(b"", [], id="nothing"),
         pytest.param(b'{"a":\t[1 , 2]}\n', [{"a": [1, 2]}], id="white space inside"),

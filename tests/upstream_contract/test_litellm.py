@@ -319,7 +319,7 @@ READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.
         (READS_ANSWERS, "provider returned a response with no 'choices'", "bad_upstream_response"),
         ("llms/anthropic/common_utils.py", "Missing Anthropic API Key", "authentication"),
     ],
-    ids=["no provider", "no answer", "cut short", "no choices", "no key"],
+    ids=["no provider", "no response", "cut short", "no choices", "no key"],
 )
 def test_a_sentence_still_stands_in_litellm(path: str, text: str, kind: str) -> None:
     assert text in source_of(path), "mend _BY_SENTENCE in backends/litellm/exceptions.py"
