@@ -17,11 +17,10 @@ from typing import Any, TypeVar
 from bridge_worker.budgets.limits import NOTHING, Account, Amount, Budgets, Hold, MemoryStore, Standing, Store, exceeded, nano_usd
 from bridge_worker.core.ports import ChatRequest, Expense, Services
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import ChatResult, Usage
 from bridge_worker.schema.services import EmbedResult, RerankResult
 
 Find = Callable[[str], Awaitable[Services]]
-R = TypeVar("R", ChatResult, EmbedResult, RerankResult)
+R = TypeVar("R", dict[str, Any], EmbedResult, RerankResult)  # a chat's result is a plain object
 
 # Another tokenizer than the provider's is up to a quarter off for plain text; the rest is what a provider puts around it.
 _MARGIN, _AROUND = 1.25, 64
@@ -128,10 +127,11 @@ class Bill:
         except Exception:  # a fault of the bridge: nobody knows how far it came
             await self._settle(None, None)
             raise
-        await self._settle(result.usage, result.cost_usd)
+        plain = result if isinstance(result, dict) else result.model_dump(include={"usage", "cost_usd"})
+        await self._settle(plain["usage"], plain["cost_usd"])
         return result
 
-    async def _settle(self, usage: Usage | None, cost_usd: float | None) -> None:
+    async def _settle(self, usage: Mapping[str, int | None] | None, cost_usd: float | None) -> None:
         """What was not told counts as it was reserved."""
         if self._hold is None:
             return
@@ -206,8 +206,8 @@ def _with_margin(tokens: int) -> int:
     return math.ceil(tokens * _MARGIN) + _AROUND
 
 
-def _told(usage: Usage | None) -> int | None:
+def _told(usage: Mapping[str, int | None] | None) -> int | None:
     """A provider's total may have more than the two: reasoning that it counts apart."""
-    if usage is None or (usage.total_tokens is None and usage.input_tokens is None):
+    if usage is None or (usage["total_tokens"] is None and usage["input_tokens"] is None):
         return None
-    return max(usage.total_tokens or 0, (usage.input_tokens or 0) + (usage.output_tokens or 0))
+    return max(usage["total_tokens"] or 0, (usage["input_tokens"] or 0) + (usage["output_tokens"] or 0))

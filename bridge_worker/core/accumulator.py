@@ -1,7 +1,8 @@
-"""Deltas add up: to what the caller is told on the way, and to the result.
+"""Accumulates a model's deltas into the wire deltas of a stream and the final result.
 
-Owns the assembly of an answer. What is sent as deltas and what is sent as the result come from the same place, so that joined they
-are equal. Refuses to wait, and to know how a delta or a result is sent.
+Owns the assembly of a response. The deltas and the result are written from the same lists, so that the joined deltas equal the
+result. Everything here is plain objects, because one of each is made for every delta. Refuses to wait, and to know how a delta or a
+result is sent.
 """
 
 from __future__ import annotations
@@ -12,27 +13,17 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge_worker.core.ports import STATE, ChatRequest, Delta, ToolCallPiece
+from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
+from bridge_worker.core.ports import STATE, ChatRequest, Facts
+from bridge_worker.core.receipt import Change
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_request import FunctionCall, Origin, ToolCall
-from bridge_worker.schema.chat_result import Change, ChatResult, Timing
 
 # Base64 of all images and sound of an answer. What is beyond it is left out and named in the receipt: the default limit of a line
 # is 64 MiB, and the same image comes back in the next request.
 MAX_MEDIA_CHARACTERS = 32 * 1024 * 1024
 
-_FACTS = (
-    "finish_reason",
-    "raw_finish_reason",
-    "usage",
-    "cost_usd",
-    "cost_source",
-    "price_map_date",
-    "rate_limits",
-    "id",
-    "model",
-    "provider",
-)  # of a delta's facts the last one counts
+# One delta for the caller: the text of a delta that has content only, else its members in OpenAI's shape.
+WireDelta = str | dict[str, Any]
 
 
 @dataclass(slots=True)
@@ -55,6 +46,7 @@ class Answer:
         self._request = request
         self._started = request.received
         self.first_token: float | None = None
+        self.facts = Facts(End())
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._tool_calls: list[_ToolCall] = []
@@ -64,37 +56,42 @@ class Answer:
         self._images: list[dict[str, Any]] = []
         self._message: dict[str, Any] = {}
         self._logprobs: list[Any] = []
-        self._facts = Delta()
 
     def start(self) -> None:
         self._started = time.monotonic()
 
-    def add(self, delta: Delta) -> dict[str, Any]:
-        """What of ``delta`` the caller is to see, in OpenAI's shape; {} for none."""
-        wire: dict[str, Any] = {}
-        if delta.content:
-            self._content.append(delta.content)
-            wire["content"] = delta.content
+    def add(self, deltas: list[Delta]) -> list[WireDelta]:
+        """The deltas that the caller gets for these: at most one each."""
+        wire: list[WireDelta] = []
+        for delta in deltas:
+            if shown := self._add(delta):
+                wire.append(shown)
+        if wire and self.first_token is None:
+            self.first_token = time.monotonic()
+        return wire
+
+    def _add(self, delta: Delta) -> WireDelta:
+        content = delta.content
+        if content:
+            self._content.append(content)
+            if not (delta.reasoning or delta.tool_calls or delta.refusal or delta.logprobs or delta.message or _is_rich(delta)):
+                return content
+        wire: dict[str, Any] = {"content": content} if content else {}
         if delta.reasoning:
             self._reasoning.append(delta.reasoning)
             wire["reasoning_content"] = delta.reasoning
-        if pieces := [told for piece in delta.tool_calls if (told := self._add_piece(piece))]:
+        if pieces := [shown for piece in delta.tool_calls or () if (shown := self._add_piece(piece))]:
             wire["tool_calls"] = pieces
         if delta.refusal:
             self._refusal.append(delta.refusal)
             wire["refusal"] = delta.refusal
-        if wire and self.first_token is None:
-            self.first_token = time.monotonic()
-        for block in delta.thinking_blocks:
+        for block in delta.thinking_blocks or ():
             _add_thinking(self._thinking_blocks, block)
         self._annotations += delta.annotations or ()
         self._images += delta.images or ()
         if delta.message:
             _add_members(self._message, delta.message)
         self._logprobs += delta.logprobs or ()
-        for name in _FACTS:
-            if (value := getattr(delta, name)) is not None:
-                setattr(self._facts, name, value)
         return wire
 
     def finish(self) -> dict[str, Any]:
@@ -106,57 +103,54 @@ class Answer:
             _check_arguments(call)
         return {"tool_calls": [{"index": call.position, "function": {"arguments": "{}"}} for call in missing]} if missing else {}
 
-    def result(self) -> ChatResult:
+    def result(self) -> dict[str, Any]:
+        """The result as it is sent. `schema.chat_result.ChatResult` has its members."""
+        facts, request = self.facts, self._request
+        end, receipt, now = facts.end, request.receipt, time.monotonic()
         content = "".join(self._content) or None
         reasoning = "".join(self._reasoning) or None
-        tool_calls = [
-            ToolCall(id=call.id, type="function", function=FunctionCall(name=call.name, arguments="".join(call.arguments)))
-            for call in self._tool_calls
-        ]
-        facts = self._facts
         message = self._message_to_append(content, reasoning)
-        now = time.monotonic()
-        self._request.receipt.served_model = facts.model
-        return ChatResult(
-            content=content,
-            tool_calls=tool_calls,
-            reasoning=reasoning,
-            refusal="".join(self._refusal) or None,
-            annotations=self._annotations or None,
-            finish_reason=self._finish_reason(),
-            raw_finish_reason=facts.raw_finish_reason or facts.finish_reason,
-            message=message,
-            usage=facts.usage,
-            cost_usd=facts.cost_usd,
-            cost_source=facts.cost_source,
-            price_map_date=facts.price_map_date,
-            rate_limits=facts.rate_limits,
-            model=facts.model,
-            requested_model=self._request.model,
-            provider=facts.provider,
-            id=facts.id,
-            logprobs={"content": self._logprobs} if self._logprobs else None,
-            timing=Timing(
-                queued_ms=self._since_arrival(self._started),
-                first_token_ms=self._since_arrival(self.first_token) if self._request.stream and self.first_token else None,
-                total_ms=self._since_arrival(now),
-            ),
-            receipt=self._request.receipt,
-        )
+        receipt.served_model = end.model
+        receipt.kept = end.kept
+        return {
+            "content": content,
+            "tool_calls": [_plain_tool_call(call) for call in self._tool_calls],
+            "reasoning": reasoning,
+            "refusal": "".join(self._refusal) or None,
+            "annotations": self._annotations or None,
+            "finish_reason": self._finish_reason(),
+            "raw_finish_reason": end.raw_finish_reason or end.finish_reason,
+            "message": message,
+            "usage": None if end.usage is None else usage_to_wire(end.usage),
+            "cost_usd": facts.cost_usd,
+            "cost_source": facts.cost_source,
+            "price_map_date": facts.price_map_date,
+            "rate_limits": facts.rate_limits,
+            "model": end.model,
+            "requested_model": request.model,
+            "provider": facts.provider,
+            "id": end.id,
+            "logprobs": {"content": self._logprobs} if self._logprobs else None,
+            "timing": {
+                "queued_ms": self._since_arrival(self._started),
+                "first_token_ms": self._since_arrival(self.first_token) if request.stream and self.first_token else None,
+                "total_ms": self._since_arrival(now),
+            },
+            "receipt": receipt.wire(),
+        }
 
     @property
     def provider(self) -> str | None:
-        return self._facts.provider
+        return self.facts.provider or self._request.provider
 
     def partial(self) -> dict[str, object]:
         return {"content": "".join(self._content) or None, "tool_calls": [_tool_call(call) for call in self._tool_calls]}
 
     def fault(self, kind: str, message: str, **extra: object) -> BridgeError:
-        facts = self._facts
         extra["partial"] = self.partial()
-        return BridgeError(kind, message, provider=facts.provider, model=facts.model or self._request.model, extra=extra)
+        return BridgeError(kind, message, provider=self.provider, model=self.facts.end.model or self._request.model, extra=extra)
 
-    def _add_piece(self, piece: ToolCallPiece) -> dict[str, Any] | None:
+    def _add_piece(self, piece: ToolCallDelta) -> dict[str, Any] | None:
         """What the caller is told of ``piece``: nothing until its call has a name, for id and name come with the first piece."""
         call = self._call_of(piece)
         call.arguments.append(piece.arguments)
@@ -170,7 +164,7 @@ class Answer:
         function = {"name": call.name, "arguments": "".join(call.arguments)}
         return {"index": call.position, "id": call.id, "type": "function", "function": function}
 
-    def _call_of(self, piece: ToolCallPiece) -> _ToolCall:
+    def _call_of(self, piece: ToolCallDelta) -> _ToolCall:
         """The call that a piece belongs to: by its id, else by its index, else the last. A name without an id begins a new one."""
         if piece.id:
             same_id = [call for call in self._tool_calls if call.provider_id == piece.id]
@@ -188,8 +182,8 @@ class Answer:
         return call
 
     def _finish_reason(self) -> Any:
-        """What is there counts more than what the provider says of it."""
-        reason = self._facts.finish_reason
+        """Derives the finish reason from the content; the provider's word is used where both can be true."""
+        reason = self.facts.end.finish_reason
         if self._tool_calls and reason == "stop":
             return "tool_calls"
         if self._refusal and not self._tool_calls:
@@ -212,8 +206,8 @@ class Answer:
         self._add_media(message)
         calls = message.get("tool_calls", ())
         has_state = any(name in message for name in STATE) or any("provider_specific_fields" in call for call in calls)
-        if has_state and self._facts.provider:  # of an unknown origin it would be kept from everyone
-            message["origin"] = Origin(provider=self._facts.provider, model=self._facts.model).model_dump()
+        if has_state and self.facts.provider:  # of an unknown origin it would be kept from every provider
+            message["origin"] = {"provider": self.facts.provider, "model": self.facts.end.model}
         return message
 
     def _add_media(self, message: dict[str, Any]) -> None:
@@ -234,6 +228,10 @@ class Answer:
 
     def _since_arrival(self, when: float) -> float:
         return round((when - self._request.received) * 1000, 3)
+
+
+def _is_rich(delta: Delta) -> bool:
+    return bool(delta.thinking_blocks or delta.annotations or delta.images)
 
 
 def _add_thinking(blocks: list[dict[str, Any]], block: dict[str, Any]) -> None:
@@ -261,9 +259,24 @@ def _add_members(whole: dict[str, Any], piece: dict[str, Any]) -> None:
             whole[name] = value
 
 
+def usage_to_wire(usage: TokenUsage) -> dict[str, int | None]:
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "cached_input_tokens": usage.cached_input_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
+
+
+def _plain_tool_call(call: _ToolCall) -> dict[str, Any]:
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": "".join(call.arguments)}}
+
+
 def _tool_call(call: _ToolCall) -> dict[str, Any]:
     state = {"provider_specific_fields": call.provider_specific_fields} if call.provider_specific_fields else {}
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": "".join(call.arguments)}, **state}
+    return {**_plain_tool_call(call), **state}
 
 
 def _check_arguments(call: _ToolCall) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 
 from bridge_worker.budgets.limits import BUDGET
 from bridge_worker.config.settings import DEFAULTS
-from bridge_worker.core.accumulator import Answer
-from bridge_worker.core.ports import ChatRequest, Model
+from bridge_worker.core.accumulator import Answer, WireDelta
+from bridge_worker.core.ports import ChatRequest, Facts, Model
+from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.chat_request import ChatParams, Deadlines
-from bridge_worker.schema.chat_result import ChatResult, Receipt
 
 DEFAULT_DEADLINES = Deadlines(**DEFAULTS.deadlines)
 
@@ -30,7 +30,7 @@ _TURN_SECONDS = 0.001
 _NOT_OPTIONS = {"model", "messages", "stream", "deadlines", "provider_params"}
 _OPTIONS = tuple(name for name in ChatParams.model_fields if name not in _NOT_OPTIONS)
 
-Emit = Callable[[dict[str, Any]], Awaitable[None]]
+Emit = Callable[[list[WireDelta]], Awaitable[None]]
 Find = Callable[[str], Awaitable[Model]]
 
 
@@ -54,10 +54,11 @@ def _options(params: Mapping[str, Any]) -> dict[str, Any]:
     return options | ({"metadata": metadata} if metadata else {}) | (params.get("provider_params") or {})
 
 
-async def run_chat(request: ChatRequest, find: Find, emit: Emit | None = None) -> ChatResult:
+async def run_chat(request: ChatRequest, find: Find, emit: Emit | None = None) -> dict[str, Any]:
     """Drives the model that ``find`` returns for a name to the end of its answer; waiting for the model is on the clock too.
 
-    ``emit`` gets each delta in OpenAI's shape and may wait, which slows the model down.
+    The result is the plain object that is sent, with the members of `schema.chat_result.ChatResult`. ``emit`` gets the deltas of
+    each read and may wait, which slows the model down.
 
     Raises BridgeError, with the receipt; one that comes after the first delta has ``partial``. A cancelled task raises BridgeError
     ``cancelled``.
@@ -74,11 +75,11 @@ def with_receipt(error: BridgeError, receipt: Receipt) -> BridgeError:
     last = receipt.attempts[-1] if receipt.attempts else None
     if last and last.outcome in ("ok", "cancelled"):  # well sent, and of no use; and to the model a deadline is a cancel
         last.outcome = error.kind
-    error.extra["receipt"] = receipt.model_dump()
+    error.extra["receipt"] = receipt.wire()
     return error
 
 
-async def _run(request: ChatRequest, find: Find, emit: Emit | None) -> ChatResult:
+async def _run(request: ChatRequest, find: Find, emit: Emit | None) -> dict[str, Any]:
     answer = Answer(request)
     clock, turn = _Clock(request), _Turn()
     try:
@@ -86,9 +87,12 @@ async def _run(request: ChatRequest, find: Find, emit: Emit | None) -> ChatResul
             clock.start(timer)
             model = await find(request.model)
             answer.start()
-            async with aclosing(model.chat(request)) as deltas:
-                async for delta in deltas:
-                    wire = answer.add(delta)
+            async with aclosing(model.chat(request)) as steps:
+                async for step in steps:
+                    if isinstance(step, Facts):
+                        answer.facts = step
+                        continue
+                    wire = answer.add(step)
                     if wire and emit is not None:
                         clock.pause(timer)
                         await emit(wire)
@@ -97,7 +101,7 @@ async def _run(request: ChatRequest, find: Find, emit: Emit | None) -> ChatResul
                         clock.expect_next(timer, answer.first_token)
         last = answer.finish()
         if last and emit is not None:
-            await emit(last)
+            await emit([last])
         return answer.result()
     except TimeoutError:
         late = f"the model did not answer within {clock.deadline} = {clock.limit_ms} ms; raise it in deadlines, or try again"

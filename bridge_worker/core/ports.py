@@ -1,17 +1,19 @@
 """The ports between the methods and the backends: `Model` for a chat, `Services` for what else a backend does.
 
 Owns the vocabulary that ``backends/`` and the core share. Refuses to know any provider's or LiteLLM's shape, and JSON-RPC:
-``backends/`` has turned a response into `Delta` before anything here sees it.
+``backends/`` has turned a response into `Delta` and `Facts` before anything here sees it.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from bridge_worker.core.deltas import Delta, End
+from bridge_worker.core.receipt import Receipt
 from bridge_worker.schema.chat_request import Deadlines
-from bridge_worker.schema.chat_result import CostSource, RateLimits, Receipt, Usage
+from bridge_worker.schema.chat_result import CostSource, Usage
 from bridge_worker.schema.services import ModelInfo, ModelSummary, TokenCount
 
 # A provider's state in a message: what no other provider can read.
@@ -29,53 +31,27 @@ class ChatRequest:
     deadlines: Deadlines
     received: float  # time.monotonic()
     receipt: Receipt  # the model notes here what it does
-    upstream_open: bool = False  # the model says so while it holds a connection; after a cancel it is the proof, or its absence
+    upstream_open: bool = False  # true while the backend holds a connection; after a cancel it is the proof, or its absence
+    provider: str | None = None  # that is being called, for an error
 
 
 @dataclass(slots=True)
-class ToolCallPiece:
-    """A part of a tool call, as a provider sends it. Providers leave out ids, repeat them, and number from anywhere."""
+class Facts:
+    """The last thing that a `Model` yields: the facts about the whole response, and what the backend adds to them."""
 
-    index: int | None = None
-    id: str | None = None
-    name: str | None = None
-    arguments: str = ""
-    provider_specific_fields: dict[str, Any] | None = None
-
-
-@dataclass(slots=True)
-class Delta:
-    """A step of an answer, normalised. A plain chat is one delta that has everything.
-
-    Text and pieces add up; ``message`` members are merged into the message to append; of the facts below the last one counts.
-    """
-
-    content: str | None = None
-    reasoning: str | None = None
-    tool_calls: list[ToolCallPiece] = field(default_factory=list)
-    thinking_blocks: list[dict[str, Any]] = field(default_factory=list)
-    refusal: str | None = None
-    annotations: list[dict[str, Any]] | None = None
-    images: list[dict[str, Any]] | None = None
-    message: dict[str, Any] = field(default_factory=dict)
-    logprobs: list[Any] | None = None
-    finish_reason: str | None = None
-    raw_finish_reason: str | None = None
-    usage: Usage | None = None
+    end: End
+    provider: str | None = None
     cost_usd: float | None = None
     cost_source: CostSource | None = None
     price_map_date: str | None = None
-    rate_limits: RateLimits | None = None
-    id: str | None = None
-    model: str | None = None
-    provider: str | None = None
+    rate_limits: dict[str, int | None] | None = None
 
 
 class Model(Protocol):
-    """Whatever can answer a chat."""
+    """A backend's side of a chat."""
 
-    def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """The answer's deltas; with ``request.stream`` as they come, else one.
+    def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
+        """The deltas of each read of the response, as it arrives, then `Facts`.
 
         Closing the generator, or cancelling the task that waits for it, closes the upstream connection before it returns.
         Raises BridgeError only. A stream that the provider cut short ends in ``stream_interrupted``.
@@ -160,7 +136,13 @@ class Services(Protocol):
     async def rerank(self, request: RerankRequest) -> Ranking: ...
 
 
-Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
+class Notify(Protocol):
+    """Sends notifications of one request, and waits while the reader of them is slow."""
+
+    async def __call__(self, method: str, params: dict[str, Any]) -> None: ...
+
+    async def lines(self, lines: list[bytes]) -> None:
+        """The same for notifications that are encoded already, each a whole line."""
 
 
 @dataclass(slots=True)

@@ -29,17 +29,18 @@ from bridge_worker.budgets.limits import check_path
 from bridge_worker.budgets.spending import Spending, asked_of
 from bridge_worker.config.local_models import PREFIX as LOCAL
 from bridge_worker.config.settings import Settings
+from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import Emit, Find, chat_request, run_chat
 from bridge_worker.core.ports import Notify, RequestContext
 from bridge_worker.errors import MAX_MESSAGE_BYTES, BridgeError
 from bridge_worker.methods.mcp_tools import Tools
 from bridge_worker.methods.models import FindServices, InForce, Queries, cancelled
 from bridge_worker.methods.params import validate
+from bridge_worker.protocol.framing import DeltaLines
 from bridge_worker.protocol.session import Response, Start
 from bridge_worker.schema.base import WithMeta
 from bridge_worker.schema.budgets import Budget
 from bridge_worker.schema.chat_request import ChatParams, Deadlines
-from bridge_worker.schema.chat_result import ChatResult
 from bridge_worker.schema.lifecycle import EngineState
 from bridge_worker.schema.services import (
     BudgetsGetParams,
@@ -136,7 +137,7 @@ class Methods:
         self._in_force = InForce(settings, configured)
         self._spending.budgets = settings.budgets
 
-    async def chat(self, params: Params, received: float, emit: Emit | None) -> ChatResult:
+    async def chat(self, params: Params, received: float, emit: Emit | None) -> Params:
         """Validates and runs one chat. Raises BridgeError."""
         validate(params, ChatParams)
         self._check_provider_params(params)
@@ -167,23 +168,21 @@ class Methods:
                 raise BridgeError("invalid_request", f"provider_params.{name} is not allowed here; {hint}")
 
     async def _chat(self, call: RequestContext, params: Params) -> Params:
-        seq = 0
+        deltas = DeltaLines(call.id)
 
-        async def notify_delta(delta: dict[str, Any]) -> None:
-            nonlocal seq
-            seq += 1
-            await call.notify("notifications/chat/delta", {"requestId": call.id, "seq": seq - 1, "delta": delta})
+        async def notify_deltas(wire: list[WireDelta]) -> None:
+            await call.notify.lines(deltas.encode(wire))
 
         call.log |= {"model": _named(params), "stream": params.get("stream") is True}
-        result = await self.chat(params, call.received, notify_delta)
-        usage = result.usage
+        result = await self.chat(params, call.received, notify_deltas)
+        usage = result["usage"] or {}
         call.log |= {
-            "provider": result.provider,
-            "input_tokens": usage.input_tokens if usage else None,
-            "output_tokens": usage.output_tokens if usage else None,
-            "cost_usd": result.cost_usd,
+            "provider": result["provider"],
+            "input_tokens": usage.get("input_tokens"),
+            "output_tokens": usage.get("output_tokens"),
+            "cost_usd": result["cost_usd"],
         }
-        return result.model_dump()
+        return result
 
     async def _budgets_get(self, params: Params) -> BudgetsGetResult:
         path = validate(params, BudgetsGetParams).path

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
+from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import Emit
 from bridge_worker.core.ports import RequestContext
 from bridge_worker.errors import BridgeError
@@ -26,7 +27,7 @@ from bridge_worker.schema.services import ModelsListParams, ModelsListResult, To
 
 Params = dict[str, Any]
 Run = Callable[[Params], Awaitable[BaseModel]]
-Chat = Callable[[Params, float, Emit | None], Awaitable[ChatResult]]
+Chat = Callable[[Params, float, Emit | None], Awaitable[Params]]
 
 _ERROR = "omni-bridge/error"  # in `_meta`: beside the text of a failed tool, for a program
 _NOT_A_TOOLS_OWN = ("cancelled", "internal")
@@ -89,9 +90,9 @@ class Tools:
         call.log |= {"tool": asked.name, "model": arguments.get("model")}
         try:
             if asked.name == "chat":
-                result: BaseModel = await self._call_chat(call, arguments, (asked.meta or {}).get("progressToken"))
+                result = await self._call_chat(call, arguments, (asked.meta or {}).get("progressToken"))
             else:
-                result = await self._run[asked.name](arguments)
+                result = (await self._run[asked.name](arguments)).model_dump()
         except BridgeError as error:
             if error.kind in _NOT_A_TOOLS_OWN:
                 raise
@@ -99,7 +100,7 @@ class Tools:
             return mcp_envelope.result(params, _failed(self._cleaned(error)))
         return mcp_envelope.result(params, _succeeded(result))
 
-    async def _call_chat(self, call: RequestContext, arguments: Params, token: object) -> ChatResult:
+    async def _call_chat(self, call: RequestContext, arguments: Params, token: object) -> Params:
         """With a progress token the answer is streamed, and each piece of its text is told as progress."""
         if "stream" in arguments:
             raise BridgeError("invalid_request", "stream: no such member; a progressToken in _meta asks for the text as it comes")
@@ -107,14 +108,15 @@ class Tools:
             return await self._chat(arguments, call.received, None)
         pieces = 0
 
-        async def tell(delta: dict[str, Any]) -> None:
+        async def report(deltas: list[WireDelta]) -> None:
             nonlocal pieces
-            if text := delta.get("content"):
-                pieces += 1
-                progress = {"progressToken": token, "progress": pieces, "message": text}
-                await call.notify("notifications/progress", progress)
+            for delta in deltas:
+                if text := delta if isinstance(delta, str) else delta.get("content"):
+                    pieces += 1
+                    progress = {"progressToken": token, "progress": pieces, "message": text}
+                    await call.notify("notifications/progress", progress)
 
-        return await self._chat({**arguments, "stream": True}, call.received, tell)
+        return await self._chat({**arguments, "stream": True}, call.received, report)
 
 
 def _checked(params: Params) -> ToolsCallParams:
@@ -163,8 +165,7 @@ def _says_nothing(name: str, member: object) -> bool:
     return (name == "title" and isinstance(member, str)) or (name == "default" and member is None) or name == "discriminator"
 
 
-def _succeeded(result: BaseModel) -> dict[str, Any]:
-    structured = result.model_dump()
+def _succeeded(structured: Params) -> dict[str, Any]:
     text = structured.get("content") or json.dumps(structured, ensure_ascii=False)
     return _content(text, structuredContent=structured, isError=False)
 

@@ -22,10 +22,11 @@ from bridge_worker.config.local_models import PREFIX as LOCAL
 from bridge_worker.config.settings import Settings
 from bridge_worker.core.chat_runner import with_receipt
 from bridge_worker.core.ports import Embeddings, EmbedRequest, Expense, Ranking, RerankRequest, Services
+from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.params import validate
 from bridge_worker.schema.chat_request import ChatParams
-from bridge_worker.schema.chat_result import Receipt
+from bridge_worker.schema.chat_result import Receipt as WireReceipt
 from bridge_worker.schema.services import (
     CapabilityGap,
     ChatCheck,
@@ -223,7 +224,7 @@ def _account(made: Embeddings | Ranking, receipt: Receipt) -> dict[str, Any]:
         "model": made.model,
         "requested_model": receipt.requested_model,
         "provider": made.provider,
-        "receipt": receipt,
+        "receipt": WireReceipt.model_validate(receipt.wire()),
     }
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from json.encoder import encode_basestring
 
 from bridge_worker.errors import BridgeError
 
@@ -177,3 +178,25 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 # Built once: json.loads() and json.dumps() with options make a new one at every call (8 us).
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_unique)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
+
+
+class DeltaLines:
+    """Encodes the deltas of one request as lines. All but the text is the same in each line, so it is encoded once."""
+
+    __slots__ = ("_head", "_seq")
+
+    def __init__(self, id: str | int) -> None:
+        params = f'{{"requestId":{_ENCODER.encode(id)},"seq":'
+        self._head = f'{{"jsonrpc":"2.0","method":"notifications/chat/delta","params":{params}'
+        self._seq = 0
+
+    def encode(self, deltas: Sequence[str | Mapping[str, object]]) -> list[bytes]:
+        """A line each. A text is a delta of ``content``."""
+        head, seq = self._head, self._seq
+        self._seq += len(deltas)
+        lines = []
+        for delta in deltas:
+            text = _ENCODER.encode(delta) if isinstance(delta, Mapping) else f'{{"content":{encode_basestring(delta)}}}'
+            lines.append(f'{head}{seq},"delta":{text}}}}}\n'.encode("utf-8", "backslashreplace"))
+            seq += 1
+        return lines

@@ -25,7 +25,6 @@ from bridge_worker.security import url_policy
 
 if TYPE_CHECKING:
     from bridge_worker.backends.litellm.chat import LiteLLM
-    from bridge_worker.backends.litellm.direct import Direct
     from bridge_worker.backends.local.chat import Local
     from bridge_worker.budgets.limits import Store
     from bridge_worker.core.ports import Model, Services
@@ -52,7 +51,7 @@ class Engine:
         self._redactor = redactor
         self._methods: _Part[Methods] = _Part("the bridge's methods")
         self._local: Local | None = None
-        self._model: _Part[Direct | LiteLLM] = _Part("LiteLLM")
+        self._model: _Part[LiteLLM] = _Part("LiteLLM")
         self._ordinary: LiteLLM | None = None  # the model, or what is behind it
         self._services: Services | None = None
         self._telemetry: Telemetry | None = None
@@ -138,10 +137,10 @@ class Engine:
             _log.warning("the config: %s", warning)
         return result
 
-    def _load_anew(self, source: Source, loop: asyncio.AbstractEventLoop) -> tuple[Config, LiteLLM, Direct | LiteLLM]:
+    def _load_anew(self, source: Source, loop: asyncio.AbstractEventLoop) -> tuple[Config, LiteLLM, LiteLLM]:
         """In a thread. With a mistake, everything is as it was."""
         from bridge_worker.backends.litellm.chat import LiteLLM
-        from bridge_worker.backends.litellm.path_selection import chosen
+        from bridge_worker.backends.litellm.rehearsal import rehearse
         from bridge_worker.backends.litellm.router_redis import share
 
         old = self._config.environment
@@ -151,7 +150,7 @@ class Engine:
                 self._redactor.add(secret)
             set_environment(source, old, config.environment)
             try:
-                model = LiteLLM(config.gateway, self._local, self._loop)
+                model = LiteLLM(config.gateway, self._local, self._loop, engine=self._config.settings.engine)
                 if model.complaints:
                     model.take_back()
                     raise ConfigError(*model.complaints)
@@ -159,7 +158,8 @@ class Engine:
             except BaseException:
                 set_environment(source, config.environment, old)
                 raise
-            return config, model, chosen(model, self._config.settings.engine)
+            rehearse(model)
+            return config, model, model
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
             unknown = (f"{source.path}: LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}",)
@@ -220,32 +220,35 @@ class Engine:
         """What only some providers need. The first chat does not wait for it."""
         if self._model.value is None:
             return
-        from bridge_worker.backends.litellm.chat import warm_up_openai
+        from bridge_worker.backends.litellm.rehearsal import rehearse_rest
+        from bridge_worker.backends.litellm.warm_up import warm_up_openai
 
         try:
             warm_up_openai()
+            rehearse_rest()
         except Exception:  # whoever needs it hears of it then
             _log.warning("the openai package could not be loaded ahead", exc_info=True)
 
-    def _load_model(self, loop: asyncio.AbstractEventLoop) -> Direct | LiteLLM:
+    def _load_model(self, loop: asyncio.AbstractEventLoop) -> LiteLLM:
         from bridge_worker.backends.litellm import name_a_temporary_folder
 
         name_a_temporary_folder()
-        from bridge_worker.backends.litellm.chat import LiteLLM, litellm_version, warm_up
-        from bridge_worker.backends.litellm.path_selection import chosen
+        from bridge_worker.backends.litellm.chat import LiteLLM, litellm_version
+        from bridge_worker.backends.litellm.rehearsal import rehearse
         from bridge_worker.backends.litellm.router_redis import share
+        from bridge_worker.backends.litellm.warm_up import warm_up
 
         self._version = litellm_version()
-        model = LiteLLM(self._config.gateway, self._local, loop)
+        model = LiteLLM(self._config.gateway, self._local, loop, engine=self._config.settings.engine)
         share(model.router, self._redis, loop)
         for complaint in model.complaints:
             _log.error("a part of the config is not served: %s", complaint)
         self._services = self._services_of(model)
         self._ordinary = model
         warm_up()
-        served = chosen(model, self._config.settings.engine)
+        rehearse(model)
         self.warm_ms = round((time.monotonic() - self._started) * 1000, 1)
-        return served
+        return model
 
     def _services_of(self, model: LiteLLM) -> Services:
         from bridge_worker.backends.litellm.services import LiteLLMServices

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from bridge_worker.config.settings import DEFAULTS
+from bridge_worker.core.accumulator import WireDelta
+from bridge_worker.core.chat_runner import Emit
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.dispatcher import Methods
 from bridge_worker.protocol.framing import Message, decode, encode
@@ -41,7 +43,9 @@ async def achat(
     asked = {"model": model, "messages": list(messages), **({"tools": list(tools)} if tools else {}), **params}
     methods = _methods()
     try:
-        return await methods.chat(_as_json(asked), time.monotonic(), on_delta)
+        return ChatResult.model_validate(
+            await methods.chat(_as_json(asked), time.monotonic(), None if on_delta is None else _emit(on_delta))
+        )
     except BridgeError as error:
         if error.kind == "cancelled":
             raise asyncio.CancelledError from error  # what asyncio expects of a cancelled task
@@ -53,6 +57,14 @@ def chat(
 ) -> ChatResult:
     """`achat` for code that has no event loop. Thread-safe; the calls of several threads run side by side."""
     return asyncio.run_coroutine_threadsafe(achat(messages, model, tools, **params), _loop()).result()
+
+
+def _emit(on_delta: OnDelta) -> Emit:
+    async def emit(deltas: list[WireDelta]) -> None:
+        for delta in deltas:
+            await on_delta({"content": delta} if isinstance(delta, str) else delta)
+
+    return emit
 
 
 def _as_json(asked: dict[str, Any]) -> dict[str, Any]:
@@ -89,9 +101,11 @@ async def _find_engine_model(name: str) -> Any:
 @functools.cache
 def _engine_model() -> Any:
     from bridge_worker.backends.litellm.chat import LiteLLM  # 2 s, which a chat with an offline model need not pay
-    from bridge_worker.backends.litellm.path_selection import chosen
+    from bridge_worker.backends.litellm.rehearsal import rehearse
 
-    return chosen(LiteLLM(), remembers=False)  # the host may set LiteLLM up otherwise at any time
+    model = LiteLLM(remembers=False)  # the host may set LiteLLM up otherwise at any time
+    rehearse(model)
+    return model
 
 
 @functools.cache

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import BridgeError
@@ -31,7 +31,8 @@ from bridge_worker.protocol.session import (
 from bridge_worker.protocol.transport import Transport
 from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED
 
-Notify = Callable[[str, dict[str, Any]], Awaitable[None]]
+if TYPE_CHECKING:  # it needs pydantic
+    from bridge_worker.core.ports import Notify
 
 CANCEL_SECONDS = 2.0  # after which a cancelled request is answered even if its task does not end
 FLUSH_SECONDS = 1.0  # what a reader gets to take the last answers when there is no more patience
@@ -168,12 +169,7 @@ class Server:
 
     async def _run(self, start: Start, received: float) -> None:
         task = asyncio.current_task()
-
-        async def notify(method: str, params: dict[str, Any]) -> None:
-            if self._tasks.get(start.id) is task:  # else it was answered over its head, and nothing may follow
-                self._pipe.write(encode({"jsonrpc": "2.0", "method": method, "params": params}))
-                await self._pipe.drained(DELTA_QUEUE_BYTES)
-
+        notify = _Notifier(self._pipe, lambda: self._tasks.get(start.id) is task)
         try:
             methods = await self._engine.methods()
             response = await methods.dispatch(start, received, notify)
@@ -228,6 +224,26 @@ class Server:
             return
         params = {"engine": self._engine.state(), "warmMs": self._engine.warm_ms}
         self._pipe.write(encode({"jsonrpc": "2.0", "method": "notifications/ready", "params": params}))
+
+
+class _Notifier:
+    """`Notify` for one request. Nothing is sent once the request has been answered, as a cancel that takes too long is."""
+
+    __slots__ = ("_is_open", "_pipe")
+
+    def __init__(self, pipe: Transport, is_open: Callable[[], bool]) -> None:
+        self._pipe = pipe
+        self._is_open = is_open
+
+    async def __call__(self, method: str, params: dict[str, Any]) -> None:
+        await self.lines([encode({"jsonrpc": "2.0", "method": method, "params": params})])
+
+    async def lines(self, lines: list[bytes]) -> None:
+        if not self._is_open():
+            return
+        for line in lines:
+            self._pipe.write(line)
+        await self._pipe.drained(DELTA_QUEUE_BYTES)
 
 
 def _cancelled(*, upstream_closed: bool) -> BridgeError:

@@ -59,13 +59,27 @@ class Change(Closed):
     sent: str | int | float | bool | None = None
 
 
+class Addition(Closed):
+    """A member of the provider's request that the caller did not give; ``sent`` is its value, null for an object or a list."""
+
+    param: str
+    sent: str | int | float | bool | None = None
+
+
 class EngineVersion(Closed):
+    """``name`` is the backend and its mode; ``reason`` says why that mode served, where another one could have."""
+
     name: str
     version: str | None
+    reason: str | None = None
 
 
 class Receipt(Closed):
-    """What became of a request on its way. ``dropped`` is null where the request could not be seen on its way out."""
+    """The record of a request: its attempts, and how the provider's request and response differ from what the caller sees.
+
+    ``dropped`` and ``added`` are null where the provider's request could not be seen. ``kept`` names, by dotted path, the members
+    of the provider's response that the result has no member for; they are in ``message``.
+    """
 
     requested_model: str
     served_model: str | None = None
@@ -73,6 +87,8 @@ class Receipt(Closed):
     attempts: list[Attempt] = Field(default_factory=list)
     fallback: bool = False
     dropped: list[Change] | None = None
+    added: list[Addition] | None = None
+    kept: list[str] = Field(default_factory=list)
     engine: EngineVersion | None = None
 
 

@@ -11,8 +11,9 @@ import pytest
 from bridge_worker.backends.offline.services import OfflineServices
 from bridge_worker.budgets.limits import MemoryStore, read_budgets
 from bridge_worker.budgets.spending import Asked, Bill, Spending
+from bridge_worker.core.accumulator import usage_to_wire
+from bridge_worker.core.deltas import TokenUsage
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import Usage
 from tests.gateway.test_router import HELLO, deployment, write
 from tests.providers.test_embed_rerank import embeddings
 from tests.support.upstream import DONE, Gate, Json, Upstream, chunk
@@ -255,16 +256,16 @@ async def services(_: str) -> OfflineServices:
 
 @pytest.mark.rule("BUD-5")
 def test_what_a_provider_does_not_tell_counts_as_it_was_reserved() -> None:
-    async def story(usage: Usage | None) -> int:
+    async def story(usage: TokenUsage | None) -> int:
         spending = Spending(read_budgets([{"path": "agent", "max_tokens": 100}]), MemoryStore())
         bill = bill_of(spending)
         await bill.reserve(services)
-        await bill._settle(usage, None)
+        await bill._settle(usage and usage_to_wire(usage), None)
         return (await spending.standings("agent"))[0].used.tokens
 
     assert asyncio.run(story(None)) == 13
-    assert asyncio.run(story(Usage())) == 13
-    assert asyncio.run(story(Usage(input_tokens=3, output_tokens=2, total_tokens=9))) == 9
+    assert asyncio.run(story(TokenUsage())) == 13
+    assert asyncio.run(story(TokenUsage(3, 2, 9))) == 9
 
 
 @pytest.mark.rule("BUD-6")

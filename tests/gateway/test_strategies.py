@@ -51,7 +51,7 @@ def routed(scenario: Callable[[Ask], Awaitable[None]], models: list[Json], **set
         async def ask(name: str, *, stream: bool = False, text: str = "hello", **params: Any) -> ChatResult:
             messages = [{"role": "user", "content": text}]
             request = {"model": name, "messages": messages, "stream": stream, **params}
-            return await run_chat(chat_request(request, time.monotonic()), find)
+            return ChatResult.model_validate(await run_chat(chat_request(request, time.monotonic()), find))
 
         try:
             async with asyncio.timeout(60):

@@ -16,7 +16,8 @@ import pytest
 
 import tests.support.worker
 from bridge_worker.core.chat_runner import chat_request, run_chat
-from bridge_worker.core.ports import ChatRequest, Delta
+from bridge_worker.core.deltas import Delta, End
+from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
 from tests.conftest import Spawn
 from tests.process.test_process import HOLD_LITELLM, script
@@ -160,12 +161,12 @@ class NeverWaits:
         self.said = 0
         self.began = asyncio.Event()
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         for _ in range(self._count):
             self.said += 1
             self.began.set()
-            yield Delta(content="x")
-        yield Delta(finish_reason="stop")
+            yield [Delta(content="x")]
+        yield Facts(End("stop", "stop"))
 
 
 async def drive(model: NeverWaits) -> asyncio.Task[Any]:
@@ -182,7 +183,7 @@ def test_a_stream_that_is_there_all_at_once_leaves_others_their_turn() -> None:
         while not chat.done():
             turns += 1
             await asyncio.sleep(0)
-        assert len((await chat).content) == 20_000
+        assert len((await chat)["content"]) == 20_000
         return turns
 
     assert asyncio.run(others_turns()) > 10  # 2 without `_Turn`: before it and after it

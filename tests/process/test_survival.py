@@ -24,7 +24,8 @@ from tests.support.worker import WAIT_SECONDS, Worker
 # The model forks, as a library may, and its child lives on with whatever descriptors it has been left.
 FORK = """
 import os, time
-from bridge_worker.core.ports import Delta
+from bridge_worker.core.deltas import Delta, End
+from bridge_worker.core.ports import Facts
 from bridge_worker.backends.offline.chat import Offline
 
 async def chat(self, request):
@@ -38,7 +39,8 @@ async def chat(self, request):
         os.closerange(0, 3)  # stderr is everybody's
         time.sleep(3600)
         os._exit(0)
-    yield Delta(content=str(child), finish_reason="stop")
+    yield [Delta(content=str(child))]
+    yield Facts(End("stop", "stop"))
 
 Offline.chat = chat
 from bridge_worker.cli.main import main

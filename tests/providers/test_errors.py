@@ -108,7 +108,7 @@ def log_of(worker: Worker, id: int | str) -> Json:
         ("status-418", "rejected_by_provider", 418, "The server had an error"),
         ("status-422", "rejected_by_provider", 422, "messages.0.content is not valid"),
         ("status-429", "rate_limited", 429, "Rate limit reached for status-429"),
-        ("quota", "rate_limited", 429, "You exceeded your current quota"),
+        ("quota", "budget_exceeded", 429, "You exceeded your current quota"),
         ("status-500", "provider_unavailable", 500, "The server had an error"),
         ("status-502", "provider_unavailable", 502, "The server had an error"),
         ("status-503", "provider_unavailable", 503, "The server had an error"),

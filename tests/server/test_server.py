@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.config.source import Config
-from bridge_worker.core.ports import Delta
+from bridge_worker.core.deltas import Delta
 from bridge_worker.errors import BridgeError
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.session import Start, response

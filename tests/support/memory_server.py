@@ -17,7 +17,8 @@ from typing import Any, Self
 
 from bridge_worker.backends.offline.services import OfflineServices
 from bridge_worker.config.settings import DEFAULTS
-from bridge_worker.core.ports import ChatRequest, Delta, Model, Services
+from bridge_worker.core.deltas import Delta, End
+from bridge_worker.core.ports import ChatRequest, Facts, Model, Services
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.dispatcher import Methods
 from bridge_worker.runtime.server import Dispatcher, Server
@@ -166,7 +167,7 @@ class ScriptedChat:
         self.closed = False
         self.said = 0  # deltas that were taken
         self._stubborn = stubborn
-        self._steps: asyncio.Queue[Delta | Exception | None] = asyncio.Queue()
+        self._steps: asyncio.Queue[Delta | Facts | Exception | None] = asyncio.Queue()
 
     def say(self, *words: str) -> None:
         for word in words:
@@ -176,7 +177,7 @@ class ScriptedChat:
         self._steps.put_nowait(error)
 
     def finish(self) -> None:
-        self._steps.put_nowait(Delta(finish_reason="stop", model="scripted", provider="memory"))
+        self._steps.put_nowait(Facts(End("stop", "stop", model="scripted"), provider="memory"))
         self._steps.put_nowait(None)
 
     def put(self, delta: Delta) -> None:
@@ -186,13 +187,13 @@ class ScriptedChat:
         """It obeys its next cancel."""
         self._stubborn = False
 
-    async def run(self) -> AsyncGenerator[Delta, None]:
+    async def run(self) -> AsyncGenerator[list[Delta] | Facts, None]:
         self.request.upstream_open = True
         try:
             while (step := await self._next()) is not None:
                 if isinstance(step, Exception):
                     raise step
-                yield step
+                yield [step] if isinstance(step, Delta) else step
                 self.said += 1
                 self.changes.tell()
         finally:
@@ -200,7 +201,7 @@ class ScriptedChat:
             self.closed = True
             self.changes.tell()
 
-    async def _next(self) -> Delta | Exception | None:
+    async def _next(self) -> Delta | Facts | Exception | None:
         while True:
             try:
                 return await self._steps.get()
@@ -218,7 +219,7 @@ class ScriptedModel:
         self.chats: dict[str, ScriptedChat] = {}
         self.changes = Changes()
 
-    def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         chat = ScriptedChat(request, stubborn=request.model == "stubborn")
         self.chats[request.messages[0]["content"]] = chat
         self.changes.tell()

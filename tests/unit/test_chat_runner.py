@@ -18,8 +18,10 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from bridge_worker.core import accumulator
 from bridge_worker.core.chat_runner import chat_request, run_chat
-from bridge_worker.core.ports import ChatRequest, Delta, ToolCallPiece
+from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
+from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.params import validate
 from bridge_worker.schema.chat_request import ChatParams
@@ -31,7 +33,8 @@ Json = dict[str, Any]
 quick = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 FOREVER = 1e9  # seconds on the test's clock
-STOP = Delta(finish_reason="stop")
+STOP = Facts(End("stop", "stop"))
+Step = Delta | Facts | BridgeError | float
 
 # --- a loop whose time is moved on -------------------------------------------------------------------------------------------
 
@@ -68,17 +71,19 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 class Scripted:
     """A `Model`. Each step is a delta to yield, an exception to raise, or seconds to wait."""
 
-    def __init__(self, *steps: Delta | BridgeError | float, closes: bool = True) -> None:
+    def __init__(self, *steps: Step, closes: bool = True) -> None:
         self.steps = steps
         self.closes = closes
         self.closed = False
         self.waiting = asyncio.Event()
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         request.upstream_open = True
         try:
             for step in self.steps:
                 if isinstance(step, Delta):
+                    yield [step]
+                elif isinstance(step, Facts):
                     yield step
                 elif isinstance(step, BridgeError):
                     raise step
@@ -109,10 +114,11 @@ async def outcome(
 ) -> Outcome:
     deltas: list[Json] = []
 
-    async def collect(delta: Json) -> None:
-        deltas.append(delta)
-        if emit:
-            await emit(delta)
+    async def collect(wire: list[accumulator.WireDelta]) -> None:
+        for delta in wire:
+            deltas.append({"content": delta} if isinstance(delta, str) else delta)
+            if emit:
+                await emit(deltas[-1])
 
     async def find(name: str) -> Scripted:
         await asyncio.sleep(find_seconds)
@@ -121,30 +127,30 @@ async def outcome(
     start = asyncio.get_running_loop().time()
     result = error = None
     try:
-        result = await run_chat(asked, find, collect if asked.stream else None)
+        result = ChatResult.model_validate(await run_chat(asked, find, collect if asked.stream else None))
     except BridgeError as caught:
         error = caught
     return Outcome(deltas, result, error, asyncio.get_running_loop().time() - start)
 
 
-def play(*steps: Delta | BridgeError | float, **params: Any) -> Outcome:
+def play(*steps: Step, **params: Any) -> Outcome:
     done: Outcome = run(outcome(Scripted(*steps), request(**params)))
     return done
 
 
-def answered(*steps: Delta | BridgeError | float, **params: Any) -> ChatResult:
+def answered(*steps: Step, **params: Any) -> ChatResult:
     done = play(*steps, **params)
     assert done.result is not None, done.error
     return done.result
 
 
-def failed(*steps: Delta | BridgeError | float, **params: Any) -> BridgeError:
+def failed(*steps: Step, **params: Any) -> BridgeError:
     done = play(*steps, **params)
     assert done.error is not None, done.result
     return done.error
 
 
-def call(*pieces: ToolCallPiece) -> list[Delta]:
+def call(*pieces: ToolCallDelta) -> list[Delta]:
     return [Delta(tool_calls=[piece]) for piece in pieces]
 
 
@@ -218,7 +224,7 @@ def answers(draw: st.DrawFn) -> Answer:
         pieces = []
         for position, part in enumerate(split(draw, text) or [""]):
             id = f"id{number}" if ids == "with each piece" or (ids == "with the first piece" and position == 0) else None
-            pieces += call(ToolCallPiece(indexes[number], id, name if position == 0 else None, part))
+            pieces += call(ToolCallDelta(indexes[number], id, name if position == 0 else None, part))
         of_calls.append(pieces)
     if numbering == "none" and ids != "with each piece":
         tracks.append([piece for pieces in of_calls for piece in pieces])  # nothing else would tell whose a piece is
@@ -272,7 +278,7 @@ def test_joined_deltas_equal_the_result_and_that_is_what_the_model_meant(answer:
 
 
 pieces = st.builds(
-    ToolCallPiece,
+    ToolCallDelta,
     st.none() | st.integers(-1, 3),
     st.sampled_from([None, "", "a", "b"]),
     st.sampled_from([None, "", "f", "g"]),
@@ -282,8 +288,7 @@ any_deltas = st.builds(
     Delta,
     content=st.sampled_from([None, "", "a", " ", "\ud83d", "\ude00", "\n"]),
     reasoning=st.sampled_from([None, "", "r"]),
-    tool_calls=st.lists(pieces, max_size=2),
-    finish_reason=st.sampled_from([None, "stop", "tool_calls", "length"]),
+    tool_calls=st.none() | st.lists(pieces, max_size=2),
 )
 
 
@@ -330,7 +335,7 @@ def test_a_plain_chat_emits_nothing() -> None:
 @pytest.mark.parametrize("arguments", [[""], ["", ""], [" "], [" ", "\n"]])
 def test_a_tool_call_without_arguments_has_an_empty_object(arguments: list[str]) -> None:
     first, *rest = arguments
-    done = play(*call(ToolCallPiece(0, "a", "f", first), *(ToolCallPiece(0, arguments=text) for text in rest)), STOP)
+    done = play(*call(ToolCallDelta(0, "a", "f", first), *(ToolCallDelta(0, arguments=text) for text in rest)), STOP)
     assert done.result is not None
     (made,) = done.result.tool_calls
     assert json.loads(made.function.arguments) == {}
@@ -341,7 +346,7 @@ def test_a_tool_call_without_arguments_has_an_empty_object(arguments: list[str])
 @pytest.mark.rule("RES-4")
 @pytest.mark.parametrize("arguments", ['{"a":', "not json", "{'a': 1}", '{"a": NaN}', "Infinity", '{"a":1}{"b":2}', "[" * 100_000])
 def test_arguments_that_are_not_json_are_a_bad_upstream_response_with_what_had_come(arguments: str) -> None:
-    error = failed(Delta(content="let me see"), *call(ToolCallPiece(0, "a", "f", arguments)), STOP)
+    error = failed(Delta(content="let me see"), *call(ToolCallDelta(0, "a", "f", arguments)), STOP)
     assert error.kind == "bad_upstream_response"
     assert error.extra["partial"] == {
         "content": "let me see",
@@ -350,7 +355,7 @@ def test_arguments_that_are_not_json_are_a_bad_upstream_response_with_what_had_c
 
 
 def test_a_tool_call_that_never_gets_a_name_is_a_bad_upstream_response() -> None:
-    assert failed(*call(ToolCallPiece(0, "a", None, "{}")), STOP).kind == "bad_upstream_response"
+    assert failed(*call(ToolCallDelta(0, "a", None, "{}")), STOP).kind == "bad_upstream_response"
 
 
 CALLS = {
@@ -389,7 +394,7 @@ CALLS = {
 def test_pieces_find_their_tool_call(
     sent: list[tuple[int | None, str | None, str | None, str]], meant: list[tuple[str, str]]
 ) -> None:
-    done = play(*call(*(ToolCallPiece(*piece) for piece in sent)), STOP)
+    done = play(*call(*(ToolCallDelta(*piece) for piece in sent)), STOP)
     assert done.result is not None, done.error
     assert [(made.function.name, made.function.arguments) for made in done.result.tool_calls] == meant
     assert len({made.id for made in done.result.tool_calls}) == len(meant)
@@ -397,14 +402,14 @@ def test_pieces_find_their_tool_call(
 
 
 def test_the_ids_of_the_provider_are_kept() -> None:
-    result = answered(*call(ToolCallPiece(0, "toolu_1", "f", "{}"), ToolCallPiece(1, "toolu_2", "f", "{}")), STOP)
+    result = answered(*call(ToolCallDelta(0, "toolu_1", "f", "{}"), ToolCallDelta(1, "toolu_2", "f", "{}")), STOP)
     assert [made.id for made in result.tool_calls] == ["toolu_1", "toolu_2"]
 
 
 @pytest.mark.rule("RES-6")
 @pytest.mark.parametrize(("reason", "told"), [("stop", "tool_calls"), ("tool_calls", "tool_calls"), ("length", "length")])
 def test_a_stop_with_tool_calls_is_told_as_tool_calls(reason: str, told: str) -> None:
-    assert answered(*call(ToolCallPiece(0, "a", "f", "{}")), Delta(finish_reason=reason)).finish_reason == told
+    assert answered(*call(ToolCallDelta(0, "a", "f", "{}")), Facts(End(reason, reason))).finish_reason == told
 
 
 # --- the result --------------------------------------------------------------------------------------------------------------
@@ -436,10 +441,11 @@ def test_what_the_model_did_not_say_is_null_and_what_no_one_called_is_an_empty_l
 
 
 @pytest.mark.rule("RES-10")
-def test_of_the_facts_the_last_one_counts() -> None:
+def test_the_facts_of_the_response_are_those_of_its_end() -> None:
     usage = Usage(input_tokens=1, output_tokens=2, total_tokens=3)
-    first = Delta(content="a", id="1", model="m-1", provider="p", usage=Usage(input_tokens=1))
-    result = answered(first, Delta(finish_reason="stop", model="m-2", usage=usage, cost_usd=0.5))
+    end = End("stop", "end_turn", TokenUsage(1, 2, 3), id="1", model="m-2")
+    result = answered(Delta(content="a"), Facts(end, provider="p", cost_usd=0.5, cost_source="provider"))
+    assert result.raw_finish_reason == "end_turn"
     assert (result.id, result.model, result.provider, result.usage, result.cost_usd) == ("1", "m-2", "p", usage, 0.5)
 
 
@@ -462,7 +468,7 @@ def test_the_message_holds_what_the_provider_needs_again_and_is_accepted_as_it_i
     result = answered(
         Delta(reasoning="hm", thinking_blocks=[block]),
         Delta(content="let me see"),
-        *call(ToolCallPiece(0, "a", "f", '{"x":', state), ToolCallPiece(0, arguments="1}")),
+        *call(ToolCallDelta(0, "a", "f", '{"x":', state), ToolCallDelta(0, arguments="1}")),
         STOP,
     )
     assert result.message == {
@@ -525,9 +531,7 @@ A, B, C = Delta(content="a"), Delta(content="b"), Delta(content="c")
         pytest.param({"total_ms": 2000}, [A, FOREVER], "total_ms", 2, id="the total, in the middle"),
         pytest.param({"total_ms": 2000}, [1.0, A, 0.9, B, 0.9], "total_ms", 2, id="the total, though it moves"),
         pytest.param({"first_token_ms": 500}, [FOREVER], "first_token_ms", 0.5, id="the first token"),
-        pytest.param(
-            {"first_token_ms": 500}, [Delta(id="x"), Delta(content=""), FOREVER], "first_token_ms", 0.5, id="no token yet"
-        ),
+        pytest.param({"first_token_ms": 500}, [Delta(), Delta(content=""), FOREVER], "first_token_ms", 0.5, id="no token yet"),
         pytest.param({"idle_ms": 300}, [1.0, A, FOREVER], "idle_ms", 1.3, id="silence after a token"),
         pytest.param({"idle_ms": 300}, [A, 0.2, B, 0.2, C, 0.4], "idle_ms", 0.7, id="silence at last"),
         pytest.param({"total_ms": 500, "first_token_ms": 900}, [FOREVER], "total_ms", 0.5, id="the earlier one"),
@@ -614,7 +618,7 @@ async def cancelled_outcome(model: Scripted, asked: ChatRequest) -> BridgeError:
 @pytest.mark.rule("CAN-1", "CAN-2")
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_cancelled_chat_closes_the_connection_and_says_so_with_what_had_come(stream: bool) -> None:
-    model = Scripted(Delta(content="so "), Delta(content="far"), *call(ToolCallPiece(0, "a", "f", '{"x":')), FOREVER)
+    model = Scripted(Delta(content="so "), Delta(content="far"), *call(ToolCallDelta(0, "a", "f", '{"x":')), FOREVER)
     error = run(cancelled_outcome(model, request(stream)))
     assert error.kind == "cancelled"
     assert model.closed

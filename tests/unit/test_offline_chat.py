@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from bridge_worker.backends.offline.chat import NAMES, Offline, example
+from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import chat_request, run_chat
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.params import validate
@@ -41,10 +42,11 @@ def chat(model: str, *messages: Json, **params: Any) -> tuple[ChatResult, list[J
     async def find(_: str) -> Offline:
         return Offline()
 
-    async def emit(delta: Json) -> None:
-        deltas.append(delta)
+    async def emit(wire: list[WireDelta]) -> None:
+        deltas.extend({"content": delta} if isinstance(delta, str) else delta for delta in wire)
 
-    return asyncio.run(run_chat(chat_request(asked, time.monotonic()), find, emit if params.get("stream") else None)), deltas
+    result = asyncio.run(run_chat(chat_request(asked, time.monotonic()), find, emit if params.get("stream") else None))
+    return ChatResult.model_validate(result), deltas
 
 
 def refusal(model: str, *messages: Json, **params: Any) -> BridgeError:

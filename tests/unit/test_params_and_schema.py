@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
 from typing import Any
@@ -14,9 +15,11 @@ from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ValidationError
 
 from bridge_worker.backends.offline.chat import Offline
+from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import chat_request, run_chat
 from bridge_worker.errors import KINDS, BridgeError
 from bridge_worker.methods.params import validate
+from bridge_worker.protocol.framing import DeltaLines
 from bridge_worker.protocol.session import MCP_VERSIONS, PROTOCOL_VERSION, Cancel, Drain, Greeted, Send, Session
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.lifecycle import CancelledParams, InitializeParams, ShutdownParams
@@ -425,15 +428,17 @@ def test_a_real_chats_result_and_deltas_fit_the_schema(model: str, stream: bool)
         async def find(_: str) -> Offline:
             return Offline()
 
-        async def emit(delta: Json) -> None:
-            fits(
-                at(SCHEMA["notifications"]["fromBridge"]["notifications/chat/delta"]), {"requestId": "a", "seq": 0, "delta": delta}
-            )
+        lines = DeltaLines("a")
+        schema = at(SCHEMA["notifications"]["fromBridge"]["notifications/chat/delta"])
+
+        async def emit(wire: list[WireDelta]) -> None:
+            for line in lines.encode(wire):
+                fits(schema, json.loads(line)["params"])
 
         parameters = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
         params = chat(model=model, stream=stream, tools=[{"type": "function", "function": {"name": "f", "parameters": parameters}}])
         validate(params, ChatParams)
-        return (await run_chat(chat_request(params, time.monotonic()), find, emit)).model_dump()
+        return await run_chat(chat_request(params, time.monotonic()), find, emit)
 
     fits(at(SCHEMA["methods"]["chat"]["result"]), asyncio.run(main()))
 

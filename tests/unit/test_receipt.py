@@ -13,11 +13,12 @@ import pytest
 
 from bridge_worker.core.accumulator import MAX_MEDIA_CHARACTERS
 from bridge_worker.core.chat_runner import chat_request, run_chat
-from bridge_worker.core.ports import ChatRequest, Delta
+from bridge_worker.core.deltas import Delta, End
+from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import Receipt
+from bridge_worker.schema.chat_result import ChatResult, Receipt
 from tests.conftest import Spawn
-from tests.support.upstream import Gate, Upstream
+from tests.support.upstream import DONE, Gate, Upstream, chunk
 from tests.support.worker import Json, Worker
 
 KEY = "sk-secret-1234567890"
@@ -59,7 +60,7 @@ def test_a_fallback_is_told_with_both_attempts(routed: Worker, stream: bool) -> 
     assert all(attempt["ms"] > 0 and attempt["provider"] == "openai" for attempt in receipt["attempts"])
     assert (receipt["requested_model"], receipt["served_model"]) == ("wanted", "gpt-4o-mini-2026-01-01")
     assert (receipt["deployment"], receipt["fallback"]) == ("id-of-gpt-4o-mini", True)
-    assert receipt["engine"]["name"] == "litellm"
+    assert receipt["engine"]["name"] == "litellm-full"
     assert receipt["engine"]["version"].count(".") == 2
 
 
@@ -306,9 +307,10 @@ class Painter:
     def __init__(self, *sizes: int) -> None:
         self._sizes = sizes
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         images = [{"type": "image_url", "image_url": {"url": "x" * size}} for size in self._sizes]
-        yield Delta(images=images, finish_reason="stop")
+        yield [Delta(images=images)]
+        yield Facts(End("stop", "stop"))
 
 
 @pytest.mark.rule("RES-14")
@@ -316,7 +318,8 @@ def test_images_beyond_the_limit_are_left_out_and_named() -> None:
     async def find(name: str) -> Any:
         return Painter(MAX_MEDIA_CHARACTERS, 1)
 
-    result = asyncio.run(run_chat(chat_request({"model": "m", "messages": USER}, time.monotonic()), find))
+    made = asyncio.run(run_chat(chat_request({"model": "m", "messages": USER}, time.monotonic()), find))
+    result = ChatResult.model_validate(made)
 
     assert [len(image["image_url"]["url"]) for image in result.message["images"]] == [MAX_MEDIA_CHARACTERS]
     assert [(change.param, change.change) for change in result.receipt.dropped or ()] == [("message.images[1]", "dropped")]
@@ -337,5 +340,32 @@ def test_an_error_of_the_model_has_the_receipt() -> None:
         "attempts": [],
         "fallback": False,
         "dropped": None,
+        "added": None,
+        "kept": [],
         "engine": None,
     }
+
+
+@pytest.mark.rule("RCP-8")
+def test_what_the_bridge_and_litellm_put_into_a_request_is_named(worker: Worker, upstream: Upstream) -> None:
+    plain, streamed = (worker.chat("openai/gpt-4o-mini", stream=stream, temperature=0.5)["receipt"] for stream in (False, True))
+    assert (plain["added"], plain["dropped"]) == ([], [])
+    assert streamed["added"] == [{"param": "stream_options", "sent": None}]
+    assert upstream.requests[-1].body["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.rule("RCP-9")
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_member_that_the_result_has_no_place_for_is_named_and_kept_in_the_message(
+    stream: bool, worker: Worker, upstream: Upstream
+) -> None:
+    said = {"role": "assistant", "content": "so", "moon_phase": "full"}
+    if stream:
+        upstream.script("odd", chunks=[chunk(said), chunk({}, "stop"), DONE])
+    else:
+        choice = {"index": 0, "message": said, "finish_reason": "stop"}
+        upstream.script("odd", body={"id": "a", "object": "chat.completion", "created": 1, "model": "odd", "choices": [choice]})
+    result = worker.chat("openai/odd", stream=stream)
+
+    assert result["receipt"]["kept"] == ["message.moon_phase"]
+    assert "full" in json.dumps(result["message"])

@@ -1,36 +1,41 @@
-"""The ordinary path: LiteLLM's `acompletion`, or its Router when there is a gateway config. Importing this file imports LiteLLM.
+"""The `Model` of every provider: LiteLLM or its Router chooses and asks, the bridge sends and reads.
 
-Owns every LiteLLM switch, and every private thing of it that a call relies on (each marked PRIVATE and held by a canary test).
-Refuses to know the wire, deadlines, the shape of LiteLLM's answers (`answers`) and what it does on the way (`attempts`).
+Owns the choice of the mode for each chat: direct (no config), lane, full (LiteLLM's callbacks and the Router hear of each call),
+and LiteLLM's own path for what the bridge has no decoder for. Importing this file imports LiteLLM. Refuses to know the wire,
+deadlines and a provider's format.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Any
 
 import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
-from litellm.types.utils import CallTypes
 
-from bridge_worker.backends.litellm import LOGGERS, local_deployment, receipts, request_diff, responses, router
+from bridge_worker.backends.litellm import LOGGERS, capture, gate, local_deployment, pricing, responses, router
+from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder
+from bridge_worker.backends.litellm.gate import Piece
 from bridge_worker.backends.litellm.gateway_config import Configured
+from bridge_worker.backends.litellm.lane import Lane
+from bridge_worker.backends.litellm.listeners import is_heard, reason_for_litellm
 from bridge_worker.backends.litellm.patches import correctness  # noqa: F401  # importing it patches LiteLLM
+from bridge_worker.backends.litellm.prepared_requests import PreparedRequests
+from bridge_worker.backends.litellm.responses import StreamReader
+from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
+from bridge_worker.backends.litellm.upstream import AttemptError, Upstream
 from bridge_worker.backends.local.chat import Local
 from bridge_worker.config.gateway import Gateway
-from bridge_worker.core.ports import ChatRequest, Delta
+from bridge_worker.core.deltas import Delta
+from bridge_worker.core.ports import ChatRequest, Facts
+from bridge_worker.core.receipt import EngineVersion
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import EngineVersion
 from bridge_worker.security import url_policy
 
-# One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
-# request are the bridge's own and usually end it earlier.
-REQUEST_TIMEOUT_SECONDS = 600.0
 CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
 
 # They ask a person to log in and block meanwhile, or load a model into this process.
@@ -38,30 +43,48 @@ UNUSABLE_PROVIDERS = ("github_copilot", "chatgpt", "petals", "vllm")
 
 
 class LiteLLM:
-    """A `Model`, set up for ``gateway``; ``complaints`` say what of that LiteLLM does not take.
+    """A `Model`, set up for ``gateway``; ``complaints`` report what of that LiteLLM does not take.
 
     ``local`` are the models of this machine, which a deployment may name too. Without a gateway's models any model is served by its
     LiteLLM name, with the key and base URL that LiteLLM finds in the environment. ``loop`` is the one it will be used in, None for
-    the current one.
+    the current one. ``remembers``: requests are kept as templates; not for a process whose LiteLLM others change under way.
     """
 
     def __init__(
-        self, gateway: Gateway | None = None, local: Local | None = None, loop: asyncio.AbstractEventLoop | None = None
+        self,
+        gateway: Gateway | None = None,
+        local: Local | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        engine: str = "auto",
+        remembers: bool = True,
     ) -> None:
-        _quieten()
-        receipts.watch()
-        self.engine = EngineVersion(name="litellm", version=litellm_version())
+        quieten()
+        pricing.forget()
+        version = litellm_version()
+        self.engine = EngineVersion(name="litellm", version=version)
+        self._version = version
         if local is not None:
             local_deployment.register(local)
         self._configured = Configured(gateway or Gateway(), loop)
         self._router: Any = self._configured.router
         self.complaints = self._configured.complaints
         self._chats, self._retired = 0, False
-        _quieten()  # the last word: the gateway's settings may have said otherwise
+        self._prepared = PreparedRequests(remembers=remembers)
+        self._only = engine == "direct"
+        self._own_path: str | None = "the worker was started with --engine litellm" if engine == "litellm" else None
+        self._lane = Lane(self._router, (gateway and gateway.router) or {}, is_heard) if self._router is not None else None
+        capture.install()
+        gate.install()
+        quieten()  # again: the gateway's settings may have set them otherwise
+
+    def use_own_path(self, reason: str) -> None:
+        """After a failed rehearsal: LiteLLM's own path serves everything."""
+        self._own_path = reason
 
     def put_in_force(self) -> None:
         """After a reload, with the new policy of URLs."""
-        _quieten()
+        quieten()
 
     def take_back(self) -> None:
         """It will not be served after all: LiteLLM is again as it was before."""
@@ -81,39 +104,118 @@ class LiteLLM:
         """For what is not a chat; None without settings."""
         return self._router
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         request.receipt.engine = self.engine
         self.check_model(request.model)
-        streamed = False
+        call = ChatCall(request, self._prepared)
+        reader = StreamReader()
         self._chats += 1
-        record = receipts.Record(request.model, request.receipt, request_diff.asked_of(request), CallTypes.acompletion)
         try:
-            answer = await self._complete(request)  # cancelled here, LiteLLM's clients close their connection by themselves
-            if not request.stream:
-                delta = responses.whole(answer, record.target)
-                record.end("ok")
-                yield delta
-                return
-            request.upstream_open = True
-            facts = Delta()
-            try:
-                async for chunk in answer:
-                    delta = responses.piece(chunk, facts)
-                    streamed = streamed or bool(delta.content or delta.reasoning or delta.tool_calls)
-                    yield delta
-            finally:
-                request.upstream_open = not await close(answer)
-            last = responses.stream_end(answer, facts, record.target, streamed=streamed)
-            record.end("ok")
-            yield last
+            upstream, deltas, response = await self._open(call)
+            self._sign(call)
+            if upstream is not None:
+                while deltas:
+                    yield deltas
+                    deltas = await upstream.read() if request.stream else []
+                facts = call.facts or upstream.facts()
+                call.end("ok")
+                await call.close()
+                yield facts
+            elif not request.stream:
+                deltas, facts = _plain(call, response)
+                yield deltas
+                yield facts
+            else:
+                request.upstream_open = True
+                last: Facts | None = None
+                try:
+                    items = aiter(response)
+                    while (item := await call.within(_next(items))) is not None:
+                        if not isinstance(item, Piece):
+                            yield reader.feed(item)
+                        elif item.facts is not None:
+                            last = item.facts
+                        else:
+                            reader.has_content = True
+                            yield item.deltas
+                finally:
+                    request.upstream_open = not await close(response)
+                last = last or reader.facts(response, call.target)
+                call.end("ok")
+                yield last
+        except AttemptError as failed:
+            call.fail_attempt(failed.fault)
+            raise failed.fault from failed
         except Exception as error:
-            fault = record.fault(error, streamed=streamed)
-            record.end(fault.kind, fault.status)
-            raise fault from error
+            raise call.fail(error, streamed=reader.has_content) from error
         finally:
-            record.end("cancelled")
+            self._sign(call)
+            call.end("cancelled")
+            await call.close()
             self._chats -= 1
             self._forget_if_done()
+
+    async def _open(self, call: ChatCall) -> tuple[Upstream | None, list[Delta], Any]:
+        """(a response that is read here, its first deltas, a response of LiteLLM's or of the Router's)"""
+        request = call.request
+        if self._router is not None:
+            return await self._open_by_router(call)
+        arguments = {"model": request.model, "messages": request.messages, "timeout": REQUEST_TIMEOUT_SECONDS} | _options(request)
+        if (reason := self._own_path or reason_for_litellm(request)) is not None:
+            return None, [], await self._by_litellm(call, arguments, reason)
+        if is_heard():
+            call.mode, call.reason = "full", "a callback, a cache or a budget listens"
+            return None, [], await gate.call_without_router(call, arguments)
+        call.mode = "direct"
+        target = self._prepared.target(request.model)
+        try:
+            key = (request.model, request.stream, call.options_key)
+            ready = await call.prepare(key, arguments, target)
+        except NoDecoder as no:
+            return None, [], await self._by_litellm(call, arguments, str(no))
+        except Exception as error:
+            call.begin(target)
+            raise call.fail(error) from error
+        call.begin(ready.target)
+        upstream = await call.open(ready)
+        deltas = await (upstream.read() if request.stream else upstream.whole())
+        return upstream, deltas, None
+
+    async def _open_by_router(self, call: ChatCall) -> tuple[Upstream | None, list[Delta], Any]:
+        request, lane, routing = call.request, self._lane, {}
+        if self._own_path is None and lane is not None:
+            call.on_failed, call.on_prepared = lane.mark_failed, lane.learner(call)
+            call.reason = lane.reason_against(request)
+            if call.reason is None:
+                call.mode = "lane"
+                opened = await lane.open(call)
+                if opened is not None:
+                    return *opened, None
+                call.reason = "the first attempt failed" if call.pending else "the Router chooses a deployment's first call"
+            routing = lane.routing(call)
+        call.mode = "full"
+        if self._own_path is not None:
+            call.mode, call.reason = "litellm", self._own_path
+            call.own_path = True
+        options = _options(request) | routing
+        if request.stream:
+            options |= {"stream": True, "stream_options": {"include_usage": True}}
+        # PRIVATE, _skip_mcp_handler: else tools need the mcp package, and could be run here instead of by the agent.
+        work = self._router.acompletion(model=request.model, messages=request.messages, **options, _skip_mcp_handler=True)
+        return None, [], await call.within(work)
+
+    async def _by_litellm(self, call: ChatCall, arguments: dict[str, Any], reason: str) -> Any:
+        if self._only:
+            wrong = "this model or its configuration needs LiteLLM's own path: start the worker with --engine auto"
+            raise BridgeError("model_not_found", f"{wrong} ({reason})", model=call.request.model)
+        call.mode, call.reason = "litellm", reason
+        if call.request.stream:
+            arguments |= {"stream": True, "stream_options": {"include_usage": True}}
+        return await gate.call_litellm(call, arguments | {"max_retries": 0})
+
+    def _sign(self, call: ChatCall) -> None:
+        name = f"litellm-{call.mode}" if call.mode not in ("", "litellm") else "litellm"
+        call.request.receipt.engine = EngineVersion(name, self._version, call.reason)
 
     async def aclose(self) -> None:
         """Flushes LiteLLM's callbacks and closes its connections."""
@@ -121,20 +223,6 @@ class LiteLLM:
             await asyncio.wait_for(GLOBAL_LOGGING_WORKER.flush(), 2)
         await GLOBAL_LOGGING_WORKER.stop()
         await litellm.close_litellm_async_clients()
-
-    async def _complete(self, request: ChatRequest) -> Any:
-        options = dict(request.options)
-        if "metadata" in options:
-            options["metadata"] = router.metadata(options["metadata"])
-        if request.stream:
-            options |= {"stream": True, "stream_options": {"include_usage": True}}
-        # PRIVATE: else tools need the mcp package, and could be run here instead of by the agent.
-        options["_skip_mcp_handler"] = True
-        if self._router:
-            return await self._router.acompletion(model=request.model, messages=request.messages, **options)
-        return await litellm.acompletion(
-            model=request.model, messages=request.messages, timeout=REQUEST_TIMEOUT_SECONDS, max_retries=0, **options
-        )
 
     def check_model(self, model: str) -> None:
         """Raises BridgeError ``model_not_found`` for a name that is not served, whatever it is asked for."""
@@ -162,31 +250,7 @@ def litellm_version() -> str:
     return version("litellm")
 
 
-def warm_up() -> None:
-    """Does once, in the calling thread, what would else stall the loop for half a second at the first call."""
-
-    async def first_calls() -> None:
-        call: dict[str, Any] = {"model": "openai/warm-up", "messages": [{"role": "user", "content": "hi"}], "mock_response": "hi"}
-        await litellm.acompletion(**call, _skip_mcp_handler=True)
-        async for _ in await litellm.acompletion(**call, stream=True, _skip_mcp_handler=True):
-            pass
-        await GLOBAL_LOGGING_WORKER.flush()
-        await GLOBAL_LOGGING_WORKER.stop()
-
-    _quieten()
-    with asyncio.Runner() as runner:
-        runner.get_loop().set_default_executor(ThreadPoolExecutor(1))
-        runner.run(first_calls())
-
-
-def warm_up_openai() -> None:
-    """The same for the openai package, which LiteLLM has for Azure, embeddings and some others: 500 modules, 0.4 s."""
-    from openai import AsyncOpenAI
-
-    _ = AsyncOpenAI(api_key="none").chat.completions
-
-
-def _quieten() -> None:
+def quieten() -> None:
     """LiteLLM prints and logs to stdout by design. The descriptor is guarded all the same; this keeps the log readable."""
     litellm.suppress_debug_info = True
     litellm.set_verbose = False
@@ -199,6 +263,25 @@ def _quieten() -> None:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(logging.CRITICAL)  # its lines hold prompts, keys and tracebacks; what matters of them is raised as well
+
+
+def _options(request: ChatRequest) -> dict[str, Any]:
+    options = dict(request.options)
+    if "metadata" in options:
+        options["metadata"] = router.metadata(options["metadata"])
+    return options
+
+
+def _plain(call: ChatCall, response: Any) -> tuple[list[Delta], Facts]:
+    """The bridge's own reading of a response, unless it came from a cache or a callback of the operator's changed it."""
+    outcome = call.outcome
+    if outcome is not None and outcome.response is response and outcome.text == response.choices[0].message.content:
+        return outcome.deltas, outcome.facts
+    return responses.whole(response, call.target)
+
+
+async def _next(items: AsyncIterator[Any]) -> Any:
+    return await anext(items, None)
 
 
 async def close(stream: Any) -> bool:

@@ -14,9 +14,9 @@ from typing import Any
 import litellm
 from litellm.types.utils import CallTypes
 
-from bridge_worker.backends.litellm import receipts, request_diff, responses
-from bridge_worker.backends.litellm.chat import REQUEST_TIMEOUT_SECONDS
-from bridge_worker.backends.litellm.responses import Target
+from bridge_worker.backends.litellm import pricing, receipts, request_diff
+from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
+from bridge_worker.backends.litellm.upstream import Target
 from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Ranking, RerankRequest
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers import price_map
@@ -72,6 +72,7 @@ async def rerank(router: Any, request: RerankRequest) -> Ranking:
 
 async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, call_type: CallTypes) -> tuple[Any, Target]:
     """``made`` has not begun: the record is there before it does."""
+    receipts.watch()
     record = receipts.Record(request.model, request.receipt, request_diff.Asked(request.options, [], marked=False), call_type)
     try:
         response = await made
@@ -87,9 +88,9 @@ async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, c
 
 def _cost(hidden: Mapping[str, Any], target: Target) -> Cost | None:
     usd = hidden.get("response_cost")
-    if usd is not None and responses.has_prices(target.deployment):
+    if usd is not None and pricing.has_prices(target.deployment):
         return Cost(usd, "deployment")
-    if usd is None or responses.is_unpriced(target.model, target.provider):
+    if usd is None or pricing.is_unpriced(target.model, target.provider):
         return None
     return Cost(usd, "price_map", price_map.DATE)
 

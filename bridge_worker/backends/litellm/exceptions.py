@@ -133,7 +133,7 @@ def from_litellm(error: BaseException, *, model: str | None, streamed: bool = Fa
     provider or of the Router.
     """
     chain = list(_chain(error))
-    if ours := next((each for each in chain if isinstance(each, BridgeError)), None):  # of a local model behind the Router, too
+    if ours := _of_the_bridge(chain):
         return ours
     found = _find(chain)
     provider = _provider(chain, model)
@@ -157,6 +157,16 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
             yield error
         # The Router raises the original *from* its wrapper: a circle, and what came before is the wrapper's context.
         error = original if original is not None and id(original) not in seen else error.__cause__ or error.__context__
+
+
+def _of_the_bridge(chain: list[BaseException]) -> BridgeError | None:
+    """An error of the bridge's own, as of a local model behind the Router; not one that led to an error of the Router's."""
+    for link in chain:
+        if isinstance(link, BridgeError):
+            return link
+        if _named(_CAUSES, link):
+            return None
+    return None
 
 
 def _find(chain: list[BaseException]) -> _Finding:
@@ -221,7 +231,7 @@ def _provider(chain: list[BaseException], model: str | None) -> str | None:
 def _message(found: _Finding, chain: list[BaseException], provider: str | None, model: str | None) -> str:
     who, said = provider or "the provider", sentence(str(chain[0])[:_MAX_TEXT])
     if found.kind == "authentication":
-        return _about_key(said, provider, answered=found.response is not None)
+        return about_key(said, provider, answered=found.response is not None)
     if found.response is not None:
         return said
     if found.kind == "provider_unavailable":
@@ -242,7 +252,8 @@ def _message(found: _Finding, chain: list[BaseException], provider: str | None, 
     return ours.get(found.kind, said)
 
 
-def _about_key(said: str, provider: str | None, *, answered: bool) -> str:
+def about_key(said: str, provider: str | None, *, answered: bool) -> str:
+    """``said``, with the variable that has no key, if there is one."""
     missing = _KEY_NAME.findall(said)[:1] or (provider and litellm.validate_environment(f"{provider}/any")["missing_keys"])
     if not missing:
         return said

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -18,12 +18,15 @@ from litellm.utils import custom_llm_setup  # PRIVATE: makes a provider's name k
 
 from bridge_worker.backends.local.chat import PROVIDER, Local
 from bridge_worker.config.local_models import PREFIX
+from bridge_worker.core.accumulator import usage_to_wire
 from bridge_worker.core.chat_runner import run_chat
-from bridge_worker.core.ports import ChatRequest, Delta
+from bridge_worker.core.deltas import Delta, End, ToolCallDelta
+from bridge_worker.core.ports import ChatRequest, Facts
+from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.chat_request import Deadlines
-from bridge_worker.schema.chat_result import ChatResult, Receipt, Usage
 
+_CHUNK: dict[str, Any] = {"text": "", "tool_use": None, "is_finished": False, "finish_reason": "", "usage": None, "index": 0}
 _FREE = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0, "litellm_provider": PROVIDER, "mode": "chat"}
 
 
@@ -58,9 +61,9 @@ class _LocalProvider(CustomLLM):  # type: ignore[misc]  # LiteLLM's types are no
     ) -> AsyncIterator[Any]:
         request = _request(model, messages, optional_params, stream=True)
         try:
-            async with aclosing(self._local.chat(request)) as deltas:
-                async for delta in deltas:
-                    for chunk in _chunks(delta):
+            async with aclosing(self._local.chat(request)) as steps:
+                async for step in steps:
+                    for chunk in [_last_chunk(step.end)] if isinstance(step, Facts) else _chunks(step):
                         yield chunk
         except BridgeError as error:
             raise _for_router(error, model) from error
@@ -83,42 +86,43 @@ def _for_router(error: BridgeError, model: str) -> Exception:
     return raised
 
 
-def _response(response: Any, result: ChatResult, model: str) -> Any:
-    message: dict[str, Any] = {"role": "assistant", "content": result.content, "reasoning_content": result.reasoning}
-    if result.tool_calls:
-        message["tool_calls"] = [call.model_dump() for call in result.tool_calls]
-    response.id, response.model = result.id, model
-    response.choices = [litellm.Choices(finish_reason=result.finish_reason, message=litellm.Message(**message))]
-    response.usage = litellm.Usage(**_usage(result.usage))
+def _response(response: Any, result: Mapping[str, Any], model: str) -> Any:
+    message: dict[str, Any] = {"role": "assistant", "content": result["content"], "reasoning_content": result["reasoning"]}
+    if result["tool_calls"]:
+        message["tool_calls"] = result["tool_calls"]
+    response.id, response.model = result["id"], model
+    response.choices = [litellm.Choices(finish_reason=result["finish_reason"], message=litellm.Message(**message))]
+    response.usage = litellm.Usage(**_usage(result["usage"] or {}))
     return response
 
 
-def _chunks(delta: Delta) -> list[dict[str, Any]]:
+def _chunks(deltas: list[Delta]) -> list[dict[str, Any]]:
     """LiteLLM's `GenericStreamingChunk`s. One has one tool call at most."""
-    end = delta.finish_reason is not None
-    chunk = {
-        "text": delta.content or "",
-        "tool_use": None,
-        "is_finished": end,
-        "finish_reason": delta.finish_reason or "",
-        "usage": _usage(delta.usage) if end else None,
-        "index": 0,
-    }
-    if delta.reasoning:
-        chunk["provider_specific_fields"] = {"reasoning_content": delta.reasoning}
-    calls = [{**chunk, "tool_use": _tool_use(piece)} for piece in delta.tool_calls]
-    return calls or ([chunk] if end or delta.content or delta.reasoning else [])
+    chunks = []
+    for delta in deltas:
+        chunk = {**_CHUNK, "text": delta.content or ""}
+        if delta.reasoning:
+            chunk["provider_specific_fields"] = {"reasoning_content": delta.reasoning}
+        if delta.tool_calls:
+            chunks += [{**chunk, "tool_use": _tool_use(piece)} for piece in delta.tool_calls]
+        elif delta.content or delta.reasoning:
+            chunks.append(chunk)
+    return chunks
 
 
-def _tool_use(piece: Any) -> dict[str, Any]:
+def _last_chunk(end: End) -> dict[str, Any]:
+    usage = usage_to_wire(end.usage) if end.usage else {}
+    return {**_CHUNK, "is_finished": True, "finish_reason": end.finish_reason or "", "usage": _usage(usage)}
+
+
+def _tool_use(piece: ToolCallDelta) -> dict[str, Any]:
     function = {"name": piece.name, "arguments": piece.arguments}
     return {"id": piece.id, "type": "function", "function": function, "index": piece.index or 0}
 
 
-def _usage(usage: Usage | None) -> dict[str, Any]:
-    usage = usage or Usage()
+def _usage(usage: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "prompt_tokens": usage.input_tokens or 0,
-        "completion_tokens": usage.output_tokens or 0,
-        "total_tokens": usage.total_tokens or 0,
+        "prompt_tokens": usage.get("input_tokens") or 0,
+        "completion_tokens": usage.get("output_tokens") or 0,
+        "total_tokens": usage.get("total_tokens") or 0,
     }

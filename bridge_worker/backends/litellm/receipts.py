@@ -1,28 +1,28 @@
-"""What LiteLLM does on the way to an answer: each call to a deployment, how it ended, and the body that went out.
+"""The attempts of an embedding or a reranking, by LiteLLM's hooks. Chats have theirs from `chat_call`.
 
-Owns the one callback of ours that LiteLLM knows, and fills a request's receipt from it. They are LiteLLM's public hooks, in the
-order in which they come: before a deployment is called, when its request is ready, after a deployment has failed. A context
-variable says for which request; calls that are no request's have none. Refuses to know what a change of a request means.
+Owns the one callback of the bridge's that LiteLLM knows, and fills a request's receipt from it. The hooks are public: before a
+deployment is called, when its request is ready, after a deployment has failed. A context variable names the request; other calls
+have none. Refuses to know what a change of a request means.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
 import litellm
+from litellm.integrations.custom_logger import CustomLogger
 from litellm.types.utils import CallTypes
 
 from bridge_worker.backends.litellm import exceptions, request_diff
-from bridge_worker.backends.litellm.patches import speed
-from bridge_worker.backends.litellm.responses import Target
+from bridge_worker.backends.litellm.upstream import Target, target_of
+from bridge_worker.core.receipt import Attempt, Receipt
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import Attempt, Change, Receipt
 
 _current: ContextVar[Record | None] = ContextVar("omni_bridge_record", default=None)
 
@@ -35,30 +35,25 @@ class Record:
         self.call_type = call_type  # LiteLLM may make others on the way, an embedding for its cache
         self._started: float | None = None  # time.monotonic() of the attempt that is under way
         self._body: Any = None
-        self._held_back: list[Change] = []
         self._failed: list[tuple[TracebackType | None, BridgeError]] = []  # by where it was raised
         self._asked = asked
         self.target = _target({"model": model})  # until a deployment is called
         _current.set(self)
 
-    def begin(self, call: Mapping[str, Any]) -> dict[str, Any] | None:
-        """A deployment is about to be called with these keyword arguments; returns better ones, None for no change."""
+    def begin(self, call: Mapping[str, Any]) -> None:
+        """A deployment is about to be called with these keyword arguments."""
         if self._started is not None and (error := sys.exception()):
             self.fail(error)  # a stream that broke before its first piece: this call is made while the Router handles that
         receipt = self.receipt
         self._started = time.monotonic()
         self.target = _target(call)
-        model, provider, deployment = self.target
+        target = self.target
         # Whatever breaks it off without another word is a cancel.
         receipt.attempts.append(
-            Attempt(outcome="cancelled", status=None, ms=0.0, model=model, provider=provider, deployment=deployment)
+            Attempt("cancelled", status=None, ms=0.0, model=target.model, provider=target.provider, deployment=target.deployment)
         )
-        receipt.deployment = deployment
+        receipt.deployment = target.deployment
         receipt.fallback = receipt.fallback or bool(call.get("fallback_depth"))
-        if "messages" not in call:
-            return None
-        messages, self._held_back = request_diff.for_provider(call["messages"], provider, model)
-        return None if messages is call["messages"] else {**call, "messages": messages}
 
     def sends(self, body: Any) -> None:
         self._body = body
@@ -90,14 +85,16 @@ class Record:
         self._started = None
         if self._body is not None:
             with suppress(Exception):  # a body of an unknown kind: then nobody knows, and null says so
-                self.receipt.dropped = self._held_back + request_diff.changes(self._asked, self._body, self._held_back)
+                self.receipt.dropped = request_diff.changes(self._asked, self._body, [])
         self._body = None
 
 
-class _Watch(speed.Unheard):
+class Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM's types are not read
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: CallTypes | None) -> dict[str, Any] | None:
         record = _current.get()
-        return record.begin(kwargs) if record and call_type is record.call_type else None
+        if record and call_type is record.call_type:
+            record.begin(kwargs)
+        return None
 
     def log_pre_api_call(self, model: str, messages: Any, kwargs: dict[str, Any]) -> None:
         if record := _current.get():
@@ -113,13 +110,8 @@ class _Watch(speed.Unheard):
 
 def watch() -> None:
     """From now on; once is enough."""
-    if not any(isinstance(callback, _Watch) for callback in litellm.callbacks):
-        litellm.callbacks.append(_Watch())
-
-
-def is_alone(lists: Iterable[str]) -> bool:
-    """Whether nobody but this listens to LiteLLM; ``lists`` are the names of what it calls. "cache" would fill `litellm.cache`."""
-    return all(isinstance(callback, _Watch) or callback == "cache" for name in lists for callback in getattr(litellm, name))
+    if not any(isinstance(callback, Watch) for callback in litellm.callbacks):
+        litellm.callbacks.append(Watch())
 
 
 def _origin(error: BaseException) -> TracebackType | None:
@@ -131,7 +123,4 @@ def _origin(error: BaseException) -> TracebackType | None:
 
 def _target(call: Mapping[str, Any]) -> Target:
     deployment = (call.get("model_info") or {}).get("id")
-    with suppress(Exception):  # a name that is the Router's, or a provider that LiteLLM does not know
-        name, provider, _, _ = litellm.get_llm_provider(call["model"], call.get("custom_llm_provider"), call.get("api_base"))
-        return Target(name, provider, deployment)
-    return Target(call.get("model"), None, deployment)
+    return target_of(call["model"], call.get("custom_llm_provider"), call.get("api_base"), deployment)

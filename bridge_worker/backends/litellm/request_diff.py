@@ -1,9 +1,6 @@
-"""A request on its way out: what of it is not for this provider, and what of it did not arrive.
+"""Compares a chat with the body that LiteLLM made of it: dropped and rewritten parameters, lost parts, and additions.
 
-Owns two comparisons. `for_provider` takes from a message what only the provider that said it can read (thinking with its signature,
-encrypted reasoning, images it made). `changes` looks for what was asked in the body that LiteLLM made of it, by the names that
-providers have for it, and so finds what LiteLLM dropped or changed without a word. Refuses to know when it is called, and to mend
-anything else.
+Owns the providers' names for OpenAI's parameters. Refuses to know when it is called, and to correct anything.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from bridge_worker.core.ports import STATE, ChatRequest
-from bridge_worker.schema.chat_result import Change
+from bridge_worker.core.receipt import Addition, Change
 
 # What a parameter is called in a provider's body, beside its own name.
 _NAMES: Mapping[str, frozenset[str]] = {
@@ -47,74 +44,11 @@ _TOOL_CHOICES = {"none": ("none",), "auto": ("auto",), "required": ("required", 
 _ASSUMED = (("tool_choice", "auto"), ("parallel_tool_calls", True), ("logprobs", False))  # what a provider does anyway
 _OTHER_WORDS = ("reasoning_effort", "logprobs", "top_logprobs")  # whose values are others elsewhere
 _CONVERSATION = {"messages", "contents", "input", "system", "system_instruction", "systemInstruction", "instructions"}
+_STRUCTURE = {"model", "modelId", "model_id", "stream"}  # each request has them
+_CONTAINERS = {"options", "generationConfig", "generation_config", "inferenceConfig", "parameters"}
 _SCHEMA_TOOL = "json_tool_call"  # LiteLLM's name for the tool that stands for a response_format
 _MIN_STATE = 16  # characters: shorter words of a provider's state may stand in any text
 _PROBE = 64  # characters of an image's data that are looked for; its end is as good as a checksum
-
-
-# --- what is not for this provider ----------------------------------------------------------------------------------------------
-
-
-def for_provider(
-    messages: list[dict[str, Any]], provider: str | None, model: str | None
-) -> tuple[list[dict[str, Any]], list[Change]]:
-    """The messages without other providers' state, and what was taken from them; the same list when nothing was."""
-    if not any("origin" in message or "audio" in message or "images" in message for message in messages):
-        return messages, []
-    held_back: list[Change] = []
-    sent = [_for_provider(message, f"messages[{index}]", provider, model, held_back) for index, message in enumerate(messages)]
-    return sent, held_back
-
-
-def _for_provider(
-    message: dict[str, Any], path: str, provider: str | None, model: str | None, held_back: list[Change]
-) -> dict[str, Any]:
-    if message.get("role") != "assistant":
-        return message
-    origin = message.get("origin") or {}
-    at_home = _family(origin.get("provider"), origin.get("model")) == _family(provider, model)
-    foreign = set() if at_home else set(STATE)
-    sent = {name: value for name, value in message.items() if name != "origin" and not (name in foreign and origin)}
-    held_back += [Change(param=f"{path}.{name}", change="dropped") for name in message if name not in sent and name != "origin"]
-    if origin and not at_home and message.get("tool_calls"):
-        sent["tool_calls"] = [
-            _stateless(call, f"{path}.tool_calls[{at}]", held_back) for at, call in enumerate(message["tool_calls"])
-        ]
-    for name in ("images", "annotations"):  # there is no provider that takes them back in an assistant's message
-        if sent.pop(name, None) and name == "images":
-            held_back.append(Change(param=f"{path}.images", change="dropped"))
-    if audio := sent.pop("audio", None):
-        _send_audio(sent, audio, path, provider, held_back)
-    return sent
-
-
-def _stateless(call: dict[str, Any], path: str, held_back: list[Change]) -> dict[str, Any]:
-    if "provider_specific_fields" not in call:
-        return call
-    held_back.append(Change(param=f"{path}.provider_specific_fields", change="dropped"))
-    return {name: value for name, value in call.items() if name != "provider_specific_fields"}
-
-
-def _send_audio(sent: dict[str, Any], audio: dict[str, Any], path: str, provider: str | None, held_back: list[Change]) -> None:
-    """OpenAI wants the id of what it has said, any other provider its words."""
-    if audio.get("id") and provider in ("openai", "azure"):
-        sent["audio"] = {"id": audio["id"]}
-        return
-    sent["content"] = sent.get("content") or audio.get("transcript")
-    held_back.append(Change(param=f"{path}.audio", change="dropped"))
-
-
-def _family(provider: str | None, model: str | None) -> str | None:
-    """Whose state it is: Claude's and Gemini's is the same wherever they are hosted."""
-    name = (model or "").lower()
-    if "claude" in name or provider == "anthropic":
-        return "claude"
-    if "gemini" in name or provider == "gemini":
-        return "gemini"
-    return provider
-
-
-# --- what did not arrive --------------------------------------------------------------------------------------------------------
 
 
 class Asked(NamedTuple):
@@ -142,6 +76,23 @@ def changes(asked: Asked, body: Any, known: list[Change]) -> list[Change]:
     found = [change for name, value in asked.options.items() if (change := _change(name, value, settings))]
     told = {change.param for change in known}
     return found + [change for change in _lost(asked, body) if change.param not in told]
+
+
+def additions(asked: Asked, body: Any) -> list[Addition]:
+    """The settings of ``body`` that no parameter of the caller's has become."""
+    names = {alias for name in asked.options for alias in _NAMES.get(name, frozenset([name]))}
+    return list(_added(body, names, ""))
+
+
+def _added(body: Mapping[str, Any], names: set[str], path: str) -> Iterator[Addition]:
+    for name, value in body.items():
+        place = f"{path}{name}"
+        if name in names or name in _CONVERSATION or name in _STRUCTURE or value in ({}, [], None, ""):
+            continue
+        if name in _CONTAINERS and isinstance(value, dict):
+            yield from _added(value, names, f"{place}.")
+        else:
+            yield Addition(place, value if isinstance(value, str | int | float | bool) else None)
 
 
 def _settings(value: Any) -> Iterator[tuple[str, Any]]:

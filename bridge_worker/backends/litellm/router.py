@@ -39,6 +39,11 @@ def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None, st
     return asyncio.run(made())
 
 
+def forget(router: Any) -> None:
+    """LiteLLM drops its references to the Router."""
+    (router.retire if hasattr(router, "retire") else router.discard)()
+
+
 def serves(router: Any, model: str) -> bool:
     """The Router would serve a deployment by its id or LiteLLM name too. PRIVATE: pattern_router, which knows wildcards."""
     return model in router.get_model_names() or model in router.model_group_alias or bool(router.pattern_router.route(model))

@@ -19,9 +19,10 @@ from typing import Any
 
 from bridge_worker.backends.local.llama_process import Answer, EngineProcess
 from bridge_worker.config.local_models import DEFAULT, PREFIX, LocalModel, packaged_file
-from bridge_worker.core.ports import ChatRequest, Delta, ToolCallPiece
+from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
+from bridge_worker.core.ports import ChatRequest, Facts
+from bridge_worker.core.receipt import Change, EngineVersion
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import Change, EngineVersion, Usage
 
 PROVIDER = "local"
 INSTALL = "start it once as bin/omni-bridge --stdio --local, which installs it, or see the README"
@@ -62,28 +63,29 @@ class Local:
         """Those that a file is there for, and whether they are for embeddings."""
         return {PREFIX + name: model.embed for name, model in self._models.items() if model.file or packaged_file()}
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         engine = await self._engine(request.model)
         known = await engine.facts()
         request.receipt.engine = EngineVersion(name="llama.cpp", version=known["version"])
+        request.receipt.added = []
+        request.provider = PROVIDER
         request.receipt.dropped = [Change(param=name, change="dropped") for name in _FOR_PROVIDERS if name in request.options]
         body = _chat_body(request.model, request.messages, request.options, known["tools"])
-        facts = Delta(provider=PROVIDER, model=request.model, cost_usd=0.0, cost_source="provider")
-        yield Delta(provider=PROVIDER, model=request.model)  # so that an error can say it
+        end = End(model=request.model)
         started = False
         async with _asked(engine, "chat", body, request) as answer:
             try:
                 async for chunk in answer:
-                    delta = _delta(chunk, facts)
+                    delta = _delta(chunk, end)
                     started = started or bool(delta.content or delta.reasoning or delta.tool_calls)
-                    yield delta  # a plain chat's too: what had come is then known when it is cancelled
+                    yield [delta]  # a plain chat's too, so that a cancel can report the content received so far
             except BridgeError as error:
                 if started and request.stream and error.kind == "provider_unavailable":
                     error.kind = "stream_interrupted"
                 raise
-        if facts.finish_reason is None:
+        if end.finish_reason is None:
             raise BridgeError("bad_upstream_response", "llama.cpp ended without a finish reason; try again", provider=PROVIDER)
-        yield facts
+        yield Facts(end, PROVIDER, cost_usd=0.0, cost_source="provider")
 
     async def count_tokens(
         self, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
@@ -228,32 +230,32 @@ def _checked(chunk: dict[str, Any]) -> dict[str, Any]:
     raise BridgeError(kind, f"llama.cpp: {error.get('message')}", provider=PROVIDER)
 
 
-def _delta(chunk: dict[str, Any], facts: Delta) -> Delta:
-    """``facts`` gathers what is said at the end."""
+def _delta(chunk: dict[str, Any], end: End) -> Delta:
+    """Adds the facts of ``chunk`` to ``end``."""
     _checked(chunk)
     if usage := chunk.get("usage"):
-        facts.usage = _usage(usage)
+        end.usage = _usage(usage)
     if not chunk.get("choices"):
         return Delta()
     choice = chunk["choices"][0]
-    facts.finish_reason = choice.get("finish_reason") or facts.finish_reason
+    end.finish_reason = end.raw_finish_reason = choice.get("finish_reason") or end.finish_reason
+    end.id = chunk.get("id") or end.id
     said = choice["delta"]
     return Delta(
         content=said.get("content"),
         reasoning=said.get("reasoning_content"),
-        tool_calls=[_tool_call_piece(call) for call in said.get("tool_calls") or ()],
+        tool_calls=[_tool_call_piece(call) for call in said.get("tool_calls") or ()] or None,
         logprobs=(choice.get("logprobs") or {}).get("content"),
-        id=chunk.get("id"),
     )
 
 
-def _tool_call_piece(call: Mapping[str, Any]) -> ToolCallPiece:
+def _tool_call_piece(call: Mapping[str, Any]) -> ToolCallDelta:
     function = call.get("function") or {}
-    return ToolCallPiece(call.get("index"), call.get("id"), function.get("name"), function.get("arguments") or "")
+    return ToolCallDelta(call.get("index"), call.get("id"), function.get("name"), function.get("arguments") or "")
 
 
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    return Usage(
+def _usage(usage: Mapping[str, Any]) -> TokenUsage:
+    return TokenUsage(
         input_tokens=usage["prompt_tokens"],
         output_tokens=usage["completion_tokens"],
         total_tokens=usage["total_tokens"],

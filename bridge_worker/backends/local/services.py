@@ -11,8 +11,9 @@ from typing import Any
 
 from bridge_worker.backends.local.chat import PROVIDER, Local
 from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
+from bridge_worker.core.receipt import Change, EngineVersion
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import Change, EngineVersion, Usage
+from bridge_worker.schema.chat_result import Usage
 from bridge_worker.schema.services import (
     ModelInfo,
     ModelLimits,
@@ -77,6 +78,7 @@ class LocalServices:
         made = await self._local.embed(request.model, request.input, request.options)
         usage = Usage(input_tokens=made.input_tokens, total_tokens=made.input_tokens)
         request.receipt.engine = EngineVersion(name="llama.cpp", version=made.version)
+        request.receipt.added = []
         request.receipt.dropped = [Change(param=name, change="dropped") for name in request.options if name != "dimensions"]
         return Embeddings(made.vectors, usage, Cost(0.0, "provider"), request.model, PROVIDER)
 

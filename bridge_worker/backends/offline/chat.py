@@ -13,9 +13,10 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from bridge_worker.core.ports import ChatRequest, Delta, ToolCallPiece
+from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
+from bridge_worker.core.ports import ChatRequest, Facts
+from bridge_worker.core.receipt import EngineVersion
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import EngineVersion, Usage
 from bridge_worker.version import __version__
 
 PREFIX = "offline/"
@@ -26,26 +27,20 @@ ENGINE = EngineVersion(name="offline", version=__version__)
 class Offline:
     """A `Model`."""
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         request.receipt.engine = ENGINE
         request.receipt.dropped = []
+        request.receipt.added = []
         if request.model not in NAMES:
             raise BridgeError("model_not_found", f"there is no {request.model!r:.100}; offline models are {' and '.join(NAMES)}")
         if request.model == "offline/tools" and (calls := _tool_calls(request)):
             content, finish_reason = "", "tool_calls"
         else:
             calls, content, finish_reason = [], _text_to_repeat(request), "stop"
-        for delta in _pieces(content, calls) if request.stream else [Delta(content=content, tool_calls=calls)]:
-            yield delta
-        yield Delta(
-            finish_reason=finish_reason,
-            usage=_usage(request, content, calls),
-            cost_usd=0.0,
-            cost_source="provider",
-            id="offline",
-            model=request.model,
-            provider="offline",
-        )
+        for delta in _pieces(content, calls) if request.stream else [Delta(content=content, tool_calls=calls or None)]:
+            yield [delta]
+        end = End(finish_reason, finish_reason, _usage(request, content, calls), id="offline", model=request.model)
+        yield Facts(end, provider="offline", cost_usd=0.0, cost_source="provider")
 
 
 def _text_to_repeat(request: ChatRequest) -> str:
@@ -64,7 +59,7 @@ def _text(content: str | list[dict[str, Any]]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
-def _tool_calls(request: ChatRequest) -> list[ToolCallPiece]:
+def _tool_calls(request: ChatRequest) -> list[ToolCallDelta]:
     tools = request.options.get("tools")
     choice = request.options.get("tool_choice")
     if not tools or choice == "none" or request.messages[-1]["role"] == "tool":
@@ -78,24 +73,24 @@ def _tool_calls(request: ChatRequest) -> list[ToolCallPiece]:
     except Exception as error:  # whatever a schema that is none leads to
         wrong = f"the parameters of {wanted!r:.100} are no JSON Schema that can be satisfied simply ({type(error).__name__})"
         raise BridgeError("rejected_by_provider", wrong) from None
-    return [ToolCallPiece(index=0, id=f"call_{len(request.messages)}", name=tool["name"], arguments=arguments)]
+    return [ToolCallDelta(index=0, id=f"call_{len(request.messages)}", name=tool["name"], arguments=arguments)]
 
 
-def _pieces(content: str, calls: list[ToolCallPiece]) -> list[Delta]:
+def _pieces(content: str, calls: list[ToolCallDelta]) -> list[Delta]:
     """Word by word, and a call's arguments in two halves, as a provider would."""
     words = [Delta(content=word) for word in re.findall(r"\s*\S+\s*$|\s*\S+|\s+$", content)]
     halves = []
     for call in calls:
         middle = len(call.arguments) // 2
-        first = ToolCallPiece(call.index, call.id, call.name, call.arguments[:middle])
-        halves += [Delta(tool_calls=[first]), Delta(tool_calls=[ToolCallPiece(call.index, arguments=call.arguments[middle:])])]
+        first = ToolCallDelta(call.index, call.id, call.name, call.arguments[:middle])
+        halves += [Delta(tool_calls=[first]), Delta(tool_calls=[ToolCallDelta(call.index, arguments=call.arguments[middle:])])]
     return words + halves
 
 
-def _usage(request: ChatRequest, content: str, calls: list[ToolCallPiece]) -> Usage:
+def _usage(request: ChatRequest, content: str, calls: list[ToolCallDelta]) -> TokenUsage:
     asked = input_tokens(request.messages)
     answered = len(content.split()) + sum(len(call.arguments.split()) for call in calls)
-    return Usage(input_tokens=asked, output_tokens=answered, total_tokens=asked + answered)
+    return TokenUsage(input_tokens=asked, output_tokens=answered, total_tokens=asked + answered)
 
 
 def input_tokens(messages: Sequence[Mapping[str, Any]]) -> int:

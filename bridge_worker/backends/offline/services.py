@@ -13,8 +13,9 @@ from typing import Any
 
 from bridge_worker.backends.offline import chat
 from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
+from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError
-from bridge_worker.schema.chat_result import Receipt, Usage
+from bridge_worker.schema.chat_result import Usage
 from bridge_worker.schema.services import (
     ModelInfo,
     ModelLimits,
@@ -97,7 +98,7 @@ def _mode(model: str) -> str:
 
 
 def _sign(receipt: Receipt) -> None:
-    receipt.engine, receipt.dropped = chat.ENGINE, []
+    receipt.engine, receipt.dropped, receipt.added = chat.ENGINE, [], []
 
 
 def _not_found(model: str, why: str) -> BridgeError:

@@ -143,7 +143,7 @@ class Cohere(EventStreamDecoder):
                 delta.tool_calls.append(part)
         citations = message.get("citations")
         if notes := list(objects_of(citations if isinstance(citations, list) else [citations])):
-            delta.annotations += notes
+            delta.annotations += map(_annotation, notes)
         for name in message.keys() - _MESSAGE_MEMBERS:
             self._gathered.keep(f"message.{name}", name, message[name])
 
@@ -155,6 +155,19 @@ class Cohere(EventStreamDecoder):
             delta.reasoning.append(thinking)
         if not part.keys() <= {"type", "text", "thinking"}:
             self._gathered.keep(f"message.content.{str(part.get('type'))[:80]}", "content_parts", [part])
+
+
+def _annotation(citation: Json) -> Json:
+    """A citation in OpenAI's form, with the first of its sources."""
+    source = first(*objects_of(citation.get("sources"))) or {}
+    document = object_of(source.get("document"))
+    cited = {
+        "start_index": citation.get("start"),
+        "end_index": citation.get("end"),
+        "title": text_of(document.get("title")) or text_of(source.get("id")),
+        "url": text_of(document.get("url")),
+    }
+    return {"type": "url_citation", "url_citation": {name: value for name, value in cited.items() if value is not None}}
 
 
 def _logprobs(value: Any) -> list[Any]:

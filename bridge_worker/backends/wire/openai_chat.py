@@ -84,8 +84,8 @@ class OpenAIChat(EventStreamDecoder):
         self._broken: BridgeError | None = None  # what a finish word reports
         self._reader = MessageReader()
         # The members of an event and its choice that were last found to be quiet: a next event of the same shape is plain text.
-        self._event_shape: tuple[str, ...] = ()
-        self._choice_shape: tuple[str, ...] = ()
+        self._event_shape: tuple[str, ...] = ("choices",)  # an empty event must not fit it
+        self._choice_shape: tuple[str, ...] = ("",)
 
     def on_event(self, name: str, data: bytes, out: list[Delta]) -> None:
         if data == _DONE:
@@ -132,7 +132,7 @@ class OpenAIChat(EventStreamDecoder):
     # -- an event ------------------------------------------------------------------------------------------------------------
 
     def _any_event(self, name: str, event: Any, out: list[Delta]) -> None:
-        if event is None:
+        if event is None or event == {}:  # a ping
             return
         if name == "error" or not isinstance(event, dict):
             raise provider_errors.from_value(event) if name == "error" or provider_errors.error_in(event) else ValueError

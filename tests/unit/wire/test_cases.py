@@ -1021,6 +1021,7 @@ START = {
     "delta": {"message": {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}},
 }
 CITE = {"start": 0, "end": 2, "text": "hi", "sources": [{"type": "tool", "id": "t"}], "type": "TEXT_CONTENT"}
+CITED = {"type": "url_citation", "url_citation": {"start_index": 0, "end_index": 2, "title": "t"}}
 COHERE = [
     cohere(
         "text",
@@ -1070,7 +1071,7 @@ COHERE = [
     ),
     cohere(
         "citations",
-        {"content": "hi", "annotations": [CITE]},
+        {"content": "hi", "annotations": [CITED]},
         cohere_message(content=[{"type": "text", "text": "hi"}], citations=[CITE]),
         part("content-delta", content={"text": "hi"}),
         part("citation-start", citations=CITE),

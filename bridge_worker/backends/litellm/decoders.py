@@ -1,0 +1,112 @@
+"""Selects the decoder of a response by the request that was captured: the provider, its URL and the body.
+
+Owns the table of formats that the bridge reads by itself, and the list of providers that LiteLLM calls by httpx, so that a request
+can be captured without anything being sent. A model outside of the table is served by LiteLLM's own path. Refuses to know how a
+format is decoded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+import httpx
+import litellm
+
+from bridge_worker.backends.litellm.restoring import restored
+from bridge_worker.backends.wire.decoder import Decoder
+from bridge_worker.core.ports import ChatRequest
+
+
+class Format(NamedTuple):
+    """A wire format: the module in ``backends/wire`` and the class in it."""
+
+    module: str
+    decoder: str
+
+
+OPENAI_CHAT = Format("openai_chat", "OpenAIChat")
+OPENAI_RESPONSES = Format("openai_responses", "OpenAIResponses")
+ANTHROPIC = Format("anthropic", "Anthropic")
+GEMINI = Format("gemini", "Gemini")
+BEDROCK_CONVERSE = Format("bedrock_converse", "BedrockConverse")
+BEDROCK_ANTHROPIC = Format("anthropic", "BedrockAnthropic")
+OLLAMA = Format("ollama", "Ollama")
+COHERE = Format("cohere", "Cohere")
+
+# Ends of the URL's path, in order; the first that fits decides. None: any provider.
+_BY_PATH: tuple[tuple[str, frozenset[str] | None, Format], ...] = (
+    ("/chat/completions", None, OPENAI_CHAT),
+    ("/responses", None, OPENAI_RESPONSES),
+    ("/v1/messages", None, ANTHROPIC),
+    (":rawPredict", frozenset({"vertex_ai"}), ANTHROPIC),
+    (":streamRawPredict", frozenset({"vertex_ai"}), ANTHROPIC),
+    (":generateContent", None, GEMINI),
+    (":streamGenerateContent", None, GEMINI),
+    ("/converse", frozenset({"bedrock"}), BEDROCK_CONVERSE),
+    ("/converse-stream", frozenset({"bedrock"}), BEDROCK_CONVERSE),
+    ("/invoke", frozenset({"bedrock"}), ANTHROPIC),
+    ("/invoke-with-response-stream", frozenset({"bedrock"}), BEDROCK_ANTHROPIC),
+    ("/api/chat", frozenset({"ollama_chat"}), OLLAMA),
+    ("/v2/chat", frozenset({"cohere", "cohere_chat"}), COHERE),
+    ("/ml/v1/text/chat", frozenset({"watsonx"}), OPENAI_CHAT),
+    ("/ml/v1/text/chat_stream", frozenset({"watsonx"}), OPENAI_CHAT),
+)
+# They call by httpx, and LiteLLM reads their responses as the format of `_BY_PATH`; proved in tests/providers/test_requests.py.
+_PROVIDERS = frozenset(
+    """
+    openai azure openrouter groq mistral deepseek xai together_ai fireworks_ai perplexity nvidia_nim cerebras hosted_vllm lm_studio
+    azure_ai github anthropic gemini vertex_ai bedrock cohere cohere_chat ollama_chat huggingface databricks watsonx litellm_proxy
+    custom_openai sambanova deepinfra dashscope moonshot nebius novita featherless_ai hyperbolic lambda_ai llamafile meta_llama
+    nscale volcengine zai docker_model_runner baseten friendliai v0 vercel_ai_gateway cometapi aiml heroku
+    """.split()
+)
+# Of a provider that has several kinds of models: the words of which one is in the name of a model that is called so.
+_MODELS: Mapping[str, tuple[str, ...]] = {"vertex_ai": ("gemini", "claude"), "bedrock": ("converse", "anthropic", "claude", "nova")}
+_off: set[Format] = set()
+
+
+def may_capture(model: str, provider: str) -> bool:
+    """Whether LiteLLM would call this provider by httpx. A provider that runs here, or calls by another client, is not tried."""
+    if provider not in _PROVIDERS or provider in litellm._custom_providers or _is_registered(provider):
+        return False
+    words = _MODELS.get(provider)
+    return words is None or any(word in model for word in words)
+
+
+def format_of(provider: str, url: httpx.URL, body: Mapping[str, Any]) -> Format | None:
+    """None where the bridge has no decoder."""
+    path = url.path
+    for end, providers, found in _BY_PATH:
+        if path.endswith(end) and (providers is None or provider in providers):
+            if end.startswith("/invoke") and "anthropic_version" not in body:
+                return None
+            return None if found in _off else found
+    return None
+
+
+def is_off(found: Format) -> bool:
+    return found in _off
+
+
+def switch_off(found: Format) -> None:
+    """After a failed rehearsal: LiteLLM's own path serves this format."""
+    _off.add(found)
+
+
+@cache
+def decoder_class(found: Format) -> Callable[[], Decoder]:
+    module = importlib.import_module(f"bridge_worker.backends.wire.{found.module}")
+    made: Callable[[], Decoder] = getattr(module, found.decoder)
+    return made
+
+
+def _is_registered(provider: str) -> bool:
+    return any(row["provider"] == provider for row in litellm.custom_provider_map)
+
+
+def decoder_for(found: Format, request: ChatRequest, body: Mapping[str, Any]) -> Callable[[], Decoder]:
+    """Makes a decoder for each response to a request like ``request``, of which LiteLLM made ``body``."""
+    return restored(decoder_class(found), request.options, body)

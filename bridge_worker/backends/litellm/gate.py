@@ -1,0 +1,291 @@
+"""The seam under LiteLLM's Router: the attribute `litellm.acompletion`, which both generations of Router look up at each call.
+
+Owns what LiteLLM gets back from a deployment's call that the bridge serves: its own response objects, its exception classes, and,
+through LiteLLM's own wrapper `litellm.client`, everything that a callback, a cache, a budget or a routing strategy listens to.
+Calls that belong to no chat of the bridge are LiteLLM's own. Refuses to choose a deployment, to retry and to fall back.
+
+PRIVATE, each rehearsed at start: `litellm.acompletion` as the Router's seam, `litellm.client`, four methods of LiteLLM's `Logging`,
+`CustomStreamWrapper` as the class of a stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any
+
+import litellm
+from litellm.litellm_core_utils.llm_response_utils.get_headers import get_response_headers
+from litellm.types.utils import Choices, Message
+
+from bridge_worker.backends.litellm.capture import SilentLogging
+from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
+from bridge_worker.backends.litellm.provider_state import for_provider
+from bridge_worker.backends.litellm.router_errors import for_router, with_fault
+from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream, target_of
+from bridge_worker.core.deltas import Delta, TokenUsage
+from bridge_worker.core.ports import Facts
+
+_real = litellm.acompletion
+_watcher: ContextVar[Callable[[Mapping[str, Any]], object] | None] = ContextVar("omni_bridge_watcher", default=None)
+
+
+class Piece:
+    """The deltas of one read, as an item of a stream of LiteLLM's. The last one has the facts, and ``usage`` for the Router."""
+
+    __slots__ = ("__weakref__", "deltas", "facts", "usage")
+
+    def __init__(self, deltas: list[Delta], facts: Facts | None = None) -> None:
+        self.deltas = deltas
+        self.facts = facts
+        self.usage = _usage(facts.end.usage) if facts is not None else None
+
+
+class Stream(litellm.CustomStreamWrapper):  # type: ignore[misc]  # LiteLLM's types are not read
+    """A stream of the bridge's that LiteLLM takes for its own. The Router passes its items on as they are."""
+
+    def __init__(self, items: AsyncGenerator[Piece, None], target: Target, log: Any) -> None:
+        super().__init__(completion_stream=items, model=target.model, custom_llm_provider=target.provider, logging_obj=log)
+        self._items = items
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Piece:
+        return await self._items.__anext__()
+
+    async def aclose(self) -> None:
+        await self._items.aclose()
+
+
+def install() -> None:
+    """Puts the gate into LiteLLM. A second call changes nothing."""
+    if litellm.acompletion is not gate:
+        litellm.acompletion = gate
+
+
+async def gate(*args: Any, **kwargs: Any) -> Any:
+    """`litellm.acompletion`."""
+    call = current.get()
+    if call is None or args or "messages" not in kwargs:
+        if (see := _watcher.get()) is not None:
+            see(kwargs)
+            raise Watched
+        return await _real(*args, **kwargs)
+    return await _serve(call, kwargs)
+
+
+class Watched(Exception):
+    """Ends a call that `watched` has seen."""
+
+
+@contextmanager
+def watched(see: Callable[[Mapping[str, Any]], object]) -> Iterator[None]:
+    """Within it the gate only reports the keyword arguments of calls, for the rehearsal at start."""
+    token = _watcher.set(see)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
+async def call_without_router(call: ChatCall, kwargs: dict[str, Any]) -> Any:
+    """A call that LiteLLM's callbacks, cache and budget hear of, although no Router makes it."""
+    return await call.within(_serve(call, kwargs))
+
+
+async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
+    """One call by LiteLLM's own path: it sends, reads and maps errors by itself."""
+    target = _target(kwargs)
+    call.begin(target, fallback=bool(kwargs.get("fallback_depth")))
+    messages, held_back = for_provider(kwargs["messages"], target.provider, target.model)
+    receipt = call.request.receipt
+    if receipt.dropped is not None or held_back:
+        receipt.dropped = [*held_back, *(change for change in receipt.dropped or () if change not in held_back)]
+    try:
+        # PRIVATE, _skip_mcp_handler: else tools need the mcp package, and could be run here instead of by the agent.
+        response = await _real(**kwargs | {"messages": messages, "_skip_mcp_handler": True})
+    except Exception as error:
+        raise with_fault(error, call.fail(error)) from error.__cause__
+    if not call.request.stream:
+        call.end("ok")
+    return response
+
+
+async def _serve(call: ChatCall, kwargs: dict[str, Any]) -> Any:
+    """One call of a deployment. What can't be prepared is raised where LiteLLM's callbacks and the Router's cooldowns hear it."""
+    call.outcome = None
+    if call.own_path:
+        return await call_litellm(call, kwargs)
+    deployment = (kwargs.get("model_info") or {}).get("id")
+    pending, call.pending = call.pending, None
+    if pending is not None and pending[0] == deployment:
+        call.next = pending[1]
+        return await _heard(**kwargs)
+    try:
+        call.next = await _prepare(call, kwargs)
+    except NoDecoder as no:
+        call.mode, call.reason = "litellm", str(no)
+        return await call_litellm(call, kwargs)
+    except Exception as error:
+        call.begin(_target(kwargs), fallback=bool(kwargs.get("fallback_depth")))
+        call.next = with_fault(error, call.fail(error))
+    call.mode = "full"
+    return await _heard(**kwargs)
+
+
+async def _prepare(call: ChatCall, kwargs: Mapping[str, Any]) -> Ready:
+    if litellm.credential_list and "litellm_credential_name" in kwargs:
+        kwargs = dict(kwargs)
+        litellm.utils.load_credentials_from_list(kwargs)
+    target, key = _target(kwargs), request_key(kwargs, stream=call.request.stream)
+    ready = await call.prepare(key, kwargs, target)
+    if call.on_prepared is not None and target.deployment is not None:
+        call.on_prepared(key, kwargs, target)
+    return ready
+
+
+async def acompletion(**kwargs: Any) -> Any:
+    """One attempt at one deployment. LiteLLM's wrapper goes by this function's name."""
+    call = current.get()
+    if call is None:
+        return await _real(**kwargs)
+    ready, call.next = call.next, None
+    if isinstance(ready, Exception):
+        raise ready
+    if ready is None:  # LiteLLM's wrapper tries again by itself
+        ready = await _prepare(call, kwargs)
+    log = kwargs.get("litellm_logging_obj") or SilentLogging(kwargs)
+    call.begin(ready.target, fallback=bool(kwargs.get("fallback_depth")))
+    _report_start(log, kwargs, ready)
+    try:
+        upstream = await call.open(ready)
+        if call.request.stream:
+            return await _stream(call, upstream, ready.target, log)
+        deltas, facts = await upstream.whole(), upstream.facts()
+    except AttemptError as failed:
+        call.fail_attempt(failed.fault)
+        await call.close()
+        raise with_fault(for_router(failed, kwargs["model"], ready.target.provider), failed.fault) from failed.fault
+    except BaseException:
+        await call.close()
+        raise
+    await call.close()
+    call.end("ok")
+    response = _response(deltas, facts, ready.target, upstream.headers)
+    call.outcome = Outcome(deltas, facts, response, response.choices[0].message.content)
+    return response
+
+
+async def _stream(call: ChatCall, upstream: Upstream, target: Target, log: Any) -> Stream:
+    """The first deltas are read here, inside the attempt: a failure before them is retried and falls back like a plain one."""
+    first = await upstream.read()
+    if not first:
+        upstream.facts()  # raises for a stream without a response
+    log.completion_start_time = datetime.now()
+    return Stream(_pieces(call, upstream, first, target, log), target, log)
+
+
+async def _pieces(call: ChatCall, upstream: Upstream, deltas: list[Delta], target: Target, log: Any) -> AsyncGenerator[Piece, None]:
+    started, received = datetime.now(), list(deltas)
+    try:
+        while deltas:
+            yield Piece(deltas)
+            deltas = await upstream.read()
+            received += deltas
+        facts = upstream.facts()
+        call.end("ok")
+        response = _response(received, facts, target, upstream.headers)
+        await _cache(response, log)
+        await log.dispatch_success_handlers(
+            response,
+            start_time=started,
+            end_time=datetime.now(),
+            cache_hit=False,
+            prefer_async_handlers=True,
+        )
+        yield Piece([], facts)
+    except AttemptError as failed:
+        call.fail_attempt(failed.fault)
+        error = with_fault(for_router(failed, str(target.model), target.provider), failed.fault)
+        await log.async_failure_handler(error, "")
+        raise error from failed.fault
+    finally:
+        await call.close()
+
+
+_heard = litellm.client(acompletion)
+
+
+async def _cache(response: Any, log: Any) -> None:
+    """LiteLLM's wrapper caches plain responses by itself; a stream's response only LiteLLM's own stream does."""
+    handler = getattr(log, "llm_caching_handler", None)
+    if litellm.cache is not None and handler is not None:
+        with suppress(Exception):  # a cache that can't be written fails no chat, as with LiteLLM itself
+            await handler.async_set_cache(result=response, original_function=acompletion, kwargs=handler.request_kwargs)
+
+
+def _target(kwargs: Mapping[str, Any]) -> Target:
+    deployment = (kwargs.get("model_info") or {}).get("id")
+    return target_of(kwargs["model"], kwargs.get("custom_llm_provider"), kwargs.get("api_base"), deployment)
+
+
+def _report_start(log: Any, kwargs: Mapping[str, Any], ready: Ready) -> None:
+    """What a call of LiteLLM's notes in its log before it sends. ``metadata`` is the same object: the Router counts by it."""
+    names = ("model_info", "api_base", "litellm_call_id", "litellm_metadata", "proxy_server_request")
+    litellm_params = {"metadata": kwargs.get("metadata"), "acompletion": True} | {
+        name: kwargs[name] for name in names if name in kwargs
+    }
+    target = ready.target
+    log.update_environment_variables(
+        litellm_params=litellm_params, optional_params={}, model=target.model, custom_llm_provider=target.provider
+    )
+    log.pre_call(
+        input=kwargs["messages"],
+        api_key="",
+        additional_args={"complete_input_dict": ready.body.decode(errors="replace"), "api_base": str(ready.prepared.url)},
+    )
+
+
+def _response(deltas: list[Delta], facts: Facts, target: Target, headers: Mapping[str, str]) -> Any:
+    """A response as LiteLLM's callbacks and cache know it."""
+    end = facts.end
+    content = "".join(delta.content for delta in deltas if delta.content)
+    reasoning = "".join(delta.reasoning for delta in deltas if delta.reasoning)
+    message = Message(
+        role="assistant", content=content or None, tool_calls=_tool_calls(deltas), reasoning_content=reasoning or None
+    )
+    made = litellm.ModelResponse(
+        id=end.id,
+        model=end.model or target.model,
+        choices=[Choices(index=0, message=message, finish_reason=end.finish_reason or "stop")],
+    )
+    made.usage = _usage(end.usage)
+    made._hidden_params = {
+        "custom_llm_provider": target.provider,
+        "additional_headers": get_response_headers(dict(headers)),
+    }
+    return made
+
+
+def _tool_calls(deltas: list[Delta]) -> list[dict[str, Any]] | None:
+    calls: dict[Any, dict[str, Any]] = {}
+    for piece in (piece for delta in deltas for piece in delta.tool_calls or ()):
+        key = piece.index if piece.index is not None else piece.id or len(calls)
+        known = calls.setdefault(key, {"id": piece.id, "type": "function", "function": {"name": piece.name or "", "arguments": ""}})
+        known["function"]["arguments"] += piece.arguments
+    return list(calls.values()) or None
+
+
+def _usage(usage: TokenUsage | None) -> Any:
+    usage = usage or TokenUsage()
+    return litellm.Usage(
+        prompt_tokens=usage.input_tokens or 0,
+        completion_tokens=usage.output_tokens or 0,
+        total_tokens=usage.total_tokens or (usage.input_tokens or 0) + (usage.output_tokens or 0),
+        prompt_tokens_details={"cached_tokens": usage.cached_input_tokens or 0},
+        completion_tokens_details={"reasoning_tokens": usage.reasoning_tokens or 0},
+        cache_creation_input_tokens=usage.cache_write_tokens or 0,
+    )

@@ -1,0 +1,51 @@
+"""Reads from LiteLLM's module who listens to calls, and which settings and parameters need LiteLLM's own path.
+
+Owns the names of LiteLLM's lists of callbacks and of its settings that work inside LiteLLM's call. Refuses to choose a mode.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import litellm
+from litellm.types.utils import all_litellm_params
+
+from bridge_worker.backends.litellm import receipts
+from bridge_worker.core.ports import ChatRequest
+
+# Settings of LiteLLM's that work in parts of it that the bridge's modes leave out. Each is empty unless somebody has set it.
+_SETTINGS = (
+    *("model_fallbacks", "num_retries", "num_retries_per_request", "pre_call_rules", "post_call_rules", "model_alias_map"),
+    *("proxy_auth", "guardrail_name_config_map"),
+)
+_CALLBACKS = (
+    *("callbacks", "input_callback", "success_callback", "failure_callback", "service_callback"),
+    *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),
+)
+_NOT_PLAIN = frozenset(all_litellm_params) - {"metadata"}  # members of provider_params that LiteLLM does not simply send
+
+
+def is_heard() -> bool:
+    """Whether a callback that is not the Router's, a cache or a budget of LiteLLM's has to hear of each call."""
+    if litellm.cache is not None or litellm.max_budget:
+        return True
+    lists = (getattr(litellm, name) for name in _CALLBACKS)
+    return any(not _is_routers(callback) for callbacks in lists for callback in callbacks)
+
+
+def _is_routers(callback: Any) -> bool:
+    """A Router of this or an earlier config, the bridge's own watch on embeddings, or the entry of a cache that is not set."""
+    owner = getattr(callback, "__self__", callback)
+    module = type(owner).__module__ if not isinstance(owner, str) else ""
+    return callback == "cache" or isinstance(owner, receipts.Watch) or module.startswith("litellm.router")
+
+
+def reason_for_litellm(request: ChatRequest) -> str | None:
+    """Why this chat needs LiteLLM's own path, although the bridge may read the provider's format."""
+    for name in request.options:
+        if name in _NOT_PLAIN:
+            return f"provider_params.{name} is a parameter of LiteLLM's own"
+    for name in _SETTINGS:
+        if getattr(litellm, name, None):
+            return f"litellm_settings.{name} is set"
+    return None

@@ -1,0 +1,144 @@
+"""The price of a response: the provider's own figure, else the deployment's prices in the config, else LiteLLM's price map.
+
+Owns the unit prices, which are looked up once per model and price map. LiteLLM's own calculation takes 160 us a response; a model
+whose price is linear in its token counts, which is checked at the look-up, is priced by five multiplications. Refuses to know how a
+response came about.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Literal, NamedTuple
+
+import litellm
+
+from bridge_worker.core.deltas import TokenUsage
+from bridge_worker.providers import price_map
+
+_TIER = re.compile(r"_above_(\d+)k_tokens")
+_TOLERANCE = 1e-9
+_PROBE = 1_000  # tokens; below every threshold from which a tiered price rises
+# Routes that LiteLLM takes as part of a model's name; the price map's rows have none of them.
+_ROUTES = ("responses/", "converse/", "converse_like/", "invoke/")
+
+
+class Price(NamedTuple):
+    usd: float
+    source: Literal["provider", "deployment", "price_map"]
+    price_map_date: str | None = None
+
+
+Formula = Callable[[TokenUsage], float]
+_formulas: dict[tuple[str, str | None, int], Formula | None] = {}
+
+
+def forget() -> None:
+    """To be called when a config has changed LiteLLM's price map."""
+    _formulas.clear()
+
+
+def price(
+    usage: TokenUsage | None, *, provider: str | None, deployment: str | None, models: tuple[str | None, ...], charged: Any = None
+) -> Price | None:
+    """None where nothing is known. ``models`` are the names to look up, in order; ``charged`` is the provider's own figure."""
+    with suppress(TypeError, ValueError):
+        return Price(float(charged), "provider")
+    if usage is None:
+        return None
+    if deployment is not None and has_prices(deployment) and (formula := _formula(deployment, provider)):
+        return Price(formula(usage), "deployment")
+    for name in dict.fromkeys(models):
+        bare = _bare(name)
+        if bare and (formula := _formula(bare, provider)):
+            usd = formula(usage)
+            if usd or not is_unpriced(models[0], provider):
+                return Price(usd, "price_map", price_map.DATE)
+    return None
+
+
+def has_prices(deployment: str | None) -> bool:
+    """Whether the config has prices for this deployment, by its id."""
+    prices = litellm.model_cost.get(deployment, {})
+    return any(prices.get(f"input_cost_per_{unit}") is not None for unit in ("token", "query"))
+
+
+def is_unpriced(model: str | None, provider: str | None) -> bool:
+    """The Router enters each model of the config into the price map; one without a price then costs 0 by LiteLLM's figures."""
+    row = litellm.model_cost.get(f"{provider}/{model}")
+    return row is not None and not any("cost" in name for name in row)
+
+
+def _bare(name: str | None) -> str:
+    bare = name or ""
+    for route in _ROUTES:
+        bare = bare.removeprefix(route)
+    return bare
+
+
+def _formula(model: str, provider: str | None) -> Formula | None:
+    key = (model, provider, len(litellm.model_cost))
+    if key not in _formulas:
+        if len(_formulas) > 4096:
+            _formulas.clear()
+        _formulas[key] = _looked_up(model, provider)
+    return _formulas[key]
+
+
+def _looked_up(model: str, provider: str | None) -> Formula | None:
+    """None where the price map has no row."""
+
+    def by_litellm(usage: TokenUsage) -> float:
+        counted = _countable(usage)
+        return float(sum(litellm.cost_per_token(model=model, custom_llm_provider=provider, usage_object=counted)))
+
+    try:
+        prices = [by_litellm(usage) / _PROBE for usage in _PROBES]
+        nothing, mixed = by_litellm(TokenUsage(0, 0, 0)), by_litellm(_MIXED)
+    except Exception:  # ModelNotMappedError, and whatever a provider's formula raises
+        return None
+    linear, tier = _linear(*prices), _first_tier(model, provider)
+    if nothing or abs(linear(_MIXED) - mixed) > _TOLERANCE * max(mixed, 1e-12):
+        return by_litellm
+    return lambda usage: linear(usage) if (usage.input_tokens or 0) < tier else by_litellm(usage)
+
+
+_PROBES = (
+    TokenUsage(_PROBE, 0, _PROBE),
+    TokenUsage(0, _PROBE, _PROBE),
+    TokenUsage(_PROBE, 0, _PROBE, cached_input_tokens=_PROBE),
+    TokenUsage(_PROBE, 0, _PROBE, cache_write_tokens=_PROBE),
+    TokenUsage(0, _PROBE, _PROBE, reasoning_tokens=_PROBE),
+)
+_MIXED = TokenUsage(700, 90, 790, 200, 100, 30)
+
+
+def _linear(plain: float, out: float, cached: float, written: float, reasoning: float) -> Formula:
+    def formula(usage: TokenUsage) -> float:
+        read, write, thought = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0, usage.reasoning_tokens or 0
+        fresh = (usage.input_tokens or 0) - read - write
+        said = (usage.output_tokens or 0) - thought
+        return fresh * plain + read * cached + write * written + said * out + thought * reasoning
+
+    return formula
+
+
+def _first_tier(model: str, provider: str | None) -> float:
+    """The length of the input, in tokens, from which a price changes."""
+    rows = [litellm.model_cost.get(name) or {} for name in (model, f"{provider}/{model}", model.rpartition("/")[2])]
+    if any("tiered_pricing" in row for row in rows):
+        return 0
+    return min((int(found[1]) * 1_000 for row in rows for name in row if (found := _TIER.search(name))), default=math.inf)
+
+
+def _countable(usage: TokenUsage) -> Any:
+    return litellm.Usage(
+        prompt_tokens=usage.input_tokens,
+        completion_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+        prompt_tokens_details={"cached_tokens": usage.cached_input_tokens or 0},
+        completion_tokens_details={"reasoning_tokens": usage.reasoning_tokens or 0},
+        cache_creation_input_tokens=usage.cache_write_tokens or 0,
+    )

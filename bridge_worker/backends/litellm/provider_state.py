@@ -1,0 +1,71 @@
+"""Removes from a message the state of another provider, which this one cannot read, and names what was removed.
+
+Owns which members of a message are a provider's state (thinking with its signature, encrypted reasoning, images that it made) and
+which providers share it. Refuses to change anything else of a request.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridge_worker.core.ports import STATE
+from bridge_worker.core.receipt import Change
+
+
+def for_provider(
+    messages: list[dict[str, Any]], provider: str | None, model: str | None
+) -> tuple[list[dict[str, Any]], list[Change]]:
+    """The messages without other providers' state, and the removed members; the same list when there are none."""
+    if not any("origin" in message or "audio" in message or "images" in message for message in messages):
+        return messages, []
+    held_back: list[Change] = []
+    sent = [_for_provider(message, f"messages[{index}]", provider, model, held_back) for index, message in enumerate(messages)]
+    return sent, held_back
+
+
+def _for_provider(
+    message: dict[str, Any], path: str, provider: str | None, model: str | None, held_back: list[Change]
+) -> dict[str, Any]:
+    if message.get("role") != "assistant":
+        return message
+    origin = message.get("origin") or {}
+    at_home = _family(origin.get("provider"), origin.get("model")) == _family(provider, model)
+    foreign = set() if at_home else set(STATE)
+    sent = {name: value for name, value in message.items() if name != "origin" and not (name in foreign and origin)}
+    held_back += [Change(param=f"{path}.{name}", change="dropped") for name in message if name not in sent and name != "origin"]
+    if origin and not at_home and message.get("tool_calls"):
+        sent["tool_calls"] = [
+            _stateless(call, f"{path}.tool_calls[{at}]", held_back) for at, call in enumerate(message["tool_calls"])
+        ]
+    for name in ("images", "annotations"):  # there is no provider that takes them back in an assistant's message
+        if sent.pop(name, None) and name == "images":
+            held_back.append(Change(param=f"{path}.images", change="dropped"))
+    if audio := sent.pop("audio", None):
+        _send_audio(sent, audio, path, provider, held_back)
+    return sent
+
+
+def _stateless(call: dict[str, Any], path: str, held_back: list[Change]) -> dict[str, Any]:
+    if "provider_specific_fields" not in call:
+        return call
+    held_back.append(Change(param=f"{path}.provider_specific_fields", change="dropped"))
+    return {name: value for name, value in call.items() if name != "provider_specific_fields"}
+
+
+def _send_audio(sent: dict[str, Any], audio: dict[str, Any], path: str, provider: str | None, held_back: list[Change]) -> None:
+    """OpenAI wants the id of what it has said, any other provider its words."""
+    if audio.get("id") and provider in ("openai", "azure"):
+        sent["audio"] = {"id": audio["id"]}
+        return
+    sent["content"] = sent.get("content") or audio.get("transcript")
+    held_back.append(Change(param=f"{path}.audio", change="dropped"))
+
+
+def _family(provider: str | None, model: str | None) -> str | None:
+    """Whose state it is: Claude's and Gemini's is the same wherever they are hosted."""
+    name = (model or "").lower()
+    if "claude" in name or provider == "anthropic":
+        return "claude"
+    if "gemini" in name or provider == "gemini":
+        return "gemini"
+    return provider
