@@ -9,7 +9,6 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
 # What a caller may write. Each is repeated in errors, receipts, log lines and URLs, so none is without a limit.
 Name = Annotated[str, Field(max_length=256)]
 Id = Annotated[str, Field(max_length=4096)]  # a provider's, given back: some hold a signature

@@ -15,7 +15,6 @@ from bridge_worker.schema.chat_request import MAX_MESSAGES, MAX_TOOLS, ChatMessa
 from bridge_worker.schema.chat_result import CostSource, Receipt, Usage
 from bridge_worker.schema.lifecycle import EngineState
 
-
 MAX_TEXTS = 10_000  # of one `embed` or `rerank`
 
 

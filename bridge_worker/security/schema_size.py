@@ -1,7 +1,7 @@
 """Computes the size that a JSON Schema has after its references are inlined, without inlining it.
 
-Owns the limits on a caller's schemas. LiteLLM inlines every ``$ref`` for some providers, and ten references to ten definitions, eight
-levels deep, are 10^8 nodes out of 3 kB. Refuses to know which provider inlines, and whether a schema means anything.
+Owns the limits on a caller's schemas. LiteLLM inlines every ``$ref`` for some providers, and 3 kB of definitions that refer to each
+other become 100,000,000 nodes. Refuses to know which provider inlines, and whether a schema means anything.
 """
 
 from __future__ import annotations

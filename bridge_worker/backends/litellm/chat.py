@@ -17,13 +17,13 @@ import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
 
-from bridge_worker.backends.litellm import LOGGERS, capture, gate, local_deployment, pricing, responses, router
+from bridge_worker.backends.litellm import LOGGERS, bounded_http, capture, gate, local_deployment, pricing, responses, router
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder
 from bridge_worker.backends.litellm.gate import Piece
 from bridge_worker.backends.litellm.gateway_config import Configured
 from bridge_worker.backends.litellm.lane import Lane
 from bridge_worker.backends.litellm.listeners import is_heard, reason_for_litellm
-from bridge_worker.backends.litellm.patches import correctness  # noqa: F401  # importing it patches LiteLLM
+from bridge_worker.backends.litellm.patches import correctness, schemas  # noqa: F401  # importing the former patches LiteLLM
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequests
 from bridge_worker.backends.litellm.responses import StreamReader
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
@@ -75,6 +75,8 @@ class LiteLLM:
         self._own_path: str | None = "the worker was started with --engine litellm" if engine == "litellm" else None
         self._lane = Lane(self._router, (gateway and gateway.router) or {}, is_heard) if self._router is not None else None
         capture.install()
+        bounded_http.install()
+        schemas.install()
         gate.install()
         quieten()  # again: the gateway's settings may have set them otherwise
 
