@@ -249,13 +249,16 @@ def _starts(figures: Figures, plan: Plan, upstream: Upstream) -> None:
 # What the model itself does, which counts words, is no part of the bridge's.
 _PARSE_AND_DUMP = """
 import asyncio, json, sys, time
-from bridge_worker.core.chat_runner import chat_request
+from bridge_worker.config.settings import DEFAULTS
+from bridge_worker.methods.chat import chat_request
+from bridge_worker.schema.chat_request import Deadlines
 from bridge_worker.backends.offline.chat import Offline
 
 line = sys.stdin.buffer.read()
+DEADLINES = Deadlines(**DEFAULTS.deadlines)
 
 async def chat(params):
-    async for _ in Offline().chat(chat_request(params, 0.0)):
+    async for _ in Offline().chat(chat_request(params, 0.0, DEADLINES)):
         pass
 
 def cpu(work):

@@ -1,4 +1,4 @@
-"""How the results of a run are shown: tables for a terminal, the part of README.md between its markers.
+"""How the results of a run are shown: tables for a terminal, the part of docs/performance.md between its markers.
 
 Owns words and layout. Works from the JSON of a run, not from the run, so that what is shown can be made again. Refuses to judge.
 """
@@ -43,8 +43,8 @@ FIGURES = (
     ("p50_ms_history_100", "... 100", "ms"),
     ("p50_ms_history_1000", "... 1,000", "ms"),
 )
-_IN_README = ("first_chat_s", "p50_ms_1", "chats_a_second_64", "chunks_a_second_16", "cancel_ms", "memory_loaded_mib")
-_README_HEADS = ("", "first chat, s", "a chat, ms", "chats/s, 64 at once", "chunks/s, 16 streams", "cancel to closed, ms", "MiB")
+_ON_THE_PAGE = ("first_chat_s", "p50_ms_1", "chats_a_second_64", "chunks_a_second_16", "cancel_ms", "memory_loaded_mib")
+_PAGE_HEADS = ("", "first chat, s", "a chat, ms", "chats/s, 64 at once", "chunks/s, 16 streams", "cancel to closed, ms", "MiB")
 _PART = re.compile(r"(<!-- benchmarks -->\n)(.*?)(<!-- end of benchmarks -->)", re.DOTALL)
 
 
@@ -52,20 +52,20 @@ def terminal(results: Results) -> str:
     return "\n".join([*_head(results), "", *_figures(results), "", *_bars(results)])
 
 
-def write_readme(results: Results, readme: Path) -> None:
-    text = readme.read_text(encoding="utf-8")
+def write_page(results: Results, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     new, count = _PART.subn(lambda part: f"{part[1]}{markdown(results)}\n{part[3]}", text)
     if not count:
-        raise SystemExit(f"{readme.name} has no part between <!-- benchmarks --> and <!-- end of benchmarks -->")
-    readme.write_text(new, encoding="utf-8")
+        raise SystemExit(f"{page.name} has no part between <!-- benchmarks --> and <!-- end of benchmarks -->")
+    page.write_text(new, encoding="utf-8")
 
 
 def markdown(results: Results) -> str:
     peers = [(name, peer) for name, peer in results["peers"].items() if peer["rounds"]]
-    rows = [[name, *(_number(peer["medians"].get(figure)) for figure in _IN_README)] for name, peer in peers]
+    rows = [[name, *(_number(peer["medians"].get(figure)) for figure in _ON_THE_PAGE)] for name, peer in peers]
     bars = [[bar["what"], bar["bar"], _number(bar["measured"]), _verdict(bar)] for bar in results["bars"]]
     told = f"{results['date']}, {results['machine']}, medians of {results['rounds']} rounds."
-    return "\n".join([told, "", *_markdown(_README_HEADS, rows), "", *_markdown(("", "bar", "measured", ""), bars)])
+    return "\n".join([told, "", *_markdown(_PAGE_HEADS, rows), "", *_markdown(("", "bar", "measured", ""), bars)])
 
 
 def _head(results: Results) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
     python3 benchmarks/run.py                    some thirteen minutes, on a machine that does nothing else
     python3 benchmarks/run.py --quick            one round of the least, two minutes once all is set up
-    python3 benchmarks/run.py --write-readme     puts the table of the last run into README.md, and measures nothing
+    python3 benchmarks/run.py --write-page       puts the table of the last run into docs/performance.md, and measures nothing
 
 Sets up what it needs (bin/bootstrap.py, cargo, npm), prints a table, and writes results.json and results.svg. Exit code 0 when it
 has measured, whatever the bars say. README.md beside this file says what is counted, and what was tried.
@@ -31,8 +31,8 @@ from benchmarks.peer import FLOOR, ORDINARY, PEERS, PLAIN, WORKER_NAME  # noqa: 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
-    if options.write_readme:
-        report.write_readme(json.loads((options.out / "results.json").read_text(encoding="utf-8")), ROOT / "README.md")
+    if options.write_page:
+        report.write_page(json.loads((options.out / "results.json").read_text(encoding="utf-8")), ROOT / "docs/performance.md")
         return 0
     try:
         setting_up.needed()
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, help="other than the plan's")
     parser.add_argument("--only", action="append", default=[], metavar="PEER", help="beside the plain script and the worker")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for results.json and results.svg")
-    parser.add_argument("--write-readme", action="store_true", help="the table of results.json into README.md")
+    parser.add_argument("--write-page", action="store_true", help="the table of results.json into docs/performance.md")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Rewrites the parts of protocol.md and README.md that the code already says; each stands between two marker comments.
+"""Rewrites the parts of protocol.md and docs/ that the code already says; each stands between two marker comments.
 
     .venv-dev/bin/python bin/generate.py            rewrites them
     .venv-dev/bin/python bin/generate.py --check    changes nothing; exit code 1 and a message where a part has drifted
@@ -30,7 +30,7 @@ from bridge_worker.schema import (  # noqa: E402
 )
 from tests.support import cases  # noqa: E402
 
-FILES = ("protocol.md", "README.md", "docs/matrix.md")
+FILES = ("protocol.md", "docs/configuration.md", "docs/matrix.md")
 COMMAND = ".venv-dev/bin/python bin/generate.py"
 _PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 
@@ -38,7 +38,7 @@ Schema = Mapping[str, Any]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Rewrites the generated parts of protocol.md and README.md.")
+    parser = argparse.ArgumentParser(description="Rewrites the generated parts of protocol.md and docs/.")
     parser.add_argument("--check", action="store_true", help="change nothing; fail if a part has drifted")
     check = parser.parse_args().check
     drifted = []

@@ -54,6 +54,9 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+INTERNAL_MESSAGE = "internal error in the bridge; the worker's log on stderr has the traceback under this request's id"
+
+
 @dataclass(slots=True, eq=False)
 class BridgeError(Exception):
     """An error as the caller will see it. ``message`` is one sentence for a person and says what to do next.
@@ -93,3 +96,9 @@ class BridgeError(Exception):
             "status": self.status,
             **self.extra,
         }
+
+
+def cancelled_error(*, upstream_closed: bool) -> BridgeError:
+    """For a request of which no content was received. ``upstream_closed``: it holds no connection to a provider any more."""
+    extra: dict[str, object] = {"upstream_closed": upstream_closed, "partial": {"content": None, "tool_calls": []}}
+    return BridgeError("cancelled", "cancelled before it was finished", extra=extra)

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from bridge_worker.budgets.limits import NOTHING, Account, Amount, Hold, MemoryStore, Standing
+from bridge_worker.budgets.limits import NOTHING, Account, Amount, Hold, Standing
+from bridge_worker.budgets.store import MemoryStore
 from bridge_worker.system.redis_connection import RedisLink, answered
 
 _log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from bridge_worker.budgets.limits import Budgets
 from bridge_worker.config.local_models import LocalModel
 from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES
 from bridge_worker.protocol.session import DEFAULT_MAX_IN_FLIGHT
+from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, LOCAL_SERVICES
 from bridge_worker.security.url_policy import UrlPolicy
 
 SECTION = "omni_bridge"
@@ -30,10 +31,11 @@ def setting(
     metavar: str | None = None,
     reloads: bool = False,
     flag: bool = True,
+    names: tuple[str, ...] = (),
 ) -> Any:
     """``least``: the smallest number that is allowed. ``reloads``: a reload changes it in a running worker. ``flag``: it is a flag
-    and a variable too, not only a member of the config."""
-    about = {"help": help, "choices": choices, "least": least, "metavar": metavar, "reloads": reloads, "flag": flag}
+    and a variable too, not only a member of the config. ``names``: the only names that a list may have."""
+    about = {"help": help, "choices": choices, "least": least, "metavar": metavar, "reloads": reloads, "flag": flag, "names": names}
     return field(default_factory=default, metadata=about) if callable(default) else field(default=default, metadata=about)
 
 
@@ -59,6 +61,13 @@ class Settings:
     deadline_idle_ms: int = setting(120_000, "likewise, between two deltas of a stream", least=1, metavar="MS", reloads=True)
     provider_params: frozenset[str] = setting(
         frozenset(), "what callers may put into provider_params", metavar="NAMES", reloads=True
+    )
+    local_services: frozenset[str] = setting(
+        DEFAULT_LOCAL_SERVICES,
+        "providers on this machine that may be used without their base URL",
+        metavar="NAMES",
+        reloads=True,
+        names=tuple(sorted(LOCAL_SERVICES)),
     )
     image_policy: UrlPolicy = setting(  # noqa: RUF009  # it is a field with a factory
         UrlPolicy, "which URLs of images and files callers may pass on", metavar="JSON", reloads=True

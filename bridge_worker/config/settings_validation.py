@@ -112,7 +112,7 @@ def _type(name: str, hint: Any, folder: Path) -> Any:
     if name in READERS:
         return Annotated[Any, NoDecode, PlainValidator(lambda value: READERS[name](_from_json(value), folder))]
     if hint == frozenset[str]:
-        return Annotated[frozenset[str], NoDecode, BeforeValidator(_names)]
+        return Annotated[frozenset[str], NoDecode, BeforeValidator(lambda value: _names(value, about["names"]))]
     if about["choices"]:
         return Literal[about["choices"]]
     if about["least"] is not None:
@@ -131,11 +131,13 @@ def _from_json(value: Any) -> Any:
         raise ValueError("must be a mapping; in a flag or a variable, JSON") from None
 
 
-def _names(value: Any) -> Any:
+def _names(value: Any, known: tuple[str, ...]) -> Any:
     if isinstance(value, str):
         value = _from_json(value) if value.lstrip().startswith("[") else [name.strip() for name in value.split(",") if name.strip()]
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise ValueError("must be a list of names")
+    if known and (unknown := sorted(set(value) - set(known))):
+        raise ValueError(f"{unknown[0]!r:.100} is unknown; known: {', '.join(known)}")
     return frozenset(value)
 
 

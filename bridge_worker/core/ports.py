@@ -136,6 +136,20 @@ class Services(Protocol):
     async def rerank(self, request: RerankRequest) -> Ranking: ...
 
 
+class Backends(Protocol):
+    """Finds what serves a model, by its name. Raises BridgeError when that could not be loaded."""
+
+    async def chat_model(self, name: str) -> Model: ...
+
+    async def services(self, name: str) -> Services: ...
+
+    async def list_models(self, *, every: bool) -> list[ModelSummary]:
+        """The configured models, in no order; with ``every`` also each model of a provider with a configured API key."""
+
+
+Params = dict[str, Any]  # of a request, as the client wrote them
+
+
 class Notify(Protocol):
     """Sends notifications of one request, and waits while the reader of them is slow."""
 

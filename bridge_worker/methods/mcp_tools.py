@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import Emit
-from bridge_worker.core.ports import RequestContext
+from bridge_worker.core.ports import Params, RequestContext
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.params import validate
 from bridge_worker.protocol import mcp_envelope
@@ -25,8 +25,7 @@ from bridge_worker.schema.chat_result import ChatResult
 from bridge_worker.schema.mcp import McpTool, TextContent, ToolsCallParams, ToolsCallResult, ToolsListParams
 from bridge_worker.schema.services import ModelsListParams, ModelsListResult, TokenCount, TokensCountParams
 
-Params = dict[str, Any]
-Run = Callable[[Params], Awaitable[BaseModel]]
+Run = Callable[[RequestContext, Params], Awaitable[BaseModel]]
 Chat = Callable[[Params, float, Emit | None], Awaitable[Params]]
 
 _ERROR = "omni-bridge/error"  # in `_meta`: beside the text of a failed tool, for a program
@@ -100,7 +99,7 @@ class Tools:
             if asked.name == "chat":
                 result = await self._call_chat(call, arguments, (asked.meta or {}).get("progressToken"))
             else:
-                result = (await self._run[asked.name](arguments)).model_dump()
+                result = (await self._run[asked.name](call, arguments)).model_dump()
         except BridgeError as error:
             if error.kind in _NOT_A_TOOLS_OWN:
                 raise

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from bridge_worker.budgets.limits import BUDGET, check_path
+from bridge_worker.config.settings import Settings
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.validation_errors import explain
 from bridge_worker.security import url_policy
@@ -72,6 +73,13 @@ def _member(value: object, *names: str) -> object:
 
 
 def _check_urls(params: Mapping[str, Any]) -> None:
-    for place, url in url_policy.urls(params.get("messages")):
-        if fault := url_policy.policy.fault(url):
-            raise BridgeError("invalid_request", f"{place} can't be passed on: {fault}")
+    if fault := next(url_policy.faults(params.get("messages")), None):
+        raise BridgeError("invalid_request", f"{fault[0]} can't be passed on: {fault[1]}")
+
+
+def check_provider_params(params: Mapping[str, Any], settings: Settings) -> None:
+    """Raises BridgeError ``invalid_request`` for a member of ``provider_params`` that the operator does not allow."""
+    for name in params.get("provider_params") or {}:
+        if name not in settings.provider_params:
+            hint = "the operator allows such names in the config, under omni_bridge: provider_params"
+            raise BridgeError("invalid_request", f"provider_params.{name} is not allowed here; {hint}")

@@ -1,224 +1,220 @@
-"""What is loaded behind the first answers, in what order, and who waits for it.
+"""Composition root: puts backends, budgets, telemetry and methods together for one config, and swaps them on a reload.
 
-Owns the one thread of late imports: first the methods (jsonrpcserver, pydantic: 0.1 s), then LiteLLM (2 s) and its warm-up. They
-are late because an agent waits for ``initialize``, and a pipe user for ``offline/echo``. Refuses to know what is asked of them.
+Owns what is loaded and in which order: the methods first (jsonrpcserver, pydantic: 0.1 s), because a client waits for
+``offline/echo``, then LiteLLM (2 s). Refuses to know the server: it gets a request and returns a response.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from bridge_worker.config.diff import changes, merged
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.errors import BridgeError
-from bridge_worker.runtime.reload import refused, set_environment
+from bridge_worker.runtime.loader import Loader, Part
+from bridge_worker.runtime.reload import Reloader
 from bridge_worker.security import url_policy
 
 if TYPE_CHECKING:
     from bridge_worker.backends.litellm.chat import LiteLLM
+    from bridge_worker.backends.litellm.services import LiteLLMServices
     from bridge_worker.backends.local.chat import Local
-    from bridge_worker.budgets.limits import Store
-    from bridge_worker.core.ports import Model, Services
-    from bridge_worker.methods.dispatcher import Methods
+    from bridge_worker.backends.registry import Backend, Registry
+    from bridge_worker.budgets.spending import Spending
+    from bridge_worker.budgets.store import Store
+    from bridge_worker.config.settings import Settings
+    from bridge_worker.core.ports import Notify
+    from bridge_worker.methods.chat import Chat
+    from bridge_worker.methods.dispatcher import Dispatcher
+    from bridge_worker.protocol.session import Response, Start
     from bridge_worker.security.redaction import Redactor
     from bridge_worker.system.redis_connection import RedisLink
     from bridge_worker.telemetry.otlp import Telemetry
 
-LOAD_SECONDS = 60.0  # it takes 2-5 s; a disk that needs longer than this has another problem
-
-T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Engine:
-    """Loads in its own thread from `start` on. What failed to load is an error for every request that needs it, and no other."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is active, as one value that a reload replaces. All but the config are None until LiteLLM is loaded."""
 
-    def __init__(self, config: Config, redactor: Redactor, *, source: Source | None = None, preload_local: bool = False) -> None:
-        self._config = config
-        self._source = source
-        self._reloading = asyncio.Lock()
-        self._reloads: set[asyncio.Task[dict[str, Any]]] = set()
-        self._preload_local = preload_local
+    config: Config
+    litellm: LiteLLM | None = None
+    services: LiteLLMServices | None = None
+
+
+class App:
+    """Serves requests from `start` on, which loads in a thread. A part that failed to load is an error for the requests that need
+    it.
+
+    ``embedded``: in a host's process. Only `chat` is used then, LiteLLM is loaded on first use, and the host may set it otherwise
+    at any time.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        redactor: Redactor,
+        *,
+        source: Source | None = None,
+        preload_local: bool = False,
+        embedded: bool = False,
+    ) -> None:
         self._redactor = redactor
-        self._methods: _Part[Methods] = _Part("the bridge's methods")
+        self._preload_local = preload_local
+        self._embedded = embedded
+        self._loaded = Loaded(config)
+        self._dispatcher = Part("the bridge's methods", self._make_dispatcher)
+        self._litellm = Part("LiteLLM", self._load_litellm, on_demand=embedded)
         self._local: Local | None = None
-        self._model: _Part[LiteLLM] = _Part("LiteLLM")
-        self._ordinary: LiteLLM | None = None  # the model, or what is behind it
-        self._services: Services | None = None
         self._telemetry: Telemetry | None = None
-        self._version: str | None = None
         self._redis: RedisLink | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._started = 0.0
-        self.warm_ms = 0.0
+        self._litellm_version: str | None = None
+        self._started = time.monotonic()
+        self._warm_ms = 0.0
+        self.reloader: Reloader[Loaded] | None = None  # there is a file to read again
+        if source is not None and source.path:
+            self.reloader = Reloader(
+                source,
+                redactor,
+                current=lambda: self._loaded.config,
+                is_loaded=self._is_loaded,
+                build=self._build,
+                activate=self._activate,
+            )
 
     def start(self) -> None:
-        """Call it once, in the loop that will wait."""
+        """Call it once, in the loop that serves."""
         self._started = time.monotonic()
         self._loop = asyncio.get_running_loop()
-        threading.Thread(target=self._load, args=(self._loop,), name="engine", daemon=True).start()
+        Loader([self._dispatcher.load, self._start_local, self._litellm.load, self._preload_rest]).start()
+
+    # The dispatch port of `runtime.server`.
 
     def state(self) -> Mapping[str, object]:
         """``engine`` on the wire."""
-        return {"name": "litellm", "version": self._version, "ready": self._model.value is not None}
+        return {"name": "litellm", "version": self._litellm_version, "ready": self._loaded.litellm is not None}
 
-    async def methods(self) -> Methods:
-        return await self._methods.get(self._started)
+    async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
+        return await (await self._dispatcher.get()).dispatch(start, received, notify)
 
-    async def find(self, name: str) -> Model:
-        """The model that serves ``name``. Raises BridgeError ``internal`` when LiteLLM can't be loaded."""
-        return await self._model.get(self._started)
+    async def ready(self) -> Mapping[str, object]:
+        await self._litellm.get()
+        return {"engine": self.state(), "warmMs": self._warm_ms}
 
-    async def services(self) -> Services:
-        """What LiteLLM does beside chat. Raises as `find` does."""
-        await self._model.get(self._started)
-        assert self._services is not None  # noqa: S101  # for mypy: it is made with the model
-        return self._services
+    # What else a process needs of it.
 
-    async def ready(self) -> None:
-        """Returns when LiteLLM is warm; raises as `find` does."""
-        await self._model.get(self._started)
+    def settings(self) -> Settings:
+        return self._loaded.config.settings
 
-    @property
-    def reloadable(self) -> bool:
-        """Whether there is a file to read anew."""
-        return self._source is not None and bool(self._source.path)
+    def chat(self) -> Chat:
+        """The method ``chat`` alone, made in the calling thread."""
+        from bridge_worker.backends.local.chat import Local
+        from bridge_worker.budgets.spending import Spending
+        from bridge_worker.methods.chat import Chat
 
-    async def reload(self) -> dict[str, Any]:
-        """Reads the config anew and serves it from the next request on; those in flight end on the old one. The result is that of
-        `config/reload`. Raises BridgeError ``invalid_request`` with all mistakes, and then the old config goes on.
-
-        A cancel ends the waiting, not the reload: half of one would be neither the old config nor the new.
-        """
-        if not self.reloadable:
-            raise BridgeError("invalid_request", "there is no config to reload: the worker was started without --config")
-        return await asyncio.shield(self.reload_soon())
-
-    def reload_soon(self) -> asyncio.Task[dict[str, Any]]:
-        """`reload`, also for a signal, which nobody answers: the log says how it went."""
-        task = asyncio.get_running_loop().create_task(self._reload())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloaded)
-        return task
-
-    def _reloaded(self, task: asyncio.Task[dict[str, Any]]) -> None:
-        self._reloads.discard(task)
-        if not task.cancelled():
-            task.exception()  # told to whoever asked, if anybody did, and logged
-
-    async def _reload(self) -> dict[str, Any]:
-        assert self._source is not None  # noqa: S101  # for mypy: reloadable
-        async with self._reloading:
-            methods = await self.methods()
-            with suppress(BridgeError):  # what failed to load may do so with a better config
-                await self._model.get(self._started)
-            config, model, served = await asyncio.to_thread(self._load_anew, self._source, asyncio.get_running_loop())
-            result = changes(self._config, config)
-            settings = merged(self._config.settings, config.settings)
-            url_policy.use(settings.image_policy)
-            model.put_in_force()
-            old, self._ordinary, self._model.value = self._ordinary, model, served
-            self._services = self._services_of(model)
-            methods.put_in_force(settings, configured=config.configured)
-            self._config = replace(config, settings=settings)
-            if old is not None:
-                old.retire()
-        _log.info("the config was reloaded", extra={"fields": {name: result[name] for name in ("added", "removed", "changed")}})
-        for warning in config.warnings:
-            _log.warning("the config: %s", warning)
-        return result
-
-    def _load_anew(self, source: Source, loop: asyncio.AbstractEventLoop) -> tuple[Config, LiteLLM, LiteLLM]:
-        """In a thread. With a mistake, everything is as it was."""
-        from bridge_worker.backends.litellm.chat import LiteLLM
-        from bridge_worker.backends.litellm.rehearsal import rehearse
-        from bridge_worker.backends.litellm.router_redis import share
-
-        old = self._config.environment
-        try:
-            config = source.load()
-            for secret in config.secrets:
-                self._redactor.add(secret)
-            set_environment(source, old, config.environment)
-            try:
-                model = LiteLLM(config.gateway, self._local, self._loop, engine=self._config.settings.engine)
-                if model.complaints:
-                    model.take_back()
-                    raise ConfigError(*model.complaints)
-                share(model.router, self._redis, loop)
-            except BaseException:
-                set_environment(source, config.environment, old)
-                raise
-            rehearse(model)
-            return config, model, model
-        except Exception as error:
-            lines = str(error).strip().splitlines() or [""]
-            unknown = (f"{source.path}: LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}",)
-            wrong = refused(source, error.mistakes if isinstance(error, ConfigError) else unknown, self._redactor)
-            _log.error("the config was not reloaded", extra={"fields": {"mistakes": wrong.extra["mistakes"]}})
-            raise wrong from error
+        self._local = Local(self.settings().local)
+        return Chat(self._registry(self._local), self.settings, Spending())
 
     async def aclose(self) -> None:
-        parts = [part for part in (self._model.value, self._telemetry) if part is not None]
+        parts = [part for part in (self._loaded.litellm, self._telemetry) if part is not None]
         await asyncio.gather(*(part.aclose() for part in parts), return_exceptions=True)
 
-    def _load(self, loop: asyncio.AbstractEventLoop) -> None:
-        # A collection while modules are being made finds nothing and costs a fifth of the import.
-        gc.disable()
-        try:
-            self._methods.load(loop, lambda: self._load_methods(loop))
-            if self._preload_local and self._local is not None:
-                asyncio.run_coroutine_threadsafe(self._local.preload(), loop)
-            self._model.load(loop, lambda: self._load_model(loop))
-            self._load_rest()
-        finally:
-            gc.freeze()  # what was imported stays; no collection needs to look at it again
-            # An error is a circle with its traceback, and long-lived by the time its chat ends: 50 objects a chat that fails, which
-            # only a whole collection finds. (20, 20) would do that after 20 million allocations, some 100 MiB late; with what was
-            # imported out of the way one takes 10 ms.
-            gc.set_threshold(50_000, 5, 2)
-            gc.enable()
+    # Parts, each made in the loading thread.
 
-    def _load_methods(self, loop: asyncio.AbstractEventLoop) -> Methods:
+    def _make_dispatcher(self) -> Dispatcher:
         from bridge_worker.backends.local.chat import Local
-        from bridge_worker.methods.dispatcher import Methods
+        from bridge_worker.methods.dispatcher import Dispatcher
+        from bridge_worker.methods.status import GetStatus
+        from bridge_worker.methods.table import method_table
+        from bridge_worker.system.redis_connection import no_redis
         from bridge_worker.telemetry.otlp import from_environment
+        from bridge_worker.telemetry.request_counters import RequestCounters
 
         self._telemetry = from_environment(os.environ)
+        counters, spending = RequestCounters(), self._make_spending()
+        self._local = Local(self.settings().local)
+        status = GetStatus(counters, self.state, self._redis.state if self._redis else no_redis)
+        methods = method_table(self._registry(self._local), self.settings, spending, self._redactor, status, self._reload)
+        return Dispatcher(methods, self._redactor, counters, self._telemetry)
+
+    def _make_spending(self) -> Spending:
         from bridge_worker.budgets.spending import Spending
         from bridge_worker.config.redis_settings import find_redis
-        from bridge_worker.system.redis_connection import no_redis
 
-        self._redis = find_redis(self._config.gateway)
+        self._redis = find_redis(self._loaded.config.gateway)
         if self._redis is not None:
-            asyncio.run_coroutine_threadsafe(self._redis.watch(), loop)
-        self._local = Local(self._config.settings.local)
-        return Methods(
-            self.find,
-            self._config.settings,
-            self._redactor,
-            find_services=self.services,
-            engine_state=self.state,
-            local=self._local,
-            configured=self._config.configured,
-            reload=self.reload,
-            telemetry=self._telemetry,
-            spending=Spending(self._config.settings.budgets, _budget_store(self._redis)),
-            redis_state=self._redis.state if self._redis else no_redis,
+            self._run_in_loop(self._redis.watch)
+        return Spending(lambda: self.settings().budgets, _budget_store(self._redis))
+
+    def _registry(self, local: Local) -> Registry:
+        from bridge_worker.backends.registry import Registry
+
+        return Registry(local, self._backend, lambda: self._loaded.config.configured)
+
+    async def _backend(self) -> Backend:
+        from bridge_worker.backends.registry import Backend
+
+        if self._loaded.litellm is None:
+            await self._litellm.get()
+        loaded = self._loaded
+        assert loaded.litellm is not None  # noqa: S101  # for mypy: the part is loaded, or a reload has built another
+        assert loaded.services is not None  # noqa: S101
+        return Backend(loaded.litellm, loaded.services)
+
+    def _start_local(self) -> None:
+        if self._preload_local and self._local is not None:
+            self._run_in_loop(self._local.preload)
+
+    def _load_litellm(self) -> None:
+        from bridge_worker.backends.litellm import name_a_temporary_folder
+
+        name_a_temporary_folder()
+        from bridge_worker.backends.litellm.chat import litellm_version
+        from bridge_worker.backends.litellm.warm_up import warm_up
+
+        self._litellm_version = litellm_version()
+        config = self._loaded.config
+        litellm = self._new_litellm(config)
+        for complaint in litellm.complaints:
+            _log.error("a part of the config is not served: %s", complaint)
+        if not self._embedded:
+            warm_up()
+        self._loaded = self._complete(config, litellm)
+        self._warm_ms = round((time.monotonic() - self._started) * 1000, 1)
+
+    def _new_litellm(self, config: Config) -> LiteLLM:
+        from bridge_worker.backends.litellm.chat import LiteLLM
+
+        return LiteLLM(
+            config.gateway,
+            self._local,
+            self._loop,
+            local_services=config.settings.local_services,
+            engine=config.settings.engine,
+            remembers=not self._embedded,
         )
 
-    def _load_rest(self) -> None:
+    def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
+        from bridge_worker.backends.litellm.rehearsal import rehearse
+        from bridge_worker.backends.litellm.router_redis import share
+        from bridge_worker.backends.litellm.services import LiteLLMServices
+
+        if self._loop is not None:
+            share(litellm.router, self._redis, self._loop)
+        rehearse(litellm)
+        return Loaded(config, litellm, LiteLLMServices(litellm))
+
+    def _preload_rest(self) -> None:
         """What only some providers need. The first chat does not wait for it."""
-        if self._model.value is None:
+        if self._loaded.litellm is None:
             return
         from bridge_worker.backends.litellm.rehearsal import rehearse_rest
         from bridge_worker.backends.litellm.warm_up import warm_up_openai
@@ -226,34 +222,40 @@ class Engine:
         try:
             warm_up_openai()
             rehearse_rest()
-        except Exception:  # whoever needs it hears of it then
+        except Exception:  # the first request that needs the package gets the error
             _log.warning("the openai package could not be loaded ahead", exc_info=True)
 
-    def _load_model(self, loop: asyncio.AbstractEventLoop) -> LiteLLM:
-        from bridge_worker.backends.litellm import name_a_temporary_folder
+    def _run_in_loop(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(work(), self._loop)
 
-        name_a_temporary_folder()
-        from bridge_worker.backends.litellm.chat import LiteLLM, litellm_version
-        from bridge_worker.backends.litellm.rehearsal import rehearse
-        from bridge_worker.backends.litellm.router_redis import share
-        from bridge_worker.backends.litellm.warm_up import warm_up
+    # A reload.
 
-        self._version = litellm_version()
-        model = LiteLLM(self._config.gateway, self._local, loop, engine=self._config.settings.engine)
-        share(model.router, self._redis, loop)
-        for complaint in model.complaints:
-            _log.error("a part of the config is not served: %s", complaint)
-        self._services = self._services_of(model)
-        self._ordinary = model
-        warm_up()
-        rehearse(model)
-        self.warm_ms = round((time.monotonic() - self._started) * 1000, 1)
-        return model
+    async def _reload(self) -> dict[str, Any]:
+        if self.reloader is None:
+            raise BridgeError("invalid_request", "no config to reload: the worker was started without --config")
+        return await self.reloader.reload()
 
-    def _services_of(self, model: LiteLLM) -> Services:
-        from bridge_worker.backends.litellm.services import LiteLLMServices
+    async def _is_loaded(self) -> None:
+        await self._dispatcher.get()
+        with suppress(BridgeError):  # what failed to load may do so with a better config
+            await self._litellm.get()
 
-        return LiteLLMServices(model)
+    def _build(self, config: Config) -> Loaded:
+        """In a thread. Raises ConfigError; then LiteLLM is as it was."""
+        litellm = self._new_litellm(config)
+        if litellm.complaints:
+            litellm.take_back()
+            raise ConfigError(*litellm.complaints)
+        return self._complete(config, litellm)
+
+    def _activate(self, new: Loaded) -> None:
+        old, self._loaded = self._loaded, new
+        url_policy.use(new.config.settings.image_policy)
+        if new.litellm is not None:
+            new.litellm.put_in_force()
+        if old.litellm is not None:
+            old.litellm.retire()
 
 
 def _budget_store(redis: RedisLink | None) -> Store | None:
@@ -263,36 +265,3 @@ def _budget_store(redis: RedisLink | None) -> Store | None:
     from bridge_worker.budgets.redis_store import RedisStore
 
     return RedisStore(redis)
-
-
-class _Part(Generic[T]):
-    """Something that is loaded in a thread and waited for in a loop."""
-
-    def __init__(self, name: str) -> None:
-        self.value: T | None = None
-        self._name = name
-        self._error: str | None = None
-        self._settled = asyncio.Event()
-
-    def load(self, loop: asyncio.AbstractEventLoop, load: Callable[[], T]) -> None:
-        try:
-            self.value = load()
-        except BaseException as error:  # SystemExit too: whoever waits must hear of it
-            _log.critical("%s failed to load", self._name, exc_info=error)
-            lines = str(error).strip().splitlines() or [""]
-            self._error = f"{self._name} could not be loaded ({type(error).__name__}: {lines[0]:.300})"
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._settled.set)
-
-    async def get(self, started: float) -> T:
-        if self.value is None and self._error is None:
-            try:
-                async with asyncio.timeout(started + LOAD_SECONDS - time.monotonic()):
-                    await self._settled.wait()
-            except TimeoutError:
-                raise BridgeError(
-                    "internal", f"{self._name} is not loaded after {LOAD_SECONDS:.0f} s; restart the worker"
-                ) from None
-        if self.value is None:
-            raise BridgeError("internal", f"{self._error}; mend the installation or the config and restart the worker")
-        return self.value

@@ -14,12 +14,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from bridge_worker.config.settings import DEFAULTS
+from bridge_worker.config.source import Config
 from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import Emit
 from bridge_worker.errors import BridgeError
-from bridge_worker.methods.dispatcher import Methods
+from bridge_worker.methods.chat import Chat
+from bridge_worker.methods.dispatcher import clean_error
 from bridge_worker.protocol.framing import Message, decode, encode
+from bridge_worker.runtime.app import App
 from bridge_worker.schema.chat_result import ChatResult
 from bridge_worker.security.redaction import Redactor
 
@@ -40,16 +42,14 @@ async def achat(
 
     Raises BridgeError: what a caller of the process gets as ``error``. Cancelling the task closes the upstream connection.
     """
-    asked = {"model": model, "messages": list(messages), **({"tools": list(tools)} if tools else {}), **params}
-    methods = _methods()
+    whole = {"model": model, "messages": list(messages), **({"tools": list(tools)} if tools else {}), **params}
     try:
-        return ChatResult.model_validate(
-            await methods.chat(_as_json(asked), time.monotonic(), None if on_delta is None else _emit(on_delta))
-        )
+        emit = None if on_delta is None else _emit(on_delta)
+        return ChatResult.model_validate(await _chat().run(_as_json(whole), time.monotonic(), emit))
     except BridgeError as error:
         if error.kind == "cancelled":
             raise asyncio.CancelledError from error  # what asyncio expects of a cancelled task
-        raise methods.cleaned(error) from None
+        raise clean_error(error, _redactor()) from None
 
 
 def chat(
@@ -67,10 +67,10 @@ def _emit(on_delta: OnDelta) -> Emit:
     return emit
 
 
-def _as_json(asked: dict[str, Any]) -> dict[str, Any]:
+def _as_json(params: dict[str, Any]) -> dict[str, Any]:
     """A copy, as it would have come over the wire: LiteLLM writes into what it is given."""
     try:
-        message = decode(encode(asked))
+        message = decode(encode(params))
     except (TypeError, ValueError) as error:
         raise BridgeError("invalid_request", f"the params have no JSON form: {error}") from None
     if not isinstance(message, Message) or not isinstance(message.value, dict):
@@ -79,33 +79,13 @@ def _as_json(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _methods() -> Methods:
-    return Methods(
-        _find_engine_model,
-        DEFAULTS,
-        Redactor(os.environ),
-        find_services=_find_services,
-        engine_state=dict,  # only `chat` is offered here
-        configured=False,
-    )
-
-
-async def _find_services() -> Any:
-    raise BridgeError("internal", "a process that imports the bridge has only chat")
-
-
-async def _find_engine_model(name: str) -> Any:
-    return await asyncio.to_thread(_engine_model)
+def _redactor() -> Redactor:
+    return Redactor(os.environ)
 
 
 @functools.cache
-def _engine_model() -> Any:
-    from bridge_worker.backends.litellm.chat import LiteLLM  # 2 s, which a chat with an offline model need not pay
-    from bridge_worker.backends.litellm.rehearsal import rehearse
-
-    model = LiteLLM(remembers=False)  # the host may set LiteLLM up otherwise at any time
-    rehearse(model)
-    return model
+def _chat() -> Chat:
+    return App(Config(), _redactor(), embedded=True).chat()
 
 
 @functools.cache

@@ -1,21 +1,104 @@
-"""What a reload of the config changes, and what it leaves as it was until the next start.
+"""Reload of the config, for SIGHUP and ``config/reload``: read, build, activate, or keep the old one.
 
-Owns the comparison of two configs, the environment between them, and how mistakes are told to a client. Refuses to load LiteLLM and
-to decide when: that is the engine's.
+Owns the environment between two configs, the order of a reload, and the error that a client gets. Refuses to know what is built
+from a config.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
-from bridge_worker.config.source import Source
+from bridge_worker.config.diff import changes, merged
+from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.errors import BridgeError
 from bridge_worker.security.error_text import clean
 from bridge_worker.security.redaction import Redactor
 
 _MISTAKE_BYTES = 500  # of one; a config that is all wrong has hundreds
 _MISTAKES = 50
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+class Reloader(Generic[T]):
+    """``current`` returns the active config. ``is_loaded`` returns when the start is over. ``build`` runs in a thread and raises
+    when the new config can't be served; ``activate`` makes what it returned active, from the next request on."""
+
+    def __init__(
+        self,
+        source: Source,
+        redactor: Redactor,
+        *,
+        current: Callable[[], Config],
+        is_loaded: Callable[[], Awaitable[None]],
+        build: Callable[[Config], T],
+        activate: Callable[[T], None],
+    ) -> None:
+        self._source = source
+        self._redactor = redactor
+        self._current = current
+        self._is_loaded = is_loaded
+        self._build = build
+        self._activate = activate
+        self._one_at_a_time = asyncio.Lock()
+        self._running: set[asyncio.Task[dict[str, Any]]] = set()
+
+    async def reload(self) -> dict[str, Any]:
+        """The result of ``config/reload``. Raises BridgeError ``invalid_request`` with all errors; then the old config stays
+        active.
+
+        A cancel ends the waiting, not the reload: half of one would be neither the old config nor the new.
+        """
+        return await asyncio.shield(self.reload_soon())
+
+    def reload_soon(self) -> asyncio.Task[dict[str, Any]]:
+        """Starts `reload`. The log reports its outcome, for a signal has no response."""
+        task = asyncio.get_running_loop().create_task(self._reload())
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[dict[str, Any]]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: it is logged, and in the response if there is one
+
+    async def _reload(self) -> dict[str, Any]:
+        async with self._one_at_a_time:
+            await self._is_loaded()
+            config, built = await asyncio.to_thread(self._read_and_build)
+            result = changes(self._current(), config)
+            self._activate(built)
+        _log.info("the config was reloaded", extra={"fields": {name: result[name] for name in ("added", "removed", "changed")}})
+        for warning in config.warnings:
+            _log.warning("the config: %s", warning)
+        return result
+
+    def _read_and_build(self) -> tuple[Config, T]:
+        """The config as it was read, and what was built from it. On an error everything is as it was."""
+        old = self._current()
+        try:
+            config = self._source.load()
+            for secret in config.secrets:
+                self._redactor.add(secret)
+            set_environment(self._source, old.environment, config.environment)
+            try:
+                return config, self._build(replace(config, settings=merged(old.settings, config.settings)))
+            except BaseException:
+                set_environment(self._source, config.environment, old.environment)
+                raise
+        except Exception as error:
+            lines = str(error).strip().splitlines() or [""]
+            unknown = (f"{self._source.path}: LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}",)
+            refusal = refused(self._source, error.mistakes if isinstance(error, ConfigError) else unknown, self._redactor)
+            _log.error("the config was not reloaded", extra={"fields": {"mistakes": refusal.extra["mistakes"]}})
+            raise refusal from error
 
 
 def set_environment(source: Source, old: Mapping[str, str], new: Mapping[str, str]) -> None:
@@ -29,9 +112,9 @@ def set_environment(source: Source, old: Mapping[str, str], new: Mapping[str, st
 
 
 def refused(source: Source, mistakes: tuple[str, ...], redactor: Redactor) -> BridgeError:
-    """A file is told by its name beside the first one: no error shows a path of this machine."""
+    """A file is named without its folder: no error shows a path of this machine."""
     folder = os.path.dirname(source.path or "")
-    told = [mistake.replace(folder + os.sep, "") if folder else mistake for mistake in mistakes[:_MISTAKES]]
-    told = [clean(mistake, redactor, _MISTAKE_BYTES) for mistake in told]
-    message = f"the config is wrong, so the old one goes on: {told[0]}" + (f" (and {len(mistakes) - 1} more)" if told[1:] else "")
-    return BridgeError("invalid_request", message, extra={"mistakes": told})
+    lines = [mistake.replace(folder + os.sep, "") if folder else mistake for mistake in mistakes[:_MISTAKES]]
+    lines = [clean(line, redactor, _MISTAKE_BYTES) for line in lines]
+    message = f"the config is wrong, so the old one goes on: {lines[0]}" + (f" (and {len(mistakes) - 1} more)" if lines[1:] else "")
+    return BridgeError("invalid_request", message, extra={"mistakes": lines})

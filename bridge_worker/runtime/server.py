@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from bridge_worker.config.settings import DEFAULTS
-from bridge_worker.errors import BridgeError
+from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError, cancelled_error
 from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES, Fault, Framer, Message, encode
 from bridge_worker.protocol.session import (
     DEFAULT_MAX_IN_FLIGHT,
@@ -45,18 +45,17 @@ _MESSAGES_A_TURN = 64  # after which the loop gets a turn, so that a burst of me
 _log = logging.getLogger(__name__)
 
 
-class Dispatcher(Protocol):
-    async def dispatch(self, start: Start, received: float, notify: Notify) -> Response: ...
+class Dispatch(Protocol):
+    """The dispatch port: whatever runs requests, in this process or in another. All raise BridgeError only."""
 
+    def state(self) -> Mapping[str, object]:
+        """``engine`` in the result of ``initialize``."""
 
-class Loader(Protocol):
-    """`engine.Engine`, as far as a server needs it."""
+    async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
+        """The whole response. Cancelling the task cancels the request, whose response is still returned."""
 
-    warm_ms: float
-
-    def state(self) -> Mapping[str, object]: ...
-    async def methods(self) -> Dispatcher: ...
-    async def ready(self) -> None: ...
+    async def ready(self) -> Mapping[str, object]:
+        """The params of ``notifications/ready``, once LiteLLM is loaded. Raises when it can't be."""
 
 
 class Server:
@@ -65,7 +64,7 @@ class Server:
     def __init__(
         self,
         pipe: Transport,
-        engine: Loader,
+        app: Dispatch,
         *,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
@@ -73,11 +72,11 @@ class Server:
         watch_process: Callable[[int], object] = lambda _: None,
     ) -> None:
         self._pipe = pipe
-        self._engine = engine
+        self._app = app
         self._grace_seconds = grace_seconds
         self._watch_process = watch_process
         self._framer = Framer(max_message_bytes)
-        self._session = Session(engine.state, max_message_bytes=max_message_bytes, max_in_flight=max_in_flight)
+        self._session = Session(app.state, max_message_bytes=max_message_bytes, max_in_flight=max_in_flight)
         self._tasks: dict[Id, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._stops = 0
@@ -171,20 +170,19 @@ class Server:
         task = asyncio.current_task()
         notify = _Notifier(self._pipe, lambda: self._tasks.get(start.id) is task)
         try:
-            methods = await self._engine.methods()
-            response = await methods.dispatch(start, received, notify)
+            response = await self._app.dispatch(start, received, notify)
         except BridgeError as error:
             response = error_response(start.id, error)
         except Exception:
             _log.exception("dispatching failed", extra={"fields": {"id": start.id}})
-            response = error_response(start.id, BridgeError("internal", "the bridge failed at this request; its log says where"))
+            response = error_response(start.id, BridgeError("internal", INTERNAL_MESSAGE))
         if self._tasks.get(start.id) is task:
             self._answer(start.id, response)
 
     def _ended(self, id: Id, task: asyncio.Task[None]) -> None:
         """A cancel that comes before a method has begun ends its task without an answer."""
         if self._tasks.get(id) is task:
-            self._answer(id, error_response(id, _cancelled(upstream_closed=True)))
+            self._answer(id, error_response(id, cancelled_error(upstream_closed=True)))
 
     def _answer(self, id: Id, response: Response) -> None:
         del self._tasks[id]
@@ -201,7 +199,7 @@ class Server:
     def _give_up(self, id: Id, task: asyncio.Task[None]) -> None:
         if self._tasks.get(id) is task:
             _log.error("a cancelled request did not end", extra={"fields": {"id": id, "after_seconds": CANCEL_SECONDS}})
-            self._answer(id, error_response(id, _cancelled(upstream_closed=False)))
+            self._answer(id, error_response(id, cancelled_error(upstream_closed=False)))
 
     def _greeted(self, process_id: int | None, wants_ready: bool) -> None:
         if process_id is not None:
@@ -217,13 +215,12 @@ class Server:
 
     async def _tell_ready(self) -> None:
         try:
-            await self._engine.ready()
+            params = await self._app.ready()
         except BridgeError:
             return  # every chat will say why
         if self._drain.is_set():
             return
-        params = {"engine": self._engine.state(), "warmMs": self._engine.warm_ms}
-        self._pipe.write(encode({"jsonrpc": "2.0", "method": "notifications/ready", "params": params}))
+        self._pipe.write(encode({"jsonrpc": "2.0", "method": "notifications/ready", "params": dict(params)}))
 
 
 class _Notifier:
@@ -244,11 +241,6 @@ class _Notifier:
         for line in lines:
             self._pipe.write(line)
         await self._pipe.drained(DELTA_QUEUE_BYTES)
-
-
-def _cancelled(*, upstream_closed: bool) -> BridgeError:
-    extra: dict[str, object] = {"upstream_closed": upstream_closed, "partial": {"content": None, "tool_calls": []}}
-    return BridgeError("cancelled", "cancelled before it was finished", extra=extra)
 
 
 def _encode_response(value: Response | list[Response]) -> bytes:

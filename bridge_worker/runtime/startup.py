@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from bridge_worker.config.settings import Settings
 from bridge_worker.config.source import Config, ConfigError, Source
-from bridge_worker.runtime.app import Engine
+from bridge_worker.runtime.app import App
 from bridge_worker.runtime.exit_codes import EXIT_INTERNAL, end_with, fail
 from bridge_worker.runtime.flags import config_source, parser
 from bridge_worker.runtime.server import Server
@@ -72,9 +72,9 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
     for warning in config.warnings:
         _log.warning("the config: %s", warning)
     try:
-        engine = Engine(config, redactor, source=source, preload_local=preload_local)
+        app = App(config, redactor, source=source, preload_local=preload_local)
         # Not asyncio.run(), nor closing the runner: they wait for executor threads, one of which may hang for good.
-        return asyncio.Runner().run(_run(config.settings, engine, recorder, *descriptors)), writer
+        return asyncio.Runner().run(_run(config.settings, app, recorder, *descriptors)), writer
     except Exception:
         _log.critical("the bridge failed", exc_info=True)
         return EXIT_INTERNAL, writer
@@ -91,7 +91,7 @@ def _recorder(settings: Settings, redactor: Redactor) -> Recorder | None:
         fail(str(error))
 
 
-async def _run(settings: Settings, engine: Engine, recorder: Recorder | None, source: int, sink: int) -> int:
+async def _run(settings: Settings, app: App, recorder: Recorder | None, source: int, sink: int) -> int:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(_EXECUTOR_THREADS, thread_name_prefix="executor"))
     pipe = Stdio(source, sink)
@@ -101,7 +101,7 @@ async def _run(settings: Settings, engine: Engine, recorder: Recorder | None, so
 
     server = Server(
         recorder.traced(pipe) if recorder else pipe,
-        engine,
+        app,
         max_message_bytes=settings.max_message_bytes,
         max_in_flight=settings.max_in_flight,
         grace_seconds=settings.grace_seconds,
@@ -109,11 +109,11 @@ async def _run(settings: Settings, engine: Engine, recorder: Recorder | None, so
     )
     watch_reader(sink, nobody_is_left)
     watch_parent(nobody_is_left)
-    handle_signals(loop, stop=server.stop, hang_up=engine.reload_soon if engine.reloadable else server.stop)
-    engine.start()
+    handle_signals(loop, stop=server.stop, hang_up=app.reloader.reload_soon if app.reloader else server.stop)
+    app.start()
     code = await server.run()
     with contextlib.suppress(Exception):
-        await asyncio.wait_for(engine.aclose(), _CLOSE_SECONDS)
+        await asyncio.wait_for(app.aclose(), _CLOSE_SECONDS)
     if recorder:
         recorder.close()
     return code

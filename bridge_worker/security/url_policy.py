@@ -21,6 +21,8 @@ _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9._-]*[a-z0-9_])?|[0-9a-f:.]+")
 _PRIVATE_NAMES = re.compile(r"[^.]*|.*\.(?:localhost|local|localdomain|internal|intranet|lan|home\.arpa|onion)")
 _FABRIC = ipaddress.ip_network("168.63.129.16/32")  # Azure's wire server: counts as public, and is not
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # the last 32 bits are an IPv4 address
+_OPAQUE = frozenset({"annotations", "provider_specific_fields", "reasoning_items"})  # what a provider sent, to be sent back
+_URL_NAME = re.compile(r"(?i)(?:\w*[_-])?(?:url|uri)|\w*(?:Url|Uri)")
 _MAX_URL = 8_192  # of one that is not data:
 
 
@@ -55,6 +57,13 @@ class UrlPolicy:
             return f"its scheme is not allowed here, only: {', '.join(f'{scheme}:' for scheme in self.schemes)}"
         return None if scheme == "data" else self._host_fault(url)
 
+    def host_fault(self, url: str) -> str | None:
+        """The same for a URL that no fetcher is handed, such as the page of a citation: ``http:`` is allowed too."""
+        scheme = url.partition(":")[0].lower()
+        if scheme not in ("data", "http", "https"):
+            return "its scheme is not allowed here, only: data:, http:, https:"
+        return None if scheme == "data" else self._host_fault(url)
+
     def _host_fault(self, url: str) -> str | None:
         if len(url) > _MAX_URL or _AMBIGUOUS.search(url):
             return "it has characters that a URL does not have, or too many"
@@ -81,12 +90,45 @@ def use(new: UrlPolicy) -> None:
     policy = new
 
 
+def faults(messages: object) -> Iterator[tuple[str, str]]:
+    """(path, what is wrong) of each URL in validated messages that must not be passed on."""
+    for place, url in urls(messages):
+        if fault := policy.fault(url):
+            yield place, fault
+    for place, url in opaque_urls(messages):
+        if fault := policy.host_fault(url):
+            yield place, fault
+
+
 def urls(messages: object) -> Iterator[tuple[str, str]]:
     """(path, URL) of each part of validated messages that has one."""
     for index, message in enumerate(messages if isinstance(messages, list) else ()):
-        content = message.get("content")
-        for position, part in enumerate(content if isinstance(content, list) else ()):
-            yield from _urls_of_part(part, f"messages[{index}].content[{position}]")
+        for name in ("content", "images"):
+            parts = message.get(name)
+            for position, part in enumerate(parts if isinstance(parts, list) else ()):
+                yield from _urls_of_part(part, f"messages[{index}].{name}[{position}]")
+
+
+def opaque_urls(messages: object) -> Iterator[tuple[str, str]]:
+    """(path, URL) of each member of a provider's own state with the name of a URL or URI. A citation's page may be ``http:``."""
+    for index, message in enumerate(messages if isinstance(messages, list) else ()):
+        for name in _OPAQUE & message.keys():
+            yield from _named_urls(message[name], f"messages[{index}].{name}")
+        for position, call in enumerate(message.get("tool_calls") or ()):
+            place = f"messages[{index}].tool_calls[{position}].provider_specific_fields"
+            yield from _named_urls(call.get("provider_specific_fields"), place)
+
+
+def _named_urls(value: object, place: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            if not isinstance(member, str):
+                yield from _named_urls(member, f"{place}.{name}")
+            elif _URL_NAME.fullmatch(name) and ":" in member:
+                yield f"{place}.{name}", member
+    elif isinstance(value, list):
+        for position, member in enumerate(value):
+            yield from _named_urls(member, f"{place}[{position}]")
 
 
 def _urls_of_part(part: Mapping[str, Any], place: str) -> Iterator[tuple[str, str]]:

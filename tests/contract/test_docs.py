@@ -1,4 +1,4 @@
-"""README.md and protocol.md say what is so: their examples run, and what is made from the code is up to date.
+"""README.md, docs/ and protocol.md are true: their examples run, and what is generated from the code is up to date.
 
 A code block that follows `<!-- runs -->` is run as it stands, in a folder of its own where bin/omni-bridge is this worker; what
 `<!-- prints -->` announces must be its output, but for times. `<!-- file: NAME -->` puts a file there.
@@ -37,6 +37,7 @@ BUILD_SECONDS = 600.0  # the Rust crate's dependencies, once
 PICTURE = ROOT / "docs" / "first-five-minutes.svg"
 _BLOCK = re.compile(r"(?:^<!-- (?P<mark>[a-z]+)(?:: (?P<name>\S+))? -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _RUNNERS = {"sh", "rust", "python"}
+LINKED_FROM_A_PAGE = {"matrix.md"}
 
 
 @dataclass(frozen=True)
@@ -45,23 +46,27 @@ class Block:
     name: str | None
     language: str
     text: str
+    page: str
     line: int
 
     def __str__(self) -> str:
-        return f"{self.language}-line-{self.line}"
+        return f"{self.page}:{self.line}"
 
 
 def blocks(file: str) -> list[Block]:
     text = (ROOT / file).read_text(encoding="utf-8")
-    return [Block(**found.groupdict(), line=text.count("\n", 0, found.start()) + 1) for found in _BLOCK.finditer(text)]
+    return [Block(**found.groupdict(), page=file, line=text.count("\n", 0, found.start()) + 1) for found in _BLOCK.finditer(text)]
 
 
+# docs/operators.md and docs/fleet.md have tests of their own, with the providers and the Redis that they speak of.
+PAGES = ["README.md", *(f"docs/{name}.md" for name in ("configuration", "local-models", "log", "trace", "without-the-crate"))]
 README = blocks("README.md")
-RUNNABLE = [block for block in README if block.mark == "runs"]
-PRINTED = dict(itertools.pairwise(README))  # what follows a block
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+RUNNABLE = [block for block in BLOCKS if block.mark == "runs"]
+PRINTED = dict(itertools.pairwise(BLOCKS))  # what follows a block
 
 
-@pytest.mark.parametrize("block", [block for block in README if block.mark == "example"], ids=str)
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.mark == "example"], ids=str)
 def test_an_example_in_the_readme_is_the_one_that_is_compiled(block: Block) -> None:
     assert block.name is not None
     assert block.text == (ROOT / block.name).read_text(encoding="utf-8"), f"README.md shows another {block.name}"
@@ -141,13 +146,24 @@ def timeless(value: Any) -> Any:
     }
 
 
-def test_the_readme_begins_with_the_first_commands() -> None:
+def test_the_readme_begins_with_the_rust_agent_and_then_the_first_commands() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 220
+    beginning = "\n".join(text.splitlines()[:60])
+    for step in ("Bridge::spawn()", "bridge.chat(", "chat_stream(", ".tool(", ".cancel()"):
+        assert step in beginning
     assert [block.text for block in RUNNABLE[:2]] == ["bin/omni-bridge demo\n", FIRST_COMMAND + "\n"]
 
 
-def test_each_language_of_the_readme_is_run() -> None:
+def test_the_readme_leads_to_each_page_once() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        assert text.count(f"](docs/{page.name})") == 1 or page.name in LINKED_FROM_A_PAGE, page.name
+
+
+def test_each_language_of_the_pages_is_run() -> None:
     assert {block.language for block in RUNNABLE} == _RUNNERS
-    assert not [block for block in README if block.language in _RUNNERS and block.mark not in ("runs", "example")], (
+    assert not [block for block in BLOCKS if block.language in _RUNNERS and block.mark not in ("runs", "example")], (
         "mark it <!-- runs -->"
     )
 
@@ -189,7 +205,7 @@ def test_generated_parts_are_up_to_date() -> None:
 def test_a_drifted_part_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:
     for folder in ("bin", "bridge_worker", "docs", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".node"))
-    for file in ("README.md", "protocol.md"):
+    for file in ("protocol.md",):
         text = (ROOT / file).read_text(encoding="utf-8")
         (tmp_path / file).write_text(
             text.replace("| -32800 | `cancelled` | no |", "| -32800 | `cancelled` | maybe |"), encoding="utf-8"
@@ -203,8 +219,15 @@ def test_a_drifted_part_is_told_with_the_command_that_mends_it(tmp_path: Path) -
     assert (tmp_path / "protocol.md").read_bytes() == (ROOT / "protocol.md").read_bytes()
 
 
-@pytest.mark.parametrize("file", ["README.md", "protocol.md", "CONTRIBUTING.md", "CHANGELOG.md"])
-def test_links_lead_to_files_that_exist(file: str) -> None:
-    text = (ROOT / file).read_text(encoding="utf-8")
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name)
+def test_links_lead_to_files_that_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
-    assert [target for target in targets if not (ROOT / target).exists()] == []
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_each_file_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`([a-z_./]+/[a-z_./]*)`", text)) - {"notifications/cancelled"}
+    assert len(paths) > 30
+    assert [path for path in sorted(paths) if not ((ROOT / "bridge_worker" / path).exists() or (ROOT / path).exists())] == []

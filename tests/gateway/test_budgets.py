@@ -10,19 +10,9 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.budgets.limits import (
-    Account,
-    Amount,
-    Budgets,
-    Hold,
-    MemoryStore,
-    Standing,
-    Store,
-    check_path,
-    nano_usd,
-    read_budgets,
-)
+from bridge_worker.budgets.limits import Account, Amount, Budgets, Hold, Standing, check_path, nano_usd, read_budgets
 from bridge_worker.budgets.redis_store import RedisStore
+from bridge_worker.budgets.store import MemoryStore, Store
 from bridge_worker.config.redis_settings import client_settings
 from bridge_worker.errors import BridgeError
 from bridge_worker.system.redis_connection import RedisLink

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from bridge_worker.backends.offline.services import OfflineServices
-from bridge_worker.budgets.limits import MemoryStore, read_budgets
-from bridge_worker.budgets.spending import Asked, Bill, Spending
+from bridge_worker.budgets.estimate import CostInputs
+from bridge_worker.budgets.limits import read_budgets
+from bridge_worker.budgets.spending import Reservation, Spending
+from bridge_worker.budgets.store import MemoryStore
 from bridge_worker.core.accumulator import usage_to_wire
 from bridge_worker.core.deltas import TokenUsage
 from bridge_worker.errors import BridgeError
@@ -244,10 +246,12 @@ def test_without_a_limit_there_is_nothing_to_tell(worker: Worker) -> None:
 
 # --- without a process ----------------------------------------------------------------------------------------------------------
 
+AGENT_LIMIT = read_budgets([{"path": "agent", "max_tokens": 100}])
 
-def bill_of(spending: Spending, **more: Any) -> Bill:
+
+def reservation_of(spending: Spending, **more: Any) -> Reservation:
     messages = [{"role": "user", "content": "three little words"}]
-    return spending.bill({"budget": "agent"}, Asked("offline/echo", 1000, messages, output_tokens=10, **more))
+    return spending.reservation({"budget": "agent"}, CostInputs("offline/echo", 1000, messages, output_tokens=10, **more))
 
 
 async def services(_: str) -> OfflineServices:
@@ -257,10 +261,10 @@ async def services(_: str) -> OfflineServices:
 @pytest.mark.rule("BUD-5")
 def test_what_a_provider_does_not_tell_counts_as_it_was_reserved() -> None:
     async def story(usage: TokenUsage | None) -> int:
-        spending = Spending(read_budgets([{"path": "agent", "max_tokens": 100}]), MemoryStore())
-        bill = bill_of(spending)
-        await bill.reserve(services)
-        await bill._settle(usage and usage_to_wire(usage), None)
+        spending = Spending(lambda: AGENT_LIMIT, MemoryStore())
+        reservation = reservation_of(spending)
+        await reservation.reserve(services)
+        await reservation.settle(usage and usage_to_wire(usage), None)
         return (await spending.standings("agent"))[0].used.tokens
 
     assert asyncio.run(story(None)) == 13
@@ -272,15 +276,11 @@ def test_what_a_provider_does_not_tell_counts_as_it_was_reserved() -> None:
 @pytest.mark.parametrize("kind", ["cancelled", "timeout", "stream_interrupted", "bad_upstream_response"])
 def test_of_a_request_that_broke_off_at_home_what_had_come_counts(kind: str) -> None:
     async def story() -> int:
-        spending = Spending(read_budgets([{"path": "agent", "max_tokens": 100}]), MemoryStore())
-        bill = bill_of(spending, streamed=True)
-
-        async def fails() -> Any:
-            await bill.reserve(services)
-            raise BridgeError(kind, "", extra={"partial": {"content": "came before", "tool_calls": []}})
-
-        with pytest.raises(BridgeError):
-            await bill.charge(fails())
+        spending = Spending(lambda: AGENT_LIMIT, MemoryStore())
+        reservation = reservation_of(spending, streamed=True)
+        await reservation.reserve(services)
+        partial = {"content": "came before", "tool_calls": []}
+        await reservation.settle_failed(BridgeError(kind, "", extra={"partial": partial}))
         return (await spending.standings("agent"))[0].used.tokens
 
     assert asyncio.run(story()) in range(4, 9)
@@ -295,8 +295,8 @@ def test_a_cancel_while_it_reserves_leaves_nothing_reserved() -> None:
             return found
 
     async def story() -> None:
-        spending = Spending(read_budgets([{"path": "agent", "max_tokens": 100}]), Slow())
-        task = asyncio.create_task(bill_of(spending).reserve(services))
+        spending = Spending(lambda: AGENT_LIMIT, Slow())
+        task = asyncio.create_task(reservation_of(spending).reserve(services))
         await reserved.wait()
         task.cancel()
         await asyncio.wait({task})

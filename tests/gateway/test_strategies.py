@@ -14,10 +14,11 @@ from litellm.types.router import RoutingStrategy, RoutingStrategyName
 from bridge_worker.backends.litellm.chat import LiteLLM
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.gateway_keys import STRATEGIES
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.chat_result import ChatResult
 from tests.support.gateway_config import attempts, deployment
+from tests.support.requests import chat_request
 from tests.support.upstream import Gate, Json, Upstream, chunk
 
 Ask = Callable[..., Awaitable[ChatResult]]

@@ -62,9 +62,9 @@ def test_the_ordinary_path_is_judged_by_itself_where_the_worker_has_two() -> Non
 
 
 def test_the_published_results_are_of_this_suite(tmp_path: Path) -> None:
-    """results.json, the picture and README.md's table are made by one run."""
+    """results.json, the picture and docs/performance.md's table are made by one run."""
     results = json.loads((run.HERE / "results.json").read_text())
     assert set(results["peers"]) == NAMES
     assert [(bar["what"], bar["bar"]) for bar in results["bars"]] == [(bar.what, bar.text()) for bar in BARS]
     assert (run.HERE / "results.svg").read_text() == plot.svg(results)
-    assert report.markdown(results) in (run.ROOT / "README.md").read_text()
+    assert report.markdown(results) in (run.ROOT / "docs/performance.md").read_text()

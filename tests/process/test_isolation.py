@@ -152,8 +152,8 @@ def test_files_that_it_makes_are_for_its_user_only(tmp_path: Path, spawn: Spawn,
     made = tmp_path / "made"
     text = (
         "import os\nfrom bridge_worker.cli import main as cli\nfrom bridge_worker.runtime import startup as serve\n"
-        "start = serve.Engine.start\n"
-        f"serve.Engine.start = lambda self: (open({str(made)!r}, 'w').close(), start(self))\ncli.main()"
+        "start = serve.App.start\n"
+        f"serve.App.start = lambda self: (open({str(made)!r}, 'w').close(), start(self))\ncli.main()"
     )
     monkeypatch.setattr(tests.support.worker, "COMMAND", script(tmp_path / "make.py", text))
     os.umask(os.umask(0o000))

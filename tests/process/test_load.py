@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 import tests.support.worker
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.core.deltas import Delta, End
 from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
 from tests.conftest import Spawn
 from tests.process.test_process import HOLD_LITELLM, script
 from tests.support.request_ledger import Ledger, outcome
+from tests.support.requests import chat_request
 from tests.support.upstream import Gate, Upstream, chunk
 from tests.support.worker import WAIT_SECONDS, Json, Worker, wait_until
 

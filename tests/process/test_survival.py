@@ -57,7 +57,7 @@ main()
 """
 
 IMPATIENT = HOLD_LITELLM.replace(
-    "from bridge_worker.cli.main", "import bridge_worker.runtime.app as e; e.LOAD_SECONDS = 5\nfrom bridge_worker.cli.main"
+    "from bridge_worker.cli.main", "import bridge_worker.runtime.loader as e; e.LOAD_SECONDS = 5\nfrom bridge_worker.cli.main"
 )
 
 

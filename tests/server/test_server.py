@@ -19,7 +19,7 @@ from bridge_worker.errors import BridgeError
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.session import Start, response
 from bridge_worker.runtime import server as server_module
-from bridge_worker.runtime.app import Engine
+from bridge_worker.runtime.app import App
 from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED
 from bridge_worker.runtime.server import CANCEL_SECONDS, DELTA_QUEUE_BYTES, READ_QUEUE_BYTES
 from bridge_worker.security.redaction import Redactor
@@ -829,25 +829,22 @@ async def test_ready_is_not_told_without_a_handshake_nor_when_the_engine_fails()
         assert len(client.received) == 1
 
 
-class FaultyEngine(Engine):
-    """The real one, whose model does not load."""
+class FaultyApp(App):
+    """The real one, whose LiteLLM does not load."""
 
     def __init__(self, fault: BaseException | None) -> None:
         super().__init__(Config(), Redactor({}))
         self._fault = fault
 
-    def _load(self, loop: asyncio.AbstractEventLoop) -> None:  # without its thread and the garbage collector's settings
-        self._methods.load(loop, lambda: self._load_methods(loop))
-        if self._fault:
-            self._model.load(loop, lambda: self._load_model(loop))
-
-    def _load_model(self, loop: asyncio.AbstractEventLoop) -> Any:
+    def _load_litellm(self) -> None:
         assert self._fault
         raise self._fault
 
-    def start(self) -> None:
-        self._started = server_module.time.monotonic()
-        asyncio.get_running_loop().call_soon(self._load, asyncio.get_running_loop())
+    def start(self) -> None:  # without the thread and the garbage collector's settings
+        loop = asyncio.get_running_loop()
+        loop.call_soon(self._dispatcher.load)
+        if self._fault:
+            loop.call_soon(self._litellm.load)
 
 
 @pytest.mark.rule("ERR-10")
@@ -855,9 +852,9 @@ class FaultyEngine(Engine):
 @timeless
 async def test_an_engine_that_fails_or_hangs_is_told_to_every_chat_that_needs_it(fault: BaseException | None) -> None:
     async with Client() as client:
-        engine = FaultyEngine(fault)
-        client.server._engine = engine
-        engine.start()
+        app = FaultyApp(fault)
+        client.server._app = app
+        app.start()
         client.send(chat_message(1, model="openai/x", deadlines={"total_ms": 3_600_000}), request(2, "ping"))
         client.send(chat_message(3, model="offline/echo"))
         error = (await client.answer(1))["error"]

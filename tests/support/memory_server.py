@@ -15,14 +15,22 @@ from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Self
 
+from bridge_worker.backends.local.chat import Local
 from bridge_worker.backends.offline.services import OfflineServices
+from bridge_worker.backends.registry import Backend, Registry
+from bridge_worker.budgets.spending import Spending
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.core.deltas import Delta, End
-from bridge_worker.core.ports import ChatRequest, Facts, Model, Services
+from bridge_worker.core.ports import ChatRequest, Facts, Model, Notify, Services
 from bridge_worker.errors import BridgeError
-from bridge_worker.methods.dispatcher import Methods
-from bridge_worker.runtime.server import Dispatcher, Server
+from bridge_worker.methods.dispatcher import Dispatcher
+from bridge_worker.methods.status import GetStatus
+from bridge_worker.methods.table import method_table
+from bridge_worker.protocol.session import Response, Start
+from bridge_worker.runtime.server import Server
 from bridge_worker.security.redaction import Redactor
+from bridge_worker.system.redis_connection import no_redis
+from bridge_worker.telemetry.request_counters import RequestCounters
 
 Json = dict[str, Any]
 DELTA = "notifications/chat/delta"
@@ -231,7 +239,7 @@ class ScriptedModel:
 
 
 class ScriptedEngine:
-    """A `Loader` that is loaded when a test says so; by default it is, and warm."""
+    """A `runtime.server.Dispatch` that is loaded when a test says so; by default it is, and warm."""
 
     def __init__(
         self,
@@ -242,7 +250,6 @@ class ScriptedEngine:
         configured: bool = True,
         dispatcher: Dispatcher | None = None,
     ) -> None:
-        self.warm_ms = 12.5
         self.loaded, self.warm = asyncio.Event(), asyncio.Event()
         if loaded:
             self.loaded.set()
@@ -251,34 +258,34 @@ class ScriptedEngine:
         self.error: BridgeError | None = None
         self.services: Services = OfflineServices()
         self._model = model
-        self._methods = dispatcher or Methods(
-            self._find,
-            DEFAULTS,
-            Redactor({}),
-            find_services=self._find_services,
-            engine_state=self.state,
-            configured=configured,
-        )
+        self._dispatcher = dispatcher or self._make_dispatcher(configured)
 
     def state(self) -> Mapping[str, object]:
         return {"name": "litellm", "version": "1.0", "ready": self.warm.is_set() and not self.error}
 
-    async def methods(self) -> Dispatcher:
+    async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
         await self.loaded.wait()
-        return self._methods
+        return await self._dispatcher.dispatch(start, received, notify)
 
-    async def ready(self) -> None:
+    async def ready(self) -> Mapping[str, object]:
         await self.warm.wait()
         if self.error:
             raise self.error
+        return {"engine": self.state(), "warmMs": 12.5}
 
-    async def _find_services(self) -> Services:
-        await self.ready()
-        return self.services
+    def _make_dispatcher(self, configured: bool) -> Dispatcher:
+        redactor, counters = Redactor({}), RequestCounters()
+        backends = Registry(Local(), self._backend, lambda: configured)
+        status = GetStatus(counters, self.state, no_redis)
+        methods = method_table(backends, lambda: DEFAULTS, Spending(), redactor, status, self._reload)
+        return Dispatcher(methods, redactor, counters)
 
-    async def _find(self, name: str) -> Model:
+    async def _backend(self) -> Backend:
         await self.ready()
-        return self._model
+        return Backend(self._model, self.services)
+
+    async def _reload(self) -> Json:
+        raise BridgeError("invalid_request", "no config to reload")
 
 
 class Client:

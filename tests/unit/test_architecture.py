@@ -35,16 +35,7 @@ NOT_BUILT_YET = {"engines", "cassettes"}
 # The package's own file hands out `chat` and `achat` on first use: a lazy import, which nothing that serves stdio runs.
 LAZY = {("bridge_worker", "runtime.in_process")}
 # Arrows that the move into these rooms has not turned yet. The list only gets shorter.
-NOT_YET = {
-    ("core.chat_runner", "budgets.limits"),
-    ("core.chat_runner", "config.settings"),
-    ("methods.dispatcher", "backends.local.chat"),
-    ("methods.dispatcher", "backends.local.services"),
-    ("methods.dispatcher", "backends.offline.chat"),
-    ("methods.models", "backends.local.services"),
-    ("methods.models", "backends.offline.chat"),
-    ("methods.models", "backends.offline.services"),
-}
+NOT_YET: set[tuple[str, str]] = set()
 
 # Loaded before `initialize` is answered. pydantic costs 0.1 s there, LiteLLM two.
 EARLY = {
@@ -68,6 +59,8 @@ EARLY = {
     "config.gateway_keys",
     "config.diagnostics",
     "config.settings",
+    "providers",
+    "providers.facts",
     "runtime.reload",
     "config.local_models",
     "telemetry.log",
@@ -81,6 +74,7 @@ EARLY = {
     "system.resources",
     "system.signals",
     "runtime.app",
+    "runtime.loader",
     "runtime.server",
     "runtime.startup",
     "cli.main",
@@ -256,7 +250,7 @@ def test_the_litellm_model_is_imported_late_by_whoever_is_no_part_of_it() -> Non
         for target, one in ours(module)
         if target in ("backends.litellm.chat", "backends.litellm.services") and not module.startswith("backends.litellm.")
     }
-    assert importers == {("runtime.app", True), ("runtime.in_process", True), ("runtime.check_config", True)}
+    assert importers == {("runtime.app", True), ("runtime.check_config", True)}
 
 
 def test_the_package_itself_imports_nothing_of_ours_before_it_is_used() -> None:

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from bridge_worker.core import accumulator
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
 from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
@@ -27,6 +27,7 @@ from bridge_worker.methods.params import validate
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatResult, Usage
 from bridge_worker.schema.chat_result import Delta as WireDelta
+from tests.support.requests import chat_request
 
 Json = dict[str, Any]
 

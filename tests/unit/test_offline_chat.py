@@ -14,11 +14,12 @@ from jsonschema import Draft202012Validator
 
 from bridge_worker.backends.offline.chat import NAMES, Offline, example
 from bridge_worker.core.accumulator import WireDelta
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.params import validate
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatResult
+from tests.support.requests import chat_request
 
 Json = dict[str, Any]
 

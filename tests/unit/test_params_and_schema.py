@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from bridge_worker.backends.offline.chat import Offline
 from bridge_worker.core.accumulator import WireDelta
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import KINDS, BridgeError
 from bridge_worker.methods.params import validate
 from bridge_worker.protocol.framing import DeltaLines
@@ -25,6 +25,7 @@ from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.lifecycle import CancelledParams, InitializeParams, ShutdownParams
 from bridge_worker.schema.messages import METHODS, NOTIFICATIONS_IN, NOTIFICATIONS_OUT, json_schema
 from bridge_worker.security.refused_params import REFUSED
+from tests.support.requests import chat_request
 
 Json = dict[str, Any]
 

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from bridge_worker.core.accumulator import MAX_MEDIA_CHARACTERS
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.core.deltas import Delta, End
 from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.chat_result import ChatResult, Receipt
 from tests.conftest import Spawn
+from tests.support.requests import chat_request
 from tests.support.upstream import DONE, Gate, Upstream, chunk
 from tests.support.worker import Json, Worker
 

@@ -28,6 +28,7 @@ SAID: dict[str, tuple[str, Any, str]] = {
     "deadline_first_token_ms": ("900", 900, "11"),
     "deadline_idle_ms": ("800", 800, "11"),
     "provider_params": ("top_k, safety_settings", frozenset({"top_k", "safety_settings"}), "[other]"),
+    "local_services": ("llamafile, xinference", frozenset({"llamafile", "xinference"}), "[ollama]"),
     "image_policy": ('{"schemes": ["data"]}', UrlPolicy(("data",)), "{allowed_hosts: [other]}"),
     "budgets": (
         '[{"path": "*", "max_usd": 2.5, "window": "1d"}]',
@@ -111,6 +112,7 @@ def test_the_defaults_are_as_valid_as_what_is_said(write: Write) -> None:
         ("log_level: loud", "must be one of: debug, info, warning, error"),
         ("engine: rust", "must be one of: auto, direct, litellm"),
         ("provider_params: 5", "must be a list of names"),
+        ("local_services: [olama]", "'olama' is unknown; known: docker_model_runner,"),
         ("trace: 5", "must be a text"),
         ("image_policy: {schemes: [http]}", "omni_bridge.image_policy: schemes must be"),
         ("image_policy: no", "must be a mapping"),

@@ -33,6 +33,7 @@ from bridge_worker.backends.litellm import chat as ours
 from bridge_worker.backends.litellm import exceptions, receipts, responses, services
 from bridge_worker.backends.litellm.patches import correctness
 from bridge_worker.providers import price_map
+from bridge_worker.providers.facts import UNUSABLE_PROVIDERS
 from tests.support.worker import clean_environment
 
 # LiteLLM's types make pydantic warn, which no default filter shows.
@@ -184,8 +185,8 @@ def test_its_loggers_have_the_names_that_we_silence() -> None:
 
 
 def test_the_providers_that_we_refuse_are_its_names() -> None:
-    for name in ours.UNUSABLE_PROVIDERS:
-        assert name in litellm.provider_list, f"{name} has another name now: mend backends/litellm/chat.py"
+    for name in UNUSABLE_PROVIDERS:
+        assert name in litellm.provider_list, f"{name} has another name now: correct providers/facts.py"
 
 
 def test_tools_need_no_mcp_package_with_the_private_argument() -> None:

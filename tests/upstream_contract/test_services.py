@@ -13,7 +13,7 @@ import pytest
 from litellm.litellm_core_utils.token_counter import openai_tokenizer_encoding_name
 
 from bridge_worker.backends.litellm import services, tokens
-from bridge_worker.providers import key_variables
+from bridge_worker.providers import facts, key_variables
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
@@ -65,7 +65,7 @@ def test_the_price_map_has_the_members_that_we_read() -> None:
 
 
 def test_providers_have_the_names_that_we_use_and_a_check_of_their_keys() -> None:
-    named = {*key_variables._KEY_OF, *key_variables._KEY_OF.values(), *key_variables._KEY_NAMES, *services._OTHER_KEYS}
+    named = {*key_variables._KEY_OF, *key_variables._KEY_OF.values(), *key_variables._KEY_NAMES, *facts.KEY_MAY_BE_ELSEWHERE}
     assert named <= {str(getattr(name, "value", name)) for name in litellm.provider_list}, "mend models/keys.py, catalog.py"
     assert "missing_keys" in litellm.validate_environment("openai/model"), "mend _key_in_environment in catalog.py"
 

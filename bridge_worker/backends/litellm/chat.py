@@ -23,7 +23,7 @@ from bridge_worker.backends.litellm.gate import Piece
 from bridge_worker.backends.litellm.gateway_config import Configured
 from bridge_worker.backends.litellm.lane import Lane
 from bridge_worker.backends.litellm.listeners import is_heard, reason_for_litellm
-from bridge_worker.backends.litellm.patches import correctness, schemas  # noqa: F401  # importing the former patches LiteLLM
+from bridge_worker.backends.litellm.patches import correctness, hosts, schemas  # noqa: F401  # the first two patch LiteLLM at import
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequests
 from bridge_worker.backends.litellm.responses import StreamReader
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
@@ -34,18 +34,17 @@ from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.core.receipt import EngineVersion
 from bridge_worker.errors import BridgeError
+from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, UNUSABLE_PROVIDERS
 from bridge_worker.security import url_policy
 
 CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
-
-# They ask a person to log in and block meanwhile, or load a model into this process.
-UNUSABLE_PROVIDERS = ("github_copilot", "chatgpt", "petals", "vllm")
 
 
 class LiteLLM:
     """A `Model`, set up for ``gateway``; ``complaints`` report what of that LiteLLM does not take.
 
-    ``local`` are the models of this machine, which a deployment may name too. Without a gateway's models any model is served by its
+    ``local`` are the models of this machine, which a deployment may name too; ``local_services`` the providers on this machine that
+    a model's name may reach at their default address. Without a gateway's models any model is served by its
     LiteLLM name, with the key and base URL that LiteLLM finds in the environment. ``loop`` is the one it will be used in, None for
     the current one. ``remembers``: requests are kept as templates; not for a process whose LiteLLM others change under way.
     """
@@ -58,6 +57,7 @@ class LiteLLM:
         *,
         engine: str = "auto",
         remembers: bool = True,
+        local_services: frozenset[str] = DEFAULT_LOCAL_SERVICES,
     ) -> None:
         quieten()
         pricing.forget()
@@ -70,6 +70,7 @@ class LiteLLM:
         self._router: Any = self._configured.router
         self.complaints = self._configured.complaints
         self._chats, self._retired = 0, False
+        self._permitted_before = hosts.permit(local_services | hosts.named_in((gateway and gateway.router) or {}))
         self._prepared = PreparedRequests(remembers=remembers)
         self._only = engine == "direct"
         self._own_path: str | None = "the worker was started with --engine litellm" if engine == "litellm" else None
@@ -91,6 +92,7 @@ class LiteLLM:
     def take_back(self) -> None:
         """It will not be served after all: LiteLLM is again as it was before."""
         self._configured.take_back()
+        hosts.permit(self._permitted_before)
 
     def retire(self) -> None:
         """No chat comes any more; LiteLLM forgets the Router when the last one has ended."""
@@ -232,8 +234,10 @@ class LiteLLM:
             if not router.serves(self._router, model):
                 raise BridgeError("model_not_found", f"there is no {model!r:.100} in the config's model_list", model=model)
         elif (provider := model.split("/")[0]) in UNUSABLE_PROVIDERS:
-            wrong = f"{provider} can't be used through the bridge: it would wait for a person, or load the model into it"
-            raise BridgeError("model_not_found", wrong, model=model)
+            reason = UNUSABLE_PROVIDERS[provider]
+            raise BridgeError("model_not_found", f"{provider} can't be used through the bridge: {reason}", model=model)
+        else:
+            hosts.base_url(provider)
 
     def alternatives(self, model: str) -> list[str]:
         """``model``, and what the Router may ask in its place, and in the place of that."""

@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 import litellm
 
 from bridge_worker.backends.litellm import embed_rerank, exceptions, tokens
-from bridge_worker.backends.litellm.chat import UNUSABLE_PROVIDERS, LiteLLM
+from bridge_worker.backends.litellm.chat import LiteLLM
 from bridge_worker.core.ports import Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers import key_variables
+from bridge_worker.providers.facts import KEY_MAY_BE_ELSEWHERE, UNUSABLE_PROVIDERS
 from bridge_worker.providers.price_map import MODES
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.services import (
@@ -57,8 +58,6 @@ _INPUTS = {
 # Not OpenAI's: they are the bridge's own, or LiteLLM keeps them to itself.
 _OWN = {"model", "messages", "stream", "deadlines", "provider_params", "metadata"}
 _KEYS = ("api_key", "aws_access_key_id", "vertex_credentials", "azure_ad_token", "client_secret")
-# They may have a key from a role, a login or a file, or need none: that theirs is not in the environment says nothing.
-_OTHER_KEYS = ("bedrock", "sagemaker", "vertex_ai", "azure", "watsonx", "oci", "snowflake", "ollama", "ollama_chat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +213,7 @@ def _key_in_environment(provider: str) -> bool | None:
     if key_variables.variable(provider):
         return True
     provider = key_variables.owner(provider)
-    if provider in _OTHER_KEYS or not litellm.validate_environment(f"{provider}/model")["missing_keys"]:
+    if provider in KEY_MAY_BE_ELSEWHERE or not litellm.validate_environment(f"{provider}/model")["missing_keys"]:
         return None
     return False
 

@@ -1,107 +1,92 @@
-//! A whole agent: it asks a model, runs the tools that the model calls, and goes on until there is an answer.
+//! A whole agent: tools from types, tools of an MCP server, retries, every step on stderr.
 //!
-//! Without arguments it needs no key: `cargo run --example agent`. With a real model it is the same program:
-//! `cargo run --example agent -- openai/gpt-4o-mini "What is 17.5 times the square root of 1764?"`
+//! Without arguments it needs no key: `cargo run --example agent --features schema,rmcp`. With a real model it is the same program:
+//! `... -- openai/gpt-4o-mini "What is 17.5 times the square root of 1764?"`. `MCP_SERVER="npx -y some-server"` adds its tools.
 
-use std::time::Duration;
-
-use omni_bridge_client::{Bridge, ChatRequest, ChatResponse, Error, Message, Result, Tool, ToolCall};
+use omni_bridge_client::{Bridge, ChatRequest, Result, RetryPolicy, Step, ToolSet};
+use rmcp::ServiceExt;
+use rmcp::transport::TokioChildProcess;
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::json;
-
-const TURNS: usize = 10;
-const TRIES: u32 = 4;
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let mut words = std::env::args().skip(1);
     let model = words.next().unwrap_or_else(|| "offline/tools".into());
-    let question = words.next().unwrap_or_else(|| "What is 6 times 7?".into());
-    let bridge = Bridge::spawn().await?;
-    println!("{}", answer(&bridge, &model, &question).await?);
+    let question = words.next().unwrap_or_else(|| "What is 6 * 7?".into());
+
+    let mut tools = tools();
+    let mut server = None; // stays alive as long as its tools
+    if let Ok(command) = std::env::var("MCP_SERVER") {
+        let mut words = command.split_whitespace();
+        let mut command = tokio::process::Command::new(words.next().unwrap_or_default());
+        command.args(words);
+        let running = ().serve(TokioChildProcess::new(command)?).await?;
+        tools = tools.mcp(running.peer()).await?;
+        server = Some(running);
+    }
+
+    let bridge = Bridge::builder().retry(RetryPolicy::new(3)).spawn().await?;
+    println!("{}", answer(&bridge, &model, &question, &tools).await?);
     bridge.shutdown().await;
+    drop(server);
     Ok(())
 }
 
-/// The agent's loop.
-pub async fn answer(bridge: &Bridge, model: &str, question: &str) -> Result<String> {
-    let mut request = ChatRequest::new(model)
+/// The agent: a conversation with tools, until the model has its answer.
+pub async fn answer(bridge: &Bridge, model: &str, question: &str, tools: &ToolSet) -> Result<String> {
+    let request = ChatRequest::new(model)
         .system("You are a careful calculator. Use the tools for every step; answer with the result alone.")
-        .user(question)
-        .tools(tools());
-    for _ in 0..TURNS {
-        let response = ask(bridge, &request).await?;
-        if response.tool_calls.is_empty() {
-            return Ok(response.text().to_owned());
-        }
-        request = request.message(response.message); // verbatim: it holds what the provider needs to see again
-        for call in &response.tool_calls {
-            // What goes wrong in a tool is the model's to mend, so it is told.
-            let result = run(call).unwrap_or_else(|error| format!("error: {error}"));
-            eprintln!("{}({}) -> {result}", call.name(), call.function.arguments);
-            request = request.message(Message::tool(&call.id, result));
-        }
-    }
-    Ok(format!("no answer after {TURNS} turns"))
+        .user(question);
+    let done = bridge.run_tools(request, tools).max_turns(10).on_step(log).await?;
+    Ok(done.response.text().to_owned())
 }
 
-/// Tries again what may succeed later, when the provider says so or after a pause that doubles.
-async fn ask(bridge: &Bridge, request: &ChatRequest) -> Result<ChatResponse> {
-    let mut tries = 1;
-    loop {
-        match bridge.chat(request.clone()).await {
-            Err(error) if error.is_retryable() && tries < TRIES => {
-                let pause = error.retry_after().unwrap_or(Duration::from_millis(500) * 2u32.pow(tries));
-                eprintln!("{error}; trying again in {pause:?}");
-                tokio::time::sleep(pause).await;
-                tries += 1;
-            }
-            outcome => return outcome,
-        }
+fn log(step: Step<'_>) {
+    if let Step::ToolResult { call, result, .. } = step {
+        eprintln!("{}({}) -> {result:?}", call.name(), call.function.arguments);
     }
 }
 
-fn tools() -> [Tool; 2] {
-    let operator = json!({"enum": ["*", "+", "-", "/"], "description": "The operator"});
-    let number = json!({"type": "number"});
-    [
-        Tool::new("calculate").description("Calculates `left operator right`").parameters(json!({
-            "type": "object",
-            "properties": {"left": number, "operator": operator, "right": number},
-            "required": ["left", "operator", "right"],
-        })),
-        Tool::new("square_root").description("The square root of a number").parameters(json!({
-            "type": "object", "properties": {"number": number}, "required": ["number"],
-        })),
-    ]
-}
-
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
 struct Calculation {
     left: f64,
-    operator: char,
+    operator: Operator,
     right: f64,
 }
 
-#[derive(Deserialize)]
+#[derive(JsonSchema, Deserialize)]
+enum Operator {
+    #[serde(rename = "*")]
+    Times,
+    #[serde(rename = "+")]
+    Plus,
+    #[serde(rename = "-")]
+    Minus,
+    #[serde(rename = "/")]
+    Over,
+}
+
+#[derive(JsonSchema, Deserialize)]
 struct SquareRoot {
     number: f64,
 }
 
-fn run(call: &ToolCall) -> std::result::Result<String, String> {
-    let said = |error: Error| error.message().to_owned();
-    match call.name() {
-        "calculate" => {
-            let Calculation { left, operator, right } = call.parse().map_err(said)?;
-            match operator {
-                '*' => Ok((left * right).to_string()),
-                '+' => Ok((left + right).to_string()),
-                '-' => Ok((left - right).to_string()),
-                '/' if right != 0.0 => Ok((left / right).to_string()),
-                _ => Err(format!("{left} {operator} {right} can't be calculated")),
-            }
-        }
-        "square_root" => Ok(call.parse::<SquareRoot>().map_err(said)?.number.sqrt().to_string()),
-        other => Err(format!("there is no tool {other}")),
+/// The agent's own tools.
+pub fn tools() -> ToolSet {
+    ToolSet::new().function("calculate", "Calculates `left operator right`", calculate).function(
+        "square_root",
+        "The square root of a number",
+        |root: SquareRoot| async move { Ok::<_, String>(root.number.sqrt()) },
+    )
+}
+
+async fn calculate(Calculation { left, operator, right }: Calculation) -> std::result::Result<f64, String> {
+    match operator {
+        Operator::Times => Ok(left * right),
+        Operator::Plus => Ok(left + right),
+        Operator::Minus => Ok(left - right),
+        Operator::Over if right != 0.0 => Ok(left / right),
+        Operator::Over => Err("a division by zero".to_owned()),
     }
 }

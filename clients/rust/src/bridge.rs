@@ -2,6 +2,7 @@
 //!
 //! Owns the public calls. Refuses to know processes and pipes.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,15 +10,19 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tracing::{Instrument, Span};
 
 use crate::connection::parse;
 use crate::deadline::{LATE, TOTAL, check_if_late, late, total};
 use crate::error::Result;
+use crate::retry::RetryPolicy;
+use crate::spans;
 use crate::supervisor::{NoParams, Pool, Worker};
 use crate::types::{
     BudgetList, ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, InitializeResult,
-    Message, ModelInfo, ModelList, ModelSummary, Ranking, RerankRequest, TokenCount, Tool, WorkerStatus,
+    Message, ModelInfo, ModelList, ModelSummary, Object, Ranking, RerankRequest, TokenCount, Tool, WorkerStatus,
 };
+use crate::wire::ChatParams;
 
 /// A running worker, or several. Cheap to clone; when the last clone (and the last stream) is dropped, the workers are killed.
 ///
@@ -27,24 +32,59 @@ pub struct Bridge(Arc<Inner>);
 
 struct Inner {
     pool: Pool,
-    deadlines: Option<Deadlines>,
+    defaults: Defaults,
+}
+
+/// What a bridge adds to calls that have none of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Defaults {
+    pub(crate) deadlines: Option<Deadlines>,
+    pub(crate) retry: Option<RetryPolicy>,
 }
 
 impl Bridge {
-    pub(crate) fn over(pool: Pool, deadlines: Option<Deadlines>) -> Self {
-        Bridge(Arc::new(Inner { pool, deadlines }))
+    pub(crate) fn over(pool: Pool, defaults: Defaults) -> Self {
+        Bridge(Arc::new(Inner { pool, defaults }))
     }
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.0.pool
     }
 
-    /// Asks a model, and waits for the whole answer.
-    pub async fn chat(&self, request: impl Into<ChatRequest>) -> Result<ChatResponse> {
-        let mut request = self.prepare(request.into());
-        request.stream = None;
-        let limit = total(request.deadlines);
-        self.request("chat", &request, limit).await
+    /// Sends a chat, and waits for the whole response. Takes a [`ChatRequest`] or a reference to one.
+    pub async fn chat(&self, request: impl Borrow<ChatRequest>) -> Result<ChatResponse> {
+        let request = request.borrow();
+        let span = spans::span("chat", &request.model);
+        let params = self.params(request, false, &span);
+        let limit = total(request.deadlines.or(self.0.defaults.deadlines));
+        let outcome = self.retried(|| self.request("chat", &params, limit)).instrument(span.clone()).await;
+        outcome.inspect(|response| spans::record_response(&span, response)).inspect_err(|error| spans::record_error(&span, error))
+    }
+
+    /// What is sent for a request.
+    pub(crate) fn params<'a>(&self, request: &'a ChatRequest, stream: bool, span: &Span) -> ChatParams<'a> {
+        ChatParams { request, stream, deadlines: self.0.defaults.deadlines, trace: spans::trace_context(span) }
+    }
+
+    pub(crate) fn defaults(&self) -> &Defaults {
+        &self.0.defaults
+    }
+
+    /// Makes a call, and makes it again as the retry policy has it.
+    pub(crate) async fn retried<T, F: Future<Output = Result<T>>>(&self, mut call: impl FnMut() -> F) -> Result<T> {
+        let mut retry = 0;
+        loop {
+            let error = match call().await {
+                Err(error) => error,
+                done => return done,
+            };
+            let Some(pause) = self.0.defaults.retry.as_ref().and_then(|policy| policy.pause(&error, retry)) else {
+                return Err(error);
+            };
+            tracing::debug!(target: "omni_bridge::client", %error, ?pause, "a call failed; trying it again");
+            self.0.pool.io().sleep(pause).await;
+            retry += 1;
+        }
     }
 
     /// The models that the worker's config declares, and the offline ones. Asks for all pages.
@@ -80,8 +120,8 @@ impl Bridge {
     }
 
     /// What would become of a chat, without asking the model: its key, what it can't do, tokens and the highest possible cost.
-    pub async fn check(&self, request: impl Into<ChatRequest>) -> Result<ChatCheck> {
-        self.call("chat/check", self.prepare(request.into())).await
+    pub async fn check(&self, request: impl Borrow<ChatRequest>) -> Result<ChatCheck> {
+        self.call("chat/check", self.params(request.borrow(), false, &Span::none())).await
     }
 
     /// How many tokens a request's messages and tools are.
@@ -97,15 +137,29 @@ impl Bridge {
     }
 
     /// Embeds texts.
-    pub async fn embed(&self, request: EmbedRequest) -> Result<Embeddings> {
-        let limit = total(request.deadlines);
-        self.request("embed", request, limit).await
+    pub async fn embed(&self, request: impl Borrow<EmbedRequest>) -> Result<Embeddings> {
+        let request = request.borrow();
+        let span = spans::span("embeddings", &request.model);
+        let traced = with_trace(&request.meta, &span).map(|meta| EmbedRequest { meta: Some(meta), ..request.clone() });
+        let (params, limit) = (traced.as_ref().unwrap_or(request), total(request.deadlines));
+        let outcome: Result<Embeddings> = self.retried(|| self.request("embed", params, limit)).instrument(span.clone()).await;
+        let record = |done: &Embeddings| {
+            spans::record_model(&span, done.provider.as_deref(), done.model.as_deref(), done.usage.as_ref(), done.cost_usd);
+        };
+        outcome.inspect(record).inspect_err(|error| spans::record_error(&span, error))
     }
 
-    /// Puts documents in the order of their worth for a query.
-    pub async fn rerank(&self, request: RerankRequest) -> Result<Ranking> {
-        let limit = total(request.deadlines);
-        self.request("rerank", request, limit).await
+    /// Puts documents in the order of their relevance to a query.
+    pub async fn rerank(&self, request: impl Borrow<RerankRequest>) -> Result<Ranking> {
+        let request = request.borrow();
+        let span = spans::span("rerank", &request.model);
+        let traced = with_trace(&request.meta, &span).map(|meta| RerankRequest { meta: Some(meta), ..request.clone() });
+        let (params, limit) = (traced.as_ref().unwrap_or(request), total(request.deadlines));
+        let outcome: Result<Ranking> = self.retried(|| self.request("rerank", params, limit)).instrument(span.clone()).await;
+        let record = |done: &Ranking| {
+            spans::record_model(&span, done.provider.as_deref(), done.model.as_deref(), done.usage.as_ref(), done.cost_usd);
+        };
+        outcome.inspect(record).inspect_err(|error| spans::record_error(&span, error))
     }
 
     /// The state of every worker that is up.
@@ -166,11 +220,6 @@ impl Bridge {
         self.0.pool.shut_down().await;
     }
 
-    pub(crate) fn prepare(&self, mut request: ChatRequest) -> ChatRequest {
-        request.deadlines = request.deadlines.or(self.0.deadlines);
-        request
-    }
-
     async fn request<T: DeserializeOwned>(&self, method: &str, params: impl Serialize, limit: Duration) -> Result<T> {
         let mut asked = None;
         let outcome = late(self.0.pool.io(), limit, async {
@@ -184,6 +233,18 @@ impl Bridge {
         }
         parse(&outcome?)
     }
+}
+
+/// `_meta` with the span's trace context, if there is any to add.
+fn with_trace(meta: &Option<Object>, span: &Span) -> Option<Object> {
+    let trace = spans::trace_context(span);
+    (!trace.is_empty()).then(|| {
+        let mut whole = meta.clone().unwrap_or_default();
+        for (name, value) in trace {
+            whole.entry(name).or_insert(value);
+        }
+        whole
+    })
 }
 
 impl fmt::Debug for Bridge {

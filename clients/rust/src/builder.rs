@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, Defaults};
 use crate::error::Result;
+use crate::io::IoThread;
 use crate::locate::find_command;
 use crate::process::Launch;
+use crate::retry::RetryPolicy;
 use crate::supervisor::{Plan, Pool, Recycling};
 use crate::types::Deadlines;
 
@@ -23,7 +25,8 @@ pub struct BridgeBuilder {
     command: Option<PathBuf>,
     arguments: Vec<OsString>,
     config: Option<PathBuf>,
-    log_level: Option<String>,
+    settings: Vec<(OsString, OsString)>,
+    retry: Option<RetryPolicy>,
     environment: Vec<(OsString, OsString)>,
     clear_environment: bool,
     directory: Option<PathBuf>,
@@ -42,7 +45,8 @@ impl Default for BridgeBuilder {
             command: None,
             arguments: Vec::new(),
             config: None,
-            log_level: None,
+            settings: Vec::new(),
+            retry: None,
             environment: Vec::new(),
             clear_environment: false,
             directory: None,
@@ -86,7 +90,7 @@ impl BridgeBuilder {
         self
     }
 
-    /// One more argument, before those that this crate adds (`--stdio`, `--config`, `--log-level`).
+    /// One more argument, before those that this crate adds (`--stdio`, `--config`, settings).
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
         self.arguments.push(argument.into());
         self
@@ -104,10 +108,20 @@ impl BridgeBuilder {
         self
     }
 
-    /// What the worker logs: `debug`, `info` (a line a request), `warning` (the default) or `error`. It arrives as `tracing` events
-    /// with the target `omni_bridge::worker`.
-    pub fn log_level(mut self, level: impl Into<String>) -> Self {
-        self.log_level = Some(level.into());
+    /// A setting of the worker by its name in the config, for one that has no method here.
+    pub fn setting(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.settings.push((format!("--{}", name.replace('_', "-")).into(), value.into()));
+        self
+    }
+
+    /// Loads the models of this machine (`local/NAME`) ahead.
+    pub fn local_models(self) -> Self {
+        self.arg("--local")
+    }
+
+    /// Tries failed calls again; never unless set.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
         self
     }
 
@@ -186,15 +200,28 @@ impl BridgeBuilder {
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let deadlines = self.deadlines;
-        Ok(Bridge::over(Pool::over(reader, writer, self.plan(PathBuf::new())).await?, deadlines))
+        self.connect_on(IoThread::start()?, reader, writer).await
     }
 
     /// Starts the workers and waits for their responses to `initialize`. Fails with what they wrote to stderr if one does not come up.
     pub async fn spawn(self) -> Result<Bridge> {
         let program = find_command(self.command.as_deref())?;
-        let deadlines = self.deadlines;
-        Ok(Bridge::over(Pool::start(self.plan(program)).await?, deadlines))
+        let defaults = self.defaults();
+        Ok(Bridge::over(Pool::start(self.plan(program)).await?, defaults))
+    }
+
+    /// On a thread that runs already, for a worker that plays on it too.
+    pub(crate) async fn connect_on<R, W>(self, thread: IoThread, reader: R, writer: W) -> Result<Bridge>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + 'static,
+    {
+        let defaults = self.defaults();
+        Ok(Bridge::over(Pool::over(thread, reader, writer, self.plan(PathBuf::new())).await?, defaults))
+    }
+
+    fn defaults(&self) -> Defaults {
+        Defaults { deadlines: self.deadlines, retry: self.retry.clone() }
     }
 
     fn plan(self, program: PathBuf) -> Plan {
@@ -203,9 +230,7 @@ impl BridgeBuilder {
         if let Some(config) = self.config {
             arguments.extend(["--config".into(), config.into()]);
         }
-        if let Some(level) = self.log_level {
-            arguments.extend(["--log-level".into(), level.into()]);
-        }
+        arguments.extend(self.settings.into_iter().flat_map(|(flag, value)| [flag, value]));
         let BridgeBuilder { environment, clear_environment, directory, .. } = self;
         Plan {
             launch: Launch { program, arguments, environment, clear_environment, directory },

@@ -127,7 +127,7 @@ impl BridgeConfig {
             builder = builder.config(config);
         }
         if let Some(level) = &self.log_level {
-            builder = builder.log_level(level);
+            builder = builder.log_level(level.as_str());
         }
         if let Some(workers) = self.workers {
             builder = builder.workers(workers);

@@ -110,6 +110,10 @@ kinds! {
     SlowConsumer = "slow_consumer",
     /// Not an error of the bridge: tool arguments or a config that don't fit the type they were parsed into.
     Parse = "parse",
+    /// A tool run reached its limit of turns.
+    TurnLimit = "turn_limit",
+    /// An MCP server did not list its tools.
+    Tool = "tool",
 }
 
 impl fmt::Display for ErrorKind {

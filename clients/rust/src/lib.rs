@@ -43,6 +43,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable, clippy::todo)
 )]
 
+pub mod blocking;
 mod bridge;
 mod builder;
 mod call;
@@ -53,17 +54,31 @@ mod error;
 mod framing;
 mod io;
 mod locate;
+pub mod mock;
+#[cfg(feature = "openai")]
+pub mod openai;
 mod process;
+mod retry;
+mod spans;
 mod stream;
+#[cfg(feature = "schema")]
+mod structured;
 mod supervisor;
+mod tools;
+mod wire;
+#[macro_use]
 pub mod types;
+mod settings;
 
 pub use bridge::{Bridge, WorkerInfo};
 pub use builder::BridgeBuilder;
 pub use config::{BridgeConfig, LlmBackend, LlmConfig};
 pub use error::{Error, ErrorKind, Partial, Result};
-pub use stream::ChatStream;
+pub use retry::RetryPolicy;
+pub use settings::{BudgetLimit, ChatEngine, LogLevel, TraceContent};
+pub use stream::{ChatStream, TextStream};
 pub use supervisor::Recycling;
+pub use tools::{Step, ToolRun, ToolRunResult, ToolSet};
 pub use types::{
     ChatDelta, ChatRequest, ChatResponse, Content, ContentPart, Deadlines, EmbedRequest, FinishReason, Message, Receipt,
     RerankRequest, Role, Tool, ToolCall, ToolChoice, Usage,

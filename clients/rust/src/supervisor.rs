@@ -157,12 +157,11 @@ impl Pool {
     }
 
     /// One worker that is not this crate's to start, and so not to restart.
-    pub(crate) async fn over<R, W>(reader: R, writer: W, plan: Plan) -> Result<Pool>
+    pub(crate) async fn over<R, W>(thread: IoThread, reader: R, writer: W, plan: Plan) -> Result<Pool>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
     {
-        let thread = IoThread::start()?;
         let gone = |Ending(reason)| async move { Error::new(ErrorKind::WorkerLost, format!("the worker is gone: {reason}")) };
         let connection = Connection::open(thread.io(), plan.hung_after, reader, writer, gone);
         let initialized = thread.io().timeout(plan.start_timeout, connection.initialize(next_id())).await;

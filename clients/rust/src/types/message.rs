@@ -1,5 +1,7 @@
 //! What is said in a conversation.
 
+use std::path::Path;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
@@ -125,6 +127,34 @@ impl ContentPart {
         ContentPart(object([("type", Value::from("input_audio")), ("input_audio", audio)]))
     }
 
+    /// An image from its bytes. The type is read from them: PNG, JPEG, GIF and WebP.
+    pub fn image_bytes(bytes: &[u8]) -> Self {
+        ContentPart::image_url(data_url(image_type(bytes), bytes))
+    }
+
+    /// An image from a file.
+    pub fn image_file(path: impl AsRef<Path>) -> std::io::Result<Self> {
+        Ok(ContentPart::image_bytes(&std::fs::read(path)?))
+    }
+
+    /// A file from its bytes, with a media type such as `application/pdf`.
+    pub fn file_bytes(bytes: &[u8], media_type: &str, filename: impl Into<String>) -> Self {
+        ContentPart::file(data_url(media_type, bytes), filename)
+    }
+
+    /// A file from a path. The type is that of its extension: PDF, plain text and JSON; others are `application/octet-stream`.
+    pub fn file_path(path: impl AsRef<Path>) -> std::io::Result<Self> {
+        let path = path.as_ref();
+        let media_type = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("pdf") => "application/pdf",
+            Some("txt" | "md" | "csv") => "text/plain",
+            Some("json") => "application/json",
+            _ => "application/octet-stream",
+        };
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(ContentPart::file_bytes(&std::fs::read(path)?, media_type, name))
+    }
+
     /// A file as a `data:` or `https:` URL.
     pub fn file(file_data: impl Into<String>, filename: impl Into<String>) -> Self {
         let file = json!({"file_data": file_data.into(), "filename": filename.into()});
@@ -132,10 +162,49 @@ impl ContentPart {
     }
 }
 
+fn image_type(bytes: &[u8]) -> &'static str {
+    match bytes {
+        [0xFF, 0xD8, 0xFF, ..] => "image/jpeg",
+        [b'G', b'I', b'F', b'8', ..] => "image/gif",
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => "image/webp",
+        _ => "image/png",
+    }
+}
+
+fn data_url(media_type: &str, bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut url = String::with_capacity(media_type.len() + 16 + bytes.len().div_ceil(3) * 4);
+    url.push_str("data:");
+    url.push_str(media_type);
+    url.push_str(";base64,");
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().fold(0u32, |group, byte| (group << 8) | u32::from(*byte)) << (8 * (3 - chunk.len()));
+        for position in 0..4 {
+            let digit = DIGITS.get((group >> (18 - 6 * position)) as usize & 63).copied().unwrap_or_default();
+            url.push(if position <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    url
+}
+
 #[cfg(test)]
 mod tests {
 
     use super::*;
+
+    #[test]
+    fn bytes_become_data_urls() {
+        for (text, base64) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")] {
+            assert_eq!(data_url("text/plain", text.as_bytes()), format!("data:text/plain;base64,{base64}"));
+        }
+        let url = |part: ContentPart| part.0["image_url"]["url"].as_str().unwrap().to_owned();
+        assert_eq!(url(ContentPart::image_bytes(b"\xFF\xD8\xFF\xE0")), "data:image/jpeg;base64,/9j/4A==");
+        assert!(url(ContentPart::image_bytes(b"RIFF....WEBPVP8 ")).starts_with("data:image/webp;"));
+        let part = ContentPart::file_path(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+        assert_eq!(part.0["file"]["filename"], "README.md");
+        assert!(part.0["file"]["file_data"].as_str().unwrap().starts_with("data:text/plain;base64,"));
+        assert!(ContentPart::image_file("/no/such/file").is_err());
+    }
 
     #[test]
     fn a_message_tells_its_text() {

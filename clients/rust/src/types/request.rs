@@ -154,6 +154,13 @@ impl ChatRequest {
         self
     }
 
+    /// Counts the request against the budgets of this path, such as `agent-7/task-12`: `metadata.budget`.
+    #[must_use]
+    pub fn budget(mut self, path: impl Into<String>) -> Self {
+        self.metadata.get_or_insert_with(Object::new).insert("budget".to_owned(), Value::from(path.into()));
+        self
+    }
+
     /// Names the end user, for the provider's abuse detection. ([`user`](ChatRequest::user) is what the user says.)
     #[must_use]
     pub fn end_user(mut self, user: impl Into<String>) -> Self {

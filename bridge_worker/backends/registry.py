@@ -1,0 +1,55 @@
+"""Finds the backend of a model by its name: ``offline/...``, ``local/...``, or LiteLLM for every other.
+
+Owns the prefixes. Refuses to load LiteLLM: it awaits what it is given for that. A lookup only looks up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from bridge_worker.backends.local.chat import Local
+from bridge_worker.backends.local.services import LocalServices
+from bridge_worker.backends.offline.chat import PREFIX as OFFLINE
+from bridge_worker.backends.offline.chat import Offline
+from bridge_worker.backends.offline.services import OfflineServices
+from bridge_worker.config.local_models import PREFIX as LOCAL
+from bridge_worker.core.ports import Model, Services
+from bridge_worker.schema.services import ModelSummary
+
+
+class Backend(NamedTuple):
+    chat_model: Model
+    services: Services
+
+
+class Registry:
+    """A `core.ports.Backends`. ``litellm`` waits until LiteLLM is loaded; ``is_configured`` is true when a gateway's config names
+    the models."""
+
+    def __init__(
+        self, local: Local, litellm: Callable[[], Awaitable[Backend]], is_configured: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._offline = Backend(Offline(), OfflineServices())
+        self._local = Backend(local, LocalServices(local))
+        self._litellm = litellm
+        self._is_configured = is_configured
+
+    async def chat_model(self, name: str) -> Model:
+        return (await self._backend(name)).chat_model
+
+    async def services(self, name: str) -> Services:
+        return (await self._backend(name)).services
+
+    async def list_models(self, *, every: bool) -> list[ModelSummary]:
+        rows = [row for backend in (self._offline, self._local) for row in backend.services.names(every=True)]
+        if every or self._is_configured():
+            services = (await self._litellm()).services
+            rows += await asyncio.to_thread(services.names, every=every)
+        return rows
+
+    async def _backend(self, name: str) -> Backend:
+        if name.startswith(OFFLINE):
+            return self._offline
+        return self._local if name.startswith(LOCAL) else await self._litellm()

@@ -1,0 +1,108 @@
+"""The method ``chat``: params -> ChatRequest -> result.
+
+Owns the order of a chat: validate, find the model, reserve, run, settle. Refuses to know JSON-RPC and backends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bridge_worker.budgets.estimate import CostInputs
+from bridge_worker.budgets.limits import BUDGET
+from bridge_worker.budgets.spending import Spending
+from bridge_worker.config.settings import Settings
+from bridge_worker.core.accumulator import WireDelta
+from bridge_worker.core.chat_runner import Emit, run_chat
+from bridge_worker.core.ports import Backends, ChatRequest, Params, RequestContext
+from bridge_worker.core.receipt import Receipt
+from bridge_worker.errors import BridgeError
+from bridge_worker.methods.params import check_provider_params, validate
+from bridge_worker.protocol.framing import DeltaLines
+from bridge_worker.schema.chat_request import ChatParams, Deadlines
+
+# What goes to the model as the caller wrote it, besides model and messages.
+_NOT_OPTIONS = {"model", "messages", "stream", "deadlines", "provider_params"}
+_OPTIONS = tuple(name for name in ChatParams.model_fields if name not in _NOT_OPTIONS)
+
+
+class Chat:
+    def __init__(self, backends: Backends, settings: Callable[[], Settings], spending: Spending) -> None:
+        self._backends = backends
+        self._settings = settings
+        self._spending = spending
+
+    async def __call__(self, context: RequestContext, params: Params) -> dict[str, Any]:
+        """Sends each delta as a notification, numbered from 0."""
+        lines = DeltaLines(context.id)
+
+        async def notify_deltas(deltas: list[WireDelta]) -> None:
+            await context.notify.lines(lines.encode(deltas))
+
+        context.log["stream"] = params.get("stream") is True
+        result = await self.run(params, context.received, notify_deltas)
+        usage = result["usage"] or {}
+        context.log |= {
+            "provider": result["provider"],
+            "input_tokens": usage.get("input_tokens"),
+            "output_tokens": usage.get("output_tokens"),
+            "cost_usd": result["cost_usd"],
+        }
+        return result
+
+    async def run(self, params: Params, received: float, emit: Emit | None) -> dict[str, Any]:
+        """Validates and runs one chat; ``emit`` gets its deltas when it is streamed. The result has the members of `ChatResult`.
+
+        Raises BridgeError.
+        """
+        settings = self._settings()
+        validate(params, ChatParams)
+        check_provider_params(params, settings)
+        request = chat_request(params, received, Deadlines(**settings.deadlines))
+        reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request))
+
+        async def reserve() -> None:
+            await reservation.reserve(self._backends.services)
+
+        try:
+            result = await run_chat(request, self._backends.chat_model, emit if request.stream else None, before_send=reserve)
+        except BridgeError as error:
+            await reservation.settle_failed(error)
+            raise
+        except Exception:  # a fault of the bridge, at an unknown point of the call
+            await reservation.settle(None, None)
+            raise
+        await reservation.settle(result["usage"], result["cost_usd"])
+        return result
+
+
+def chat_request(params: Mapping[str, Any], received: float, deadlines: Deadlines) -> ChatRequest:
+    """``params`` have passed `validate`; ``deadlines`` hold for those that the params leave out."""
+    given = {name: value for name, value in (params.get("deadlines") or {}).items() if value is not None}
+    return ChatRequest(
+        model=params["model"],
+        messages=params["messages"],
+        options=_options(params),
+        stream=bool(params.get("stream")),
+        deadlines=deadlines.model_copy(update=given) if given else deadlines,
+        received=received,
+        receipt=Receipt(requested_model=params["model"]),
+    )
+
+
+def cost_inputs(request: ChatRequest) -> CostInputs:
+    options = request.options
+    return CostInputs(
+        model=request.model,
+        total_ms=request.deadlines.total_ms or 0,
+        messages=request.messages,
+        tools=options.get("tools"),
+        output_tokens=options.get("max_completion_tokens") or options.get("max_tokens"),
+        streamed=request.stream,
+    )
+
+
+def _options(params: Mapping[str, Any]) -> dict[str, Any]:
+    options = {name: params[name] for name in _OPTIONS if params.get(name) is not None}
+    metadata = {name: value for name, value in options.pop("metadata", {}).items() if name != BUDGET}
+    return options | ({"metadata": metadata} if metadata else {}) | (params.get("provider_params") or {})

@@ -1,0 +1,128 @@
+"""The methods ``embed`` and ``rerank``.
+
+Owns `run_bounded`, the order in which both run: deadline, reserve, call, receipt, settle. Refuses to know backends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from bridge_worker.budgets.estimate import CostInputs
+from bridge_worker.budgets.spending import Reservation, Spending
+from bridge_worker.config.settings import Settings
+from bridge_worker.core.chat_runner import with_receipt
+from bridge_worker.core.ports import Backends, Embeddings, EmbedRequest, Params, Ranking, RequestContext, RerankRequest, Services
+from bridge_worker.core.receipt import Receipt
+from bridge_worker.errors import BridgeError, cancelled_error
+from bridge_worker.methods.params import check_provider_params, validate
+from bridge_worker.schema.chat_result import Receipt as WireReceipt
+from bridge_worker.schema.services import EmbedParams, EmbedResult, RankedDocument, RerankParams, RerankResult
+
+M = TypeVar("M", Embeddings, Ranking)
+
+
+class EmbedRerank:
+    def __init__(self, backends: Backends, settings: Callable[[], Settings], spending: Spending) -> None:
+        self._backends = backends
+        self._settings = settings
+        self._spending = spending
+
+    async def embed(self, context: RequestContext, params: Params) -> EmbedResult:
+        valid = validate(params, EmbedParams)
+        check_provider_params(params, self._settings())
+        options = {name: params[name] for name in ("dimensions", "user") if params.get(name) is not None}
+        texts = [valid.input] if isinstance(valid.input, str) else valid.input
+        receipt = Receipt(requested_model=valid.model)
+        request = EmbedRequest(valid.model, texts, receipt, options | (valid.provider_params or {}))
+
+        async def call(services: Services) -> Embeddings:
+            return await services.embed(request)
+
+        embeddings = await self.run_bounded(valid, texts, receipt, context.received, call)
+        in_base64 = valid.encoding_format == "base64"
+        vectors = [_in_base64(vector) if in_base64 else vector for vector in embeddings.vectors]
+        return EmbedResult(embeddings=vectors, **_common_members(embeddings, receipt))
+
+    async def rerank(self, context: RequestContext, params: Params) -> RerankResult:
+        valid = validate(params, RerankParams)
+        check_provider_params(params, self._settings())
+        options = {"top_n": valid.top_n} if valid.top_n is not None else {}
+        receipt = Receipt(requested_model=valid.model)
+        request = RerankRequest(valid.model, valid.query, valid.documents, receipt, options | (valid.provider_params or {}))
+
+        async def call(services: Services) -> Ranking:
+            return await services.rerank(request)
+
+        ranking = await self.run_bounded(valid, [valid.query, *valid.documents], receipt, context.received, call)
+        best = sorted(ranking.scores, key=lambda scored: (-scored[1], scored[0]))[: valid.top_n]
+        shown = valid.documents if valid.return_documents else [None] * len(valid.documents)
+        results = [RankedDocument(index=index, score=score, document=shown[index]) for index, score in best]
+        return RerankResult(results=results, **_common_members(ranking, receipt))
+
+    async def run_bounded(
+        self,
+        params: EmbedParams | RerankParams,
+        texts: list[str],
+        receipt: Receipt,
+        received: float,
+        call: Callable[[Services], Awaitable[M]],
+    ) -> M:
+        """Raises BridgeError, with the receipt; also when the task is cancelled. Waiting for the backend counts against the
+        deadline."""
+        total_ms = (params.deadlines and params.deadlines.total_ms) or self._settings().deadline_total_ms
+        reservation = self._reservation(params, texts, total_ms)
+        try:
+            async with asyncio.timeout(total_ms / 1000 - (time.monotonic() - received)):
+                services = await self._backends.services(params.model)
+                await reservation.reserve(self._backends.services)
+                result = await call(services)
+        except TimeoutError:
+            error = _late(params.model, total_ms)
+        except asyncio.CancelledError:
+            error = cancelled_error(upstream_closed=True)
+        except BridgeError as raised:
+            error = raised
+        except Exception:  # a fault of the bridge, at an unknown point of the call
+            await reservation.settle(None, None)
+            raise
+        else:
+            await reservation.settle(result.usage.model_dump() if result.usage else None, result.cost.usd if result.cost else None)
+            return result
+        await reservation.settle_failed(with_receipt(error, receipt))
+        raise error
+
+    def _reservation(self, params: EmbedParams | RerankParams, texts: list[str], total_ms: int) -> Reservation:
+        messages = [{"role": "user", "content": text} for text in texts]
+        ranks = isinstance(params, RerankParams)
+        return self._spending.reservation(
+            params.metadata, CostInputs(params.model, total_ms, messages, output_tokens=0, ranks=ranks)
+        )
+
+
+def _late(model: str, total_ms: int) -> BridgeError:
+    late = f"the model did not answer within total_ms = {total_ms} ms; raise it in deadlines, or try again"
+    return BridgeError("timeout", late, model=model, extra={"deadline": "total_ms"})
+
+
+def _common_members(result: Embeddings | Ranking, receipt: Receipt) -> dict[str, Any]:
+    receipt.served_model = result.model
+    usd, source, date = result.cost or (None, None, None)
+    return {
+        "usage": result.usage,
+        "cost_usd": usd,
+        "cost_source": source,
+        "price_map_date": date,
+        "model": result.model,
+        "requested_model": receipt.requested_model,
+        "provider": result.provider,
+        "receipt": WireReceipt.model_validate(receipt.wire()),
+    }
+
+
+def _in_base64(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")

@@ -1,0 +1,22 @@
+"""The method ``tokens/count``.
+
+Owns nothing but its params and result. Refuses to know a tokenizer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from bridge_worker.core.ports import Backends, Params, RequestContext
+from bridge_worker.methods.params import validate
+from bridge_worker.schema.services import TokenCount, TokensCountParams
+
+
+class CountTokens:
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
+
+    async def __call__(self, context: RequestContext, params: Params) -> TokenCount:
+        model = validate(params, TokensCountParams).model
+        services = await self._backends.services(model)
+        return await asyncio.to_thread(services.count, model, params["messages"], params.get("tools"))

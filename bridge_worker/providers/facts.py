@@ -1,0 +1,57 @@
+"""Facts about providers by LiteLLM's names: those without a default host, services on this machine, unusable ones.
+
+Owns these tables. Refuses to know LiteLLM and the environment: `backends/litellm/patches/hosts.py` applies the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Endpoint(NamedTuple):
+    """``variables``: each may hold the base URL, the first one is named in errors. ``key``: the variable of the key."""
+
+    variables: tuple[str, ...]
+    key: str
+    default: str | None = None
+
+
+# LiteLLM sends their requests, and a key, to OpenAI's host (or litellm_proxy's rerank to Cohere's) when no base URL is set.
+NO_DEFAULT_HOST: Mapping[str, Endpoint] = {
+    "ai21": Endpoint(("AI21_API_BASE",), "AI21_API_KEY"),
+    "azure_ai": Endpoint(("AZURE_AI_API_BASE",), "AZURE_AI_API_KEY"),
+    "custom_openai": Endpoint(("OPENAI_BASE_URL", "OPENAI_API_BASE"), "OPENAI_API_KEY"),
+    "hosted_vllm": Endpoint(("HOSTED_VLLM_API_BASE",), "HOSTED_VLLM_API_KEY"),
+    "litellm_proxy": Endpoint(("LITELLM_PROXY_API_BASE",), "LITELLM_PROXY_API_KEY"),
+}
+
+# Their default host is this machine. LiteLLM has the same defaults, but for lm_studio and xinference's chat, which have none there.
+LOCAL_SERVICES: Mapping[str, Endpoint] = {
+    "docker_model_runner": Endpoint(
+        ("DOCKER_MODEL_RUNNER_API_BASE",), "DOCKER_MODEL_RUNNER_API_KEY", "http://localhost:22088/engines/llama.cpp"
+    ),
+    "langflow": Endpoint(("LANGFLOW_API_BASE",), "LANGFLOW_API_KEY", "http://localhost:7860"),
+    "langgraph": Endpoint(("LANGGRAPH_API_BASE",), "LANGGRAPH_API_KEY", "http://localhost:2024"),
+    "lemonade": Endpoint(("LEMONADE_API_BASE",), "LEMONADE_API_KEY", "http://localhost:8000/api/v1"),
+    "llamafile": Endpoint(("LLAMAFILE_API_BASE",), "LLAMAFILE_API_KEY", "http://127.0.0.1:8080/v1"),
+    "lm_studio": Endpoint(("LM_STUDIO_API_BASE",), "LM_STUDIO_API_KEY", "http://localhost:1234/v1"),
+    "ollama": Endpoint(("OLLAMA_API_BASE",), "OLLAMA_API_KEY", "http://localhost:11434"),
+    "xinference": Endpoint(("XINFERENCE_API_BASE",), "XINFERENCE_API_KEY", "http://127.0.0.1:9997/v1"),
+}
+SERVICE_OF = {"ollama_chat": "ollama"}  # a second name of the same service
+DEFAULT_LOCAL_SERVICES = frozenset({"lm_studio", "ollama"})
+
+# With the reason, as the error gives it.
+_INTERACTIVE = "it would wait for an interactive log-in"
+_IN_PROCESS = "it would load the model into the worker"
+UNUSABLE_PROVIDERS: Mapping[str, str] = {
+    "aiohttp_openai": "its client ignores proxies and follows redirects with the key; use openai/... with OPENAI_BASE_URL",
+    "chatgpt": _INTERACTIVE,
+    "github_copilot": _INTERACTIVE,
+    "petals": _IN_PROCESS,
+    "vllm": _IN_PROCESS,
+}
+
+# They may have a key from a role, a login or a file, or need none: a missing variable means nothing.
+KEY_MAY_BE_ELSEWHERE = ("bedrock", "sagemaker", "vertex_ai", "azure", "watsonx", "oci", "snowflake", "ollama", "ollama_chat")
