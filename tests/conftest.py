@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import gc
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
+from bridge_worker.backends.litellm import setup
+from bridge_worker.security.url_policy import UrlPolicy
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker
 
 pytest.register_assert_rewrite("tests.support.cases")  # it asserts, but is no test module
 
 Spawn = Callable[..., Worker]
+_IMPORTS_LITELLM = re.compile(r"^(?:from|import) (?:litellm|bridge_worker\.backends\.litellm)\b", re.MULTILINE)
 _IN_PROCESS = ("litellm", "bridge_worker.backends.litellm", "bridge_worker.runtime.in_process")
+
+
+def pytest_pycollect_makemodule(module_path: Path) -> None:
+    """LiteLLM in the tests' own process is prepared as in a worker, before a test file imports it."""
+    if _IMPORTS_LITELLM.search(module_path.read_text(encoding="utf-8")):
+        setup.prepare(UrlPolicy())
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -56,7 +56,7 @@ class Chat:
         Raises BridgeError.
         """
         settings = self._settings()
-        validate(params, ChatParams)
+        validate(params, ChatParams, settings.image_policy)
         check_provider_params(params, settings)
         request = chat_request(params, received, Deadlines(**settings.deadlines))
         reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request))

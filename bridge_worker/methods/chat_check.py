@@ -25,7 +25,7 @@ class CheckChat:
         self._settings = settings
 
     async def __call__(self, context: RequestContext, params: Params) -> ChatCheck:
-        valid = validate(params, ChatParams)
+        valid = validate(params, ChatParams, self._settings().image_policy)
         check_provider_params(params, self._settings())
         services = await self._backends.services(valid.model)
         info = await asyncio.to_thread(services.describe, valid.model)

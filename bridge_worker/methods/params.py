@@ -15,15 +15,16 @@ from bridge_worker.budgets.limits import BUDGET, check_path
 from bridge_worker.config.settings import Settings
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.validation_errors import explain
-from bridge_worker.security import url_policy
 from bridge_worker.security.refused_params import ParamsTooLarge, is_address, refused_member
 from bridge_worker.security.schema_size import MAX_TOTAL_NODES, SchemaTooLarge, nodes_when_inlined
+from bridge_worker.security.url_policy import UrlPolicy, faults
 
 M = TypeVar("M", bound=BaseModel)
+_STRICT = UrlPolicy()
 
 
-def validate(params: Mapping[str, Any], type: type[M]) -> M:
-    """Raises BridgeError ``invalid_request`` that names the member at fault."""
+def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRICT) -> M:
+    """Raises BridgeError ``invalid_request`` that names the member at fault. ``policy`` is the operator's, for params with URLs."""
     try:
         if refused := refused_member(params):
             wrong = f"{refused} is refused: it could send a key elsewhere, read a secret or run code"
@@ -32,7 +33,7 @@ def validate(params: Mapping[str, Any], type: type[M]) -> M:
             raise BridgeError("invalid_request", "model must be a name, not an address or a part of one")
         _check_schemas(params)
         validated = type.model_validate(params)
-        _check_urls(params)
+        _check_urls(params, policy)
         if (budget := (params.get("metadata") or {}).get(BUDGET)) is not None:
             check_path(budget, f"metadata.{BUDGET}")
         return validated
@@ -72,8 +73,8 @@ def _member(value: object, *names: str) -> object:
     return value
 
 
-def _check_urls(params: Mapping[str, Any]) -> None:
-    if fault := next(url_policy.faults(params.get("messages")), None):
+def _check_urls(params: Mapping[str, Any], policy: UrlPolicy) -> None:
+    if fault := next(faults(params.get("messages"), policy), None):
         raise BridgeError("invalid_request", f"{fault[0]} can't be passed on: {fault[1]}")
 
 

@@ -37,7 +37,7 @@ def method_table(
     reload: Callable[[], Awaitable[dict[str, Any]]],
 ) -> dict[str, Method]:
     """Every method that the session does not serve itself. ``settings`` returns those that are active now."""
-    chat, models, count_tokens = Chat(backends, settings, spending), Models(backends), CountTokens(backends)
+    chat, models, count_tokens = Chat(backends, settings, spending), Models(backends), CountTokens(backends, settings)
     vectors = EmbedRerank(backends, settings, spending)
     tools = Tools(chat.run, count_tokens, models.list, lambda error: clean_error(error, redactor))
     methods: dict[str, Method] = {

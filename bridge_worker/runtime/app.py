@@ -19,7 +19,6 @@ from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.errors import BridgeError
 from bridge_worker.runtime.loader import Loader, Part
 from bridge_worker.runtime.reload import Reloader
-from bridge_worker.security import url_policy
 
 if TYPE_CHECKING:
     from bridge_worker.backends.litellm.chat import LiteLLM
@@ -174,9 +173,9 @@ class App:
             self._run_in_loop(self._local.preload)
 
     def _load_litellm(self) -> None:
-        from bridge_worker.backends.litellm import name_a_temporary_folder
+        from bridge_worker.backends.litellm import setup
 
-        name_a_temporary_folder()
+        setup.prepare(self.settings().image_policy)
         from bridge_worker.backends.litellm.chat import litellm_version
         from bridge_worker.backends.litellm.warm_up import warm_up
 
@@ -191,9 +190,10 @@ class App:
         self._warm_ms = round((time.monotonic() - self._started) * 1000, 1)
 
     def _new_litellm(self, config: Config) -> LiteLLM:
+        from bridge_worker.backends.litellm import setup
         from bridge_worker.backends.litellm.chat import LiteLLM
 
-        return LiteLLM(
+        litellm = LiteLLM(
             config.gateway,
             self._local,
             self._loop,
@@ -201,6 +201,8 @@ class App:
             engine=config.settings.engine,
             remembers=not self._embedded,
         )
+        setup.set_switches(self.settings().image_policy)  # the gateway's settings may have set them otherwise
+        return litellm
 
     def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
         from bridge_worker.backends.litellm.rehearsal import rehearse
@@ -250,10 +252,10 @@ class App:
         return self._complete(config, litellm)
 
     def _activate(self, new: Loaded) -> None:
+        from bridge_worker.backends.litellm import setup
+
         old, self._loaded = self._loaded, new
-        url_policy.use(new.config.settings.image_policy)
-        if new.litellm is not None:
-            new.litellm.put_in_force()
+        setup.set_switches(new.config.settings.image_policy)
         if old.litellm is not None:
             old.litellm.retire()
 

@@ -33,6 +33,9 @@ def check_config(source: Source) -> int:
 
 
 def _late_mistakes(config: Config) -> Sequence[str]:
+    from bridge_worker.backends.litellm import setup
+
+    setup.prepare(config.settings.image_policy)
     from bridge_worker.backends.litellm.chat import LiteLLM
     from bridge_worker.backends.local.chat import Local
 

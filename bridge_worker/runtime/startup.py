@@ -20,7 +20,6 @@ from bridge_worker.runtime.exit_codes import EXIT_INTERNAL, end_with, fail
 from bridge_worker.runtime.flags import config_source, parser
 from bridge_worker.runtime.server import Server
 from bridge_worker.runtime.stdio import Stdio
-from bridge_worker.security import url_policy
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.system.descriptors import claim_descriptors
 from bridge_worker.system.process_watch import watch_parent, watch_process, watch_reader
@@ -66,7 +65,6 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
     writer = set_up(config.settings.log_level, config.settings.log_format, redactor.redact)
     recorder = _recorder(config.settings, redactor)
     raise_file_limit()
-    url_policy.use(config.settings.image_policy)
     if not isolated:
         _log.warning("the working directory or PYTHONPATH has a say in what code runs here; start bin/omni-bridge, or python -I")
     for warning in config.warnings:

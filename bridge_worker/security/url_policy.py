@@ -81,16 +81,7 @@ class UrlPolicy:
         return "its host is private; the operator can allow it under omni_bridge: image_policy: allowed_hosts" if private else None
 
 
-# One process has one operator; `cli` replaces it with what the config says, before anything is served.
-policy = UrlPolicy()
-
-
-def use(new: UrlPolicy) -> None:
-    global policy
-    policy = new
-
-
-def faults(messages: object) -> Iterator[tuple[str, str]]:
+def faults(messages: object, policy: UrlPolicy) -> Iterator[tuple[str, str]]:
     """(path, what is wrong) of each URL in validated messages that must not be passed on."""
     for place, url in urls(messages):
         if fault := policy.fault(url):

@@ -37,7 +37,7 @@ BUILD_SECONDS = 600.0  # the Rust crate's dependencies, once
 PICTURE = ROOT / "docs" / "first-five-minutes.svg"
 _BLOCK = re.compile(r"(?:^<!-- (?P<mark>[a-z]+)(?:: (?P<name>\S+))? -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _RUNNERS = {"sh", "rust", "python"}
-LINKED_FROM_A_PAGE = {"matrix.md"}
+LINKED_FROM_A_PAGE = {"matrix.md", "hosts.md"}
 
 
 @dataclass(frozen=True)

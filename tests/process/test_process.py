@@ -607,3 +607,42 @@ def test_5_mb_pass_through_a_process_both_ways(held: Held) -> None:
     worker = held.start()
     text = "Žluťoučký kůň 🦜 " * (5 * 1024 * 1024 // 28)
     assert worker.chat("offline/echo", text)["content"] == text
+
+
+@pytest.mark.rule("EXT-4", "ERR-7")
+def test_a_fault_of_the_bridge_itself_ends_with_70_and_a_log_line() -> None:
+    program = (
+        "from bridge_worker.cli import main as cli\nfrom bridge_worker.runtime import startup as serve\n"
+        "async def run(self): raise RuntimeError('unheard of')\n"
+        "serve.Server.run = run\n"
+        "cli.main(['--stdio'])"
+    )
+    code, printed, log = run(command=(sys.executable, "-I", "-c", program))
+    assert (code, printed) == (70, "")
+    assert "unheard of" in json.loads(log.splitlines()[-1])["exception"]
+
+
+@pytest.mark.rule("CFG-3")
+def test_sections_of_the_config_without_effect_are_named_in_one_warning(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        "model_list: [{model_name: a, litellm_params: {model: openai/a}}]\n"
+        "general_settings: {master_key: sk-1}\nlitellm_settings: {json_logs: true}\n"
+    )
+    code, _, log = run("--stdio", "--config", str(config))
+    (line,) = [json.loads(line) for line in log.splitlines()]
+    assert (code, line["level"]) == (0, "warning")
+    assert "litellm_settings.json_logs, general_settings.master_key" in line["message"]
+
+
+def test_a_gateways_config_without_settings_of_the_worker_loads_no_pydantic(tmp_path: Path) -> None:
+    """The client's first response is not delayed by an import that this config does not need."""
+    model = "model_list: [{model_name: fast, litellm_params: {model: openai/gpt-4o-mini}}]\n"
+    imports = "import sys; from bridge_worker.config.source import load_config"
+    code = f"{imports}; load_config(sys.argv[1]); print('pydantic' in sys.modules)"
+    file = tmp_path / "config.yaml"
+    for content, loaded in ((model, "False"), (model + "omni_bridge: {max_in_flight: 5}", "True")):
+        file.write_text(content)
+        command = [sys.executable, "-I", "-c", code, str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment())
+        assert done.stdout.strip() == loaded

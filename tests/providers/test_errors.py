@@ -445,3 +445,23 @@ def test_the_log_never_holds_the_key_nor_what_was_said(worker: Worker) -> None:
     assert "my private question" not in worker.stderr
     assert "Grüße" not in worker.stderr
     assert worker.chat("openai/well")["finish_reason"] == "stop"  # and after them all it works
+
+
+@pytest.mark.rule("ERR-5", "ERR-6")
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        (f"Incorrect API key provided: {KEY}. Try another.", "Try another"),
+        (f"Authorization: Bearer {KEY}", "Authorization"),
+        ("No such model.\nTraceback (most recent call last):\n  File '/srv/app/main.py', line 7", "No such model."),
+        ("can't open /home/someone/.config/gateway/keys.json", "can't open"),
+        ("wrong " * 10_000, "wrong wrong"),
+    ],
+)
+def test_what_a_provider_says_is_cleaned_before_it_is_told(worker: Worker, upstream: Upstream, said: str, left: str) -> None:
+    model = f"says-{hash(said)}"
+    upstream.script(model, body={"error": {"message": said}}, status=400)
+    error = worker.call("chat", {"model": f"openai/{model}", "messages": [{"role": "user", "content": "hi"}]})["error"]
+    assert left in error["message"]
+    assert not [secret for secret in (KEY, "Traceback", "/srv", "/home/someone") if secret in error["message"]]
+    assert len(error["message"].encode()) <= 2048

@@ -327,3 +327,14 @@ def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
     assert all(hasattr(bridge_worker, name) for name in bridge_worker.__all__)
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = bridge_worker.no_such_name
+
+
+@pytest.mark.rule("OFF-1")
+def test_an_offline_chat_imports_no_litellm() -> None:
+    program = (
+        "import sys, bridge_worker\n"
+        "bridge_worker.chat([{'role': 'user', 'content': 'hi'}], 'offline/echo')\n"
+        "print('litellm' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", program], capture_output=True, text=True, timeout=WAIT_SECONDS, check=False)
+    assert (done.stdout, done.stderr) == ("False\n", "")

@@ -14,8 +14,6 @@ from contextlib import suppress
 from email.utils import formatdate
 from typing import Any
 
-from bridge_worker.backends.litellm.patches import correctness  # noqa: F401  # sets LiteLLM's environment before its import
-
 # isort: split
 import litellm
 import pytest

@@ -90,7 +90,8 @@ class Recorder:
 def _providers() -> list[str]:
     import litellm
 
-    return sorted({str(getattr(provider, "value", provider)) for provider in litellm.provider_list})
+    names = {str(getattr(provider, "value", provider)) for provider in litellm.provider_list}
+    return sorted(names - {"local"})  # the bridge's own, which runs on this machine
 
 
 def _models(provider: str, method: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -99,6 +100,9 @@ HEAVY = {
     "rich",
 }
 
+# Programs of their own, and a module of an optional package.
+NOT_IMPORTED = {"backends.local.llama_server"}
+
 MAX_LINES = 300
 # A reason for each, and no more than it needs.
 LONGER: dict[str, tuple[int, str]] = {
@@ -106,11 +110,7 @@ LONGER: dict[str, tuple[int, str]] = {
 }
 # No boundary to speak of: they are a name and a doorway.
 DOORWAYS = {"bridge_worker", "__main__", "version"}
-PACKAGES = {
-    ".".join(path.parent.relative_to(PACKAGE).parts)
-    for path in PACKAGE.rglob("__init__.py")
-    if path.parent not in (PACKAGE, PACKAGE / "backends" / "litellm")
-}
+PACKAGES = {".".join(path.parent.relative_to(PACKAGE).parts) for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE}
 
 
 @dataclass(frozen=True)
@@ -320,6 +320,43 @@ def test_chat_stays_a_function_whatever_else_was_imported() -> None:
     subprocess.run([sys.executable, "-I", "-c", code], check=True)
     names = {module.split(".")[0] for module in modules()}
     assert not names & set(bridge_worker.__all__), "a submodule of that name would take the function's place"
+
+
+CHANGES = """
+import gc, importlib, json, os, sys, types
+import httpx, jsonrpcserver, litellm, logging, openai, pydantic
+
+def state():
+    found = {f"os.environ[{name}]": value for name, value in os.environ.items()}
+    for name in [name for name in sys.modules if name.split(".")[0] in ("litellm", "httpx", "openai", "jsonrpcserver", "pydantic")]:
+        for attribute, value in list(vars(sys.modules[name]).items()):
+            if isinstance(value, (types.ModuleType, dict)):
+                continue
+            found[f"{name}.{attribute}"] = value
+            if isinstance(value, type) and value.__module__ == name:
+                found |= {f"{name}.{attribute}.{member}": one for member, one in vars(value).items() if callable(one)}
+    found |= {f"logger {name}": (one.level, list(one.handlers)) for name, one in logging.root.manager.loggerDict.items()
+              if isinstance(one, logging.Logger) and name.startswith("LiteLLM")}
+    found["sys.excepthook"], found["sys.stdout"] = sys.excepthook, sys.stdout
+    found["gc"] = gc.isenabled(), gc.get_threshold()
+    return found
+
+before = state()
+for module in json.loads(sys.argv[1]):
+    importlib.import_module(module)
+after = state()
+print(json.dumps([name for name in {**before, **after} if name in before and before[name] is not after.get(name)
+                  and before[name] != after.get(name)] + [name for name in after if name.startswith("os.") and name not in before]))
+"""
+
+
+def test_importing_any_module_changes_neither_the_environment_nor_a_library() -> None:
+    """Patches, variables, loggers and switches are rows of `backends.litellm.setup.prepare`, which runtime/ calls."""
+    names = [f"bridge_worker.{module}" for module in modules() if module not in ("bridge_worker", "__main__", *NOT_IMPORTED)]
+    command = [sys.executable, "-I", "-W", "ignore", "-c", CHANGES, json.dumps(names)]
+    env = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else its import fetches prices
+    out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
+    assert json.loads(out.splitlines()[-1]) == []
 
 
 # --- how it reads ------------------------------------------------------------------------------------------------------------

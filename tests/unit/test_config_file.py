@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from bridge_worker.config import gateway_keys
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.render import printed
 from bridge_worker.config.source import Config, ConfigError, load_config
-from tests.support.worker import clean_environment
 
 Write = Callable[..., str]
 
@@ -434,13 +431,3 @@ def test_whatever_a_file_says_it_is_a_config_or_has_mistakes_of_one_line(write: 
     except ConfigError as error:
         told = error.mistakes
     assert not any("\n" in mistake for mistake in told)
-
-
-def test_a_gateways_config_without_settings_of_ours_loads_no_pydantic(write: Write) -> None:
-    """An agent waits for its first answer meanwhile."""
-    imports = "import sys; from bridge_worker.config.source import load_config"
-    code = f"{imports}; load_config(sys.argv[1]); print('pydantic' in sys.modules)"
-    for content, loaded in ((MODEL, "False"), (MODEL + "omni_bridge: {max_in_flight: 5}", "True")):
-        command = [sys.executable, "-I", "-c", code, write(content)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean_environment())
-        assert done.stdout.strip() == loaded

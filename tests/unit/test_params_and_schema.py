@@ -531,3 +531,9 @@ def test_a_cancel_is_checked_by_hand_as_its_type_is(id: Any, is_given: bool) -> 
     params = {"requestId": id} if is_given else {}
     events = session.receive({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
     assert (events == [Cancel(id)]) == is_valid(CancelledParams, params)
+
+
+@pytest.mark.rule("VER-1")
+def test_every_reference_in_the_schema_leads_somewhere_and_every_type_is_referred_to() -> None:
+    schema: Any = json_schema()
+    assert set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema))) == schema["$defs"].keys()

@@ -8,7 +8,6 @@ deadlines and a provider's format.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Any
@@ -17,13 +16,13 @@ import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
 
-from bridge_worker.backends.litellm import LOGGERS, bounded_http, capture, gate, local_deployment, pricing, responses, router
+from bridge_worker.backends.litellm import gate, local_deployment, pricing, responses, router
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder
 from bridge_worker.backends.litellm.gate import Piece
 from bridge_worker.backends.litellm.gateway_config import Configured
 from bridge_worker.backends.litellm.lane import Lane
 from bridge_worker.backends.litellm.listeners import is_heard, reason_for_litellm
-from bridge_worker.backends.litellm.patches import correctness, hosts, schemas  # noqa: F401  # the first two patch LiteLLM at import
+from bridge_worker.backends.litellm.patches import hosts
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequests
 from bridge_worker.backends.litellm.responses import StreamReader
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
@@ -35,7 +34,6 @@ from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.core.receipt import EngineVersion
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, UNUSABLE_PROVIDERS
-from bridge_worker.security import url_policy
 
 CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
 
@@ -59,7 +57,6 @@ class LiteLLM:
         remembers: bool = True,
         local_services: frozenset[str] = DEFAULT_LOCAL_SERVICES,
     ) -> None:
-        quieten()
         pricing.forget()
         version = litellm_version()
         self.engine = EngineVersion(name="litellm", version=version)
@@ -75,19 +72,15 @@ class LiteLLM:
         self._only = engine == "direct"
         self._own_path: str | None = "the worker was started with --engine litellm" if engine == "litellm" else None
         self._lane = Lane(self._router, (gateway and gateway.router) or {}, is_heard) if self._router is not None else None
-        capture.install()
-        bounded_http.install()
-        schemas.install()
-        gate.install()
-        quieten()  # again: the gateway's settings may have set them otherwise
 
     def use_own_path(self, reason: str) -> None:
         """After a failed rehearsal: LiteLLM's own path serves everything."""
         self._own_path = reason
 
-    def put_in_force(self) -> None:
-        """After a reload, with the new policy of URLs."""
-        quieten()
+    def close_lane(self, reason: str) -> None:
+        """The Router serves every chat of a config."""
+        if self._lane is not None:
+            self._lane.why_not = reason
 
     def take_back(self) -> None:
         """It will not be served after all: LiteLLM is again as it was before."""
@@ -254,21 +247,6 @@ def litellm_version() -> str:
     from importlib.metadata import version  # 40 ms, so not on the way to the first answer
 
     return version("litellm")
-
-
-def quieten() -> None:
-    """LiteLLM prints and logs to stdout by design. The descriptor is guarded all the same; this keeps the log readable."""
-    litellm.suppress_debug_info = True
-    litellm.set_verbose = False
-    litellm.disable_hf_tokenizer_download = True  # a blocking download with retries, up to 47 s
-    litellm.redact_messages_in_exceptions = True
-    litellm.user_url_validation = True  # what LiteLLM fetches itself: it checks every address and redirect, not only the name
-    litellm.user_url_allowed_hosts = sorted(url_policy.policy.allowed_hosts)
-    for name in LOGGERS:
-        logger = logging.getLogger(name)
-        logger.handlers.clear()
-        logger.propagate = True
-        logger.setLevel(logging.CRITICAL)  # its lines hold prompts, keys and tracebacks; what matters of them is raised as well
 
 
 def _options(request: ChatRequest) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class ChatCall:
     def __init__(self, request: ChatRequest, prepared: PreparedRequests) -> None:
         self.request = request
         self.pending: tuple[str, Exception] | None = None  # a deployment that has failed already, and the error for the Router
+        self.preferred: str | None = None  # the deployment that the Router should call, so that the lane learns its request
         self.on_prepared: OnPrepared | None = None  # the lane learns what the Router calls
         self.on_failed: Callable[[str, BridgeError], None] | None = None  # and what fails
         self.upstream: Upstream | None = None

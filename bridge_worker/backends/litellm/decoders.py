@@ -32,7 +32,7 @@ OPENAI_RESPONSES = Format("openai_responses", "OpenAIResponses")
 ANTHROPIC = Format("anthropic", "Anthropic")
 GEMINI = Format("gemini", "Gemini")
 BEDROCK_CONVERSE = Format("bedrock_converse", "BedrockConverse")
-BEDROCK_ANTHROPIC = Format("anthropic", "BedrockAnthropic")
+BEDROCK_ANTHROPIC = Format("anthropic", "Anthropic")  # in frames of AWS's event stream
 OLLAMA = Format("ollama", "Ollama")
 COHERE = Format("cohere", "Cohere")
 

@@ -21,6 +21,7 @@ from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 from litellm.types.router import RouterGeneralSettings
 
 from bridge_worker.backends.litellm import router
+from bridge_worker.backends.litellm.router import store
 from bridge_worker.backends.litellm.router_redis import InMemoryUntilThen
 from bridge_worker.config.diagnostics import suggestion
 from bridge_worker.config.gateway import Gateway
@@ -95,7 +96,7 @@ class Configured:
         """LiteLLM forgets the Router."""
         if self.router is None:
             return
-        self.router.discard()
+        router.forget(self.router)
         for callback in self._of_router:
             if isinstance(callback, BaseRoutingStrategy):
                 callback.retire()  # it writes to Redis now and then
@@ -173,7 +174,7 @@ def _callback_lists() -> list[list[Any]]:
 def _share_cache(router: Any) -> None:
     """A cache in Redis also holds the Router's cooldowns and usage, unless the Router has a Redis of its own."""
     backend = getattr(litellm.cache, "cache", None)
-    if router.cache.redis_cache is None and isinstance(backend, litellm.caching.caching.RedisCache):
+    if store(router).redis_cache is None and isinstance(backend, litellm.caching.caching.RedisCache):
         router.update_redis_cache(cache=backend)
 
 
@@ -193,7 +194,7 @@ def _pair(model: Mapping[str, Any]) -> tuple[str, str]:
 
 def _refusal(model: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) -> str:
     try:
-        router.make({"model_list": [dict(model)]}, loop).discard()
+        router.forget(router.make({"model_list": [dict(model)]}, loop))
     except Exception as error:
         return _line(error)
     return ""

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from bridge_worker.backends.litellm.chat_call import ChatCall
+from bridge_worker.backends.litellm.router import store
 from bridge_worker.backends.litellm.router_errors import for_router, with_fault
 from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream
 from bridge_worker.core.deltas import Delta
@@ -96,6 +97,7 @@ class Lane:
         id = group.pick()
         learned = self._learned.get((id, call.request.stream, call.options_key))
         if learned is None:
+            call.preferred = id
             return None
         key, arguments, target = learned
         try:
@@ -144,10 +146,9 @@ class Lane:
                 group.ill_until = max(group.ill_until, time.monotonic() + wait)
 
     def routing(self, call: ChatCall) -> dict[str, Any]:
-        """What makes the Router pick the failed deployment first."""
-        if call.pending is None:
-            return {}
-        return {"_router_weights": {call.request.model: {call.pending[0]: 1.0}}}
+        """What makes the Router pick the failed deployment first, or the one that the lane has yet to learn."""
+        id = call.pending[0] if call.pending is not None else call.preferred
+        return {} if id is None else {"_router_weights": {call.request.model: {id: 1.0}}}
 
     def _report_successes(self, group: _Group) -> None:
         """The last minute's successes, against which the Router weighs failures. PRIVATE: the key and the cache."""
@@ -158,7 +159,7 @@ class Lane:
         with suppress(Exception):  # without them a deployment cools down earlier than with LiteLLM alone
             for id, count in counts.items():
                 if count:
-                    self._router.cache.increment_cache(key=f"{id}:successes", value=count, local_only=True, ttl=_MINUTE)
+                    store(self._router).increment_cache(key=f"{id}:successes", value=count, local_only=True, ttl=_MINUTE)
 
 
 _OF_THE_CALL = frozenset("messages metadata litellm_metadata litellm_logging_obj litellm_call_id litellm_trace_id client".split())

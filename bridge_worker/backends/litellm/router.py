@@ -39,6 +39,11 @@ def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None, st
     return asyncio.run(made())
 
 
+def store(router: Any) -> Any:
+    """The Router's own cache: cooldowns, usage, successes and failures."""
+    return router.health().store if hasattr(router, "health") else router.cache
+
+
 def forget(router: Any) -> None:
     """LiteLLM drops its references to the Router."""
     (router.retire if hasattr(router, "retire") else router.discard)()

@@ -13,10 +13,12 @@ from concurrent.futures import Future
 from typing import Any
 
 import litellm
+from litellm.caching import redis_cache
 from litellm.caching.caching import InMemoryCache
-from litellm.caching.redis_cache import RedisCache, RedisCircuitBreaker
+from litellm.caching.redis_cache import RedisCache
 from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 
+from bridge_worker.backends.litellm.router import store
 from bridge_worker.system.redis_connection import SECONDS, RedisLink
 
 _SYNC_SECONDS = 0.1  # LiteLLM's own figure for the usage strategy: how old another worker's usage may be
@@ -38,7 +40,7 @@ def share(router: Any, link: RedisLink | None, loop: asyncio.AbstractEventLoop) 
         return
 
     async def attach() -> None:
-        if router.cache.redis_cache is None:
+        if store(router).redis_cache is None:
             router.update_redis_cache(await asyncio.to_thread(_cache, link))
         if (answers := litellm.cache) is not None and isinstance(answers.cache, InMemoryUntilThen):
             backend = await asyncio.to_thread(_cache, link)
@@ -58,11 +60,15 @@ def _cache(link: RedisLink) -> RedisCache:
     """Blocks for two short questions to Redis."""
     bounds = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS}
     cache = RedisCache(**{**link.settings, **bounds})
-    cache._circuit_breaker = _Breaker(link)  # PRIVATE: its own opens after five failures only, and closes after a minute
+    if _LiteLLMsBreaker is not object:
+        cache._circuit_breaker = _Breaker(link)  # PRIVATE: its own opens after five failures only, and closes after a minute
     return cache
 
 
-class _Breaker(RedisCircuitBreaker):  # type: ignore[misc]  # LiteLLM's types are not read
+_LiteLLMsBreaker: Any = getattr(redis_cache, "RedisCircuitBreaker", object)  # since 1.109: another one
+
+
+class _Breaker(_LiteLLMsBreaker):  # type: ignore[misc]  # LiteLLM's types are not read
     """Open exactly while the link is lost, so that no request waits for Redis then."""
 
     def __init__(self, link: RedisLink) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -33,6 +33,7 @@ _CLOSE_SECONDS = 1.0  # how long a connection may take to close before the recei
 _LAST_BYTES_SECONDS = 0.05  # after a stream's own end marker, for the end of the body; then the connection is closed, not kept
 
 Read = Callable[[], Awaitable[bytes]]
+Close = Callable[[], Coroutine[Any, Any, None] | None]  # None: it is closed already
 
 
 class ConnectionFailed(Exception):
@@ -58,7 +59,7 @@ class Response:
 
     __slots__ = ("_at_end", "_close", "_inflate", "_read", "headers", "status")
 
-    def __init__(self, status: int, headers: httpx.Headers, read: Read, at_end: Callable[[], bool], close: Any) -> None:
+    def __init__(self, status: int, headers: httpx.Headers, read: Read, at_end: Callable[[], bool], close: Close) -> None:
         self.status = status
         self.headers = headers
         self._read = read
@@ -103,13 +104,12 @@ class Response:
 
     async def aclose(self) -> bool:
         """True when the connection is closed or free again. A cancel that arrives in the meantime does not interrupt it."""
-        closing = asyncio.ensure_future(self._close())
-        done, _ = await asyncio.wait({closing}, timeout=_CLOSE_SECONDS)
-        return bool(done) and closing.exception() is None
-
-    @property
-    def is_at_end(self) -> bool:
-        return self._at_end()
+        closing = self._close()
+        if closing is None:
+            return True
+        task = asyncio.ensure_future(closing)
+        done, _ = await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
+        return bool(done) and task.exception() is None
 
     async def _guarded(self, read: Read) -> bytes:
         try:
@@ -170,7 +170,7 @@ def _of_aiohttp(response: httpx.Response) -> Response:
     inner: aiohttp.ClientResponse = stream._aiohttp_response
     content = inner.content
 
-    async def close(_: object = stream) -> None:
+    def close(_: object = stream) -> None:
         if content.at_eof():
             inner.release()
         else:

@@ -12,8 +12,6 @@ from typing import Any
 import litellm
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed
 
-from bridge_worker.backends.litellm.chat import quieten
-
 
 def warm_up() -> None:
     """Does once, in the calling thread, what would else stall the loop for half a second at the first call."""
@@ -26,7 +24,6 @@ def warm_up() -> None:
         await GLOBAL_LOGGING_WORKER.flush()
         await GLOBAL_LOGGING_WORKER.stop()
 
-    quieten()
     with asyncio.Runner() as runner:
         runner.get_loop().set_default_executor(ThreadPoolExecutor(1))
         runner.run(first_calls())

@@ -1,8 +1,8 @@
-"""LiteLLM's faults that would make an answer wrong, each mended at its one source. Importing this file mends them.
+"""Patches for faults of LiteLLM and httpx that would make a response wrong.
 
 Owns every replacement of a function of LiteLLM or httpx; all are PRIVATE, and tests/upstream_contract/test_litellm.py fails
-when an upgrade changes
-what they stand on. Refuses to add anything of our own: a mend makes LiteLLM say what the provider said, or nothing.
+when an upgrade changes what they rely on. Refuses to add anything of ours: a patch makes LiteLLM report what the provider sent, or
+nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterat
 _main: Any = importlib.import_module("litellm.main")
 _responses: Any = importlib.import_module("litellm.responses.main")  # a function of LiteLLM's hides the module
 _caching: Any = importlib.import_module("litellm.caching.caching_handler")
+_builder: Any = importlib.import_module("litellm.litellm_core_utils.streaming_chunk_builder_utils")
+_stamps = _builder if hasattr(_builder, "_stamp_streaming_usage_cost") else _main  # it has moved in LiteLLM 1.109
 _NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None, "index": 0, "tool_use": None}
 
 _made_up_finish = litellm.CustomStreamWrapper.finish_reason_handler
@@ -32,8 +34,9 @@ _counted_usage = ChunkProcessor.calculate_usage
 _ask_ollama = OllamaModelInfo.get_runtime_model_info
 _made_up_choice = VertexGeminiConfig._create_streaming_choice
 _withhold = VertexGeminiConfig._handle_content_policy_violation
-_adopt = litellm.Router._apply_fallback_hidden_params_to_item
+_adopt = getattr(litellm.Router, "_apply_fallback_hidden_params_to_item", None)  # gone since LiteLLM 1.109, and the need with it
 _load_encoding = _main._get_encoding
+_stamped_cost = _stamps._stamp_streaming_usage_cost
 _known_to_ollama: dict[tuple[str, str | None], dict[str, Any]] = {}
 
 
@@ -147,6 +150,7 @@ def _no_price_of_its_own(usage: Any, response: Any, logging_obj: Any) -> None:
 def _with_its_own_model(fallback_item: Any, prepared_fallback_hidden_params: Any) -> None:
     """Without it a stream that fell back before its first piece tells the name that was asked for as the model that answered."""
     answered_by = (getattr(fallback_item, "_hidden_params", None) or {}).get("provider_response_model")
+    assert _adopt is not None  # noqa: S101  # for mypy: it is replaced only then
     _adopt(fallback_item, prepared_fallback_hidden_params)
     if answered_by:
         fallback_item._hidden_params["provider_response_model"] = answered_by
@@ -183,18 +187,20 @@ class SseLineDecoder:
         return [last] if last else []
 
 
-_caching._should_defer_streaming_cache_hit_callbacks = _ends_as_a_stream
-_stamped_cost = _main._stamp_streaming_usage_cost
-_main._get_encoding = _lazy_encoding
-_main._stamp_streaming_usage_cost = _no_price_of_its_own
-litellm.Router._apply_fallback_hidden_params_to_item = staticmethod(_with_its_own_model)
-_responses._responses_try_dispatch_mcp_gateway = _no_gateway
-litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider
-ChunkProcessor.calculate_usage = _usage_of_the_provider
-ChunkProcessor.count_reasoning_tokens = _no_count
-GeminiIterator._common_chunk_parsing_logic = _strict_gemini
-VertexGeminiConfig._create_streaming_choice = staticmethod(_gemini_choice)
-VertexGeminiConfig._handle_content_policy_violation = _what_gemini_filtered
-BaseModelResponseIterator._handle_string_chunk = _strict_line
-OllamaModelInfo.get_runtime_model_info = _ollama_model_info
-httpx._models.LineDecoder = SseLineDecoder  # type: ignore[attr-defined,assignment]
+def install() -> None:
+    """Replaces the functions of LiteLLM and httpx. Repeating it changes nothing."""
+    _caching._should_defer_streaming_cache_hit_callbacks = _ends_as_a_stream
+    _main._get_encoding = _lazy_encoding
+    _stamps._stamp_streaming_usage_cost = _no_price_of_its_own
+    if _adopt is not None:
+        litellm.Router._apply_fallback_hidden_params_to_item = staticmethod(_with_its_own_model)
+    _responses._responses_try_dispatch_mcp_gateway = _no_gateway
+    litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider
+    ChunkProcessor.calculate_usage = _usage_of_the_provider
+    ChunkProcessor.count_reasoning_tokens = _no_count
+    GeminiIterator._common_chunk_parsing_logic = _strict_gemini
+    VertexGeminiConfig._create_streaming_choice = staticmethod(_gemini_choice)
+    VertexGeminiConfig._handle_content_policy_violation = _what_gemini_filtered
+    BaseModelResponseIterator._handle_string_chunk = _strict_line
+    OllamaModelInfo.get_runtime_model_info = _ollama_model_info
+    httpx._models.LineDecoder = SseLineDecoder  # type: ignore[attr-defined,assignment]

@@ -1,4 +1,4 @@
-"""Patches that keep a request, and the key in it, at the provider's own host. Importing this file patches LiteLLM and httpx.
+"""Patches that keep a request, and the key in it, at the provider's own host. It patches LiteLLM and httpx.
 
 Owns four rules. A provider without a default host needs a base URL from the operator. A service on this machine needs the
 operator's permission. A redirect to another origin is not followed when the request carries a key or a conversation. No chat
@@ -137,12 +137,14 @@ def _is_confidential(request: httpx.Request) -> bool:
     return request.method not in ("GET", "HEAD") or any(_KEY_NAME.fullmatch(name) for name in named)
 
 
-_main.get_llm_provider = _find_provider_with_host
-_rerank.rerank = _rank_at_its_host
-for _name in ("get_tokenizer_config", "_get_tokenizer_config", "get_chat_template_file", "_get_chat_template_file"):
-    if hasattr(_hub, _name):
-        setattr(_hub, _name, _not_fetched)
-for _name in ("aget_tokenizer_config", "_aget_tokenizer_config", "aget_chat_template_file", "_aget_chat_template_file"):
-    if hasattr(_hub, _name):
-        setattr(_hub, _name, _not_fetched_either)
-httpx._client.BaseClient._build_redirect_request = _redirect_within_origin  # type: ignore[method-assign]
+def install() -> None:
+    """Replaces the functions of LiteLLM and httpx. Repeating it changes nothing."""
+    _main.get_llm_provider = _find_provider_with_host
+    _rerank.rerank = _rank_at_its_host
+    for name in ("get_tokenizer_config", "_get_tokenizer_config", "get_chat_template_file", "_get_chat_template_file"):
+        if hasattr(_hub, name):
+            setattr(_hub, name, _not_fetched)
+    for name in ("aget_tokenizer_config", "_aget_tokenizer_config", "aget_chat_template_file", "_aget_chat_template_file"):
+        if hasattr(_hub, name):
+            setattr(_hub, name, _not_fetched_either)
+    httpx._client.BaseClient._build_redirect_request = _redirect_within_origin  # type: ignore[method-assign]

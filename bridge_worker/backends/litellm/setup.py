@@ -1,0 +1,102 @@
+"""Prepares LiteLLM for the bridge: every environment variable, logger, switch and patch, in one list.
+
+Owns what the bridge changes of the process and of LiteLLM before the first call. `prepare` comes before every other module of this
+package, because LiteLLM reads its environment at import. Refuses to know a config's settings: `gateway_config` applies those.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from bridge_worker.security.url_policy import UrlPolicy
+
+# LiteLLM reads these at import. A value that the operator has set wins.
+ENVIRONMENT = {
+    "LITELLM_MODE": "PRODUCTION",  # else it loads any .env file between the working directory and the root
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches prices over the network at import, and retries in a thread
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",  # the same for a list of header names, at the first call
+    "LITELLM_DISABLE_BUG_REPORT_LINK": "true",  # else a link to its issue tracker is in every error message
+    "HF_HUB_OFFLINE": "1",  # else a tokenizer download can freeze the loop for 47 s
+    "REPEATED_STREAMING_CHUNK_LIMIT": "1000000000",  # else a stream with 100 equal chunks, such as a ruled line, is killed
+    "AIOHTTP_CONNECTOR_LIMIT": "8192",  # else streams beyond 500 a host wait in a queue without a log line
+    "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "4096",
+    "DEFAULT_MAX_RETRIES": "0",  # else an embedding that fails is tried twice more: a max_retries of 0 counts as none given there
+    "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER": "True",  # LiteLLM's own HTTP path for OpenAI: half the CPU a call and a chunk
+}
+REMOVED = (
+    "JSON_LOGS",  # hangs a handler on the root logger and replaces sys.excepthook
+    "LITELLM_PRINT_STANDARD_LOGGING_PAYLOAD",  # prints every prompt
+    "LITELLM_LOG",  # an unknown value in it breaks the import; --log-level is the switch here
+)
+LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")  # their lines hold prompts, keys and tracebacks
+# Attributes of the litellm module. It prints and logs to stdout by design; fd 1 is stderr, and these keep the log readable.
+SWITCHES = {
+    "suppress_debug_info": True,
+    "set_verbose": False,
+    "disable_hf_tokenizer_download": True,  # a blocking download with retries, up to 47 s
+    "redact_messages_in_exceptions": True,
+    "user_url_validation": True,  # where LiteLLM itself fetches a URL it checks every address and redirect, not only the name
+}
+
+
+def prepare(policy: UrlPolicy) -> None:
+    """Imports LiteLLM, 2 s. Repeating it changes nothing."""
+    set_environment()
+    quieten_loggers()
+    name_a_temporary_folder()
+    set_switches(policy)
+    apply_patches()
+
+
+def set_environment() -> None:
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in REMOVED:
+        os.environ.pop(name, None)
+
+
+def quieten_loggers() -> None:
+    """Before the import, which else logs to stdout in a host whose root logger is at level debug; afterwards it has added handlers.
+    What matters of their lines is raised as an exception as well."""
+    for name in LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+        logger.setLevel(logging.CRITICAL)
+
+
+def name_a_temporary_folder() -> None:
+    """LiteLLM looks one up at import, which fails where no folder can be written to, as in a read-only container.
+
+    It only puts tokens of some log-ins there, so a name is enough: then those log-ins fail, and nothing else does.
+    """
+    import tempfile  # 10 ms, and a file on the disk
+
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        tempfile.tempdir = os.path.abspath(os.sep + "tmp")
+
+
+def set_switches(policy: UrlPolicy) -> None:
+    """Again after a gateway's settings were applied, which may have set them otherwise, and when a reload changes ``policy``."""
+    import litellm
+
+    for name, value in SWITCHES.items():
+        setattr(litellm, name, value)
+    litellm.user_url_allowed_hosts = sorted(policy.allowed_hosts)
+    quieten_loggers()
+
+
+def apply_patches() -> None:
+    """`capture` and `gate` are how the bridge takes part in a call; the patches correct faults of LiteLLM and httpx."""
+    from bridge_worker.backends.litellm import bounded_http, capture, gate
+    from bridge_worker.backends.litellm.patches import correctness, hosts, schemas
+
+    capture.install()
+    bounded_http.install()  # outside of the capture, which sends nothing
+    gate.install()
+    correctness.install()
+    hosts.install()
+    schemas.install()
