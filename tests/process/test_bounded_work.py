@@ -24,7 +24,8 @@ from tests.support.worker import Json, Worker
 KEY = "sk-secret-123"
 PING_SECONDS = 0.02
 BOUND_SECONDS = 0.25
-BOUND_OF_50_MB_SECONDS = 2.5  # 0.5 s is the goal: it is decoded, encoded and copied in one turn each
+BOUND_OF_50_MB_SECONDS = 0.5
+SHARED = 1.5  # processor time is longer where others use the same cores and caches
 STALLED_SECONDS = 10.0  # on the clock, whatever else the machine does: a worker that waits for something uses no processor
 MEMORY_BESIDE_INPUT = 64 * 1024 * 1024
 HELLO: list[Json] = [{"role": "user", "content": "hello"}]
@@ -101,11 +102,13 @@ FROM_CALLER: dict[str, Row] = {
     "10-mb-of-a-letter-counted": Row(letters("tokens/count"), None),
     "10-mb-of-a-letter-checked": Row(letters("chat/check"), None),
     "10-mb-of-words-counted": Row(letters("tokens/count", "some words " * 900_000), None),
-    "20-mb-image": Row(chat(messages=[{"role": "user", "content": [IMAGE]}]), None),
+    "20-mb-image": Row(chat(model="openai/brief", messages=[{"role": "user", "content": [IMAGE]}]), None),
     "10-mb-of-empty-lists": Row(lambda: b"[" + b"[]," * 3_333_333 + b"[]]\n", "invalid_message"),
     "batch-of-200000": Row(lambda: b"[" + b'{"jsonrpc":"2.0","method":"ping"},' * 200_000 + b"1]\n", "invalid_message"),
     "batch-of-20000": Row(lambda: b"[" + b'{"jsonrpc":"2.0","method":"ping"},' * 20_000 + b"1]\n", "invalid_message"),
-    "50-mb-message": Row(chat(messages=[{"role": "user", "content": "word " * 10 * MB}]), None, BOUND_OF_50_MB_SECONDS),
+    "50-mb-message": Row(
+        chat(model="openai/brief", messages=[{"role": "user", "content": "word " * 10 * MB}]), None, BOUND_OF_50_MB_SECONDS
+    ),
     "name-of-1-mb": Row(chat(model="openai/" + "a" * MB), "invalid_request"),
     "id-of-1-mb": Row(lambda: request("ping", {}).replace(b'"x"', b'"' + b"x" * MB + b'"'), "invalid_message"),
 } | {
@@ -172,7 +175,11 @@ def reset_memory(worker: Worker) -> int:
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Upstream]:
+    message = {"role": "assistant", "content": "yes"}
     with Upstream() as upstream:
+        upstream.script(
+            "brief", body={"id": "1", "model": "brief", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+        )
         yield upstream
 
 
@@ -184,6 +191,8 @@ def busy(provider: Upstream) -> Iterator[Worker]:
     hosts = {"OPENAI_BASE_URL": provider.base_url, "COHERE_API_BASE": provider.base_url}
     with Worker(env=keys | hosts | {"OPENAI_API_KEY": KEY}) as worker:
         worker.chat("openai/good")  # LiteLLM is imported and warm
+        worker.chat("openai/brief")
+        worker.call("tokens/count", {"model": "openai/gpt-4o", "messages": HELLO})  # the tokenizer is loaded, 60 MB
         yield worker
 
 
@@ -198,7 +207,7 @@ def check(worker: Worker, row: Row, *, taken: int = 0) -> None:
     kind = response["error"]["data"]["kind"] if "error" in response else None
     assert kind == row.kind, str(response)[:2_000]
     assert len(json.dumps(response)) < 8_000 or kind is None
-    assert pings.slowest < row.bound
+    assert pings.slowest < SHARED * row.bound
     assert pings.slowest_on_the_clock < STALLED_SECONDS
     assert memory(worker) - before < 4 * (len(line) + taken) + MEMORY_BESIDE_INPUT
     assert worker.chat("openai/good")["content"]
