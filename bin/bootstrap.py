@@ -54,11 +54,23 @@ def main() -> int:
         set_up(ROOT / options.venv, ROOT / options.lock, [ROOT / extra for extra in options.extra])
     except subprocess.CalledProcessError as error:
         return failed(f"exit code {error.returncode} of {shlex.join(error.cmd)}")
+    except PermissionError as error:
+        return refused(error, ROOT / options.venv)
     except OSError as error:
         return failed(str(error))
     except KeyboardInterrupt:
         return failed("interrupted")
     return 0
+
+
+def refused(error: PermissionError, venv: Path) -> int:
+    """Mostly a checkout that another user has set up, or owns."""
+    owned = next(path for path in (venv, *venv.parents) if path.exists())
+    say(f"set-up failed: {error}")
+    if hasattr(os, "getuid") and owned.stat().st_uid != os.getuid():
+        say(f"{owned} belongs to another user (uid {owned.stat().st_uid}, this is uid {os.getuid()})")
+    say("to use an environment of your own, start with OMNI_BRIDGE_VENV=$HOME/.cache/omni-bridge/venv, or any folder that you own")
+    return 2
 
 
 def failed(reason: str) -> int:
@@ -74,11 +86,18 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument("--lock", required=True, help="requirements with hashes, relative to the checkout")
     parser.add_argument("--extra", default=[], action="append", help="the same for something optional, which is added")
     options = parser.parse_args()
-    if not re.fullmatch(r"\.venv[\w.-]*", options.venv):
-        parser.error("--venv must be .venv or .venv-something, for what is there is deleted")
+    if not re.fullmatch(r"\.venv[\w.-]*", options.venv) and not is_replaceable(Path(options.venv)):
+        parser.error("--venv must be .venv, .venv-something or the absolute path of a folder that is new, empty or an environment")
     if sys.version_info < (3, 11):  # noqa: UP036 - true for whoever runs this by hand with an older one
         parser.error(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}")
     return options
+
+
+def is_replaceable(venv: Path) -> bool:
+    """Whether the folder may be deleted: an environment, or nothing yet."""
+    if not venv.is_absolute() or (venv.exists() and not venv.is_dir()):
+        return False
+    return not venv.exists() or (venv / "pyvenv.cfg").is_file() or not any(venv.iterdir())
 
 
 def say(text: str) -> None:
@@ -105,6 +124,8 @@ def extra_marker(venv: Path, extra: Path) -> Path:
 @contextlib.contextmanager
 def only_one(venv: Path) -> Iterator[None]:
     """Holds the file `VENV.lock`. The kernel frees it however this process ends."""
+    with contextlib.suppress(OSError):
+        venv.parent.mkdir(parents=True, exist_ok=True)
     try:
         held = os.open(f"{venv}.lock", os.O_WRONLY | os.O_CREAT)
     except OSError:  # a read-only checkout: nothing can be made in it, but what is there may be whole

@@ -9,6 +9,23 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
+extern char **environ;
+
+/* CPython's variables, which make it load other code; some count in isolation too, such as __PYVENV_LAUNCHER__ on macOS. */
+static void clear_variables(void) {
+    static const char *const prefixes[] = {"PYTHON", "_PYTHON", "__PYVENV_LAUNCHER__"};
+    for (char **variable = environ; variable && *variable;) {
+        int found = 0;
+        for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+            found |= !strncmp(*variable, prefixes[i], strlen(prefixes[i]));
+        if (!found) {
+            variable++;
+            continue;
+        }
+        for (char **next = variable; (*next = next[1]); next++) {} /* by hand: unsetenv() stops at a name that is empty */
+    }
+}
+
 int main(int count, char **arguments) {
     static char *const before[] = {NULL /* the interpreter */, "-I", "-X", "utf8", "-m", "bridge_worker"};
     enum { fixed = sizeof before / sizeof *before };
@@ -27,6 +44,7 @@ int main(int count, char **arguments) {
     memcpy(command, before, sizeof before);
     command[0] = python;
     if (count > 1) memcpy(command + fixed, arguments + 1, (size_t)(count - 1) * sizeof *command);
+    clear_variables();
     setenv("MALLOC_ARENA_MAX", "2", 0); /* glibc keeps an arena a thread otherwise, and what was freed in it */
     execv(python, command);
     fprintf(stderr, "omni-bridge: can't start %s: ", python);

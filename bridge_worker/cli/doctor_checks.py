@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
 from bridge_worker.cli.model_choice import FIRST_MODELS, LOCAL
+from bridge_worker.config.diagnostics import Diagnostic
 from bridge_worker.config.local_models import packaged_file
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.providers import key_variables, price_map
@@ -61,9 +63,9 @@ def of_config(path: str | None) -> tuple[Config | None, list[Check]]:
     try:
         config, mistakes = Source(path).read()
     except ConfigError as error:
-        config, mistakes = Config(), error.mistakes
-    found = [Check("config", "problem", mistake, "mend the file at the place that is named") for mistake in mistakes]
-    found += [Check("config", "note", *_in_two(warning)) for warning in config.warnings]
+        config, mistakes = Config(), error.diagnostics
+    found = [_check("problem", mistake, "correct the file at that line") for mistake in mistakes]
+    found += [_check("note", note, "--print-config shows the effective config") for note in config.notes]
     if mistakes:
         return None, found
     models = f"{len(_router(config).get('model_list', ()))} deployments, {len(config.settings.local)} models of this machine"
@@ -74,10 +76,9 @@ def _router(config: Config | None) -> dict[str, Any]:
     return (config.gateway.router if config and config.gateway else None) or {}
 
 
-def _in_two(warning: str) -> tuple[str, str]:
-    """What is so, and what to do about it, if that is said."""
-    what, _, remedy = warning.rpartition(": ")
-    return (what, remedy) if remedy.startswith("chmod") else (warning, "--print-config shows what is in force")
+def _check(status: Literal["note", "problem"], diagnostic: Diagnostic, otherwise: str) -> Check:
+    """``otherwise`` is the hint for a diagnostic that has none."""
+    return Check("config", status, str(replace(diagnostic, hint="")), diagnostic.hint or otherwise)
 
 
 def of_keys() -> Check:

@@ -1,6 +1,6 @@
-"""What is wrong with a config, and what is worth a word: gathered, so that all of it can be told at once.
+"""Errors and warnings of a config: one type, gathered so that one run reports all of them, and rendered in one place.
 
-Owns how a mistake reads. Refuses to know what a config is; it is told each place as text.
+Owns the form of a diagnostic and the search for the name that was meant. Refuses to know what a config is.
 """
 
 from __future__ import annotations
@@ -11,44 +11,62 @@ from dataclasses import dataclass, field
 _LISTED = 12  # more names than this are no help on one line
 
 
-class ConfigError(Exception):
-    """``mistakes``: one line each, which names the place and the remedy. As text it is the first, and how many more there are."""
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """``place`` is a file, line and member, or a flag or a variable. ``hint`` is what to do, or empty."""
 
-    def __init__(self, *mistakes: str) -> None:
-        self.mistakes = mistakes
-        more = f" (and {len(mistakes) - 1} more; --check-config tells them all)" if len(mistakes) > 1 else ""
-        super().__init__(mistakes[0] + more)
+    place: str
+    problem: str
+    hint: str = ""
+
+    def __str__(self) -> str:
+        """One line; a name in YAML may have several."""
+        return " ".join(f"{': '.join(filter(None, (self.place, self.problem)))}{self.hint and f'; {self.hint}'}".split())
+
+
+class ConfigError(Exception):
+    """As text it is the first error, and the number of the others."""
+
+    def __init__(self, *diagnostics: Diagnostic) -> None:
+        self.diagnostics = diagnostics
+        more = f" (and {len(diagnostics) - 1} more; --check-config lists all)" if len(diagnostics) > 1 else ""
+        super().__init__(f"{diagnostics[0]}{more}")
+
+    @property
+    def mistakes(self) -> tuple[str, ...]:
+        """A line for each."""
+        return tuple(map(str, self.diagnostics))
 
 
 @dataclass(slots=True)
 class Report:
-    """``ignored`` are names of what has no effect in a worker; `warnings` says them in one line."""
+    """``ignored`` are names that have no effect in a worker; `warnings` has one line for all of them."""
 
-    mistakes: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    mistakes: list[Diagnostic] = field(default_factory=list)
+    notes: list[Diagnostic] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
-    def wrong(self, place: str, what: str) -> None:
-        self.mistakes.append(_line(place, what))
+    def wrong(self, place: str, problem: str, hint: str = "") -> None:
+        self.mistakes.append(Diagnostic(place, problem, hint))
 
-    def note(self, place: str, what: str) -> None:
-        self.notes.append(_line(place, what))
+    def note(self, place: str, problem: str, hint: str = "") -> None:
+        self.notes.append(Diagnostic(place, problem, hint))
 
-    def warnings(self) -> tuple[str, ...]:
-        unused = f"no effect in a worker, so ignored: {', '.join(dict.fromkeys(self.ignored))}"
+    def warnings(self) -> tuple[Diagnostic, ...]:
+        unused = Diagnostic("no effect in a worker, so ignored", ", ".join(dict.fromkeys(self.ignored)))
         return ((unused,) if self.ignored else ()) + tuple(self.notes)
 
 
-def _line(place: str, what: str) -> str:
-    return " ".join(f"{place}: {what}".split())  # a name in YAML may be of several lines
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The name that was probably meant."""
+    import difflib  # not needed for a config without an error
+
+    return next(iter(difflib.get_close_matches(name, sorted(known), n=1)), None)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """The name that was probably meant, or all that there are."""
-    import difflib  # not on the way of a config without a mistake
-
+    """A hint: the name that was probably meant, or all known names."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"did you mean {near[0]}?"
+    if near := nearest(name, known):
+        return f"did you mean {near}?"
     return f"there are: {', '.join(known)}" if len(known) <= _LISTED else "the gateway's documentation lists those that there are"

@@ -62,10 +62,8 @@ class _Reading:
             if name in gateway_keys.LITELLM_IGNORED:
                 self._report.ignored.append(f"litellm_settings.{name}")
             elif name not in gateway_keys.LITELLM:
-                self.checks.wrong(
-                    f"is not a setting of LiteLLM; {suggestion(str(name), gateway_keys.LITELLM | gateway_keys.LITELLM_IGNORED)}",
-                    *at,
-                )
+                hint = suggestion(str(name), gateway_keys.LITELLM | gateway_keys.LITELLM_IGNORED)
+                self.checks.wrong("is not a setting of LiteLLM", *at, hint=hint)
             elif value is not None:
                 value = self._resolver.resolved(value, *at)
                 if name in gateway_keys.CALLBACKS:
@@ -88,7 +86,8 @@ class _Reading:
     def open_hosts(self, litellm: dict[str, Any]) -> frozenset[str]:
         """Takes the guard of URLs out of ``litellm``: it is the bridge's own too, and one policy is enough."""
         if str(litellm.pop("user_url_validation", True)).strip().lower() == "false":
-            self._report.notes.append("user_url_validation stays on: name the hosts that may be private, in user_url_allowed_hosts")
+            place = "litellm_settings.user_url_validation"
+            self._report.note(place, "stays on", "name the hosts that may be private in user_url_allowed_hosts")
         hosts = litellm.pop("user_url_allowed_hosts", [])
         return frozenset(str(host).lower() for host in hosts) if isinstance(hosts, list) else frozenset()
 
@@ -147,7 +146,7 @@ class _Reading:
             elif name in gateway_keys.ROUTER_IGNORED:
                 self._report.ignored.append(f"router_settings.{name}")
             elif name not in gateway_keys.ROUTER:
-                self.checks.wrong(f"is not a setting of LiteLLM's Router; {suggestion(str(name), gateway_keys.ROUTER)}", *at)
+                self.checks.wrong("is not a setting of LiteLLM's Router", *at, hint=suggestion(str(name), gateway_keys.ROUTER))
             elif value is not None:
                 value = self._resolver.resolved(value, *at)
                 if self.checks.kind(value, gateway_keys.ROUTER[name], *at):
@@ -171,5 +170,6 @@ class _Reading:
             named = resolved["litellm_params"].get("litellm_credential_name")
             if named is not None and named not in credentials:
                 at = ("model_list", position, "litellm_params", "litellm_credential_name")
-                self.checks.wrong(f"there is no {str(named)!r:.100} in credential_list; {suggestion(str(named), credentials)}", *at)
+                hint = suggestion(str(named), credentials)
+                self.checks.wrong(f"there is no {str(named)!r:.100} in credential_list", *at, hint=hint)
         return models, places

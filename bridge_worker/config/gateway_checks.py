@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from bridge_worker.config import gateway_keys
-from bridge_worker.config.diagnostics import Report, suggestion
+from bridge_worker.config.diagnostics import Report, nearest, suggestion
 from bridge_worker.config.yaml_document import Document
 
 _FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
@@ -22,11 +22,11 @@ class Checks:
     def __init__(self, document: Document, report: Report) -> None:
         self._document, self._report = document, report
 
-    def wrong(self, what: str, *steps: object) -> None:
-        self._report.wrong(self._document.at(*steps), what)
+    def wrong(self, problem: str, *steps: object, hint: str = "") -> None:
+        self._report.wrong(self._document.at(*steps), problem, hint)
 
-    def note(self, what: str, *steps: object) -> None:
-        self._report.note(self._document.at(*steps), what)
+    def note(self, problem: str, *steps: object, hint: str = "") -> None:
+        self._report.note(self._document.at(*steps), problem, hint)
 
     def section(self, name: str) -> dict[str, Any]:
         """A mapping of the document; empty where there is none."""
@@ -42,9 +42,8 @@ class Checks:
             if name in gateway_keys.SERVER_SECTIONS:
                 self._report.ignored.append(str(name))
             elif name not in gateway_keys.SECTIONS and not str(name).startswith(("x-", "_", ".")):  # where YAML's anchors are kept
-                self.wrong(
-                    f"there is no such section; {suggestion(str(name), gateway_keys.SECTIONS | gateway_keys.SERVER_SECTIONS)}", name
-                )
+                hint = suggestion(str(name), gateway_keys.SECTIONS | gateway_keys.SERVER_SECTIONS)
+                self.wrong("there is no such section", name, hint=hint)
 
     def kind(self, value: object, kind: str, *steps: object) -> bool:
         if fault := _fault(value, kind):
@@ -70,12 +69,12 @@ class Checks:
 
     def _members(self, model: Mapping[str, Any], params: Mapping[str, Any], at: tuple[object, ...]) -> None:
         for name in model.keys() - gateway_keys.DEPLOYMENT:
-            meant = "belongs in litellm_params" if name in gateway_keys.PARAMS else suggestion(str(name), gateway_keys.DEPLOYMENT)
-            self.note(f"has no effect here; {meant}", *at, name)
+            hint = "belongs in litellm_params" if name in gateway_keys.PARAMS else suggestion(str(name), gateway_keys.DEPLOYMENT)
+            self.note("has no effect here", *at, name, hint=hint)
         for name in params.keys() - gateway_keys.PARAMS:
-            meant = suggestion(str(name), gateway_keys.PARAMS)
-            if meant.startswith("did") and len(str(name)) > 4 and _close(str(name), meant[13:-1]):
-                self.note(f"goes to the provider as it is; {meant}", *at, "litellm_params", name)
+            meant = nearest(str(name), gateway_keys.PARAMS)
+            if meant is not None and len(str(name)) > 4 and _close(str(name), meant):
+                self.note("goes to the provider as it is", *at, "litellm_params", name, hint=f"did you mean {meant}?")
 
     def fallbacks(self, settings: Mapping[str, Any], section: str, groups: Groups) -> None:
         for name in _FALLBACKS:
@@ -156,6 +155,6 @@ def _fault(value: object, kind: str) -> str:
             return "must be a list"
         case "mapping" if not isinstance(value, dict):
             return "must be a mapping"
-        case "strategy" if value not in gateway_keys.STRATEGIES:
+        case "strategy" if not isinstance(value, str) or value not in gateway_keys.STRATEGIES:
             return f"there is no such strategy; {suggestion(str(value), gateway_keys.STRATEGIES)}"
     return ""

@@ -36,9 +36,11 @@ ROUTER = {
     "deployment_affinity_ttl_seconds": "number",
     "disable_cooldowns": "flag",
     "enable_health_check_routing": "flag",
+    "enable_mid_stream_fallback_continuation": "flag",
     "enable_pre_call_checks": "flag",
     "enable_tag_filtering": "flag",
     "enable_weighted_failover": "flag",
+    "fallback_on_unsupported_params": "flag",
     "fallbacks": "list",
     "health_check_ignore_transient_errors": "flag",
     "health_check_staleness_threshold": "number",
@@ -60,6 +62,7 @@ ROUTER = {
     "routing_groups": "list",
     "routing_strategy": "strategy",
     "routing_strategy_args": "mapping",
+    "session_affinity_repin_on_failover": "flag",
     "stream_timeout": "number",
     "tag_filtering_match_any": "flag",
     "tag_routing_prefix": "text",
@@ -97,7 +100,7 @@ LITELLM = frozenset(
     vertex_location vertex_project
     argilla_batch_size argilla_transformation_object aws_sqs_callback_params datadog_llm_observability_params datadog_params
     datadog_use_v1 dynamodb_table_name gcs_pub_sub_use_v1 generic_api_use_v1 generic_logger_headers newrelic_params pointfive_params
-    s3_callback_params zerobus_params
+    s3_callback_params zerobus_params gemini_include_thoughts_default reasoning_effort_rounding
     """.split()
     + """
     ai21_key aleph_alpha_key amazon_nova_api_key anthropic_key azure_key baseten_key bytez_key clarifai_key cloudflare_api_key
@@ -165,6 +168,8 @@ LITELLM_IGNORED = frozenset(
     skip_tool_message_in_guardrail sse_keepalive_ping_interval_seconds store_audit_logs suppress_debug_info tag_budget_config token
     upperbound_key_generate_params use_client use_litellm_proxy validate_end_user_id_in_db vector_store_index_registry
     vector_store_registry vector_store_search_failure_mode websearch_interception_params
+    anthropic_messages_estimate_initial_input_tokens batch_line_item_callbacks personal_key_model_access_from_teams
+    suppress_startup_output
     """.split()
 )
 

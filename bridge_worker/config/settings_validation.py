@@ -56,7 +56,7 @@ def _section(document: Document | None, report: Report) -> dict[str, Any]:
         report.wrong(document.at(SECTION), "must be a mapping")
         return {}
     for name in section.keys() - SETTINGS.keys():
-        report.wrong(document.at(SECTION, name), f"is not a setting; {suggestion(str(name), SETTINGS)}")
+        report.wrong(document.at(SECTION, name), "is not a setting", suggestion(str(name), SETTINGS))
     return {name: value for name, value in section.items() if name in SETTINGS and value is not None}
 
 

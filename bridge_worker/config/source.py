@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bridge_worker.config.diagnostics import ConfigError, Report
+from bridge_worker.config.diagnostics import ConfigError, Diagnostic, Report
 from bridge_worker.config.settings import DEFAULTS, SECTION, Settings, from_environment
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = ["Config", "ConfigError", "Source", "load_config"]
 class Config:
     """``gateway`` is None without a file. ``environment`` are the variables to set before LiteLLM is loaded, or its Router made.
 
-    ``secrets`` are values of the file, or that its references stand for, which nobody may see; ``warnings`` what to say once.
+    ``secrets`` are values of the file, or that its references stand for, which nobody may see; ``notes`` are warnings.
     ``document`` and ``sources`` (of each setting) are for whoever wants to see what it was made of.
     """
 
@@ -35,9 +35,13 @@ class Config:
     gateway: Gateway | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    notes: tuple[Diagnostic, ...] = ()
     document: Document | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(map(str, self.notes))
 
     @property
     def configured(self) -> bool:
@@ -58,7 +62,7 @@ class Source:
         """Raises ConfigError, with all mistakes that can be seen without LiteLLM."""
         return load_config(self.path, self.flags, self.environ)
 
-    def read(self) -> tuple[Config, tuple[str, ...]]:
+    def read(self) -> tuple[Config, tuple[Diagnostic, ...]]:
         """What there is of a config, and the mistakes in it. Raises ConfigError when there is nothing to go on with."""
         return _read(self.path, self.flags, self.environ)
 
@@ -76,7 +80,7 @@ def load_config(
     return config
 
 
-def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Config, tuple[str, ...]]:
+def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Config, tuple[Diagnostic, ...]]:
     """The config, and what is wrong with it. Loads what it needs only: an agent waits for its first answer meanwhile."""
     report = Report()
     if not path:
@@ -93,7 +97,7 @@ def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]
     gateway = read_gateway(document, report, resolver)
     for file in document.files:
         if who := _writable_by_others(file):
-            report.note(file, f"can be changed by {who}, who can thereby read every key: chmod go-w it")
+            report.note(file, f"can be changed by {who}, who can thereby read every key", "chmod go-w it")
     settings = replace(settings, image_policy=settings.image_policy.opened(gateway.open_hosts))
     secrets = (*resolver.secrets, *secrets_in(environment))
     return Config(settings, gateway, environment, secrets, report.warnings(), document, sources), tuple(report.mistakes)

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from bridge_worker.config.diagnostics import ConfigError, Report
+from bridge_worker.config.diagnostics import ConfigError, Diagnostic, Report
 
 _INCLUDE = "include"
 _MAX_DEPTH = 100  # the gateway resolves references to this depth; deeper is an alias that holds itself
@@ -67,11 +67,11 @@ def read_document(path: str, report: Report) -> Document:
     try:
         document.tree = _read(path, document, report)
     except _Unreadable as error:
-        raise ConfigError(f"{error}; check --config or OMNI_BRIDGE_CONFIG" if error.missing else str(error)) from None
+        raise ConfigError(Diagnostic("", str(error), "check --config or OMNI_BRIDGE_CONFIG" if error.missing else "")) from None
     document.files.append(path)
     _include_all(document, report)
     if _height(document.tree, {}) > _MAX_DEPTH:
-        raise ConfigError(f"{path}: nested deeper than {_MAX_DEPTH}; does an alias hold itself?")
+        raise ConfigError(Diagnostic(path, f"nested deeper than {_MAX_DEPTH}", "does an alias hold itself?"))
     return document
 
 

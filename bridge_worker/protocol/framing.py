@@ -12,12 +12,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json.encoder import encode_basestring
+from typing import TypeGuard
 
 from bridge_worker.errors import BridgeError
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_VALUES = 200_000  # JSON values of one line: 10 MB of "[]," would be 3 s in which nothing else is answered
 _BOM = b"\xef\xbb\xbf"
+_HEAD_BYTES = 4096  # of a line that is too long, in which its id is looked for
+_MAX_ID = 256  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A line that was not; ``error`` is what its sender must be told, with ``id: null``."""
+    """A line that was not; ``error`` is for its sender, with ``id``, which is None where none can be read."""
 
     error: BridgeError
+    id: str | int | None = None
 
 
 class Framer:
@@ -46,6 +50,7 @@ class Framer:
         self._line = bytearray()
         self._values = _ValueCounter()
         self._excess: str | None = None  # what the line has too much of
+        self._head = b""  # of a line that is dropped
         self._first = True
 
     def feed(self, data: bytes) -> Iterator[Message | Fault]:
@@ -68,14 +73,15 @@ class Framer:
             return
         # One byte of grace for the "\r" of "\r\n", which is not part of the message.
         if len(self._line) + end - start > self._max_bytes + 1:
-            self._drop(self._byte_limit())
+            self._drop(self._byte_limit(), bytes(self._line[:_HEAD_BYTES]) + data[start : start + _HEAD_BYTES])
             return
         self._line += memoryview(data)[start:end]
         if len(self._line) > MAX_VALUES and self._values.count_up_to(self._line) > MAX_VALUES:  # a value has a byte at least
-            self._drop(f"the line has more than {MAX_VALUES:,} JSON values, the limit; send it in parts")
+            limit = f"the line has more than {MAX_VALUES:,} JSON values, the limit; send it in parts"
+            self._drop(limit, bytes(self._line[:_HEAD_BYTES]))
 
-    def _drop(self, excess: str) -> None:
-        self._excess = excess
+    def _drop(self, excess: str, head: bytes) -> None:
+        self._excess, self._head = excess, head
         self._line = bytearray()  # a fresh one: clear() would keep the allocation
 
     def _byte_limit(self) -> str:
@@ -91,9 +97,9 @@ class Framer:
         if line.endswith(b"\r"):
             line = line[:-1]
         if excess is None and len(line) > self._max_bytes:
-            excess = self._byte_limit()
+            excess, self._head = self._byte_limit(), bytes(line)
         if excess is not None:
-            return Fault(BridgeError("invalid_message", excess))
+            return Fault(BridgeError("invalid_message", excess), id_in(self._head[:_HEAD_BYTES]))
         return decode(line) if line.strip() else None
 
 
@@ -144,6 +150,40 @@ def decode(line: bytes | bytearray) -> Message | Fault:
         return _unreadable("the JSON is nested too deeply")
     except ValueError as error:  # ours below, and int() of more than 4,300 digits
         return _unreadable(f"the line is not JSON that can be used: {error}")
+
+
+def id_in(head: bytes) -> str | int | None:
+    """The ``id`` of a request of which only the beginning is there; None where it can't be read for certain."""
+    text = head.removeprefix(_BOM).decode("utf-8", "ignore")
+    at = _skip(text, 0)
+    if text[at : at + 1] != "{":
+        return None
+    try:
+        while True:
+            name, at = _DECODER.raw_decode(text, _skip(text, at + 1))
+            at = _skip(text, at)
+            if not isinstance(name, str) or text[at] != ":":
+                return None
+            value, at = _DECODER.raw_decode(text, _skip(text, at + 1))
+            at = _skip(text, at)
+            if text[at] not in ",}":  # also the end: a number may go on behind it
+                return None
+            if name == "id":
+                return value if _is_id(value) else None
+            if text[at] == "}":
+                return None
+    except (ValueError, IndexError, RecursionError):
+        return None
+
+
+def _is_id(value: object) -> TypeGuard[str | int]:
+    return (isinstance(value, str) and len(value) <= _MAX_ID) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _skip(text: str, at: int) -> int:
+    while text[at : at + 1] in (" ", "\t", "\r"):
+        at += 1
+    return at
 
 
 def encode(value: object) -> bytes:

@@ -135,9 +135,9 @@ class Session:
         events = [event for member in value for event in self._receive_one(member, batch)]
         return events + self._close_place(batch)
 
-    def refuse(self, error: BridgeError) -> list[Event]:
-        """The answer to a line that could not be read."""
-        return [Send(error_response(None, error))]
+    def refuse(self, error: BridgeError, id: Id | None = None) -> list[Event]:
+        """The response to a line that could not be read. An id that is in flight keeps its own response."""
+        return [Send(error_response(None if id in self._in_flight else id, error))]
 
     def answer(self, id: Id, response: Response) -> list[Event]:
         """What to write now that ``id`` has its response: nothing while its batch waits, when it was answered before, or when its

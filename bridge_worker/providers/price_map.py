@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 # The map has no date of its own: the day on which the version that it came with was published.
-DATES = {"1.106.2": "2026-10-21"}
+DATES = {"1.106.2": "2026-10-21", "1.110.2": "2026-11-20"}
 DATE = DATES.get(version("litellm"))
 MODES = ("chat", "completion", "responses", "embedding", "rerank")  # those that some method here can call
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from bridge_worker.config.diagnostics import Diagnostic
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.security.redaction import Redactor
 
@@ -20,26 +21,26 @@ def check_config(source: Source) -> int:
     try:
         config, mistakes = source.read()
     except ConfigError as error:
-        return _tell(error.mistakes, Redactor())
+        return _print_lines(error.mistakes, Redactor())
     os.environ.update(config.environment)
     redactor = Redactor()
     for secret in config.secrets:
         redactor.add(secret)
-    _tell([f"warning: {warning}" for warning in config.warnings], redactor)
+    _print_lines([f"warning: {warning}" for warning in config.warnings], redactor)
     if mistakes := (*mistakes, *_late_mistakes(config)):
-        return _tell(mistakes, redactor)
-    os.write(out, f"{source.path or 'no config file'}: no mistake; {_models(config)}\n".encode())
+        return _print_lines(map(str, mistakes), redactor)
+    os.write(out, f"{source.path or 'no config file'}: OK ({_models(config)})\n".encode())
     return 0
 
 
-def _late_mistakes(config: Config) -> Sequence[str]:
+def _late_mistakes(config: Config) -> Sequence[Diagnostic]:
     from bridge_worker.backends.litellm import setup
 
     setup.prepare(config.settings.image_policy)
     from bridge_worker.backends.litellm.chat import LiteLLM
     from bridge_worker.backends.local.chat import Local
 
-    async def in_a_loop() -> Sequence[str]:
+    async def in_a_loop() -> Sequence[Diagnostic]:
         """Budgets and usage limits of a Router begin to run when it is made."""
         return LiteLLM(config.gateway, Local(config.settings.local)).complaints
 
@@ -47,7 +48,7 @@ def _late_mistakes(config: Config) -> Sequence[str]:
         return asyncio.run(in_a_loop())
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
-        return [f"LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}"]
+        return [Diagnostic("", f"LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}")]
 
 
 def _models(config: Config) -> str:
@@ -57,7 +58,7 @@ def _models(config: Config) -> str:
     return f"{len({model['model_name'] for model in deployments})} models, {len(deployments)} deployments"
 
 
-def _tell(lines: Sequence[str], redactor: Redactor) -> int:
+def _print_lines(lines: Iterable[str], redactor: Redactor) -> int:
     for line in lines:
         os.write(2, f"omni-bridge: {' '.join(redactor.redact(line).split())}\n".encode("utf-8", "backslashreplace"))
     return 2

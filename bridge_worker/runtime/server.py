@@ -29,7 +29,7 @@ from bridge_worker.protocol.session import (
     error_response,
 )
 from bridge_worker.protocol.transport import Transport
-from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED
+from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED, EXIT_INTERNAL
 
 if TYPE_CHECKING:  # it needs pydantic
     from bridge_worker.core.ports import Notify
@@ -81,6 +81,8 @@ class Server:
         self._background: set[asyncio.Task[None]] = set()
         self._stops = 0
         self._broken = False
+        self._failed = False  # a task of the server itself has died
+        self._input_ended = False
         self._drain = asyncio.Event()  # no more requests
         self._hurry = asyncio.Event()  # and no more patience with those in flight
         self._idle = asyncio.Event()  # none in flight
@@ -96,20 +98,25 @@ class Server:
             await _first(self._idle.wait(), self._hurry.wait())
             for id in list(self._tasks):
                 self._cancel(id)
+                if self._failed:
+                    self._answer(id, error_response(id, BridgeError("internal", INTERNAL_MESSAGE)))
             await self._idle.wait()
             reading.cancel()  # what came now could not be answered any more
             self._write(self._session.end())
             await _first(self._pipe.drained(0), self._flush_patience())
+            if self._failed:
+                return EXIT_INTERNAL
             return EXIT_BROKEN if self._broken or self._pipe.queued() else EXIT_DRAINED
         finally:
             for task in self._background:
                 task.cancel()
 
     def stop(self) -> None:
-        """The first time: no more requests, and the grace for those in flight. The second time: no grace."""
+        """The first time: no more requests, and the grace for those in flight. The second time, or after the end of the input: no
+        grace, because a client that has closed its end of the pipe and then sends a signal waits for nothing but the exit."""
         self._stops += 1
         self._drain.set()
-        if self._stops > 1:
+        if self._stops > 1 or self._input_ended:
             self._hurry.set()
         else:
             asyncio.get_running_loop().call_later(self._grace_seconds, self._hurry.set)
@@ -135,14 +142,17 @@ class Server:
                     await self._pipe.drained(READ_QUEUE_BYTES)
         for item in self._framer.close():
             self._take(item)
+        self._input_ended = True
         self._drain.set()
+        if self._stops:
+            self._hurry.set()
 
     async def _next_chunk(self) -> bytes:
         await self._pipe.drained(READ_QUEUE_BYTES)
         return await self._pipe.read()
 
     def _take(self, item: Message | Fault) -> None:
-        events = self._session.refuse(item.error) if isinstance(item, Fault) else self._session.receive(item.value)
+        events = self._session.refuse(item.error, item.id) if isinstance(item, Fault) else self._session.receive(item.value)
         self._write(events)
 
     def _write(self, events: Iterable[Event]) -> None:
@@ -181,6 +191,7 @@ class Server:
 
     def _ended(self, id: Id, task: asyncio.Task[None]) -> None:
         """A cancel that comes before a method has begun ends its task without an answer."""
+        self._check(task)
         if self._tasks.get(id) is task:
             self._answer(id, error_response(id, cancelled_error(upstream_closed=True)))
 
@@ -211,7 +222,17 @@ class Server:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        task.add_done_callback(self._check)
         return task
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        """Ends the process, with what is in flight answered, when a task of the server has died: it would not read or write."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        _log.critical("a task of the server has died; the worker ends", exc_info=error)
+        self._failed = True
+        self._drain.set()
+        self._hurry.set()
 
     async def _tell_ready(self) -> None:
         try:

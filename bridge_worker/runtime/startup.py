@@ -21,10 +21,10 @@ from bridge_worker.runtime.flags import config_source, parser
 from bridge_worker.runtime.server import Server
 from bridge_worker.runtime.stdio import Stdio
 from bridge_worker.security.redaction import Redactor
-from bridge_worker.system.descriptors import claim_descriptors
+from bridge_worker.system.descriptors import claim_descriptors, write_all
 from bridge_worker.system.process_watch import watch_parent, watch_process, watch_reader
 from bridge_worker.system.resources import raise_file_limit
-from bridge_worker.system.signals import handle_signals
+from bridge_worker.system.signals import handle_signals, reset_signals
 from bridge_worker.telemetry.log import LineWriter, set_up
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 _EXIT_LOG_SECONDS = 0.2  # what a slow reader of stderr gets at the end
 _CLOSE_SECONDS = 2.0  # what LiteLLM's callbacks get at the end
 _EXECUTOR_THREADS = 32  # LiteLLM prepares each call in one; asyncio's own default is 6 on two cores, and one may hang in DNS
+_UNSEEN = (
+    "process %d, the processId of initialize, is not visible from here (another container or PID namespace, or it has ended); "
+    "the worker ends with its parent process or its pipes instead"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -56,6 +60,7 @@ def serve(arguments: Sequence[str], isolated: bool) -> NoReturn:
 
 
 def _serve(config: Config, source: Source, isolated: bool, *, preload_local: bool) -> tuple[int, LineWriter]:
+    reset_signals()
     os.umask(0o077)
     os.environ.update(config.environment)
     redactor = Redactor(os.environ)
@@ -103,7 +108,7 @@ async def _run(settings: Settings, app: App, recorder: Recorder | None, source: 
         max_message_bytes=settings.max_message_bytes,
         max_in_flight=settings.max_in_flight,
         grace_seconds=settings.grace_seconds,
-        watch_process=lambda pid: watch_process(pid, nobody_is_left),
+        watch_process=lambda pid: watch_process(pid, nobody_is_left, lambda: _log.warning(_UNSEEN, pid)),
     )
     watch_reader(sink, nobody_is_left)
     watch_parent(nobody_is_left)
@@ -126,5 +131,5 @@ def _check(source: Source) -> int:
 def _print(config: Config) -> int:
     from bridge_worker.config.render import printed  # for a person, who waits longer than an agent
 
-    os.write(1, printed(config).encode())
+    write_all(1, printed(config).encode())
     return 0

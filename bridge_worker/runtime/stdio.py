@@ -2,7 +2,8 @@
 
 Owns the threads that block on the descriptors. Refuses to know what the bytes are.
 
-The descriptors stay in blocking mode, which is shared with whoever else holds the pipe or terminal. So a read waits until there is
+The descriptors keep the blocking mode in which they were inherited, because it is shared with each other process that holds the
+pipe or terminal; a parent process on an event loop often leaves O_NONBLOCK set. So a read waits until there is
 something, a small write asks first whether there is room, and only what could block is done in a thread: a large write, a regular
 file (``omni-bridge --stdio < requests.jsonl``), any pipe on Windows. A hop through a thread costs 50 us of CPU a message.
 """
@@ -15,6 +16,8 @@ import queue
 import select
 import threading
 from collections.abc import Callable
+
+from bridge_worker.system.descriptors import wait_until_ready, write_all, write_some
 
 _READ_BYTES = 256 * 1024
 _ATOMIC_BYTES = getattr(select, "PIPE_BUF", 512)
@@ -66,7 +69,10 @@ class _Source:
     def _read_ready(self) -> None:
         """To stop listening after each chunk, and begin anew, would be two system calls a message."""
         if self._chunks.empty():
-            chunk = _read(self._fd)
+            try:
+                chunk = _read(self._fd)
+            except BlockingIOError:  # O_NONBLOCK, and another process that shares the pipe was faster
+                return
             self._chunks.put_nowait(chunk)
             self._paused = not chunk
         else:
@@ -78,7 +84,7 @@ class _Source:
         chunk = b"-"
         while chunk:
             self._wanted.acquire()
-            chunk = _read(self._fd)
+            chunk = _read_blocking(self._fd)
             if not _tell(self._loop, self._chunks.put_nowait, chunk):
                 return
 
@@ -98,7 +104,7 @@ class _Sink:
         self._queued = 0
         self._scheduled = False
         self._in_thread = False
-        self._work: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[int, memoryview]] = queue.SimpleQueue()
         self._progress = asyncio.Event()
         self._poll = select.poll() if hasattr(select, "poll") else None
         if self._poll and fd >= 0:
@@ -131,19 +137,26 @@ class _Sink:
         self._scheduled = False
         data = self._messages[0] if len(self._messages) == 1 else b"".join(self._messages)
         self._messages.clear()
+        rest = memoryview(data)
         if len(data) <= _ATOMIC_BYTES and self._has_room():
-            self._written(len(data), _write_all(self._fd, data))
-        else:
+            try:
+                rest = write_some(self._fd, rest)
+            except OSError:
+                self._written(len(data), whole=False)
+                return
+        if rest:  # all of it, or what a socket with O_NONBLOCK did not take
             self._in_thread = True
-            self._work.put(data)
+            self._work.put((len(data), rest))
+        else:
+            self._written(len(data), whole=True)
 
     def _has_room(self) -> bool:
         return self._poll is not None and any(event & select.POLLOUT for _, event in self._poll.poll(0))
 
     def _write_in_thread(self) -> None:
         while True:
-            data = self._work.get()
-            if not _tell(self._loop, self._written, len(data), _write_all(self._fd, data)):
+            count, data = self._work.get()
+            if not _tell(self._loop, self._written, count, _write_all(self._fd, data)):
                 return
 
     def _written(self, count: int, whole: bool) -> None:
@@ -167,17 +180,26 @@ def _can_watch(fd: int, loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def _read(fd: int) -> bytes:
+    """Raises BlockingIOError when there is nothing to read yet."""
     try:
         return os.read(fd, _READ_BYTES)
+    except BlockingIOError:
+        raise
     except OSError:
         return b""
 
 
-def _write_all(fd: int, data: bytes) -> bool:
-    view = memoryview(data)
+def _read_blocking(fd: int) -> bytes:
+    while True:
+        try:
+            return _read(fd)
+        except BlockingIOError:
+            wait_until_ready(fd, write=False)
+
+
+def _write_all(fd: int, data: memoryview) -> bool:
     try:
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
     except OSError:
         return False
     return True

@@ -12,6 +12,9 @@ import site
 import sys
 from pathlib import Path
 
+# CPython's variables make it load other code; some count in isolation too, such as __PYVENV_LAUNCHER__ on macOS.
+INTERPRETER_VARIABLES = ("PYTHON", "_PYTHON", "__PYVENV_LAUNCHER__")
+
 _ROOT = str(Path(__file__).resolve().parents[2])
 
 
@@ -23,7 +26,8 @@ def isolate() -> bool:
         return False
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # glibc reads it at start; see bin/omni-bridge
     command = [sys.executable, "-I", "-X", "utf8", "-m", "bridge_worker", *sys.argv[1:]]
-    return os.execv(sys.executable, command)  # noqa: S606  # the same interpreter, no shell
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(INTERPRETER_VARIABLES)}
+    return os.execve(sys.executable, command, variables)  # noqa: S606  # the same interpreter, no shell
 
 
 def _own_paths() -> set[str]:

@@ -38,6 +38,15 @@ _REFUSED_SHAPES = re.compile(
     r"|\w*cost_per_\w*|\w*_token_cost\w*|\w*uplift_multiplier\w*"  # prices
     r"|\w*(?:api_key|api_base|api_url|base_url|endpoint_url|webhook_url|token_file|_oauth|_host|credentials?)"
 )
+# A member that has one of these words names a host, a secret, a file or code, whatever LiteLLM calls it in its next release.
+# "tokens" is a number of them. The rule is for parameters only: below `_DATA` the names are a provider's or the caller's data.
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+_REFUSED_WORDS = frozenset(
+    "host hosts hostname key keys token secret secrets endpoint endpoints file files filename callback callbacks credential "
+    "credentials password passwd url urls uri proxy proxies webhook".split()
+)
+_HARMLESS = frozenset({"prompt_cache_key"})
+_DATA = ("messages", "metadata", "documents", "input", "arguments")
 # What LiteLLM keeps in metadata for itself: it trusts what it finds there, and breaks on what it has not written.
 _RESERVED_METADATA = re.compile(
     r"_.*|user_api_key.*|litellm.*|requester_.*|routing_.*|attempted_.*|applied_.*|standard_logging_.*|request_retry_count|max_retries"
@@ -63,12 +72,22 @@ def is_address(model: str) -> bool:
 
 
 def is_refused(name: str) -> bool:
-    return len(name) < _LONGEST_NAME and _is_refused(name)
+    """As the name of a parameter."""
+    return len(name) < _LONGEST_NAME and (_is_listed(name) or _has_refused_word(name))
 
 
-@functools.lru_cache(4096)  # the same few names stand in each of a thousand messages
-def _is_refused(name: str) -> bool:
+def _is_refused_in_data(name: str) -> bool:
+    return len(name) < _LONGEST_NAME and _is_listed(name)
+
+
+@functools.lru_cache(4096)  # the same few names occur in each of a thousand messages
+def _is_listed(name: str) -> bool:
     return name in REFUSED or _REFUSED_SHAPES.fullmatch(name) is not None
+
+
+@functools.lru_cache(4096)
+def _has_refused_word(name: str) -> bool:
+    return name not in _HARMLESS and not _REFUSED_WORDS.isdisjoint(word.lower() for word in _WORD.findall(name))
 
 
 def refused_member(params: Mapping[str, object]) -> str | None:
@@ -96,8 +115,9 @@ def _find(value: object, kind: tuple[str, ...]) -> list[str | int] | None:
 def _find_in_object(value: dict[str, object], kind: tuple[str, ...]) -> list[str | int] | None:
     if len(value) > MAX_MEMBERS:
         raise ParamsTooLarge(f"an object of the params has {len(value):,} members; the limit is {MAX_MEMBERS:,}")
+    is_refused_here = _is_refused_in_data if kind[:1] and kind[0] in _DATA else is_refused
     for name, member in value.items():
-        if is_refused(name) or (kind == ("metadata",) and _RESERVED_METADATA.fullmatch(name)):
+        if is_refused_here(name) or (kind == ("metadata",) and _RESERVED_METADATA.fullmatch(name)):
             return [name]
         if isinstance(member, dict | list) and (steps := _find(member, _below(kind, name))) is not None:
             steps.append(name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 
 _PIPE_BYTES = 1024 * 1024  # Linux lets a user have pipes of this size; a 5 MB message then takes 5 wake-ups, not 80
 
@@ -30,6 +31,31 @@ def claim_descriptors() -> tuple[int, int]:
     if hasattr(os, "register_at_fork"):  # a library's child must not hold the pipe open after this process has ended
         os.register_at_fork(after_in_child=lambda: _close(source, sink))
     return source, sink
+
+
+def write_some(fd: int, data: memoryview) -> memoryview:
+    """Writes what ``fd`` takes now, and returns the rest. Raises OSError when the reader is gone."""
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except BlockingIOError:  # O_NONBLOCK, which a parent process on an event loop leaves set
+        pass
+    return data
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Waits for a reader, also where ``fd`` has O_NONBLOCK. Raises OSError when the reader is gone."""
+    rest = write_some(fd, memoryview(data))
+    while rest:
+        wait_until_ready(fd, write=True)
+        rest = write_some(fd, rest)
+
+
+def wait_until_ready(fd: int, *, write: bool) -> None:
+    """Blocks until ``fd`` can be read or written, or its other end is gone."""
+    poll = select.poll()  # Windows has no poll, and no O_NONBLOCK either
+    poll.register(fd, select.POLLOUT if write else select.POLLIN)
+    poll.poll()
 
 
 def _close(*fds: int) -> None:

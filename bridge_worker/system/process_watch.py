@@ -33,10 +33,15 @@ def watch_reader(fd: int, gone: Callable[[], object]) -> None:
     threading.Thread(target=wait, name="reader-watch", daemon=True).start()
 
 
-def watch_process(pid: int, gone: Callable[[], object]) -> None:
-    """Calls ``gone``, in another thread, when process ``pid`` has ended."""
+def watch_process(pid: int, gone: Callable[[], object], unseen: Callable[[], object] | None = None) -> None:
+    """Calls ``gone``, in another thread, when process ``pid`` has ended; ``unseen`` when there is none to begin with, for example
+    because it is in another container. Without ``unseen`` that counts as ended."""
+    present = _is_present(pid)
 
     def wait() -> None:
+        if not present:
+            (unseen or gone)()
+            return
         try:
             _wait_for_end(pid)
         except ProcessLookupError:
@@ -53,6 +58,18 @@ def watch_parent(gone: Callable[[], object]) -> None:
     parent = os.getppid()
     if parent > 1:
         watch_process(parent, gone)
+
+
+def _is_present(pid: int) -> bool:
+    if sys.platform == "win32":
+        return True  # the wait itself finds out
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # of another user
+    return True
 
 
 def _wait_for_end(pid: int) -> None:

@@ -6,15 +6,17 @@ thread, and what finds no place is counted and dropped. Refuses to decide what i
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
-import os
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+
+from bridge_worker.system.descriptors import write_all
 
 _MAX_QUEUED_LINES = 10_000
 _MAX_QUEUED_BYTES = 8 * 1024 * 1024
@@ -78,12 +80,8 @@ class LineWriter:
                 self._lines.clear()
                 self._queued = 0
                 self._writing = True
-            try:
-                view = memoryview(data)
-                while view:
-                    view = view[os.write(self._fd, view) :]
-            except OSError:
-                pass  # closed, or a full disk: there is nowhere left to say so
+            with contextlib.suppress(OSError):  # closed, or a full disk: there is nowhere left to report it
+                write_all(self._fd, data)
 
 
 class _Printed(io.StringIO):

@@ -14,7 +14,6 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,40 +21,21 @@ import pytest
 
 from bin import picture
 from tests.conftest import Spawn
+from tests.support.data import ROOT
+from tests.support.pages import BUILD_SECONDS, Block, blocks, run_block
 from tests.support.programs import program
 from tests.support.transcripts import difference, parse, play
 from tests.support.upstream import Upstream
-from tests.support.worker import COMMAND, WAIT_SECONDS, clean_environment
+from tests.support.worker import COMMAND, clean_environment
 
-ROOT = Path(__file__).parents[2]
 FIRST_COMMAND = (
     """echo '{"jsonrpc":"2.0","id":1,"method":"chat","params":{"model":"offline/echo","messages":"""
     """[{"role":"user","content":"hello"}]}}' | bin/omni-bridge --stdio"""
 )
 FOR_PEOPLE = ("bin/omni-bridge chat", "PATH=$PWD/bin:$PATH cargo run")
-BUILD_SECONDS = 600.0  # the Rust crate's dependencies, once
 PICTURE = ROOT / "docs" / "first-five-minutes.svg"
-_BLOCK = re.compile(r"(?:^<!-- (?P<mark>[a-z]+)(?:: (?P<name>\S+))? -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
 _RUNNERS = {"sh", "rust", "python"}
 LINKED_FROM_A_PAGE = {"matrix.md", "hosts.md"}
-
-
-@dataclass(frozen=True)
-class Block:
-    mark: str | None
-    name: str | None
-    language: str
-    text: str
-    page: str
-    line: int
-
-    def __str__(self) -> str:
-        return f"{self.page}:{self.line}"
-
-
-def blocks(file: str) -> list[Block]:
-    text = (ROOT / file).read_text(encoding="utf-8")
-    return [Block(**found.groupdict(), page=file, line=text.count("\n", 0, found.start()) + 1) for found in _BLOCK.finditer(text)]
 
 
 # docs/operators.md and docs/fleet.md have tests of their own, with the providers and the Redis that they speak of.
@@ -85,25 +65,6 @@ def folder(tmp_path: Path) -> Path:
         if block.mark == "file" and block.name:
             (tmp_path / block.name).write_text(block.text, encoding="utf-8")
     return tmp_path
-
-
-def run_block(block: Block, folder: Path, upstream: Upstream) -> str:
-    """Its output. Fails the test when it ends badly."""
-    if block.language == "rust":
-        (folder / "main.rs").write_text(block.text, encoding="utf-8")
-        compiled = subprocess.run(
-            ["rustc", "--edition=2021", "-o", "program", "main.rs"], cwd=folder, capture_output=True, check=False
-        )
-        assert compiled.returncode == 0, compiled.stderr.decode()
-        command = ["./program"]
-    else:
-        command = ["sh", "-ec", block.text] if block.language == "sh" else [sys.executable, "-I", "-c", block.text]
-    environment = clean_environment() | {"OPENAI_BASE_URL": upstream.base_url, "OPENAI_API_KEY": "sk-test"}
-    bound = BUILD_SECONDS if "cargo" in block.text else WAIT_SECONDS
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=bound, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    assert not done.stderr, done.stderr.decode()
-    return done.stdout.decode()
 
 
 @pytest.mark.parametrize("block", RUNNABLE, ids=str)

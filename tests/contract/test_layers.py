@@ -7,6 +7,9 @@ import sys
 
 from tests.support.data import ROOT
 
+# Compares what the cases of three unit test files describe with LiteLLM; their cases move to tests/unit/wire/cases.py.
+CASES_OF_UNIT_TESTS = {"tests/upstream_contract/test_wire_state.py"}
+
 
 def test_the_unit_tests_do_not_import_litellm() -> None:
     """Not by their imports either; tests/unit/conftest.py watches what happens while each test runs."""
@@ -24,3 +27,14 @@ def test_each_layer_can_be_run_by_its_name() -> None:
     done = subprocess.run([ROOT / "bin/test", "server", "--collect-only", "-q", "-n0"], capture_output=True, text=True, check=False)
     files = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
     assert files == {f"tests/server/{path.name}" for path in (ROOT / "tests/server").glob("test_*.py")}, done.stdout + done.stderr
+
+
+def test_no_test_file_imports_another() -> None:
+    """What two of them need is in tests/support."""
+    importers = [
+        path.relative_to(ROOT).as_posix()
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith(("from tests.", "import tests.")) and ".test_" in line.split(" import ")[0]
+    ]
+    assert sorted(set(importers) - CASES_OF_UNIT_TESTS) == []

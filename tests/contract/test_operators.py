@@ -12,7 +12,8 @@ import pytest
 
 from bridge_worker.config import gateway_keys
 from tests.conftest import Spawn
-from tests.contract.test_docs import ROOT, Block, blocks, run_block
+from tests.support.data import ROOT
+from tests.support.pages import Block, blocks, run_block
 from tests.support.upstream import Json, Upstream
 from tests.support.worker import COMMAND
 

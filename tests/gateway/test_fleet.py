@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.gateway.test_router import HELLO, deployment, write
+from tests.support.data import HELLO
+from tests.support.gateway_config import deployment, write
 from tests.support.namespaces import Hosts, NotPermitted
 from tests.support.redis_server import PASSWORD, RedisServer
 from tests.support.upstream import Json, Upstream

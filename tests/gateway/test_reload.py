@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.test_router import HELLO, WRITTEN_KEY, deployment, write
+from tests.support.data import HELLO
+from tests.support.gateway_config import KEY, deployment, write
 from tests.support.upstream import DONE, Gate, Json, Upstream, chunk
 from tests.support.worker import Worker, run, wait_until
 
@@ -203,7 +204,7 @@ def test_what_a_gateways_config_may_say_reaches_the_provider(worker: Worker, ups
     assert key_of("by-credential", "1") == "the-key-of-the-credential"
     assert key_of("by-variable", "2") == "the-key-of-the-variable"
     assert key_of("alias", "3") == "the-key-of-the-variable"
-    assert (key_of("any/thing", "4"), upstream.requests[-1].model) == (WRITTEN_KEY, "thing")
+    assert (key_of("any/thing", "4"), upstream.requests[-1].model) == (KEY, "thing")
     before = len(upstream.requests)
     for stream in (False, True):
         paid, free = (worker.chat("by-variable", f"cached {stream}", stream=stream) for _ in range(2))
@@ -254,7 +255,7 @@ def test_check_config_says_that_there_is_no_mistake(upstream: Upstream, tmp_path
     path.chmod(0o600)
     code, out, err = run("--check-config", "--config", str(path))
     assert (code, err) == (0, "")
-    assert out == f"{path}: no mistake; 3 models, 3 deployments\n"
+    assert out == f"{path}: OK (3 models, 3 deployments)\n"
 
 
 @pytest.mark.rule("CFG-9")

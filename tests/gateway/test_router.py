@@ -8,21 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from tests.support.data import HELLO
+from tests.support.gateway_config import KEY, deployment, write
 from tests.support.upstream import DONE, End, Gate, Json, Upstream, answer_text, chunk
 from tests.support.worker import Worker, run
 
-HELLO: list[Json] = [{"role": "user", "content": "Grüße 🦜"}]
 ANSWER = answer_text("Grüße 🦜")
-WRITTEN_KEY, VARIABLE_KEY = "written-key-4711-abc", "variable-key-0815-xyz"
+VARIABLE_KEY = "variable-key-0815-xyz"
 
 Fail = Callable[..., Json]
-
-
-def deployment(upstream: Upstream, name: str, model: str, **params: Any) -> Json:
-    usual = {"model": f"openai/{model}", "api_base": upstream.base_url, "api_key": WRITTEN_KEY}
-    return {"model_name": name, "litellm_params": usual | params}
 
 
 def config_of(upstream: Upstream) -> Json:
@@ -53,11 +48,6 @@ def config_of(upstream: Upstream) -> Json:
     }
 
 
-def write(path: Path, config: Json) -> Path:
-    path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    return path
-
-
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
     with Upstream() as upstream:
@@ -76,7 +66,7 @@ def fail(worker: Worker) -> Fail:
     def chat(model: str, **params: Any) -> Json:
         response = worker.call("chat", {"model": model, "messages": HELLO, **params})
         assert "error" in response, response
-        assert WRITTEN_KEY not in json.dumps(response)
+        assert KEY not in json.dumps(response)
         assert VARIABLE_KEY not in json.dumps(response)
         error: Json = response["error"]
         return error
@@ -115,7 +105,7 @@ def test_both_deployments_of_a_name_are_used_each_with_its_key(worker: Worker, u
     for _ in range(40):  # chosen at random: that one is never chosen happens once in 2**39
         worker.chat("pair")
     keys = {request.model: request.headers["authorization"] for request in upstream.requests if request.model in ("left", "right")}
-    assert keys == {"left": f"Bearer {WRITTEN_KEY}", "right": f"Bearer {VARIABLE_KEY}"}
+    assert keys == {"left": f"Bearer {KEY}", "right": f"Bearer {VARIABLE_KEY}"}
 
 
 def test_a_price_in_the_config_counts(worker: Worker, streamed: bool) -> None:
@@ -203,7 +193,7 @@ def test_a_name_whose_deployments_all_cool_down_is_rate_limited(fail: Fail, upst
 def test_a_key_of_the_config_is_never_told(fail: Fail, worker: Worker, model: str, streamed: bool) -> None:
     error = fail(model, stream=streamed)
     assert error["data"]["kind"] in ("authentication", "rate_limited")  # the latter while LiteLLM lets the deployment rest
-    assert WRITTEN_KEY not in worker.stderr
+    assert KEY not in worker.stderr
     assert VARIABLE_KEY not in worker.stderr
 
 

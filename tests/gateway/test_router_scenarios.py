@@ -17,8 +17,9 @@ from bridge_worker.backends.litellm.chat import LiteLLM
 from bridge_worker.backends.litellm.router import forget
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.core.accumulator import WireDelta
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import BridgeError
+from tests.support.requests import chat_request
 from tests.support.upstream import DONE, USAGE, End, Upstream, chunk
 from tests.support.worker import Json
 

@@ -16,9 +16,10 @@ from bridge_worker.budgets.store import MemoryStore
 from bridge_worker.core.accumulator import usage_to_wire
 from bridge_worker.core.deltas import TokenUsage
 from bridge_worker.errors import BridgeError
-from tests.gateway.test_router import HELLO, deployment, write
-from tests.providers.test_embed_rerank import embeddings
+from tests.support.data import HELLO
+from tests.support.gateway_config import deployment, write
 from tests.support.upstream import DONE, Gate, Json, Upstream, chunk
+from tests.support.upstream_format import embeddings
 from tests.support.worker import Worker
 
 PRICE = {"input_cost_per_token": 0.001, "output_cost_per_token": 0.01}

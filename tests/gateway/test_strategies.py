@@ -12,6 +12,7 @@ import pytest
 from litellm.types.router import RoutingStrategy, RoutingStrategyName
 
 from bridge_worker.backends.litellm.chat import LiteLLM
+from bridge_worker.backends.litellm.router import forget
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.gateway_keys import STRATEGIES
 from bridge_worker.core.chat_runner import run_chat
@@ -59,7 +60,7 @@ def routed(scenario: Callable[[Ask], Awaitable[None]], models: list[Json], **set
                 await scenario(ask)
         finally:
             await model.aclose()
-            model.router.discard()
+            forget(model.router)
 
     asyncio.run(run())
 

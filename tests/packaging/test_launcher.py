@@ -5,6 +5,7 @@ set-up takes a second and no network. One test, half a minute long, installs the
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -411,3 +412,38 @@ def test_a_lock_names_no_address_and_no_folder(lock: str) -> None:
     lines = (ROOT / lock).read_text().splitlines()
     assert [line for line in lines if "://" in line or line.startswith(("-", "/"))] == []
     assert [line for line in lines if line.startswith("#")] == lines[:2]
+
+
+def test_another_folder_for_the_environment_is_used_and_the_checkout_is_left_alone(fresh: Path, tmp_path: Path) -> None:
+    """As for a checkout that another user owns."""
+    venv = tmp_path / "mine/venv"
+    done = start(fresh, "--flag", env=os.environ | {"OMNI_BRIDGE_VENV": str(venv)})
+    assert done.code == 0, done.stderr
+    assert (venv / "ready").is_file()
+    assert not (fresh / ".venv").exists()
+    again = start(fresh, "--flag", env=os.environ | {"OMNI_BRIDGE_VENV": str(venv)})
+    assert (again.code, again.stderr) == (0, "")
+
+
+def test_a_folder_that_is_no_environment_is_not_replaced(fresh: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    done = start(fresh, env=os.environ | {"OMNI_BRIDGE_VENV": str(tmp_path)})
+    assert done.code == 2
+    assert "--venv must be" in done.stderr
+    assert (tmp_path / "kept").read_text() == "kept"
+
+
+def test_a_checkout_of_another_user_is_named_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = importlib.util.spec_from_file_location("bootstrap", Path(__file__).parents[2] / "bin/bootstrap.py")
+    assert spec
+    assert spec.loader
+    bootstrap = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bootstrap)
+    folder = Path("/")  # the system's, when the tests run as a user
+    if os.getuid() == 0:
+        folder = tmp_path
+        os.chown(folder, 4711, -1)
+    assert bootstrap.refused(PermissionError(13, "Permission denied", ".venv"), folder / "none/.venv") == 2
+    error = capsys.readouterr().err
+    assert f"{folder} belongs to another user" in error
+    assert "OMNI_BRIDGE_VENV=" in error

@@ -8,14 +8,17 @@ import re
 import stat
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tests.support.worker
+from bridge_worker.security.isolation import INTERPRETER_VARIABLES
 from tests.conftest import Spawn
-from tests.process.test_process import HELLO, line, script
+from tests.support.data import HELLO_ASCII as HELLO
+from tests.support.processes import line, script
 from tests.support.upstream import Upstream
 from tests.support.worker import WAIT_SECONDS, clean_environment
 
@@ -240,3 +243,22 @@ def test_it_needs_no_network_but_the_way_to_its_provider() -> None:
     assert done.returncode == 0, done.stderr.decode()
     plain, streamed = json.loads(done.stdout)
     assert plain == streamed
+
+
+@pytest.mark.rule("SEC-10")
+def test_the_launcher_clears_each_variable_that_cpython_reads() -> None:
+    """By the names in the interpreter's own binary and standard library, so that a newer Python's are found."""
+    binaries = {
+        Path(sys.executable).resolve(),
+        Path(sysconfig.get_config_var("LIBDIR")) / str(sysconfig.get_config_var("INSTSONAME")),
+    }
+    name = rb"(?<![A-Za-z0-9_])(_?PYTHON[A-Z0-9_]{2,})(?![A-Za-z0-9_])"
+    read = {found.decode() for path in binaries if path.is_file() for found in re.findall(name, path.read_bytes())}
+    for path in Path(sysconfig.get_path("stdlib")).glob("*.py"):
+        read |= set(re.findall(r"environ[^\n]{0,12}[\"'](_?PYTHON[A-Z0-9_]+)[\"']", path.read_text(errors="ignore")))
+    launcher = Path(__file__).parents[2] / "bin/omni-bridge"
+    cleared = set(re.search(r"^unset ((?:.|\\\n)*?[^\\])$", launcher.read_text(), re.MULTILINE)[1].split())  # type: ignore[index]
+    assert len(read) > 20
+    assert read - {"PYTHON_CLASSMETHOD"} <= cleared  # a name in a regular expression's way, not a variable
+    assert {"PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__"} <= cleared
+    assert all(variable.startswith(INTERPRETER_VARIABLES) for variable in cleared - {"\\"})

@@ -20,14 +20,14 @@ from bridge_worker.core.deltas import Delta, End
 from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
 from tests.conftest import Spawn
-from tests.process.test_process import HOLD_LITELLM, script
+from tests.support.data import HELLO_ASCII as HELLO
+from tests.support.processes import HOLD_LITELLM, script
 from tests.support.request_ledger import Ledger, outcome
 from tests.support.requests import chat_request
 from tests.support.upstream import Gate, Upstream, chunk
 from tests.support.worker import WAIT_SECONDS, Json, Worker, wait_until
 
 MIB = 1 << 20
-HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 LONG_LINE_GIB = int(os.environ.get("LOAD_LINE_GIB", "2"))  # 10 by hand: 4 s on an idle machine
 SLACK_MIB = 64  # what garbage may amount to before it is collected; what is measured would be hundreds
 

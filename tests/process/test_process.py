@@ -22,28 +22,12 @@ import pytest
 import tests.support.worker
 from bridge_worker.version import __version__
 from tests.conftest import Spawn
+from tests.support.data import HELLO_ASCII as HELLO
+from tests.support.processes import HOLD_LITELLM, chat, kind, line, script
 from tests.support.upstream import Gate, Upstream, answer_text
 from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, run, wait_until
 
 INITIALIZE = {"protocolVersion": "omni-bridge/1", "clientInfo": {"name": "test", "version": "1"}, "capabilities": {}}
-HELLO: list[Any] = [{"role": "user", "content": "hello"}]
-
-# Runs the command with an import of LiteLLM that waits for a word in a FIFO: "go", or anything else to fail.
-HOLD_LITELLM = """
-import os, sys
-
-class Hold:
-    def find_spec(self, name, path=None, target=None):
-        if name == "litellm":
-            with open(os.environ["TEST_FIFO"]) as fifo:
-                verdict = fifo.read()
-            if verdict != "go":
-                raise ImportError(verdict)
-
-sys.meta_path.insert(0, Hold())
-from bridge_worker.cli.main import main
-main()
-"""
 
 # Has a chat with offline/echo call a function that never returns, in a thread.
 BLOCK_A_THREAD = """
@@ -67,11 +51,6 @@ worker = subprocess.Popen(command, stdin=source, stdout=sink, stderr=subprocess.
 print(worker.pid, flush=True)
 sys.stdin.read()
 """
-
-
-def script(path: Path, text: str) -> tuple[str, ...]:
-    path.write_text(text)
-    return (sys.executable, "-I", "-X", "utf8", str(path))
 
 
 def through_shell(setting: str, command: Sequence[str] = COMMAND) -> tuple[str, ...]:
@@ -125,19 +104,6 @@ def wait_for_fd(fifo: Path) -> int:
 @pytest.fixture
 def held(spawn_as: Callable[..., Worker], tmp_path: Path) -> Held:
     return Held(spawn_as, tmp_path)
-
-
-def chat(worker: Worker, model: str = "openai/x", **params: Any) -> int | str:
-    return worker.request("chat", {"model": model, "messages": HELLO, **params})
-
-
-def line(id: int, method: str, **params: Any) -> bytes:
-    return json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).encode() + b"\n"
-
-
-def kind(response: dict[str, Any]) -> str | None:
-    found: str | None = response.get("error", {}).get("data", {}).get("kind")
-    return found
 
 
 def wait_until_it_refuses(worker: Worker) -> None:

@@ -17,7 +17,7 @@ import pytest
 import bridge_worker
 import tests.support.worker
 from tests.conftest import Spawn
-from tests.process.test_process import HOLD_LITELLM, chat, kind, script
+from tests.support.processes import HOLD_LITELLM, chat, kind, script
 from tests.support.upstream import Upstream
 from tests.support.worker import WAIT_SECONDS, Worker
 

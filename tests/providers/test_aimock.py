@@ -6,9 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.providers.test_fidelity import assert_joined_deltas_are_the_result
 from tests.support.aimock import Aimock
-from tests.support.cases import TOOLS
+from tests.support.cases import TOOLS, assert_joined_deltas_are_the_result
 from tests.support.provider_formats import FORMATS, environment
 from tests.support.worker import Json, Worker
 

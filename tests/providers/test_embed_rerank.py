@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from tests.support.upstream import Gate, Json, Upstream
+from tests.support.upstream_format import SMALL, embeddings
 from tests.support.worker import Worker
 
-SMALL = "text-embedding-3-small"
 MARK = "sk-secret-123"
 
 
@@ -27,13 +26,6 @@ def worker(provider: Upstream) -> Iterator[Worker]:
     keys = {"OPENAI_API_KEY": MARK, "COHERE_API_KEY": "co-secret-456"}
     with Worker(env=keys | {"OPENAI_BASE_URL": provider.base_url, "COHERE_API_BASE": provider.base_url}) as worker:
         yield worker
-
-
-def embeddings(*vectors: Any, tokens: int | None = 8, model: str = SMALL) -> Json:
-    """As OpenAI sends them, the last one first: only `index` says what belongs to which input."""
-    rows = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
-    usage = {} if tokens is None else {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
-    return {"object": "list", "data": rows[::-1], "model": model, **usage}
 
 
 def in_base64(*numbers: float) -> str:

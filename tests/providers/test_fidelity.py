@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.cases import FEATURES, LIMITS, TEXT, Case, Seen, cases
+from tests.support.cases import FEATURES, LIMITS, TEXT, Case, Seen, assert_joined_deltas_are_the_result, cases
 from tests.support.provider_formats import FORMATS, environment, line
 from tests.support.upstream import End, Upstream
 from tests.support.upstream_format import Request, Steps, http, stream
-from tests.support.worker import Json, Worker
+from tests.support.worker import Worker
 
 CUT = 11  # bytes of a stream at a time: it cuts characters, lines, and frames anywhere
 
@@ -92,20 +92,6 @@ def test_a_stalled_stream_ends_in_the_idle_deadline_and_is_closed(name: str, pro
     assert TEXT.startswith(error["data"]["partial"]["content"])
     (held,) = (request for request in provider.requests[before:] if not request.path.endswith(("/api/show", "/api/tags")))
     held.wait_closed(timeout=30)
-
-
-def assert_joined_deltas_are_the_result(deltas: list[Json], result: Json, mode: str) -> None:
-    if mode == "plain":
-        assert deltas == []
-        return
-    pieces = [note["delta"] for note in deltas]
-    assert ("".join(piece.get("content") or "" for piece in pieces) or None) == result["content"]
-    assert ("".join(piece.get("reasoning_content") or "" for piece in pieces) or None) == result["reasoning"]
-    arguments = [""] * len(result["tool_calls"])
-    for piece in pieces:
-        for call in piece.get("tool_calls", ()):
-            arguments[call["index"]] += call["function"].get("arguments") or ""
-    assert arguments == [call["function"]["arguments"] for call in result["tool_calls"]]
 
 
 def test_every_limit_is_of_a_case() -> None:

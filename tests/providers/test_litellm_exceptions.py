@@ -543,7 +543,7 @@ class TestRouter:
                     await router.acompletion(model=model, messages=[{"role": "user", "content": "hi"}], _skip_mcp_handler=True)
                 except Exception as error:
                     raised = error
-            router.discard()
+            router.retire()
             return raised
 
         raised = upstream.runner.run(all_calls())

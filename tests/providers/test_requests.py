@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge_worker.backends.litellm.chat import LiteLLM
-from bridge_worker.core.chat_runner import chat_request, run_chat
+from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import BridgeError
 from tests.support.cases import TOOLS
 from tests.support.provider_formats import FORMATS, environment
+from tests.support.requests import chat_request
 from tests.support.upstream import Upstream
 from tests.support.upstream_format import Request, Steps, http
 from tests.support.worker import Json

@@ -652,3 +652,17 @@ LIMITS: Mapping[tuple[str, str], Limit] = {
     ("JSON mode", "cohere"): Limit("LiteLLM refuses it", refused=True),
     ("JSON Schema", "cohere"): Limit("LiteLLM refuses it", refused=True),
 }
+
+
+def assert_joined_deltas_are_the_result(deltas: list[Json], result: Json, mode: str) -> None:
+    if mode == "plain":
+        assert deltas == []
+        return
+    pieces = [note["delta"] for note in deltas]
+    assert ("".join(piece.get("content") or "" for piece in pieces) or None) == result["content"]
+    assert ("".join(piece.get("reasoning_content") or "" for piece in pieces) or None) == result["reasoning"]
+    arguments = [""] * len(result["tool_calls"])
+    for piece in pieces:
+        for call in piece.get("tool_calls", ()):
+            arguments[call["index"]] += call["function"].get("arguments") or ""
+    assert arguments == [call["function"]["arguments"] for call in result["tool_calls"]]

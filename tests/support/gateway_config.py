@@ -21,9 +21,9 @@ def deployment(upstream: Upstream, name: str, model: str, info: Json | None = No
     return {"model_name": name, "litellm_params": usual | params, "model_info": {"id": f"{name}/{model}"} | (info or {})}
 
 
-def write(path: Path, config: Json) -> str:
+def write(path: Path, config: Json) -> Path:
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    return str(path)
+    return path
 
 
 def attempts(receipt: Json) -> list[tuple[str, str]]:

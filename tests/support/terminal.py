@@ -10,6 +10,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import termios
@@ -30,6 +31,13 @@ def _environment() -> dict[str, str]:
     }
 
 
+def _own_the_terminal() -> None:
+    """So that Ctrl-C is a signal to the process, also where the test run ignores it, as one in the background does."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
 class Terminal:
     """``omni-bridge`` with these words. ``shown`` is all that has come to the screen, ``text`` the same without colours."""
 
@@ -45,7 +53,7 @@ class Terminal:
             stderr=inner,
             env=_environment() | dict(env or {}),
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal to it
+            preexec_fn=_own_the_terminal,
         )
         os.close(inner)
         self.shown = ""

@@ -453,3 +453,13 @@ def mistake_in(request: Request) -> Steps | None:
     if any(message.get("role") == "tool" and message.get("tool_call_id") not in called for message in messages):
         return error(request, 400, message="A message with role 'tool' must answer a preceding message with 'tool_calls'.")
     return None
+
+
+SMALL = "text-embedding-3-small"
+
+
+def embeddings(*vectors: Any, tokens: int | None = 8, model: str = SMALL) -> Json:
+    """As OpenAI sends them, the last one first: only `index` says what belongs to which input."""
+    rows = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    usage = {} if tokens is None else {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    return {"object": "list", "data": rows[::-1], "model": model, **usage}

@@ -29,7 +29,7 @@ COMMAND = tuple(shlex.split(os.environ.get("OMNI_BRIDGE_UNDER_TEST", ""))) or (
     "-m",
     "bridge_worker",
 )
-WAIT_SECONDS = 30.0  # generous: a wait that works ends when its condition does, whatever the machine's load
+WAIT_SECONDS = 60.0  # generous: a wait that works ends when its condition does, whatever the machine's load
 
 Json = dict[str, Any]
 

@@ -292,6 +292,7 @@ MODELS = "model_list: [{model_name: a, litellm_params: {model: m}}, %s]"
         pytest.param(
             MODEL + "router_settings: {routing_strategy: least-bussy}", "did you mean least-busy?", id="a misspelt strategy"
         ),
+        pytest.param(MODEL + "router_settings: {routing_strategy: []}", "there is no such strategy", id="a list for a strategy"),
         pytest.param(
             MODEL + "router_settings: {fallbacks: [{fast: [slwo]}]}",
             "fallbacks[0].fast: there is no 'slwo'",

@@ -279,3 +279,43 @@ def test_a_number_that_json_lacks_is_not_encoded(value: object) -> None:
 def test_a_value_that_json_lacks_is_not_encoded(value: object) -> None:
     with pytest.raises(TypeError):
         encode(value)
+
+
+@pytest.mark.rule("FRM-5")
+@pytest.mark.parametrize(
+    ("head", "id"),
+    [
+        ('{"jsonrpc":"2.0","id":7,"method":"x","params":{"p":"', 7),
+        ('{"id":"a\\u00e9","params":{"p":"', "aé"),
+        ('\ufeff { "params" : {"id": 3, "x": [1, {"id": 4}]}, "id" : 5 , "p":"', 5),
+        ('{"id":-12,"p":"', -12),
+        ('{"params":{"id":9,"p":"', None),  # not the request's own
+        ('[{"id":7,"p":"', None),  # a batch
+        ('{"id":null,"p":"', None),
+        ('{"id":true,"p":"', None),
+        ('{"id":1.5,"p":"', None),
+        ('{"id":[1],"p":"', None),
+        ('{"p":"' + "x" * 4096 + '","id":7,"q":"', None),  # beyond the first 4,096 bytes
+        ('{"p":"' + "x" * 4080 + '","id":123456,"q":"', None),  # cut within the number
+        ('{"p" 1,"id":7,"q":"', None),
+        ('{"id":"' + "x" * 300 + '","p":"', None),
+        ("{" * 4096, None),
+        ("[" * 4096, None),
+        ("", None),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 4096, 1_000_000])
+def test_a_line_that_is_too_long_keeps_an_id_that_is_legible_at_its_beginning(head: str, id: object, size: int) -> None:
+    framer = Framer(10_000)
+    line = head.encode() + b"y" * 20_000 + b'"}}\n'
+    pieces = [line[at : at + size] for at in range(0, len(line), size)]
+    (fault,) = [event for piece in pieces for event in framer.feed(piece)]
+    assert isinstance(fault, Fault)
+    assert fault.id == id
+
+
+@pytest.mark.rule("FRM-5")
+def test_the_id_of_a_line_that_is_too_long_is_found_below_a_small_limit() -> None:
+    (fault,) = Framer(10).feed(b'{"id":3,"method":"ping"}\n')
+    assert isinstance(fault, Fault)
+    assert fault.id == 3

@@ -763,3 +763,15 @@ TestConversation = pytest.mark.rule("RPC-1", "RPC-2", "BAT-1")(Conversation.Test
 TestConversation.settings = settings(
     max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+
+
+@pytest.mark.rule("FRM-5")
+def test_a_line_that_could_not_be_read_takes_no_id_that_is_in_flight() -> None:
+    session = Session(lambda: ENGINE, max_message_bytes=1000, max_in_flight=3)
+    session.receive({"jsonrpc": "2.0", "id": 1, "method": "chat", "params": {}})
+    error = BridgeError("invalid_message", "too long")
+    for id, expected in ((1, None), (2, 2), (None, None)):
+        (sent,) = session.refuse(error, id)
+        assert isinstance(sent, Send)
+        assert isinstance(sent.value, dict)
+        assert sent.value["id"] == expected

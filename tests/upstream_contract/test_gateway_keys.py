@@ -72,7 +72,7 @@ def test_the_blocked_variables_are_the_gateways() -> None:
     block = re.search(r"_BLOCKED_ENV_KEYS: set\[str\] = \{(.*?)\}", PROXY, re.DOTALL)
     assert block
     assert set(re.findall(r'"(\w+)"', block[1])) == env_references.BLOCKED
-    gate = (PACKAGE / "proxy/_experimental/mcp_server/stdio_gate.py").read_text(encoding="utf-8")
+    gate = (PACKAGE / "proxy/mcp_server/stdio_gate.py").read_text(encoding="utf-8")
     assert f'"{env_references._MCP_FLAG}"' in gate
 
 

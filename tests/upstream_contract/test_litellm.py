@@ -15,22 +15,19 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import litellm
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from litellm.integrations.custom_logger import CustomLogger
 from packaging.requirements import Requirement
 
 from bridge_worker.backends.litellm import chat as ours
 from bridge_worker.backends.litellm import exceptions, receipts, responses, services, setup
-from bridge_worker.backends.litellm.patches import correctness, hosts
+from bridge_worker.backends.litellm.patches import hosts
+from bridge_worker.config.gateway import Gateway
 from bridge_worker.providers import price_map
 from bridge_worker.providers.facts import UNUSABLE_PROVIDERS
 from tests.support.worker import clean_environment
@@ -202,14 +199,12 @@ def test_tools_need_no_mcp_package_with_the_private_argument() -> None:
         (lambda: ours.GLOBAL_LOGGING_WORKER.stop, []),
         (lambda: litellm.close_litellm_async_clients, []),
         (lambda: litellm.CustomStreamWrapper.aclose, ["self"]),
-        (lambda: litellm.Router.acompletion, ["self", "model", "messages"]),
-        (lambda: litellm.Router.get_model_names, ["self"]),
         (lambda: litellm.cost_per_token, ["model", "custom_llm_provider", "usage_object"]),
         (lambda: litellm.get_llm_provider, ["model"]),
         (lambda: litellm.validate_environment, ["model"]),
     ],
     ids=[
-        "flush", "stop", "close clients", "aclose", "Router.acompletion", "get_model_names", "cost_per_token", "get_llm_provider",
+        "flush", "stop", "close clients", "aclose", "cost_per_token", "get_llm_provider",
         "validate_environment",
     ],
 )  # fmt: skip
@@ -227,11 +222,26 @@ def test_the_router_tells_which_wildcards_it_has() -> None:
     router = litellm.Router(
         model_list=[{"model_name": "team/*", "litellm_params": params}, {"model_name": "one", "litellm_params": params}]
     )
-    assert router.pattern_router.route("team/any"), "mend serves in backends/litellm/router.py"
-    assert not router.pattern_router.route("other/any"), "mend serves in backends/litellm/router.py"
-    assert "one" in router.get_model_names()
-    assert router.model_group_alias == {}
-    router.discard()
+    wrong = "correct backends/litellm/router.py"
+    assert ours.router.serves(router, "team/any"), wrong
+    assert not ours.router.serves(router, "other/any"), wrong
+    assert set(ours.router.names(router)) == {"team/*", "one"}, wrong
+    assert [row["litellm_params"]["model"] for row in ours.router.deployments(router, "one")] == ["openai/*"], wrong
+    assert len(ours.router.deployments(router)) == len(ours.router.configured_deployments(router)) == 2, wrong
+    assert ours.router.store(router).redis_cache is None, wrong
+    ours.router.forget(router)
+
+
+def test_the_bridge_uses_no_member_of_the_router_that_is_deprecated() -> None:
+    """LiteLLM counts the uses of each, by modules that are not its own."""
+    deprecated = importlib.import_module("litellm.router_deprecated")
+    before = dict(deprecated.DEPRECATED_ROUTER_MEMBER_USES)
+    test_the_router_tells_which_wildcards_it_has()
+    row = {"model_name": "one", "litellm_params": {"model": "openai/a", "api_key": "k"}}
+    served = ours.LiteLLM(Gateway(router={"model_list": [row]}, places=["here"]))
+    services.LiteLLMServices(served).names(every=False)
+    served.take_back()
+    assert dict(deprecated.DEPRECATED_ROUTER_MEMBER_USES) == before, "correct backends/litellm/router.py"
 
 
 def test_a_model_names_its_provider() -> None:
@@ -380,156 +390,6 @@ def test_the_price_map_as_a_file_says_what_litellm_says() -> None:
 def test_geminis_signature_is_still_hidden_in_an_id() -> None:
     separator = f'THOUGHT_SIGNATURE_SEPARATOR: Final = "{responses._SIGNED_ID}"'
     assert separator in source_of("litellm_core_utils/prompt_templates/factory.py"), "mend _SIGNED_ID in models/answers.py"
-
-
-# ---- what models/mends.py replaces ---------------------------------------------------------------------------------------------
-
-
-def test_a_mend_stands_where_litellm_looks() -> None:
-    """Each assignment at the end of mends.py replaces something that was there, and its caller is still the one that it had."""
-    callers = {
-        "litellm.CustomStreamWrapper.finish_reason_handler": (
-            "litellm_core_utils/streaming_handler.py",
-            "self.finish_reason_handler()",
-        ),
-        "ChunkProcessor.calculate_usage": ("main.py", "processor.calculate_usage("),
-        "ChunkProcessor.count_reasoning_tokens": ("main.py", "processor.count_reasoning_tokens(response)"),
-        "BaseModelResponseIterator._handle_string_chunk": ("llms/base_llm/base_model_iterator.py", "self._handle_string_chunk("),
-        "_responses._responses_try_dispatch_mcp_gateway": (
-            "responses/main.py",
-            "_mcp_dispatch: Final = _responses_try_dispatch_mcp_gateway(",
-        ),
-        "GeminiIterator._common_chunk_parsing_logic": (GEMINI, "self._common_chunk_parsing_logic(chunk=chunk)"),
-        "VertexGeminiConfig._create_streaming_choice": (GEMINI, "VertexGeminiConfig._create_streaming_choice("),
-        "_caching._should_defer_streaming_cache_hit_callbacks": (
-            "caching/caching_handler.py",
-            "if not _should_defer_streaming_cache_hit_callbacks(cached_result=cached_result):",
-        ),
-        "VertexGeminiConfig._handle_content_policy_violation": (GEMINI, "self._handle_content_policy_violation("),
-        "OllamaModelInfo.get_runtime_model_info": ("llms/ollama/common_utils.py", "self.get_runtime_model_info("),
-        "_main._get_encoding": ("main.py", "encoding=_get_encoding()"),
-        "_stamps._stamp_streaming_usage_cost": ("main.py", "    _stamp_streaming_usage_cost("),
-        "litellm.Router._apply_fallback_hidden_params_to_item": (
-            "router.py",
-            "Router._apply_fallback_hidden_params_to_item(fallback_item, prepared_fallback_hidden_params)",
-        ),
-        "httpx._models.LineDecoder": ("httpx/_models.py", "decoder = LineDecoder()"),
-    }
-    assert callers.keys() == set(mended()), "add it to the callers here"
-    for name, (path, call) in callers.items():
-        assert call in source_of(path), f"{name} has another caller now: mend backends/litellm/patches/correctness.py"
-
-
-def mended() -> Iterator[str]:
-    tree = ast.parse(inspect.getsource(correctness.install))
-    for target in (target for node in ast.walk(tree) if isinstance(node, ast.Assign) for target in node.targets):
-        if isinstance(target, ast.Attribute):
-            yield ast.unparse(target)
-
-
-@pytest.mark.parametrize(
-    ("original", "mend"),
-    [
-        (lambda: correctness._made_up_finish, lambda: correctness._finish_reason_of_the_provider),
-        (lambda: correctness._counted_usage, lambda: correctness._usage_of_the_provider),
-        (lambda: correctness._ask_ollama, lambda: correctness._ollama_model_info),
-        (lambda: correctness._withhold, lambda: correctness._what_gemini_filtered),
-        (lambda: correctness._adopt, lambda: correctness._with_its_own_model),
-        (lambda: correctness._stamped_cost, lambda: correctness._no_price_of_its_own),
-        (lambda: correctness._load_encoding, lambda: correctness._lazy_encoding),
-    ],
-    ids=["finish reason", "usage", "ollama", "gemini", "fallback", "cost", "encoding"],
-)
-def test_a_mend_takes_what_the_original_took(original: Callable[[], Any], mend: Callable[[], Any]) -> None:
-    arguments = inspect.signature(original()).parameters
-    inspect.signature(mend()).bind(*[None] * sum(one.default is one.empty for one in arguments.values()))
-    if not any(one.kind is one.VAR_POSITIONAL for one in inspect.signature(mend()).parameters.values()):
-        assert list(arguments) == list(inspect.signature(mend()).parameters), "mend backends/litellm/patches/correctness.py"
-
-
-def test_the_finish_reason_is_still_made_up() -> None:
-    """When this fails, LiteLLM tells a stream that was cut short by itself: drop the mend."""
-    source = inspect.getsource(correctness._made_up_finish)
-    for name in ("self.received_finish_reason", "self.intermittent_finish_reason", '"stop"'):
-        assert name in source, "mend _finish_reason_of_the_provider in backends/litellm/patches/correctness.py"
-
-
-def test_usage_is_still_counted_when_nobody_said_it() -> None:
-    chunk = litellm.ModelResponseStream()
-    reported = correctness.ChunkProcessor(chunks=[chunk], messages=[])._calculate_usage_per_chunk(chunks=[chunk])
-    wrong = "mend _usage_of_the_provider in backends/litellm/patches/correctness.py"
-    assert "prompt_tokens" in reported, wrong
-    assert "completion_tokens" in reported, wrong
-    assert reported["prompt_tokens"] is None, wrong
-    assert "reasoning_tokens" in inspect.signature(correctness._counted_usage).parameters, wrong
-
-
-def test_a_malformed_event_raises_and_an_end_is_no_event() -> None:
-    iterator = SimpleNamespace(chunk_parser=lambda chunk: ("parsed", chunk))
-    assert correctness._strict_line(iterator, 'data: {"a": "[DONE]"}') == ("parsed", {"a": "[DONE]"})
-    for line in ("data: [DONE]", "data:", ": comment", "event: message", "<html>", ""):
-        assert correctness._strict_line(iterator, line) == correctness._NOTHING
-    for line in ('data: {"a', "data: null", "data: []", 'data: "x"'):
-        with pytest.raises(ValueError, match=r".+"):
-            correctness._strict_line(iterator, line)
-
-
-def test_a_line_without_an_event_is_what_litellm_makes_of_one() -> None:
-    """``_NOTHING`` has the members that LiteLLM takes for one of its own chunks."""
-    fields = importlib.import_module("litellm.types.utils").GenericStreamingChunk.__required_keys__
-    assert fields <= correctness._NOTHING.keys(), "mend _NOTHING in backends/litellm/patches/correctness.py"
-
-
-def test_httpx_still_splits_lines_by_a_class_of_this_shape() -> None:
-    assert httpx._models.LineDecoder is correctness.SseLineDecoder  # type: ignore[attr-defined]
-    original = importlib.import_module("httpx._decoders").LineDecoder
-    assert {"decode", "flush"} <= vars(original).keys(), "mend SseLineDecoder in backends/litellm/patches/correctness.py"
-    assert original().decode("a\u2028b\n") == ["a", "b"], "httpx has mended this itself: drop SseLineDecoder in mends.py"
-
-
-@given(st.lists(st.text(alphabet="ab\r\n\u2028\x85", max_size=6), max_size=6))
-def test_lines_end_where_events_end_however_the_text_is_cut(pieces: list[str]) -> None:
-    decoder = correctness.SseLineDecoder()
-    lines = [line for piece in pieces for line in decoder.decode(piece)] + decoder.flush()
-    expected = re.split(r"\r\n|\n|\r", "".join(pieces))
-    assert lines == (expected if expected[-1] else expected[:-1])
-
-
-@pytest.mark.parametrize("usage", [{}, {"usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}}])
-@pytest.mark.parametrize("content", [{}, {"content": {"parts": [{"text": "so", "thought": True}, {"text": "far"}]}}])
-def test_what_gemini_said_before_it_was_filtered_is_there(usage: Any, content: Any) -> None:
-    body = {"candidates": [{"index": 0, "finishReason": "SAFETY", **content}], **usage}
-    response = correctness.VertexGeminiConfig()._transform_google_generate_content_to_openai_model_response(
-        completion_response=body,
-        model_response=litellm.ModelResponse(),
-        model="gemini-2.5-flash",
-        logging_obj=None,
-        raw_response=None,
-    )
-    (choice,) = response.choices
-    assert (choice.finish_reason, choice.message.content) == ("content_filter", "far" if content else None)
-    assert getattr(choice.message, "reasoning_content", None) == ("so" if content else None)
-    assert response.usage.prompt_tokens == (3 if usage else 0)
-
-
-def test_ollama_is_asked_in_a_thread_and_never_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def ask(self: Any, model: str, api_base: str | None, api_key: str | None) -> dict[str, Any]:
-        asked.append(model)
-        return {"key": model, "told": True}
-
-    monkeypatch.setattr(correctness, "_ask_ollama", ask)
-    information = correctness.OllamaModelInfo()
-
-    async def main() -> list[Any]:
-        before = information.get_runtime_model_info("ollama/new-one", "http://127.0.0.1")
-        within = await asyncio.to_thread(information.get_runtime_model_info, "ollama/new-one", "http://127.0.0.1")
-        return [before, within, information.get_runtime_model_info("ollama/new-one", "http://127.0.0.1")]
-
-    before, within, after = asyncio.run(main())
-    assert (before["input_cost_per_token"], asked) == (0.0, ["ollama/new-one"])
-    assert within == after == {"key": "ollama/new-one", "told": True}
 
 
 def test_a_provider_of_ours_is_known_to_litellm_once_it_is_set_up() -> None:

@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 
 import litellm
 import pytest
+from litellm.caching import redis_cache
 from litellm.caching.caching import Cache, InMemoryCache
-from litellm.caching.redis_cache import RedisCache, RedisCircuitBreaker, _run_under_circuit_breaker
+from litellm.caching.redis_cache import RedisCache
 from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 from litellm.router_strategy.lowest_tpm_rpm_v2 import LowestTPMLoggingHandler_v2
-from litellm.router_utils.cooldown_cache import CooldownCache
 
 from bridge_worker.backends.litellm import router_redis
 
 
-def test_every_call_to_redis_asks_the_breaker_first() -> None:
-    assert "breaker.is_open()" in inspect.getsource(inspect.getmodule(_run_under_circuit_breaker))  # type: ignore[arg-type]
+def test_every_call_to_redis_goes_through_the_health_that_is_replaced() -> None:
     source = inspect.getsource(RedisCache)
-    assert "self._circuit_breaker = RedisCircuitBreaker(" in source
+    assert "self._health: Final = (" in source
+    assert "admission: Final = health.breaker.admit()" in inspect.getsource(redis_cache._enter_circuit_breaker)
+    assert "if admission is None:" in inspect.getsource(redis_cache._enter_circuit_breaker)
     for name in ("async_get_cache", "async_set_cache", "async_batch_get_cache", "async_increment", "async_increment_pipeline"):
         assert f"@_redis_circuit_breaker_guard\n    async def {name}(" in source, name
 
 
-def test_our_breaker_has_all_that_theirs_is_asked() -> None:
-    theirs = {name for name in vars(RedisCircuitBreaker) if not name.startswith("_")}
-    assert theirs - {"CLOSED", "OPEN", "HALF_OPEN", "generation"} == {"is_open", "record_failure", "record_success"}
-    for name in ("is_open", "record_failure", "record_success"):
-        assert inspect.signature(getattr(router_redis._Breaker, name)) is not None
-        assert getattr(router_redis._Breaker, name) is not getattr(RedisCircuitBreaker, name)
+class Link:
+    """The members of a RedisLink that the breaker uses."""
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.doubts = 0
+
+    def doubt_soon(self) -> None:
+        self.doubts += 1
 
 
-def test_a_redis_that_comes_later_is_taken_by_all_that_the_router_shares() -> None:
-    assert "self.cache.attach_redis_cache(cache)" in inspect.getsource(litellm.Router.update_redis_cache)
-    assert "self._cooldown_store.attach_redis_cache(self.cache.redis_cache)" in inspect.getsource(CooldownCache)
+def test_a_call_is_refused_while_the_link_is_lost_and_a_failure_is_reported_to_it() -> None:
+    link = Link()
+    health = router_redis._Health(router_redis._Breaker(link))  # type: ignore[arg-type]
+
+    async def broken() -> None:
+        raise ConnectionError("Redis is gone")
+
+    async def whole() -> str:
+        return "read"
+
+    assert asyncio.run(redis_cache._run_under_circuit_breaker(health, "get", whole)) == "read"
+    with pytest.raises(ConnectionError):
+        asyncio.run(redis_cache._run_under_circuit_breaker(health, "get", broken))
+    assert link.doubts == 1
+    redis_cache._record_swallowed_redis_failure(health, ConnectionError("Redis is gone"))
+    assert link.doubts == 2
+    link.connected = False
+    with pytest.raises(redis_cache.RedisCircuitBreakerOpenError):
+        asyncio.run(redis_cache._run_under_circuit_breaker(health, "get", whole))
 
 
 def test_the_usage_strategy_still_puts_its_task_into_a_loop_that_nobody_runs() -> None:

@@ -21,9 +21,8 @@ from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 from litellm.types.router import RouterGeneralSettings
 
 from bridge_worker.backends.litellm import router
-from bridge_worker.backends.litellm.router import store
 from bridge_worker.backends.litellm.router_redis import InMemoryUntilThen
-from bridge_worker.config.diagnostics import suggestion
+from bridge_worker.config.diagnostics import Diagnostic, suggestion
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.gateway_keys import CALLBACKS
 from bridge_worker.config.redis_settings import cache_settings, client_settings, without_redis
@@ -66,7 +65,7 @@ class Configured:
     """LiteLLM, set up for ``gateway``. ``complaints`` name what LiteLLM does not take; the rest is served all the same."""
 
     def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        self.complaints: list[str] = []
+        self.complaints: list[Diagnostic] = []
         self.router: Any = None
         self._of_router: list[object] = []
         self._tasks: list[Future[Any]] = []
@@ -133,7 +132,9 @@ class Configured:
             try:
                 litellm.cache = litellm.Cache(**{"type": "redis"} | wanted | self._backend(settings))
             except Exception as error:
-                self.complaints.append(f"litellm_settings.cache_params: LiteLLM can make no such cache: {_line(error)}")
+                self.complaints.append(
+                    Diagnostic("litellm_settings.cache_params", f"LiteLLM can make no such cache: {_line(error)}")
+                )
         _cache_params = wanted
 
     def _backend(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,21 +172,21 @@ def _callback_lists() -> list[list[Any]]:
     return [getattr(litellm, name) for name in names]
 
 
-def _share_cache(router: Any) -> None:
+def _share_cache(made: Any) -> None:
     """A cache in Redis also holds the Router's cooldowns and usage, unless the Router has a Redis of its own."""
     backend = getattr(litellm.cache, "cache", None)
-    if store(router).redis_cache is None and isinstance(backend, litellm.caching.caching.RedisCache):
-        router.update_redis_cache(cache=backend)
+    if isinstance(backend, litellm.caching.caching.RedisCache):
+        router.attach_redis(made, backend)
 
 
-def _skipped(gateway: Gateway, router: Any, loop: asyncio.AbstractEventLoop | None) -> Iterator[str]:
+def _skipped(gateway: Gateway, made: Any, loop: asyncio.AbstractEventLoop | None) -> Iterator[Diagnostic]:
     """The deployments that LiteLLM has left out, each with LiteLLM's reason. It only logs them, with a traceback."""
     assert gateway.router is not None  # noqa: S101  # for mypy: there is a Router
-    served = Counter(map(_pair, router.model_list))
+    served = Counter(map(_pair, router.configured_deployments(made)))
     wanted = Counter(map(_pair, gateway.router["model_list"]))
     for model, place in zip(gateway.router["model_list"], gateway.places, strict=True):
         if served[_pair(model)] < wanted[_pair(model)] and (reason := _refusal(model, loop)):
-            yield f"{place}: LiteLLM leaves it out: {reason}"
+            yield Diagnostic(place, f"LiteLLM leaves it out: {reason}")
 
 
 def _pair(model: Mapping[str, Any]) -> tuple[str, str]:
@@ -200,7 +201,7 @@ def _refusal(model: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) -
     return ""
 
 
-def _add_callbacks(gateway: Gateway) -> Iterator[str]:
+def _add_callbacks(gateway: Gateway) -> Iterator[Diagnostic]:
     """Returns what is wrong with them. One that is on stays on until the process ends: LiteLLM keeps copies of it in many lists."""
     known = {*litellm._known_custom_logger_compatible_callbacks, *_OLDER_CALLBACKS}  # PRIVATE: no other place lists them
     manager = litellm.logging_callback_manager
@@ -213,9 +214,9 @@ def _add_callbacks(gateway: Gateway) -> Iterator[str]:
         for name in gateway.litellm.get(setting, ()):
             package = _PACKAGES.get(name)
             if name not in known:
-                yield f"litellm_settings.{setting}: there is no callback {name!r}; {suggestion(name, known)}"
+                yield Diagnostic(f"litellm_settings.{setting}", f"there is no callback {name!r}", suggestion(name, known))
             elif package and find_spec(package) is None:
-                yield f"litellm_settings.{setting}: {name} needs the package {package}, which is not installed"
+                yield Diagnostic(f"litellm_settings.{setting}", f"{name} needs the package {package}, which is not installed")
             else:
                 add[setting](name)
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from bridge_worker.backends.litellm import router
 from bridge_worker.backends.litellm.chat_call import ChatCall
-from bridge_worker.backends.litellm.router import store
 from bridge_worker.backends.litellm.router_errors import for_router, with_fault
 from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream
 from bridge_worker.core.deltas import Delta
@@ -159,7 +159,7 @@ class Lane:
         with suppress(Exception):  # without them a deployment cools down earlier than with LiteLLM alone
             for id, count in counts.items():
                 if count:
-                    store(self._router).increment_cache(key=f"{id}:successes", value=count, local_only=True, ttl=_MINUTE)
+                    router.store(self._router).increment_cache(key=f"{id}:successes", value=count, local_only=True, ttl=_MINUTE)
 
 
 _OF_THE_CALL = frozenset("messages metadata litellm_metadata litellm_logging_obj litellm_call_id litellm_trace_id client".split())
@@ -176,9 +176,9 @@ def _why_not(settings: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _rows(router: Any) -> dict[str, list[Mapping[str, Any]]]:
+def _rows(made: Any) -> dict[str, list[Mapping[str, Any]]]:
     rows: dict[str, list[Mapping[str, Any]]] = {}
-    for row in router.get_model_list():
+    for row in router.deployments(made):
         rows.setdefault(row["model_name"], []).append(row)
     return rows
 

@@ -11,6 +11,10 @@ from typing import Any
 from bridge_worker.core.ports import STATE
 from bridge_worker.core.receipt import Change
 
+# They take the members of their own messages back under the names that they have given them (OpenRouter: reasoning_details).
+# LiteLLM would send them in an object that no provider knows.
+_AS_THEY_CAME = ("openrouter",)
+
 
 def for_provider(
     messages: list[dict[str, Any]], provider: str | None, model: str | None
@@ -37,6 +41,8 @@ def _for_provider(
         sent["tool_calls"] = [
             _stateless(call, f"{path}.tool_calls[{at}]", held_back) for at, call in enumerate(message["tool_calls"])
         ]
+    if at_home and provider in _AS_THEY_CAME and (fields := sent.pop("provider_specific_fields", None)):
+        sent |= {name: value for name, value in fields.items() if name not in sent}
     for name in ("images", "annotations"):  # there is no provider that takes them back in an assistant's message
         if sent.pop(name, None) and name == "images":
             held_back.append(Change(param=f"{path}.images", change="dropped"))

@@ -1,6 +1,8 @@
-"""LiteLLM's Router: how it is made, which names it serves, and what of a request it chooses by.
+"""LiteLLM's Router: how it is made, which names it serves, and by which parts of a request it chooses.
 
-Owns what an operator may write that the Router alone would trip over. Refuses to know what becomes of a call.
+Owns every use of a Router's members but its calls. LiteLLM 1.109 replaced these members by `registry`, `health`, `apply` and
+`retire`, and will remove the old ones; each function here uses the successor where the Router has it. Does not know what becomes of
+a call.
 """
 
 from __future__ import annotations
@@ -39,19 +41,56 @@ def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None, st
     return asyncio.run(made())
 
 
-def store(router: Any) -> Any:
-    """The Router's own cache: cooldowns, usage, successes and failures."""
-    return router.health().store if hasattr(router, "health") else router.cache
+def _has_successors(router: Any) -> bool:
+    return hasattr(router, "registry")
 
 
 def forget(router: Any) -> None:
     """LiteLLM drops its references to the Router."""
-    (router.retire if hasattr(router, "retire") else router.discard)()
+    (router.retire if _has_successors(router) else router.discard)()
+
+
+def names(router: Any) -> list[str]:
+    """The names of its groups and aliases, wildcards among them."""
+    found: list[str] = router.registry().names() if _has_successors(router) else router.get_model_names()
+    return found
 
 
 def serves(router: Any, model: str) -> bool:
-    """The Router would serve a deployment by its id or LiteLLM name too. PRIVATE: pattern_router, which knows wildcards."""
-    return model in router.get_model_names() or model in router.model_group_alias or bool(router.pattern_router.route(model))
+    """The Router would serve a deployment by its id or LiteLLM name too. PRIVATE: the pattern router, which knows wildcards."""
+    if _has_successors(router):
+        aliases, patterns = router.registry().aliases(), router.registry().patterns()
+    else:
+        aliases, patterns = router.model_group_alias, router.pattern_router
+    return model in names(router) or model in aliases or bool(patterns.route(model))
+
+
+def deployments(router: Any, model: str | None = None) -> list[Mapping[str, Any]]:
+    """The rows that serve ``model``; without it every row."""
+    found = router.registry().deployments(model) if _has_successors(router) else router.get_model_list(model_name=model)
+    return list(found or ())
+
+
+def configured_deployments(router: Any) -> list[Mapping[str, Any]]:
+    """The rows of the config that the Router took."""
+    return list(router.registry().all() if _has_successors(router) else router.model_list)
+
+
+def store(router: Any) -> Any:
+    """Where the Router counts usage, failures and cooldowns: LiteLLM's DualCache."""
+    return router.health().store if _has_successors(router) else router.cache
+
+
+def attach_redis(router: Any, cache: Any) -> None:
+    """The Router shares its state through ``cache`` from now on, unless it does so already."""
+    if store(router).redis_cache is not None:
+        return
+    if not _has_successors(router):
+        router.update_redis_cache(cache)
+        return
+    from litellm.router_api import ChangeSet
+
+    router.apply(ChangeSet(redis_cache=cache))
 
 
 def metadata(given: Mapping[str, str]) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from concurrent.futures import Future
 from typing import Any
 
 import litellm
-from litellm.caching import redis_cache
 from litellm.caching.caching import InMemoryCache
 from litellm.caching.redis_cache import RedisCache
 from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 
-from bridge_worker.backends.litellm.router import store
+from bridge_worker.backends.litellm.router import attach_redis, store
 from bridge_worker.system.redis_connection import SECONDS, RedisLink
 
 _SYNC_SECONDS = 0.1  # LiteLLM's own figure for the usage strategy: how old another worker's usage may be
@@ -41,7 +40,7 @@ def share(router: Any, link: RedisLink | None, loop: asyncio.AbstractEventLoop) 
 
     async def attach() -> None:
         if store(router).redis_cache is None:
-            router.update_redis_cache(await asyncio.to_thread(_cache, link))
+            attach_redis(router, await asyncio.to_thread(_cache, link))
         if (answers := litellm.cache) is not None and isinstance(answers.cache, InMemoryUntilThen):
             backend = await asyncio.to_thread(_cache, link)
             backend.namespace = answers.namespace
@@ -60,19 +59,20 @@ def _cache(link: RedisLink) -> RedisCache:
     """Blocks for two short questions to Redis."""
     bounds = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS}
     cache = RedisCache(**{**link.settings, **bounds})
-    if _LiteLLMsBreaker is not object:
-        cache._circuit_breaker = _Breaker(link)  # PRIVATE: its own opens after five failures only, and closes after a minute
+    breaker = _Breaker(link)
+    if hasattr(cache, "_circuit_breaker"):  # PRIVATE, until 1.108: it opens after five failures only, and closes after a minute
+        cache._circuit_breaker = breaker
+    else:  # PRIVATE, since 1.109
+        cache._health = _Health(breaker)
     return cache
 
 
-_LiteLLMsBreaker: Any = getattr(redis_cache, "RedisCircuitBreaker", object)  # since 1.109: another one
+class _Breaker:
+    """Open exactly while the link is lost, so that no request waits for Redis then. It has the members that LiteLLM calls."""
 
-
-class _Breaker(_LiteLLMsBreaker):  # type: ignore[misc]  # LiteLLM's types are not read
-    """Open exactly while the link is lost, so that no request waits for Redis then."""
+    generation = 0
 
     def __init__(self, link: RedisLink) -> None:
-        super().__init__(failure_threshold=1, recovery_timeout=0)
         self._link = link
 
     def is_open(self) -> bool:
@@ -83,6 +83,26 @@ class _Breaker(_LiteLLMsBreaker):  # type: ignore[misc]  # LiteLLM's types are n
 
     def record_success(self) -> None:
         pass
+
+    def admit(self) -> _Breaker | None:
+        """An admission to one call, which reports to it how the call ended; None refuses the call."""
+        return None if self.is_open() else self
+
+    def failed(self, is_timeout: bool = False) -> None:
+        self.record_failure(is_timeout)
+
+    def succeeded(self) -> None:
+        self.record_success()
+
+
+class _Health:
+    """In the place of LiteLLM's, which shares a breaker among all users of one Redis."""
+
+    def __init__(self, breaker: _Breaker) -> None:
+        self.breaker = breaker
+
+    def failed(self, settles: _Breaker, error: BaseException) -> None:
+        settles.failed()
 
 
 def _strategies() -> list[Any]:

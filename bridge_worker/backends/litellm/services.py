@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import litellm
 
-from bridge_worker.backends.litellm import embed_rerank, exceptions, tokens
+from bridge_worker.backends.litellm import embed_rerank, exceptions, router, tokens
 from bridge_worker.backends.litellm.chat import LiteLLM
 from bridge_worker.core.ports import Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
 from bridge_worker.errors import BridgeError
@@ -86,7 +86,7 @@ class LiteLLMServices:
     def names(self, *, every: bool) -> list[ModelSummary]:
         if self._router is None:
             return list(_with_key()) if every else []
-        names = set(self._router.get_model_names())
+        names = set(router.names(self._router))
         summaries = [self._summary(name) for name in names]
         if every:
             patterns = [name for name in names if "*" in name]
@@ -151,7 +151,7 @@ class LiteLLMServices:
         self._check(model)
         if self._router is None:
             return [_deployment(model, {}, {})]
-        rows = self._router.get_model_list(model_name=model)
+        rows = router.deployments(self._router, model)
         return [_deployment(row["litellm_params"]["model"], row["litellm_params"], row.get("model_info") or {}) for row in rows]
 
 

@@ -64,6 +64,7 @@ class Upstream:
         self._decoder = decoder
         self._target = target
         self._ended = False
+        self._text = ""
         self.has_content = False  # a delta has been read
         self.status = response.status
 
@@ -75,6 +76,7 @@ class Upstream:
         except (BridgeError, ConnectionFailed) as error:
             raise self._failed(error) from error
         self._ended = True
+        self._text = "".join(delta.content for delta in deltas if delta.content)
         return deltas
 
     async def read(self) -> list[Delta]:
@@ -110,6 +112,8 @@ class Upstream:
         try:
             end = self._decoder.end()
         except BridgeError as error:
+            if self._text:  # of a plain response that ended in an error
+                error.extra.setdefault("partial", {"content": self._text, "tool_calls": []})
             raise self._failed(error) from error
         headers = self._response.headers
         charged = end.cost_usd

@@ -1,8 +1,8 @@
 """Models that run on this machine, by llama.cpp: ``local/NAME``. They need no key and no network, and cost nothing.
 
-Owns the words between OpenAI's wire format and llama.cpp's server, and which process serves which name: one a model, started by
-the first request for it. Refuses to know how a process is run (`local_process`) and everything of llama.cpp but its JSON
-(`local_engine`). Nothing of it is imported, started or read from disk before a ``local/`` model is asked for.
+Owns the translation between OpenAI's wire format and llama.cpp's server, and the process of each model, started by the first
+request for it. Refuses to know how a process is run (`llama_process`) and everything of llama.cpp but its JSON (`llama_server`).
+Imports, starts and reads nothing of llama.cpp before the first request for a ``local/`` model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bridge_worker.backends.local.llama_process import Answer, EngineProcess
+from bridge_worker.backends.local.llama_process import LlamaCall, LlamaProcess
 from bridge_worker.config.local_models import DEFAULT, PREFIX, LocalModel, packaged_file
 from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
 from bridge_worker.core.ports import ChatRequest, Facts
@@ -28,13 +28,13 @@ PROVIDER = "local"
 INSTALL = "start it once as bin/omni-bridge --stdio --local, which installs it, or see the README"
 
 _UNSUPPORTED = ("reasoning_effort", "thinking")  # llama.cpp has no such switch that every template knows
-_FOR_PROVIDERS = ("user", "metadata")  # nobody here could use them
+_FOR_PROVIDERS = ("user", "metadata")  # a local model has no use for them
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``context_tokens`` is what a request and its answer share; ``embed`` and ``tools`` say what the model can beside chat."""
+    """``context_tokens`` holds a request and its completion together; ``embed`` and ``tools`` are capabilities besides chat."""
 
     context_tokens: int
     parameters: int
@@ -51,31 +51,31 @@ class LocalEmbeddings:
 
 
 class Local:
-    """A `Model`. ``models`` are the config's, by name; ``smollm2`` is there without one, if its package is."""
+    """A `Model`. ``models`` are the config's, by name; ``smollm2`` needs no config where its package is installed."""
 
     def __init__(self, models: Mapping[str, LocalModel] | None = None) -> None:
         self._models = {DEFAULT: LocalModel(), **(models or {})}
         self._configured = frozenset(models or {})
-        self._engines: dict[str, EngineProcess] = {}
+        self._processes: dict[str, LlamaProcess] = {}
         self._starting = threading.Lock()
 
     def names(self) -> dict[str, bool]:
-        """Those that a file is there for, and whether they are for embeddings."""
+        """The models whose file exists, and whether they are for embeddings."""
         return {PREFIX + name: model.embed for name, model in self._models.items() if model.file or packaged_file()}
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
-        engine = await self._engine(request.model)
-        known = await engine.facts()
-        request.receipt.engine = EngineVersion(name="llama.cpp", version=known["version"])
+        process = await self._process(request.model)
+        facts = await process.facts()
+        request.receipt.engine = EngineVersion(name="llama.cpp", version=facts["version"])
         request.receipt.added = []
         request.provider = PROVIDER
         request.receipt.dropped = [Change(param=name, change="dropped") for name in _FOR_PROVIDERS if name in request.options]
-        body = _chat_body(request.model, request.messages, request.options, known["tools"])
+        body = _chat_body(request.model, request.messages, request.options, facts["tools"])
         end = End(model=request.model)
         started = False
-        async with _asked(engine, "chat", body, request) as answer:
+        async with _llama_call(process, "chat", body, request) as call:
             try:
-                async for chunk in answer:
+                async for chunk in call:
                     delta = _delta(chunk, end)
                     started = started or bool(delta.content or delta.reasoning or delta.tool_calls)
                     yield [delta]  # a plain chat's too, so that a cancel can report the content received so far
@@ -90,61 +90,61 @@ class Local:
     async def count_tokens(
         self, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None = None
     ) -> int:
-        """Exactly what a chat's ``usage.input_tokens`` would be: the model's own template and tokenizer count.
+        """Returns exactly a chat's ``usage.input_tokens``, by the model's own template and tokenizer.
 
-        Tools count for nothing where the template does not know them.
+        Tools do not count where the template does not support them.
         """
-        engine = await self._engine(model)
-        knows_tools = (await engine.facts())["tools"]
+        process = await self._process(model)
+        knows_tools = (await process.facts())["tools"]
         body = _chat_body(model, messages, {"tools": list(tools)} if tools and knows_tools else {}, knows_tools)
-        return int((await _only_chunk(engine, "count", body))["input_tokens"])
+        return int((await _only_chunk(process, "count", body))["input_tokens"])
 
     async def embed(self, model: str, inputs: Sequence[str], options: Mapping[str, Any] | None = None) -> LocalEmbeddings:
-        engine = await self._engine(model)
+        process = await self._process(model)
         if not self._models[model.removeprefix(PREFIX)].embed:
-            wrong = f"{model} is not set up for embeddings; say embed: true for it in the config, under omni_bridge.local"
-            raise BridgeError("rejected_by_provider", wrong, provider=PROVIDER)
-        known = await engine.facts()
-        if (options or {}).get("dimensions", known["dimensions"]) != known["dimensions"]:
-            wrong = f"{model} makes vectors of {known['dimensions']} dimensions and no others; leave dimensions out"
-            raise BridgeError("rejected_by_provider", wrong, provider=PROVIDER)
-        reply = await _only_chunk(engine, "embed", {"input": list(inputs)})
+            message = f"{model} is not set up for embeddings; set embed: true for it in the config, under omni_bridge.local"
+            raise BridgeError("rejected_by_provider", message, provider=PROVIDER)
+        facts = await process.facts()
+        if (options or {}).get("dimensions", facts["dimensions"]) != facts["dimensions"]:
+            message = f"{model} makes vectors of {facts['dimensions']} dimensions only; leave dimensions out"
+            raise BridgeError("rejected_by_provider", message, provider=PROVIDER)
+        reply = await _only_chunk(process, "embed", {"input": list(inputs)})
         vectors = [row["embedding"] for row in sorted(reply["data"], key=lambda row: row["index"])]
-        return LocalEmbeddings(vectors, reply["usage"]["prompt_tokens"], known["version"])
+        return LocalEmbeddings(vectors, reply["usage"]["prompt_tokens"], facts["version"])
 
     async def limits(self, model: str) -> Limits:
-        """Loads the model, for only then they are known."""
-        facts = await (await self._engine(model)).facts()
+        """Loads the model: its limits are not known before."""
+        facts = await (await self._process(model)).facts()
         embed = self._models[model.removeprefix(PREFIX)].embed
         return Limits(facts["context_tokens"], facts["parameters"], facts["dimensions"], facts["tools"], embed)
 
     async def preload(self) -> None:
-        """Loads what the config names, or else the packaged model. What can't be loaded is logged."""
+        """Loads the config's models, or else the packaged one. A model that cannot be loaded is logged."""
         for name in sorted(self._configured) or [DEFAULT]:
             try:
-                await (await self._engine(PREFIX + name)).facts()
+                await (await self._process(PREFIX + name)).facts()
             except BridgeError as error:
-                _log.error("a local model can't be loaded", extra={"fields": {"model": PREFIX + name, "why": error.message}})
+                _log.error("a local model cannot be loaded", extra={"fields": {"model": PREFIX + name, "why": error.message}})
 
     def close(self) -> None:
-        """Ends the processes. They would end with this one, too."""
-        for engine in self._engines.values():
-            engine.stop()
+        """Ends the processes. They end with this one too."""
+        for process in self._processes.values():
+            process.stop()
 
-    async def _engine(self, model: str) -> EngineProcess:
+    async def _process(self, model: str) -> LlamaProcess:
         name = model.removeprefix(PREFIX)
         if name not in self._models:
             known = ", ".join(PREFIX + known for known in self._models)
-            hint = "others are named in the config, under omni_bridge.local"
-            raise BridgeError("model_not_found", f"there is no {model!r:.100} on this machine; there is {known}, and {hint}")
-        with self._starting:  # whoever counts tokens asks from another thread
-            engine = self._engines.get(name)
-            if engine is None or not engine.alive:
-                engine = self._engines[name] = _start(model, self._models[name])
-        return engine
+            hint = "add others to the config, under omni_bridge.local"
+            raise BridgeError("model_not_found", f"unknown local model {model!r:.100}; known: {known}; {hint}")
+        with self._starting:  # tokens are counted in another thread
+            process = self._processes.get(name)
+            if process is None or not process.alive:
+                process = self._processes[name] = _start(model, self._models[name])
+        return process
 
 
-def _start(name: str, model: LocalModel) -> EngineProcess:
+def _start(name: str, model: LocalModel) -> LlamaProcess:
     file = model.file or packaged_file()
     if file is None:
         raise BridgeError("model_not_found", f"{name} needs llama.cpp and its weights, which are not installed: {INSTALL}")
@@ -153,19 +153,21 @@ def _start(name: str, model: LocalModel) -> EngineProcess:
         "file": str(file),
         "context_tokens": model.context_tokens,
         "slots": model.slots,
-        "threads": model.threads or max(1, _cores() // 2),  # the other half is the agent's; with all of them a busy machine stalls
+        "threads": model.threads or max(1, _cores() // 2),  # half is left to the agent; with all of them a busy machine stalls
         "chat_template": model.chat_template,
         "embed": model.embed,
     }
-    engine = EngineProcess(name, settings)
-    _log.info("loading a local model", extra={"fields": {"model": name, "mb": file.stat().st_size // 1_000_000, "pid": engine.pid}})
-    loading = asyncio.ensure_future(engine.facts())
+    process = LlamaProcess(name, settings)
+    _log.info(
+        "loading a local model", extra={"fields": {"model": name, "mb": file.stat().st_size // 1_000_000, "pid": process.pid}}
+    )
+    loading = asyncio.ensure_future(process.facts())
     loading.add_done_callback(lambda done: _loaded(name, started, done))
-    return engine
+    return process
 
 
 def _loaded(name: str, started: float, done: asyncio.Future[dict[str, Any]]) -> None:
-    if not done.cancelled() and done.exception() is None:  # else whoever asked gets the error
+    if not done.cancelled() and done.exception() is None:  # else the waiting request gets the error
         _log.info("a local model is loaded", extra={"fields": {"model": name, "ms": round((time.monotonic() - started) * 1000)}})
 
 
@@ -174,27 +176,27 @@ def _cores() -> int:
 
 
 @asynccontextmanager
-async def _asked(
-    engine: EngineProcess, work: str, body: Mapping[str, Any], request: ChatRequest | None = None
-) -> AsyncIterator[Answer]:
-    """Leaving it early stops the work; until that is confirmed, the request counts as open upstream."""
-    answer = engine.ask(work, body)
+async def _llama_call(
+    process: LlamaProcess, work: str, body: Mapping[str, Any], request: ChatRequest | None = None
+) -> AsyncIterator[LlamaCall]:
+    """Leaving the block early stops the work; until that is confirmed, the request counts as open upstream."""
+    call = process.start_call(work, body)
     if request:
         request.upstream_open = True
     try:
-        yield answer
+        yield call
     finally:
-        closed = await answer.close()
+        closed = await call.close()
         if request:
             request.upstream_open = not closed
 
 
-async def _only_chunk(engine: EngineProcess, work: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    async with _asked(engine, work, body) as answer:
-        async for chunk in answer:
-            found = _checked(chunk)
-    return found
+async def _only_chunk(process: LlamaProcess, work: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    async with _llama_call(process, work, body) as call:
+        async for chunk in call:
+            last = _check_chunk(chunk)
+    return last
 
 
 def _chat_body(model: str, messages: Sequence[Mapping[str, Any]], options: Mapping[str, Any], knows_tools: bool) -> dict[str, Any]:
@@ -205,34 +207,34 @@ def _chat_body(model: str, messages: Sequence[Mapping[str, Any]], options: Mappi
     body["messages"] = list(messages)
     if "max_completion_tokens" in options:
         body["max_tokens"] = options["max_completion_tokens"]
-    if body.get("tools") and not knows_tools:  # llama.cpp would leave them out of the prompt without a word
-        wrong = f"the chat template of {model} knows no tools; leave them out, or give the model a template that does"
-        raise BridgeError("rejected_by_provider", wrong, provider=PROVIDER)
-    if isinstance(choice := body.get("tool_choice"), dict):  # llama.cpp knows the words only
+    if body.get("tools") and not knows_tools:  # llama.cpp would leave them out of the prompt silently
+        message = f"the chat template of {model} does not support tools; leave them out, or set a chat_template that does"
+        raise BridgeError("rejected_by_provider", message, provider=PROVIDER)
+    if isinstance(choice := body.get("tool_choice"), dict):  # llama.cpp supports the strings only
         wanted = choice["function"]["name"]
         body["tools"] = [tool for tool in body.get("tools") or () if tool["function"]["name"] == wanted]
         body["tool_choice"] = "required"
         if not body["tools"]:
             raise BridgeError("rejected_by_provider", f"tool_choice names {wanted!r:.100}, which is not among the tools")
-    # With progress it speaks up during a long prompt as well, and can be stopped there.
+    # With progress it sends chunks during a long prompt too, and can be stopped there.
     return body | {"stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
 
 
-def _checked(chunk: dict[str, Any]) -> dict[str, Any]:
-    """Raises BridgeError for a chunk that is an error."""
+def _check_chunk(chunk: dict[str, Any]) -> dict[str, Any]:
+    """Returns ``chunk``. Raises BridgeError when it is an error."""
     if (error := chunk.get("error")) is None:
         return chunk
     if error.get("type") == "exceed_context_size_error":
-        wrong = f"{error['n_prompt_tokens']} tokens are more than the model's context of {error['n_ctx']}"
+        message = f"{error['n_prompt_tokens']} tokens are more than the model's context of {error['n_ctx']}"
         advice = "shorten the conversation, or raise context_tokens in the config, under omni_bridge.local"
-        raise BridgeError("context_length_exceeded", f"{wrong}; {advice}", provider=PROVIDER)
+        raise BridgeError("context_length_exceeded", f"{message}; {advice}", provider=PROVIDER)
     kind = "provider_unavailable" if error.get("type") == "unavailable_error" else "rejected_by_provider"
     raise BridgeError(kind, f"llama.cpp: {error.get('message')}", provider=PROVIDER)
 
 
 def _delta(chunk: dict[str, Any], end: End) -> Delta:
     """Adds the facts of ``chunk`` to ``end``."""
-    _checked(chunk)
+    _check_chunk(chunk)
     if usage := chunk.get("usage"):
         end.usage = _usage(usage)
     if not chunk.get("choices"):
@@ -240,11 +242,11 @@ def _delta(chunk: dict[str, Any], end: End) -> Delta:
     choice = chunk["choices"][0]
     end.finish_reason = end.raw_finish_reason = choice.get("finish_reason") or end.finish_reason
     end.id = chunk.get("id") or end.id
-    said = choice["delta"]
+    part = choice["delta"]
     return Delta(
-        content=said.get("content"),
-        reasoning=said.get("reasoning_content"),
-        tool_calls=[_tool_call_piece(call) for call in said.get("tool_calls") or ()] or None,
+        content=part.get("content"),
+        reasoning=part.get("reasoning_content"),
+        tool_calls=[_tool_call_piece(call) for call in part.get("tool_calls") or ()] or None,
         logprobs=(choice.get("logprobs") or {}).get("content"),
     )
 

@@ -1,8 +1,8 @@
-"""The parent's side of a model's process: starts it, speaks its lines, notices its end.
+"""Runs llama.cpp in a child process, one for each model: starts it, exchanges lines with it, detects its end.
 
-Owns the child and the threads on its pipes. Refuses to know what is asked of the model: orders and answers pass through. Threads
-and not asyncio's streams, since an answer goes to whichever event loop asked. No thread ever waits for a caller: what is not yet
-fetched waits in a queue that the model's context bounds.
+Owns the child and the threads on its pipes. Refuses to know the content of calls: they pass through. It uses threads instead
+of asyncio's streams, because a call belongs to the event loop that made it, and there may be several. No thread waits for a caller:
+chunks wait in a queue that the model's context bounds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 from bridge_worker.errors import BridgeError
 
-CLOSE_SECONDS = 2.0  # what a cancelled answer gets to stop; it looks up at each token, and after 128 tokens of a prompt
+CLOSE_SECONDS = 2.0  # time for a cancelled call to stop; llama.cpp checks at each token, and after 128 tokens of a prompt
 _TAIL_LINES = 20
 _END = object()
 
@@ -34,8 +34,8 @@ Facts = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 
-class EngineProcess:
-    """One child with one model. Once it has ended it stays so: make another."""
+class LlamaProcess:
+    """One child with one model. It is not restarted: make another."""
 
     def __init__(self, name: str, settings: Mapping[str, Any]) -> None:
         self.name = name
@@ -47,14 +47,14 @@ class EngineProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self._folder,
-            start_new_session=True,  # a Ctrl-C is for the worker, which drains
+            start_new_session=True,  # Ctrl-C goes to the worker, which drains
         )
         self._facts: Future[Facts] = Future()
         self._ids = itertools.count(1)
-        self._answers: dict[int, Answer] = {}
+        self._calls: dict[int, LlamaCall] = {}
         self._lock = threading.Lock()
         self._ended: BridgeError | None = None
-        self._orders: SimpleQueue[bytes | None] = SimpleQueue()
+        self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._send(settings)
         self._errors = threading.Thread(target=self._read_errors, name=f"{name}-log", daemon=True)
@@ -71,37 +71,37 @@ class EngineProcess:
         return self._ended is None
 
     async def facts(self) -> Facts:
-        """Returns when the model is loaded. Raises BridgeError when it can't be."""
+        """Returns when the model is loaded. Raises BridgeError when that fails."""
         try:
-            return await asyncio.shield(asyncio.wrap_future(self._facts))  # whoever gives up waiting must not stop the loading
+            return await asyncio.shield(asyncio.wrap_future(self._facts))  # a caller that stops waiting must not stop the loading
         except BridgeError as error:
-            raise BridgeError(error.kind, error.message) from None  # one for each who waits
+            raise BridgeError(error.kind, error.message) from None  # one for each waiting caller
 
-    def ask(self, work: str, body: Mapping[str, Any]) -> Answer:
-        """Close the answer when it is not read to its end."""
-        answer = Answer(self, next(self._ids))
+    def start_call(self, work: str, body: Mapping[str, Any]) -> LlamaCall:
+        """The caller must close a call that it does not read to its end."""
+        call = LlamaCall(self, next(self._ids))
         with self._lock:
             if self._ended:
                 raise BridgeError(self._ended.kind, self._ended.message)
-            self._answers[answer.id] = answer
-        self._send({"id": answer.id, "work": work, "body": body})
-        return answer
+            self._calls[call.id] = call
+        self._send({"id": call.id, "work": work, "body": body})
+        return call
 
     def cancel(self, id: int) -> None:
         self._send({"cancel": id})
 
     def stop(self) -> None:
-        """Ends the child. It notices the end of its input; nothing waits for it here."""
-        self._orders.put(None)
+        """Ends the child, which detects the end of its input. Does not wait for it."""
+        self._outgoing.put(None)
 
-    def _send(self, order: Mapping[str, Any]) -> None:
-        self._orders.put(json.dumps(order).encode() + b"\n")
+    def _send(self, message: Mapping[str, Any]) -> None:
+        self._outgoing.put(json.dumps(message).encode() + b"\n")
 
     def _write(self) -> None:
         assert self._process.stdin  # noqa: S101  # for mypy
-        with contextlib.suppress(OSError):  # its end is noticed where its answers are read
-            while order := self._orders.get():
-                self._process.stdin.write(order)
+        with contextlib.suppress(OSError):  # `_read` detects its end
+            while line := self._outgoing.get():
+                self._process.stdin.write(line)
                 self._process.stdin.flush()
         with contextlib.suppress(OSError):
             self._process.stdin.close()
@@ -109,8 +109,8 @@ class EngineProcess:
     def _read(self) -> None:
         assert self._process.stdout  # noqa: S101  # for mypy
         failed = None
-        with self._process.stdout as answers, contextlib.suppress(ValueError):  # a line that a crash cut
-            for line in answers:
+        with self._process.stdout as lines, contextlib.suppress(ValueError):  # a line that a crash cut
+            for line in lines:
                 message = json.loads(line)
                 failed = message.get("failed", failed)
                 self._take(message)
@@ -120,11 +120,11 @@ class EngineProcess:
         if "loaded" in message:
             self._facts.set_result(message["loaded"])
         elif "chunk" in message:
-            self._answers[message["id"]].put(message["chunk"])
+            self._calls[message["id"]].put(message["chunk"])
         elif "end" in message:
             with self._lock:
-                answer = self._answers.pop(message["id"])
-            answer.put(_END)
+                call = self._calls.pop(message["id"])
+            call.put(_END)
 
     def _finish(self, failed: str | None) -> None:
         code = self._process.wait()
@@ -132,24 +132,24 @@ class EngineProcess:
         shutil.rmtree(self._folder, ignore_errors=True)
         if failed or not self._facts.done():
             error = BridgeError(
-                "model_not_found", f"{self.name} can't be loaded from {self._file}: {self._reason() or failed or _how(code)}"
+                "model_not_found", f"{self.name} cannot be loaded from {self._file}: {self._reason() or failed or _how(code)}"
             )
         else:
-            wrong = f"{self.name} stopped: {_how(code)}; it is loaded anew with the next request"
-            error = BridgeError("provider_unavailable", wrong)
+            message = f"{self.name} stopped: {_how(code)}; the next request loads it again"
+            error = BridgeError("provider_unavailable", message)
         with self._lock:
             self._ended = error
-            answers = list(self._answers.values())
-            self._answers.clear()
+            calls = list(self._calls.values())
+            self._calls.clear()
         if not self._facts.done():
             self._facts.set_exception(error)
-        if answers or code:
+        if calls or code:
             _log.error(
                 "a local model's process ended", extra={"fields": {"model": self.name, "how": _how(code), "tail": self._last()}}
             )
-        for answer in answers:
-            answer.put(error)
-        self._orders.put(None)
+        for call in calls:
+            call.put(error)
+        self._outgoing.put(None)
 
     def _read_errors(self) -> None:
         assert self._process.stderr  # noqa: S101  # for mypy
@@ -163,23 +163,23 @@ class EngineProcess:
         return " / ".join(self._tail)
 
     def _reason(self) -> str | None:
-        """The first complaint of llama.cpp: ``0.00.063.277 E llama_model_load: error loading model: tensor ...``."""
+        """The first error line of llama.cpp: ``0.00.063.277 E llama_model_load: error loading model: tensor ...``."""
         return next((line.partition(" E ")[2].partition(": ")[2] for line in self._tail if " E " in line), None)
 
 
-class Answer:
-    """What comes for one order, as an async iterator of chunks. Belongs to the event loop that asked."""
+class LlamaCall:
+    """One call of the child: an async iterator of its chunks. Belongs to the event loop that made it."""
 
-    def __init__(self, engine: EngineProcess, id: int) -> None:
+    def __init__(self, process: LlamaProcess, id: int) -> None:
         self.id = id
         self.ended = False
-        self._engine = engine
+        self._process = process
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[Any] = asyncio.Queue()
 
     def put(self, event: object) -> None:
         """From another thread."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, event)
 
     async def __aiter__(self) -> AsyncIterator[Any]:
@@ -187,10 +187,10 @@ class Answer:
             yield event
 
     async def close(self) -> bool:
-        """Stops it if it still runs; True when nothing of it does."""
+        """Stops the call if it still runs. True when it has stopped."""
         if self.ended:
             return True
-        self._engine.cancel(self.id)
+        self._process.cancel(self.id)
         draining = asyncio.ensure_future(self._drain())
         done, _ = await asyncio.wait({draining}, timeout=CLOSE_SECONDS)
         draining.cancel()
@@ -205,7 +205,7 @@ class Answer:
         event = await self._arrived.get()
         self.ended = event is _END or isinstance(event, BridgeError)
         if isinstance(event, BridgeError):
-            raise BridgeError(event.kind, event.message)  # each caller adds facts of its own to it
+            raise BridgeError(event.kind, event.message)  # each caller adds its own facts to it
         return event
 
 

@@ -1,6 +1,6 @@
 """The `Services` of the models on this machine: exact counts, real limits, embeddings.
 
-Owns what `local.Local` knows, in the port's shapes. Refuses to guess: what a file says only once it is loaded, it is loaded for.
+Owns what `chat.Local` knows, in the port's shapes. Refuses to guess: facts that are known only after loading load the model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WITH_TOOLS = ["tools", "tool_choice", "parallel_tool_calls"]
 
 
 class LocalServices:
-    """`Services`. The first that asks about a model loads it. A loop of its own serves each call: the caller's is not to block."""
+    """`Services`. The first call about a model loads it. Each call runs in a separate loop, because the caller's must not block."""
 
     at_home = True
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from bridge_worker.backends.wire import provider_errors
 from bridge_worker.backends.wire.json_values import parse
-from bridge_worker.backends.wire.sse import EventStream
+from bridge_worker.backends.wire.sse import Event, EventStream
 from bridge_worker.core.deltas import Delta, End
 from bridge_worker.errors import BridgeError
 
@@ -47,6 +47,19 @@ class Decoder(Protocol):
         """The error that a response with an HTTP status other than 2xx means; ``body`` has been cut to 64 KiB by the reader."""
 
 
+class Events(Protocol):
+    """A framing: bytes in, events out, as `EventStream` documents it."""
+
+    completed: list[Event]
+    stray: bytearray
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that these bytes complete."""
+
+    def close(self) -> list[Event]:
+        """The events that only the end of the bytes completes."""
+
+
 class EventStreamDecoder:
     """The part that decoders of server-sent events share: reads, errors behind deltas, bodies that are not events, the end.
 
@@ -56,7 +69,7 @@ class EventStreamDecoder:
     __slots__ = ("_events", "_lost", "_unreadable", "done", "failure", "finished", "streamed")
 
     def __init__(self) -> None:
-        self._events = EventStream()
+        self._events: Events = EventStream()
         self._unreadable = False
         self._lost: bytes | bytearray = b""  # the last bytes of a stream without an end, to be quoted
         self.failure: BridgeError | None = None

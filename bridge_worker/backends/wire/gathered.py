@@ -6,6 +6,8 @@ the list of their names. Refuses to know a format.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from typing import Any
 
@@ -165,6 +167,23 @@ def images_of(value: Any) -> tuple[list[Json], list[Json]]:
         else:
             unfit.append(image)
     return fit, unfit
+
+
+def image_of(type: str, data: str) -> Json | None:
+    """An image as a data URL; None for what can't be in one."""
+    if not type.startswith("image/") or not f"{type}{data}".isascii():
+        return None
+    return {"type": "image_url", "image_url": {"url": f"data:{type};base64,{data}"}}
+
+
+def joined_base64(parts: list[str]) -> str:
+    """Base64 that came in parts, each with its own padding."""
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        return base64.b64encode(b"".join(base64.b64decode(part, validate=True) for part in parts)).decode()
+    except (binascii.Error, ValueError):
+        return "".join(parts)
 
 
 def audio_of(value: Any) -> tuple[Json, Json]:

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --example overhead`; set `OMNI_BRIDGE_COMMAND` to measure a worker too. Three ways to the same answer:
 //! a bare TCP connection with keep-alive, this crate with a worker that does nothing (this program itself, over real pipes), and
-//! this crate with omni-bridge, where LiteLLM's own cost is in it. CPU is the client's thread alone, from the kernel's clock.
+//! this crate with omni-bridge, where LiteLLM's own cost is in it. CPU is the client's threads alone, from the kernel's clock.
 
 #[path = "../tests/common/upstream.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "it is shared with the tests")]
@@ -42,9 +42,10 @@ fn main() -> Outcome<()> {
         for _ in 0..CALLS {
             calls.take(raw(&mut connection, "echo", false)).await?;
         }
+        let calls = calls.end();
         let mut stream = Measure::new(DELTAS);
         stream.take(raw(&mut connection, &format!("count-{DELTAS}"), true)).await?;
-        row("raw HTTP", &calls, &stream);
+        row("raw HTTP", &calls, &stream.end());
 
         let bridge = Bridge::builder().command(std::env::current_exe()?).spawn().await?;
         measure("this crate, worker does nothing", &bridge, "", CALLS).await?;
@@ -67,31 +68,38 @@ async fn measure(name: &str, bridge: &Bridge, prefix: &str, count: usize) -> Out
         let call = bridge.chat(ChatRequest::new(format!("{prefix}echo")).user("hi"));
         calls.take(async { call.await.map(drop).map_err(Into::into) }).await?;
     }
+    let calls = calls.end();
     let mut stream = Measure::new(DELTAS);
     let request = ChatRequest::new(format!("{prefix}count-{DELTAS}")).user("hi");
     stream.take(async { bridge.chat_stream(request).await?.finish().await.map(drop).map_err(Into::into) }).await?;
-    row(name, &calls, &stream);
+    row(name, &calls, &stream.end());
     Ok(())
 }
 
 /// Times of a number of equal steps.
 struct Measure {
     times: Vec<Duration>,
+    started: Duration,
     cpu: Duration,
     steps: usize,
 }
 
 impl Measure {
     fn new(steps: usize) -> Self {
-        Measure { times: Vec::new(), cpu: Duration::ZERO, steps }
+        Measure { times: Vec::new(), started: client_time(), cpu: Duration::ZERO, steps }
     }
 
     async fn take(&mut self, work: impl Future<Output = Outcome<()>>) -> Outcome<()> {
-        let (start, cpu) = (Instant::now(), thread_time());
+        let start = Instant::now();
         work.await?;
         self.times.push(start.elapsed());
-        self.cpu += thread_time().saturating_sub(cpu);
         Ok(())
+    }
+
+    /// Reads the clock once for all steps: reading it takes longer than a step.
+    fn end(mut self) -> Self {
+        self.cpu = client_time().saturating_sub(self.started);
+        self
     }
 
     /// The median where there are many, the share of a step where there is one.
@@ -112,10 +120,18 @@ fn row(name: &str, calls: &Measure, stream: &Measure) {
     println!("{name:<34}{:>14.1}{:>14.1}{:>14.2}{:>14.2}", calls.wall(), calls.processor(), stream.wall(), stream.processor());
 }
 
-/// Of this thread; Linux only, zero elsewhere.
-fn thread_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    Duration::from_nanos(text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default())
+/// Of this thread and the bridge's I/O thread, not of the upstream's; Linux only, zero elsewhere.
+fn client_time() -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_client = |thread: &std::path::PathBuf| {
+        let name = std::fs::read_to_string(thread.join("comm")).unwrap_or_default();
+        !name.starts_with("tokio-")
+    };
+    let time = |thread: std::path::PathBuf| {
+        let text = std::fs::read_to_string(thread.join("schedstat")).unwrap_or_default();
+        text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+    };
+    Duration::from_nanos(threads.filter(is_client).map(time).sum())
 }
 
 async fn raw(connection: &mut BufReader<TcpStream>, model: &str, stream: bool) -> Outcome<()> {

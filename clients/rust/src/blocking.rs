@@ -76,6 +76,7 @@ impl Bridge {
     }
 
     /// The same bridge for async code.
+    #[must_use]
     pub fn as_async(&self) -> &crate::Bridge {
         &self.0
     }
@@ -144,6 +145,7 @@ impl ChatStream {
     }
 
     /// The whole response, once the iterator has ended well.
+    #[must_use]
     pub fn response(&self) -> Option<&ChatResponse> {
         self.0.response()
     }

@@ -140,7 +140,7 @@ impl Bridge {
     pub async fn embed(&self, request: impl Borrow<EmbedRequest>) -> Result<Embeddings> {
         let request = request.borrow();
         let span = spans::span("embeddings", &request.model);
-        let traced = with_trace(&request.meta, &span).map(|meta| EmbedRequest { meta: Some(meta), ..request.clone() });
+        let traced = with_trace(request.meta.as_ref(), &span).map(|meta| EmbedRequest { meta: Some(meta), ..request.clone() });
         let (params, limit) = (traced.as_ref().unwrap_or(request), total(request.deadlines));
         let outcome: Result<Embeddings> = self.retried(|| self.request("embed", params, limit)).instrument(span.clone()).await;
         let record = |done: &Embeddings| {
@@ -153,7 +153,7 @@ impl Bridge {
     pub async fn rerank(&self, request: impl Borrow<RerankRequest>) -> Result<Ranking> {
         let request = request.borrow();
         let span = spans::span("rerank", &request.model);
-        let traced = with_trace(&request.meta, &span).map(|meta| RerankRequest { meta: Some(meta), ..request.clone() });
+        let traced = with_trace(request.meta.as_ref(), &span).map(|meta| RerankRequest { meta: Some(meta), ..request.clone() });
         let (params, limit) = (traced.as_ref().unwrap_or(request), total(request.deadlines));
         let outcome: Result<Ranking> = self.retried(|| self.request("rerank", params, limit)).instrument(span.clone()).await;
         let record = |done: &Ranking| {
@@ -205,6 +205,7 @@ impl Bridge {
     }
 
     /// The workers that are up.
+    #[must_use]
     pub fn workers(&self) -> Vec<WorkerInfo> {
         let info = |worker: Arc<Worker>| WorkerInfo {
             process_id: worker.process.as_ref().map(|process| process.id),
@@ -236,10 +237,10 @@ impl Bridge {
 }
 
 /// `_meta` with the span's trace context, if there is any to add.
-fn with_trace(meta: &Option<Object>, span: &Span) -> Option<Object> {
+fn with_trace(meta: Option<&Object>, span: &Span) -> Option<Object> {
     let trace = spans::trace_context(span);
     (!trace.is_empty()).then(|| {
-        let mut whole = meta.clone().unwrap_or_default();
+        let mut whole = meta.cloned().unwrap_or_default();
         for (name, value) in trace {
             whole.entry(name).or_insert(value);
         }

@@ -282,9 +282,10 @@ impl Shared {
             }
             Incoming::Response { id, outcome } => {
                 let entry = self.calls().in_flight.remove(&id);
-                match entry {
-                    Some(entry) => entry.call.finish(outcome),
-                    None => tracing::debug!(id, "an answer to a request that is not in flight"),
+                if let Some(entry) = entry {
+                    entry.call.finish(outcome);
+                } else {
+                    tracing::debug!(id, "an answer to a request that is not in flight");
                 }
             }
             Incoming::Unattributed(error) => self.attribute(error),

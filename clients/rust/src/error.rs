@@ -260,16 +260,19 @@ impl Error {
     }
 
     /// What went wrong.
+    #[must_use]
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
     }
 
     /// One sentence for a person.
+    #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
     /// JSON-RPC's error code, if the worker answered with one.
+    #[must_use]
     pub fn code(&self) -> Option<i64> {
         self.0.code
     }
@@ -278,6 +281,7 @@ impl Error {
     ///
     /// A call that was in flight when its worker was lost is retryable if no delta of it had been received; it may have been
     /// billed all the same if [`was_sent`](Error::was_sent).
+    #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.0.data.retryable
     }
@@ -288,56 +292,67 @@ impl Error {
     }
 
     /// Whether any byte of the request may have reached the worker. What was not sent has cost nothing.
+    #[must_use]
     pub fn was_sent(&self) -> bool {
         self.0.sent
     }
 
     /// What had come when the answer broke off.
+    #[must_use]
     pub fn partial(&self) -> Option<&Partial> {
         self.0.data.partial.as_ref()
     }
 
     /// After a cancel: whether the connection to the provider is known to be closed.
+    #[must_use]
     pub fn upstream_closed(&self) -> Option<bool> {
         self.0.data.upstream_closed
     }
 
     /// After [`ErrorKind::BudgetExceeded`] by a budget of the config: the limit that is full.
+    #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.0.data.budget.as_ref()
     }
 
     /// After a timeout: which deadline it was.
+    #[must_use]
     pub fn deadline(&self) -> Option<&str> {
         self.0.data.deadline.as_deref()
     }
 
     /// What became of the request on its way: the attempts and how each failed.
+    #[must_use]
     pub fn receipt(&self) -> Option<&Receipt> {
         self.0.data.receipt.as_ref()
     }
 
     /// The provider that failed.
+    #[must_use]
     pub fn provider(&self) -> Option<&str> {
         self.0.data.provider.as_deref()
     }
 
     /// The model that failed.
+    #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.0.data.model.as_deref()
     }
 
     /// The provider's HTTP status.
+    #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.0.data.status
     }
 
     /// Members of `error.data` that this crate has no name for.
+    #[must_use]
     pub fn extra(&self) -> &Map<String, Value> {
         &self.0.data.extra
     }
 
     /// The last lines that a worker wrote to stderr before it failed to start or was lost; empty for every other error.
+    #[must_use]
     pub fn stderr(&self) -> &[String] {
         &self.0.stderr
     }

@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn a_request_is_one_line_whatever_is_in_it() {
         let line = encode(Some(1), "chat", json!({"text": "a\nb\u{2028}"})).unwrap();
-        assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+        assert_eq!(String::from_utf8(line).unwrap().matches('\n').count(), 1);
         assert_eq!(encode(None, "n", json!({})).unwrap(), b"{\"jsonrpc\":\"2.0\",\"method\":\"n\",\"params\":{}}\n");
     }
 }

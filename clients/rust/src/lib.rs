@@ -38,6 +38,9 @@
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+#![warn(clippy::pedantic)]
+#![allow(clippy::missing_errors_doc, reason = "every call fails with the crate's one `Error`, which is described there")]
+#![allow(clippy::doc_markdown, reason = "OpenAI, LiteLLM and OpenTelemetry are names in prose, not items")]
 #![cfg_attr(
     not(test),
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::unreachable, clippy::todo)
@@ -83,8 +86,3 @@ pub use types::{
     ChatDelta, ChatRequest, ChatResponse, Content, ContentPart, Deadlines, EmbedRequest, FinishReason, Message, Receipt,
     RerankRequest, Role, Tool, ToolCall, ToolChoice, Usage,
 };
-
-/// The README's examples compile.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -27,7 +27,9 @@ fn find(name: &Path, beside: Option<&Path>, path: impl Iterator<Item = PathBuf>)
     let file = name.with_extension(std::env::consts::EXE_EXTENSION);
     // The bundle is a folder of the same name with the program in it.
     let near = beside.into_iter().flat_map(|folder| [folder.join(&file), folder.join(name).join(&file)]);
-    let found = near.chain(path.map(|folder| folder.join(&file))).find(|candidate| is_program(candidate));
+    // The feature `bundle` has put one into the target folder, where tests and examples are not beside it.
+    let built = option_env!("OMNI_BRIDGE_BUNDLE_PROGRAM").filter(|_| name == Path::new(COMMAND)).map(PathBuf::from);
+    let found = near.chain(built).chain(path.map(|folder| folder.join(&file))).find(|candidate| is_program(candidate));
     found.ok_or_else(|| {
         let beside = beside.map_or_else(String::new, |folder| format!("beside the executable (in {}), nor ", folder.display()));
         let said = format!("there is no {} {beside}on PATH; install it, or give its path", file.display());

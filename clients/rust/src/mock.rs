@@ -114,6 +114,8 @@ impl Reply {
     }
 
     /// An error. Kinds that are usually retryable are.
+    #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "a kind is named in the call")]
     pub fn error(kind: ErrorKind) -> Self {
         let retryable = matches!(
             kind,
@@ -134,6 +136,7 @@ impl Reply {
     }
 
     /// Nothing, until the request is cancelled; streamed, the deltas come first.
+    #[must_use]
     pub fn hang() -> Self {
         Reply(Kind::Hang { deltas: Vec::new() })
     }
@@ -165,6 +168,7 @@ struct State {
 
 impl Mock {
     /// Without replies: every chat is an error that says so.
+    #[must_use]
     pub fn new() -> Self {
         Mock::default()
     }
@@ -198,11 +202,13 @@ impl Mock {
     }
 
     /// The chats that were sent so far.
+    #[must_use]
     pub fn requests(&self) -> Vec<ChatRequest> {
         lock(&self.0).requests.clone()
     }
 
     /// Requests that were cancelled so far.
+    #[must_use]
     pub fn cancelled(&self) -> usize {
         lock(&self.0).cancelled
     }

@@ -166,13 +166,10 @@ impl Owned {
                     signal_group(group, Signal::Kill);
                     return status.unwrap_or_default();
                 }
-                signal = asked.recv() => match signal {
-                    Some(signal) => signal_group(group, signal),
-                    None => {
-                        signal_group(group, Signal::Kill);
-                        let _ = self.0.start_kill();
-                        return self.0.wait().await.unwrap_or_default();
-                    }
+                signal = asked.recv() => if let Some(signal) = signal { signal_group(group, signal) } else {
+                    signal_group(group, Signal::Kill);
+                    let _ = self.0.start_kill();
+                    return self.0.wait().await.unwrap_or_default();
                 }
             }
         }

@@ -69,6 +69,7 @@ impl ChatStream {
     }
 
     /// The whole answer, once the stream has ended well.
+    #[must_use]
     pub fn response(&self) -> Option<&ChatResponse> {
         match &self.state {
             State::Done(response) => Some(response),

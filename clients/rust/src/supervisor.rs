@@ -42,6 +42,7 @@ pub struct Recycling {
 
 impl Recycling {
     /// Replaces workers above this size that are at least a minute old; looks every five seconds.
+    #[must_use]
     pub fn above(bytes: u64) -> Self {
         Recycling { above_bytes: bytes, min_age: Duration::from_secs(60), check_every: Duration::from_secs(5) }
     }

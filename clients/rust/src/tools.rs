@@ -127,12 +127,11 @@ impl ToolSet {
 
     /// Runs a call. An error is what the model should know of it.
     pub async fn call(&self, call: &ToolCall) -> std::result::Result<String, String> {
-        match self.tools.iter().find(|(tool, _)| tool.function.name == call.name()) {
-            Some((_, handler)) => handler(call.clone()).await,
-            None => {
-                let names: Vec<_> = self.tools().map(|tool| tool.function.name.as_str()).collect();
-                Err(format!("unknown tool {:?}; known: {}", call.name(), names.join(", ")))
-            }
+        if let Some((_, handler)) = self.tools.iter().find(|(tool, _)| tool.function.name == call.name()) {
+            handler(call.clone()).await
+        } else {
+            let names: Vec<_> = self.tools().map(|tool| tool.function.name.as_str()).collect();
+            Err(format!("unknown tool {:?}; known: {}", call.name(), names.join(", ")))
         }
     }
 }

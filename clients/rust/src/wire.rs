@@ -32,10 +32,12 @@ impl Serialize for ChatParams<'_> {
             whole.push_str(r#","stream":true"#);
         }
         if let (Some(deadlines), None) = (self.deadlines, self.request.deadlines) {
-            whole.push_str(&format!(r#","deadlines":{}"#, json!(deadlines)));
+            whole.push_str(r#","deadlines":"#);
+            whole.push_str(&json!(deadlines).to_string());
         }
         if !self.trace.is_empty() {
-            whole.push_str(&format!(r#","_meta":{}"#, json!(self.trace)));
+            whole.push_str(r#","_meta":"#);
+            whole.push_str(&json!(self.trace).to_string());
         }
         whole.push('}');
         RawValue::from_string(whole).map_err(S::Error::custom)?.serialize(serializer)

@@ -1,11 +1,9 @@
-//! A call as a span. In a program of its own, one test at a time: `tracing` caches for the whole process which spans are of interest.
+//! A call as a span. In a program of its own: `tracing` caches for the whole process which spans are of interest.
 
 use std::sync::{Arc, Mutex};
 
 use omni_bridge_client::mock::{Mock, Reply};
 use omni_bridge_client::{ChatRequest, ErrorKind};
-
-static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn hi() -> ChatRequest {
     ChatRequest::new("m").user("hi")
@@ -39,7 +37,6 @@ impl tracing::Subscriber for Fields {
 
 #[tokio::test]
 async fn a_chat_is_a_span_with_genai_fields_and_without_content() {
-    let _alone = ONE_AT_A_TIME.lock().await;
     let fields = Fields::default();
     let _guard = tracing::subscriber::set_default(fields.clone());
     let mock = Mock::new()
@@ -66,34 +63,4 @@ async fn a_chat_is_a_span_with_genai_fields_and_without_content() {
     bridge.chat(hi()).await.unwrap_err();
     let seen = fields.0.lock().unwrap().join("\n");
     assert!(seen.contains("error.type=\"rate_limited\"") && !seen.contains("secret") && !seen.contains("hi\""), "{seen}");
-}
-
-#[cfg(feature = "opentelemetry")]
-#[tokio::test]
-async fn the_trace_context_of_the_current_span_goes_with_a_request() {
-    use opentelemetry::trace::TracerProvider;
-    use tracing::Instrument;
-    use tracing_subscriber::layer::SubscriberExt;
-
-    let _alone = ONE_AT_A_TIME.lock().await;
-    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
-    let mock = Mock::new().script(|_: &ChatRequest| Reply::text("ok"));
-    let bridge = mock.spawn().await.unwrap();
-    let outer = tracing::info_span!("agent");
-    async {
-        bridge.chat(hi()).await.unwrap();
-        bridge.chat_stream(hi()).await.unwrap().finish().await.unwrap();
-        bridge.chat(hi().meta([("traceparent", "mine")])).await.unwrap();
-    }
-    .instrument(outer.clone())
-    .await;
-    let sent: Vec<String> =
-        mock.requests().iter().map(|request| request.meta.as_ref().unwrap()["traceparent"].as_str().unwrap().to_owned()).collect();
-    let parts: Vec<&str> = sent[0].split('-').collect();
-    assert_eq!((parts[0], parts[1].len(), parts[2].len(), parts[3]), ("00", 32, 16, "01"));
-    assert_eq!(parts[1], sent[1].split('-').nth(1).unwrap(), "both are of the agent's trace");
-    assert_ne!(parts[2], sent[1].split('-').nth(2).unwrap(), "each is its own span");
-    assert_eq!(sent[2], "mine");
 }

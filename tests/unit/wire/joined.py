@@ -12,6 +12,7 @@ from bridge_worker.backends.wire.decoder import Decoder
 from bridge_worker.core.deltas import Delta, End
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.chat_request import AssistantMessage
+from tests.support.data import Json
 
 
 @dataclass
@@ -128,3 +129,24 @@ def events(*values: Any, done: bool = True) -> bytes:
     """Server-sent events: objects as JSON, texts as they are."""
     lines = [value if isinstance(value, str) else json.dumps(value) for value in values]
     return "".join(f"data: {line}\n\n" for line in [*lines, *(["[DONE]"] if done else [])]).encode()
+
+
+def check(joined: Joined, expected: Json) -> None:
+    for name, value in expected.items():
+        if name == "usage":
+            usage = joined.end and joined.end.usage
+            found: Any = usage and (usage.input_tokens, usage.output_tokens, usage.total_tokens)
+        elif name == "text":
+            assert joined.error
+            assert value in joined.error.message
+            continue
+        elif name in ("audio", "reasoning_items"):
+            found = joined.message.get(name)
+        elif hasattr(joined, name):
+            found = getattr(joined, name)
+        else:
+            assert joined.end is not None, joined.error
+            found = getattr(joined.end, name)
+        assert found == value, name
+    if "kind" not in expected:
+        assert joined.error is None

@@ -13,9 +13,9 @@ from bridge_worker.backends.wire import cohere, error_tables, ollama, openai_cha
 from bridge_worker.backends.wire.json_values import parse
 from bridge_worker.backends.wire.provider_errors import from_response, from_value, interrupted, quote, unreadable
 from bridge_worker.errors import KINDS
+from tests.unit.wire.cases import COHERE, OLLAMA, RESPONSES, chunk, cohere_end, cohere_message, lines, message, response
+from tests.unit.wire.cases import line as ollama_line
 from tests.unit.wire.joined import events, plain, streamed
-from tests.unit.wire.test_cases import COHERE, OLLAMA, RESPONSES, chunk, cohere_end, cohere_message, lines, message, response
-from tests.unit.wire.test_cases import line as ollama_line
 
 REASONS = {"stop", "length", "tool_calls", "content_filter"}
 

@@ -13,8 +13,8 @@ from bridge_worker.backends.wire.cohere import Cohere
 from bridge_worker.backends.wire.ollama import Ollama
 from bridge_worker.backends.wire.openai_chat import OpenAIChat
 from bridge_worker.backends.wire.openai_responses import EVENTS, OpenAIResponses
+from tests.unit.wire.cases import CASES, Case
 from tests.unit.wire.joined import plain, streamed
-from tests.unit.wire.test_cases import CASES, Case
 
 MAKERS = [OpenAIChat, OpenAIResponses, Ollama, Cohere]
 STREAMS = [case for case in CASES if case.data and len(case.data) < 20_000]

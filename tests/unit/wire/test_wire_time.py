@@ -13,8 +13,8 @@ from bridge_worker.backends.wire.cohere import Cohere
 from bridge_worker.backends.wire.ollama import Ollama
 from bridge_worker.backends.wire.openai_chat import OpenAIChat
 from bridge_worker.backends.wire.openai_responses import OpenAIResponses
-from tests.unit.wire.test_cases import chunk, cohere_message, event, message, response
-from tests.unit.wire.test_cases import line as ollama_line
+from tests.unit.wire.cases import chunk, cohere_message, event, message, response
+from tests.unit.wire.cases import line as ollama_line
 
 TEXT = {"type": "text", "text": "x" * 40}
 THINKING = {"type": "thinking", "thinking": "y" * 40}

@@ -1,83 +1,86 @@
-"""Patches for faults of LiteLLM and httpx that would make a response wrong.
+"""Patches for faults of LiteLLM and httpx that would make a response wrong, each a `Patch` in `PATCHES`.
 
-Owns every replacement of a function of LiteLLM or httpx; all are PRIVATE, and tests/upstream_contract/test_litellm.py fails
-when an upgrade changes what they rely on. Refuses to add anything of ours: a patch makes LiteLLM report what the provider sent, or
-nothing.
+Owns every replacement of a function of LiteLLM or httpx. All are PRIVATE; bin/try-litellm checks each against a new version. A
+patch makes LiteLLM report what the provider sent, or nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
+import inspect
 import json
 import re
+from collections.abc import Callable
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import litellm
-from litellm.litellm_core_utils.streaming_chunk_builder_utils import ChunkProcessor
-from litellm.llms.base_llm.base_model_iterator import BaseModelResponseIterator
-from litellm.llms.ollama.common_utils import OllamaModelInfo
-from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import ModelResponseIterator as GeminiIterator
-from litellm.llms.vertex_ai.gemini.vertex_and_google_ai_studio_gemini import VertexGeminiConfig
 from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
 
-_main: Any = importlib.import_module("litellm.main")
-_responses: Any = importlib.import_module("litellm.responses.main")  # a function of LiteLLM's hides the module
-_caching: Any = importlib.import_module("litellm.caching.caching_handler")
-_builder: Any = importlib.import_module("litellm.litellm_core_utils.streaming_chunk_builder_utils")
-_stamps = _builder if hasattr(_builder, "_stamp_streaming_usage_cost") else _main  # it has moved in LiteLLM 1.109
+from bridge_worker.backends.litellm.patches.patch import Patch, apply_each
+
 _NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None, "index": 0, "tool_use": None}
-
-_made_up_finish = litellm.CustomStreamWrapper.finish_reason_handler
-_counted_usage = ChunkProcessor.calculate_usage
-_ask_ollama = OllamaModelInfo.get_runtime_model_info
-_made_up_choice = VertexGeminiConfig._create_streaming_choice
-_withhold = VertexGeminiConfig._handle_content_policy_violation
-_adopt = getattr(litellm.Router, "_apply_fallback_hidden_params_to_item", None)  # gone since LiteLLM 1.109, and the need with it
-_load_encoding = _main._get_encoding
-_stamped_cost = _stamps._stamp_streaming_usage_cost
-_known_to_ollama: dict[tuple[str, str | None], dict[str, Any]] = {}
+_BUILDER = "litellm.litellm_core_utils.streaming_chunk_builder_utils"
+_TESTS = "tests/upstream_contract/test_patches.py"
+_MALFORMED = 'data: {"a'
 
 
-def _finish_reason_of_the_provider(self: Any) -> Any:
-    """Without it a stream that was cut short ends in "stop", like a whole one."""
-    chunk = _made_up_finish(self)
-    if not (self.received_finish_reason or self.intermittent_finish_reason):
-        chunk.choices[0].finish_reason = None
-    return chunk
+def _source_has(*words: str) -> Callable[[Any], bool]:
+    """For a fault that only a whole call would show: the code that causes it is still there."""
+    return lambda original: all(word in inspect.getsource(original) for word in words)
 
 
-def _usage_of_the_provider(self: Any, chunks: Any, *arguments: Any, **options: Any) -> Any:
-    """Without it a stream without usage gets a count by LiteLLM's tokenizer, and one without reasoning tokens gets 0 of them."""
-    reported = self._calculate_usage_per_chunk(chunks=chunks)
-    if reported["prompt_tokens"] is None and reported["completion_tokens"] is None:
-        return litellm.Usage()
-    return _counted_usage(self, chunks, *arguments, **options | {"reasoning_tokens": None})
+def _finish_reason_of_the_provider(original: Any) -> Any:
+    def finish_reason_handler(self: Any) -> Any:
+        chunk = original(self)
+        if not (self.received_finish_reason or self.intermittent_finish_reason):
+            chunk.choices[0].finish_reason = None
+        return chunk
+
+    return finish_reason_handler
 
 
-def _what_gemini_filtered(self: Any, model_response: Any, completion_response: Any) -> Any:
-    """Without it what was said until then is withheld, and the answer fails when no usage is told."""
-    answer = _withhold(self, model_response, {"usageMetadata": {}, **completion_response})
-    parts = (completion_response["candidates"][0].get("content") or {}).get("parts") or ()
-    said, thought = ("".join(part.get("text", "") for part in parts if bool(part.get("thought")) is kind) for kind in (False, True))
-    answer.choices[0].message.content = said or None
-    if thought:
-        answer.choices[0].message.reasoning_content = thought
-    return answer
+def _usage_of_the_provider(original: Any) -> Any:
+    def calculate_usage(self: Any, chunks: Any, *arguments: Any, **options: Any) -> Any:
+        reported = self._calculate_usage_per_chunk(chunks=chunks)
+        if reported["prompt_tokens"] is None and reported["completion_tokens"] is None:
+            return litellm.Usage()
+        return original(self, chunks, *arguments, **options | {"reasoning_tokens": None})
+
+    return calculate_usage
 
 
-def _no_count(self: Any, response: Any) -> None:
-    """Without it the reasoning of each stream is tokenised anew, which may take a minute; the provider's number is in its usage."""
+def _counts_usage(original: Any) -> bool:
+    from litellm.litellm_core_utils.streaming_chunk_builder_utils import ChunkProcessor
+
+    chunk = litellm.ModelResponseStream()
+    processor = ChunkProcessor(chunks=[chunk], messages=[])
+    call = {"chunks": [chunk], "model": "gpt-4o", "completion_output": "one two three", "messages": []}
+    return bool(original(processor, **call).completion_tokens)
 
 
-def _strict_line(self: Any, str_line: str) -> Any:
-    """Without it a malformed event is passed over, and an event whose text has "[DONE]" in it ends the stream."""
-    return _NOTHING if (event := _event(str_line)) is None else self.chunk_parser(chunk=event)
+def _no_count(original: Any) -> Any:
+    return lambda self, response: None
+
+
+def _strict_line(original: Any) -> Any:
+    def _handle_string_chunk(self: Any, str_line: str) -> Any:
+        return _NOTHING if (event := _event(str_line)) is None else self.chunk_parser(chunk=event)
+
+    return _handle_string_chunk
+
+
+def _accepts_malformed(original: Any) -> bool:
+    iterator = SimpleNamespace(chunk_parser=lambda chunk: chunk, chunk_type="valid_json", accumulated_json="")
+    with suppress(ValueError):
+        original(iterator, _MALFORMED)
+        return True
+    return False
 
 
 def _event(line: str) -> dict[str, Any] | None:
-    """What a line of a stream holds, be it an SSE event's or a line of JSON; None for what is no data."""
+    """The JSON object of a stream's line, be it an SSE event's or a line of JSON; None for a line without data."""
     text = (litellm.CustomStreamWrapper.strip_sse_data_from_chunk(line) or "").strip()
     if not line.startswith(("data:", "{")) or text in ("", "[DONE]"):
         return None
@@ -87,13 +90,18 @@ def _event(line: str) -> dict[str, Any] | None:
     return event
 
 
-def _ollama_model_info(self: Any, model: str, api_base: str | None = None, api_key: str | None = None) -> dict[str, Any]:
-    """Without it each chat asks Ollama about its model three times in the loop's thread, and a slow host stops every request."""
-    key = (self._strip_ollama_model_prefix(model), api_base)
-    if key not in _known_to_ollama and not _in_loop():  # LiteLLM asks first in the thread that prepares the call
-        _known_to_ollama[key] = _ask_ollama(self, model, api_base, api_key)
-    free = {"key": key[0], "litellm_provider": "ollama", "mode": "chat", "input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
-    return _known_to_ollama.get(key) or free | dict.fromkeys(("max_tokens", "max_input_tokens", "max_output_tokens"))
+def _ollama_model_info(original: Any) -> Any:
+    known: dict[tuple[str, str | None], dict[str, Any]] = {}
+
+    def get_runtime_model_info(self: Any, model: str, api_base: str | None = None, api_key: str | None = None) -> dict[str, Any]:
+        key = (self._strip_ollama_model_prefix(model), api_base)
+        if key not in known and not _in_loop():  # LiteLLM looks first in the thread that prepares the call
+            known[key] = original(self, model, api_base, api_key)
+        free = {"key": key[0], "litellm_provider": "ollama", "mode": "chat"}
+        free |= dict.fromkeys(("input_cost_per_token", "output_cost_per_token"), 0.0)
+        return known.get(key) or free | dict.fromkeys(("max_tokens", "max_input_tokens", "max_output_tokens"))
+
+    return get_runtime_model_info
 
 
 def _in_loop() -> bool:
@@ -104,56 +112,50 @@ def _in_loop() -> bool:
     return True
 
 
-def _strict_gemini(self: Any, chunk: str) -> Any:
-    """Without it a malformed event ends the stream as if it were whole, and so does a comment, which is no event at all."""
-    return None if (event := _event(chunk)) is None else self.chunk_parser(chunk=event)
+def _ends_as_a_stream(original: Any) -> Any:
+    def _should_defer_streaming_cache_hit_callbacks(*, cached_result: Any) -> bool:
+        return isinstance(cached_result, litellm.CustomStreamWrapper | BaseResponsesAPIStreamingIterator)
 
-
-def _gemini_choice(**said: Any) -> Any:
-    """Without it each event of a stream ends it with "stop"."""
-    choice = _made_up_choice(**said)
-    if not said["candidate"].get("finishReason"):
-        choice.finish_reason = None
-    return choice
-
-
-def _ends_as_a_stream(*, cached_result: Any) -> bool:
-    """Without it an answer from the cache needs the gateway's packages, fastapi among them, and fails."""
-    return isinstance(cached_result, litellm.CustomStreamWrapper | BaseResponsesAPIStreamingIterator)
+    return _should_defer_streaming_cache_hit_callbacks
 
 
 class _LazyEncoding:
-    """LiteLLM's tokenizer, loaded when it is first used. LiteLLM passes it to readers of responses, which hardly ever use it.
+    """LiteLLM's tokenizer, loaded at its first use. LiteLLM passes it to readers of responses, which hardly ever use it."""
 
-    Without it each process holds 39 MiB more, and the first call takes 0.13 s longer.
-    """
+    def __init__(self, load: Callable[[], Any]) -> None:
+        self._load = load
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_load_encoding(), name)
+        return getattr(self._load(), name)
 
 
-_ENCODING = _LazyEncoding()
+def _lazy_encoding(original: Any) -> Any:
+    encoding = _LazyEncoding(original)
+    return lambda: encoding
 
 
-def _lazy_encoding() -> _LazyEncoding:
-    return _ENCODING
+def _no_gateway(original: Any) -> Any:
+    return lambda **_: None
 
 
-def _no_gateway(**_: Any) -> None:
-    """Without it OpenAI's Responses API needs the mcp package, and its tools could be run here instead of by the agent."""
+def _no_price(original: Any) -> Any:
+    return lambda usage, response, logging_obj: None
 
 
-def _no_price_of_its_own(usage: Any, response: Any, logging_obj: Any) -> None:
-    """Without it a stream's usage has LiteLLM's price as if the provider had told it."""
+def _with_its_own_model(original: Any) -> Any:
+    def _apply_fallback_hidden_params_to_item(fallback_item: Any, prepared_fallback_hidden_params: Any) -> None:
+        model = (getattr(fallback_item, "_hidden_params", None) or {}).get("provider_response_model")
+        original(fallback_item, prepared_fallback_hidden_params)
+        if model:
+            fallback_item._hidden_params["provider_response_model"] = model
+
+    return _apply_fallback_hidden_params_to_item
 
 
-def _with_its_own_model(fallback_item: Any, prepared_fallback_hidden_params: Any) -> None:
-    """Without it a stream that fell back before its first piece tells the name that was asked for as the model that answered."""
-    answered_by = (getattr(fallback_item, "_hidden_params", None) or {}).get("provider_response_model")
-    assert _adopt is not None  # noqa: S101  # for mypy: it is replaced only then
-    _adopt(fallback_item, prepared_fallback_hidden_params)
-    if answered_by:
-        fallback_item._hidden_params["provider_response_model"] = answered_by
+def _renames_the_model(original: Any) -> bool:
+    item = SimpleNamespace(_hidden_params={"provider_response_model": "of the provider"})
+    original(item, ({"provider_response_model": "requested"}, {}))
+    return bool(item._hidden_params.get("provider_response_model") != "of the provider")
 
 
 class SseLineDecoder:
@@ -187,20 +189,121 @@ class SseLineDecoder:
         return [last] if last else []
 
 
+def _splits_at_other_characters(original: Any) -> bool:
+    return bool(original().decode("a\u2028b\n") != ["a\u2028b"])
+
+
+_DISPATCHER_TAKES = (
+    *("tools", "input", "model", "include", "instructions", "max_output_tokens", "prompt", "metadata", "parallel_tool_calls"),
+    *("previous_response_id", "reasoning", "store", "background", "stream", "temperature", "text", "tool_choice", "top_p"),
+    *("truncation", "user", "extra_headers", "extra_query", "extra_body", "timeout", "custom_llm_provider", "kwargs", "_is_async"),
+    "skip_mcp_handler",
+)
+
+PATCHES = (
+    Patch(
+        name="finish reason",
+        wrong='a stream that was cut short ends in "stop", like a complete one',
+        evidence=f"{_TESTS}::test_a_cut_stream_has_no_finish_reason",
+        places=("litellm:CustomStreamWrapper.finish_reason_handler",),
+        takes=("self",),
+        make=_finish_reason_of_the_provider,
+        has_fault=_source_has("self.received_finish_reason", "self.intermittent_finish_reason", '"stop"'),
+    ),
+    Patch(
+        name="usage",
+        wrong="a stream without usage gets a count by LiteLLM's tokenizer, and one without reasoning tokens gets 0 of them",
+        evidence="tests/providers/test_chat.py",
+        places=(f"{_BUILDER}:ChunkProcessor.calculate_usage",),
+        takes=("self", "chunks", "model", "completion_output", "messages", "reasoning_tokens", "count_prompt_tokens"),
+        make=_usage_of_the_provider,
+        has_fault=_counts_usage,
+    ),
+    Patch(
+        name="reasoning count",
+        wrong="the reasoning of each stream is tokenized, which may take a minute; the provider's number is in its usage",
+        evidence=f"{_TESTS}::test_reasoning_is_not_tokenized",
+        places=(f"{_BUILDER}:ChunkProcessor.count_reasoning_tokens",),
+        takes=("self", "response"),
+        make=_no_count,
+        has_fault=_source_has("token_counter("),
+    ),
+    Patch(
+        name="malformed events",
+        wrong='a malformed event is skipped, and an event with "[DONE]" in its text ends the stream',
+        evidence=f"{_TESTS}::test_a_malformed_event_raises_and_an_end_is_no_event",
+        places=("litellm.llms.base_llm.base_model_iterator:BaseModelResponseIterator._handle_string_chunk",),
+        takes=("self", "str_line"),
+        make=_strict_line,
+        has_fault=_accepts_malformed,
+    ),
+    Patch(
+        name="ollama model info",
+        wrong="each chat looks up its model at Ollama three times on the event loop, and a slow host stops every request",
+        evidence=f"{_TESTS}::test_ollama_is_looked_up_in_a_thread_and_never_in_a_loop",
+        places=("litellm.llms.ollama.common_utils:OllamaModelInfo.get_runtime_model_info",),
+        takes=("self", "model", "api_base", "api_key"),
+        make=_ollama_model_info,
+        has_fault=lambda original: "cache" not in inspect.getsource(original),
+    ),
+    Patch(
+        name="encoding",
+        wrong="each process holds a tokenizer of 39 MiB, and the first call takes 0.13 s longer",
+        evidence=f"{_TESTS}::test_the_tokenizer_is_loaded_at_its_first_use",
+        places=("litellm.main:_get_encoding",),
+        takes=(),
+        make=_lazy_encoding,
+        has_fault=_source_has("encoding"),
+    ),
+    Patch(
+        name="stream price",
+        wrong="the usage of a stream has LiteLLM's price as if the provider had sent it",
+        evidence="tests/providers/test_chat.py",
+        places=(f"{_BUILDER}:_stamp_streaming_usage_cost", "litellm.main:_stamp_streaming_usage_cost"),
+        takes=("usage", "response", "logging_obj"),
+        make=_no_price,
+        has_fault=_source_has("cost"),
+    ),
+    Patch(
+        name="model of a fallback",
+        wrong="a stream that fell back before its first piece reports the requested name as the model that responded",
+        evidence="tests/gateway/test_routing.py",
+        places=("litellm:Router._apply_fallback_hidden_params_to_item",),
+        takes=("fallback_item", "prepared_fallback_hidden_params"),
+        make=_with_its_own_model,
+        has_fault=_renames_the_model,
+        since_gone=True,  # in 1.109
+    ),
+    Patch(
+        name="responses without mcp",
+        wrong="OpenAI's Responses API needs the mcp package, and its tools could run here instead of in the agent",
+        evidence="tests/providers/test_chat.py",
+        places=("litellm.responses.main:_responses_try_dispatch_mcp_gateway",),
+        takes=_DISPATCHER_TAKES,
+        make=_no_gateway,
+        has_fault=_source_has("mcp"),
+    ),
+    Patch(
+        name="cache without fastapi",
+        wrong="a response from the cache needs the gateway's packages, fastapi among them, and fails",
+        evidence="tests/gateway/test_router.py",
+        places=("litellm.caching.caching_handler:_should_defer_streaming_cache_hit_callbacks",),
+        takes=("cached_result",),
+        make=_ends_as_a_stream,
+        has_fault=_source_has("import"),
+    ),
+    Patch(
+        name="lines of httpx",
+        wrong="httpx splits lines at U+2028 and six others, and the rest of such an event is lost",
+        evidence=f"{_TESTS}::test_lines_end_where_events_end_however_the_text_is_cut",
+        places=("httpx._models:LineDecoder",),
+        takes=(),
+        make=lambda original: SseLineDecoder,
+        has_fault=_splits_at_other_characters,
+    ),
+)
+
+
 def install() -> None:
-    """Replaces the functions of LiteLLM and httpx. Repeating it changes nothing."""
-    _caching._should_defer_streaming_cache_hit_callbacks = _ends_as_a_stream
-    _main._get_encoding = _lazy_encoding
-    _stamps._stamp_streaming_usage_cost = _no_price_of_its_own
-    if _adopt is not None:
-        litellm.Router._apply_fallback_hidden_params_to_item = staticmethod(_with_its_own_model)
-    _responses._responses_try_dispatch_mcp_gateway = _no_gateway
-    litellm.CustomStreamWrapper.finish_reason_handler = _finish_reason_of_the_provider
-    ChunkProcessor.calculate_usage = _usage_of_the_provider
-    ChunkProcessor.count_reasoning_tokens = _no_count
-    GeminiIterator._common_chunk_parsing_logic = _strict_gemini
-    VertexGeminiConfig._create_streaming_choice = staticmethod(_gemini_choice)
-    VertexGeminiConfig._handle_content_policy_violation = _what_gemini_filtered
-    BaseModelResponseIterator._handle_string_chunk = _strict_line
-    OllamaModelInfo.get_runtime_model_info = _ollama_model_info
-    httpx._models.LineDecoder = SseLineDecoder  # type: ignore[attr-defined,assignment]
+    """Applies each patch by itself. Repeating it changes nothing."""
+    apply_each(PATCHES)

@@ -53,6 +53,7 @@ pub struct OpenAi {
 
 impl OpenAi {
     /// The API, served by this bridge.
+    #[must_use]
     pub fn new(bridge: &Bridge) -> Self {
         OpenAi { bridge: bridge.clone() }
     }

@@ -110,6 +110,7 @@ pub struct ChatResponse {
 
 impl ChatResponse {
     /// The text, empty if there is none.
+    #[must_use]
     pub fn text(&self) -> &str {
         self.content.as_deref().unwrap_or_default()
     }
@@ -251,6 +252,7 @@ pub struct ChatDelta {
 
 impl ChatDelta {
     /// The new text, empty if there is none.
+    #[must_use]
     pub fn text(&self) -> &str {
         self.content.as_deref().unwrap_or_default()
     }

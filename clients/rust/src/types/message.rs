@@ -30,6 +30,7 @@ pub struct Message(pub Object);
 
 impl Message {
     /// A message with a role and content.
+    #[allow(clippy::needless_pass_by_value, reason = "a role is named in the call")]
     pub fn new(role: Role, content: impl Into<Content>) -> Self {
         Message(object([("role", Value::from(role.as_str())), ("content", content.into().0)]))
     }
@@ -67,6 +68,7 @@ impl Message {
     }
 
     /// Its text, joined if it is in parts; `None` when it has no content.
+    #[must_use]
     pub fn text(&self) -> Option<String> {
         match self.0.get("content")? {
             Value::String(text) => Some(text.clone()),
@@ -128,6 +130,7 @@ impl ContentPart {
     }
 
     /// An image from its bytes. The type is read from them: PNG, JPEG, GIF and WebP.
+    #[must_use]
     pub fn image_bytes(bytes: &[u8]) -> Self {
         ContentPart::image_url(data_url(image_type(bytes), bytes))
     }

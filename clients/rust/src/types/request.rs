@@ -235,6 +235,7 @@ pub struct Deadlines {
 
 impl Deadlines {
     /// A deadline for the whole response.
+    #[must_use]
     pub fn total(limit: Duration) -> Self {
         Deadlines { total_ms: Some(milliseconds(limit)), ..Deadlines::default() }
     }

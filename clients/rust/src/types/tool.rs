@@ -155,6 +155,7 @@ pub struct FunctionCall {
 
 impl ToolCall {
     /// The function's name.
+    #[must_use]
     pub fn name(&self) -> &str {
         &self.function.name
     }

@@ -38,7 +38,8 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 }
 
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    folders.into_iter().find(|folder| folder.join("protocol.md").is_file()).expect("a checkout").to_owned()
 }
 
 pub fn worker_command() -> PathBuf {

@@ -1,19 +1,17 @@
 //! The examples do what they say, on the real worker.
 #![allow(dead_code, unreachable_pub, reason = "the examples' mains are not called here")]
 
+#[path = "../../tests/common/mod.rs"]
 mod common;
 
-#[cfg(all(feature = "schema", feature = "rmcp"))]
 #[path = "../examples/agent.rs"]
 mod agent;
-#[cfg(feature = "async-openai")]
 #[path = "../examples/async_openai.rs"]
 mod async_openai;
 #[path = "../examples/axum_sse.rs"]
 mod axum_sse;
 #[path = "../examples/batch.rs"]
 mod batch;
-#[cfg(feature = "rig")]
 #[path = "../examples/rig.rs"]
 mod rig;
 
@@ -21,7 +19,6 @@ use common::{soon, worker};
 use omni_bridge_client::mock::{Mock, Reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-#[cfg(all(feature = "schema", feature = "rmcp"))]
 mod agents {
     use std::path::Path;
 
@@ -112,9 +109,8 @@ mod agents {
     }
 }
 
-#[cfg(feature = "rig")]
 mod rig_agents {
-    use rig_core::completion::CompletionRequest;
+    use ::rig::completion::CompletionRequest;
 
     use super::*;
 
@@ -162,7 +158,6 @@ mod rig_agents {
     }
 }
 
-#[cfg(feature = "async-openai")]
 mod openai_clients {
     use ::async_openai::types::chat::{ChatCompletionRequestUserMessage, CreateChatCompletionRequestArgs};
     use ::async_openai::types::embeddings::CreateEmbeddingRequestArgs;

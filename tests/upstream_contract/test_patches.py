@@ -1,0 +1,177 @@
+"""The patches: each fits the installed LiteLLM, its fault is still there, and one that breaks costs only itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import litellm
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge_worker.backends.litellm.patches import correctness
+from bridge_worker.backends.litellm.patches.patch import Patch, apply_each, left_out
+
+# LiteLLM's types make pydantic warn, which no default filter shows.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
+]
+PATCHES = {patch.name: patch for patch in correctness.PATCHES}
+GONE = "removed by LiteLLM, and the fault with it: nothing to apply"
+
+
+@pytest.mark.parametrize("patch", correctness.PATCHES, ids=lambda patch: patch.name)
+def test_each_patch_is_applied_where_its_function_exists(patch: Patch) -> None:
+    assert patch.problem is None
+    assert (patch.place is None) == (patch.find() is None)
+    assert patch.place is not None or patch.since_gone
+
+
+@pytest.mark.parametrize("patch", correctness.PATCHES, ids=lambda patch: patch.name)
+def test_the_fault_is_still_there(patch: Patch) -> None:
+    if patch.find() is None:
+        pytest.skip(GONE)
+    assert patch.is_needed(), f"LiteLLM has corrected this itself: delete the patch {patch.name}"
+
+
+@pytest.mark.parametrize("patch", correctness.PATCHES, ids=lambda patch: patch.name)
+def test_the_evidence_of_a_patch_exists(patch: Patch, pytestconfig: pytest.Config) -> None:
+    file, _, name = patch.evidence.partition("::")
+    source = (pytestconfig.rootpath / file).read_text(encoding="utf-8")
+    assert f"def {name}(" in source if name else "def test_" in source
+
+
+class Victim:
+    """Two functions, as a library has them."""
+
+    @staticmethod
+    def good(text: str) -> str:
+        return text
+
+    @staticmethod
+    def changed(text: str, added: int) -> str:
+        return text * added
+
+
+def patch_of(name: str, takes: tuple[str, ...] = ("text",), make: Any = None) -> Patch:
+    return Patch(
+        name=name,
+        wrong="it is",
+        evidence=__file__,
+        places=(f"{__name__}:Victim.{name}",),
+        takes=takes,
+        make=make or (lambda original: lambda text: text.upper()),
+        has_fault=lambda original: original("a") == "a",
+    )
+
+
+def broken_make(original: Any) -> Any:
+    raise RuntimeError("written for another version")
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (lambda: patch_of("gone"), "has no attribute 'gone'"),
+        (lambda: patch_of("changed"), "takes (text, added) instead of (text)"),
+        (lambda: patch_of("good", make=broken_make), "written for another version"),
+    ],
+    ids=["removed", "other parameters", "raises"],
+)
+def test_a_broken_patch_costs_exactly_that_patch(
+    broken: Any, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Victim, "other", staticmethod(lambda text: text), raising=False)
+    patches = [patch_of("other"), broken(), patch_of("other")]
+    with caplog.at_level(logging.WARNING):
+        apply_each(patches)
+    assert Victim.other("a") == "A"  # type: ignore[attr-defined]
+    assert Victim.good("a") == "a"
+    (only,) = left_out(patches)
+    assert reason in only
+    (line,) = caplog.records
+    assert line.getMessage().startswith(f"the patch {patches[1].name} does not fit")
+
+
+def test_applying_twice_replaces_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Victim, "other", staticmethod(lambda text: text), raising=False)
+    patch = patch_of("other", make=lambda original: lambda text: original(text) + "!")
+    apply_each([patch, patch])
+    assert Victim.other("a") == "a!"  # type: ignore[attr-defined]
+
+
+def test_a_cut_stream_has_no_finish_reason() -> None:
+    stream = litellm.CustomStreamWrapper(
+        completion_stream=iter(()), model="gpt-4o", custom_llm_provider="openai", logging_obj=SimpleNamespace(model_call_details={})
+    )
+    assert stream.finish_reason_handler().choices[0].finish_reason is None
+    stream.received_finish_reason = "length"
+    assert stream.finish_reason_handler().choices[0].finish_reason == "length"
+
+
+def test_reasoning_is_not_tokenized() -> None:
+    assert PATCHES["reasoning count"].make(None)(None, litellm.ModelResponse()) is None
+
+
+def test_a_malformed_event_raises_and_an_end_is_no_event() -> None:
+    parse = PATCHES["malformed events"].make(None)
+    iterator = SimpleNamespace(chunk_parser=lambda chunk: ("parsed", chunk))
+    assert parse(iterator, 'data: {"a": "[DONE]"}') == ("parsed", {"a": "[DONE]"})
+    for line in ("data: [DONE]", "data:", ": comment", "event: message", "<html>", ""):
+        assert parse(iterator, line) == correctness._NOTHING
+    for line in ('data: {"a', "data: null", "data: []", 'data: "x"'):
+        with pytest.raises(ValueError, match=r".+"):
+            parse(iterator, line)
+
+
+def test_a_line_without_an_event_is_what_litellm_makes_of_one() -> None:
+    """``_NOTHING`` has the members that LiteLLM takes for one of its own chunks."""
+    from litellm.types.utils import GenericStreamingChunk
+
+    assert GenericStreamingChunk.__required_keys__ <= correctness._NOTHING.keys()
+
+
+def test_the_tokenizer_is_loaded_at_its_first_use() -> None:
+    loads: list[str] = []
+
+    def load() -> str:
+        loads.append("once")
+        return "an encoding"
+
+    encoding = PATCHES["encoding"].make(load)()
+    assert loads == []
+    assert encoding.upper() == "AN ENCODING"
+    assert loads == ["once"]
+
+
+@given(st.lists(st.text(alphabet="ab\r\n\u2028\x85", max_size=6), max_size=6))
+def test_lines_end_where_events_end_however_the_text_is_cut(pieces: list[str]) -> None:
+    decoder = correctness.SseLineDecoder()
+    lines = [line for piece in pieces for line in decoder.decode(piece)] + decoder.flush()
+    expected = re.split(r"\r\n|\n|\r", "".join(pieces))
+    assert lines == (expected if expected[-1] else expected[:-1])
+
+
+def test_ollama_is_looked_up_in_a_thread_and_never_in_a_loop() -> None:
+    looked_up: list[str] = []
+
+    def look_up(self: Any, model: str, api_base: str | None, api_key: str | None) -> dict[str, Any]:
+        looked_up.append(model)
+        return {"key": model, "found": True}
+
+    get = PATCHES["ollama model info"].make(look_up)
+    itself = SimpleNamespace(_strip_ollama_model_prefix=lambda model: model)
+
+    async def main() -> list[Any]:
+        before = get(itself, "new-one", "http://127.0.0.1")
+        within = await asyncio.to_thread(get, itself, "new-one", "http://127.0.0.1")
+        return [before, within, get(itself, "new-one", "http://127.0.0.1")]
+
+    before, within, after = asyncio.run(main())
+    assert (before["input_cost_per_token"], looked_up) == (0.0, ["new-one"])
+    assert within == after == {"key": "new-one", "found": True}
