@@ -49,7 +49,7 @@ def gateway(tmp_path: Path) -> str:
 # ---- chat ----------------------------------------------------------------------------------------------------------------------
 
 
-def test_stdout_has_the_answer_and_nothing_else() -> None:
+def test_stdout_has_the_response_and_nothing_else() -> None:
     assert run("chat", *ECHO, "hello", "Grüße 漢") == (0, "hello Grüße 漢\n", "")
 
 
@@ -75,7 +75,7 @@ def test_the_model_comes_from_the_flag_or_the_environment_or_the_config_or_the_k
     assert [request.model for request in upstream.requests] == ["one", "gpt-4o-mini"]
 
 
-def test_without_a_model_one_line_says_what_was_looked_for_and_what_to_run() -> None:
+def test_without_a_model_one_line_names_the_variables_and_the_command_to_run() -> None:
     code, out, err = run("chat", "hi")
     assert (code, out, err.count("\n")) == (2, "", 1)
     for word in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "llama.cpp is installed", "omni-bridge chat -m local/smollm2"):
@@ -89,7 +89,7 @@ def test_each_keys_first_model_is_one_that_chats_and_has_no_end_announced(variab
     assert (facts["mode"], facts.get("deprecation_date")) == ("chat", None)
 
 
-def test_a_reader_that_stops_reading_stops_the_bill_without_a_word(upstream: Upstream) -> None:
+def test_a_reader_that_stops_reading_stops_the_cost_silently(upstream: Upstream) -> None:
     code, out, err = shell("omni-bridge chat -m openai/endless hello | head -c 20", env=provider(upstream))
     assert (code, len(out), err) == (0, 20, "")
     upstream.wait_for_request(model="endless").wait_closed(timeout=30)
@@ -116,7 +116,7 @@ WRONG: dict[str, tuple[list[str], int, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_mistake_is_one_line_with_a_remedy_and_an_exit_code(name: str) -> None:
+def test_an_error_is_one_line_with_a_hint_and_an_exit_code(name: str) -> None:
     words, code, remedy = WRONG[name]
     got, out, err = run(*words)
     assert (got, out) == (code, "")
@@ -125,7 +125,7 @@ def test_a_mistake_is_one_line_with_a_remedy_and_an_exit_code(name: str) -> None
     assert remedy in err
 
 
-def test_input_that_is_not_utf8_is_said_with_its_place() -> None:
+def test_input_that_is_not_utf8_is_reported_with_its_position() -> None:
     code, out, err = run("chat", *ECHO, input=b"ab\xff")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "at byte 2" in err
@@ -137,7 +137,7 @@ def test_a_text_that_is_too_long_for_the_worker_is_an_error_and_no_silence() -> 
     assert "2000" in err
 
 
-def test_a_fault_in_a_command_is_a_line_that_asks_for_a_report(
+def test_an_internal_error_of_a_command_is_one_line_with_the_address_for_reports(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(worker_process, "own_command", lambda: 1 / 0)
@@ -166,7 +166,7 @@ def test_each_command_has_help_that_fits_a_terminal(name: str) -> None:
     assert max(map(len, out.splitlines())) <= 100
 
 
-def test_the_list_of_commands_says_each_in_one_line() -> None:
+def test_the_list_of_commands_has_one_line_for_each() -> None:
     code, out, err = run("--help", env={"COLUMNS": "100"})
     assert (code, err) == (0, "")
     lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ") and line.split()}
@@ -255,7 +255,7 @@ def test_tokens_are_counted_in_a_file_a_pipe_and_a_text(tmp_path: Path) -> None:
 # ---- replay -------------------------------------------------------------------------------------------------------------------
 
 
-def test_lines_are_replayed_as_they_stand_and_both_ways_are_shown(tmp_path: Path) -> None:
+def test_lines_are_replayed_unchanged_and_both_directions_are_shown(tmp_path: Path) -> None:
     recorded = tmp_path / "recorded"
     asked = {
         "jsonrpc": "2.0",
@@ -340,7 +340,7 @@ def redis(tmp_path: Path) -> Iterator[str]:
     server.wait()
 
 
-def test_doctor_asks_each_configured_model_and_says_what_to_do_about_those_that_fail(
+def test_doctor_calls_each_configured_model_and_hints_at_a_fix_for_those_that_fail(
     upstream: Upstream, tmp_path: Path, redis: str
 ) -> None:
     names = {"good": "openai/one", "bad": "openai/status-401", "gone": "anthropic/claude-haiku-4-5", "odd": "nobody/knows"}
@@ -357,7 +357,7 @@ def test_doctor_asks_each_configured_model_and_says_what_to_do_about_those_that_
     assert len(upstream.requests) == 2
 
 
-def test_doctor_without_a_config_lists_keys_by_name_only_and_a_table_says_that_all_is_well() -> None:
+def test_doctor_without_a_config_lists_keys_by_name_only_and_a_table_without_problems() -> None:
     code, out, err = run("doctor", "--offline", env={"OPENAI_API_KEY": "sk-secret"})
     assert (code, err) == (0, "")
     assert "openai (OPENAI_API_KEY)" in out
@@ -368,13 +368,13 @@ def test_doctor_without_a_config_lists_keys_by_name_only_and_a_table_says_that_a
 
 
 @pytest.mark.parametrize(("state", "remedy"), [("lost", "start it"), ("not_installed", "omni-bridge[redis]")])
-def test_a_redis_that_is_not_there_is_a_problem_with_a_remedy(state: str, remedy: str) -> None:
+def test_an_unreachable_redis_is_a_problem_with_a_hint(state: str, remedy: str) -> None:
     (check,) = doctor_checks.of_redis(state)
     assert check.status == "problem"
     assert remedy in check.remedy
 
 
-def test_doctor_tells_a_mistake_in_the_config(tmp_path: Path) -> None:
+def test_doctor_reports_an_error_in_the_config(tmp_path: Path) -> None:
     code, found = doctor("--config", config_file(tmp_path, "model_list: 7"), env={})
     assert (code, found["config"]["status"]) == (1, "problem")
     assert "model_list" in found["config"]["detail"]

@@ -59,7 +59,7 @@ def test_a_talk_goes_on_by_turns_until_ctrl_d(start: Start) -> None:
     assert "Traceback" not in terminal.text
 
 
-def test_what_was_said_is_said_again_but_for_what_ctrl_c_cancelled_at_the_provider(start: Start, upstream: Upstream) -> None:
+def test_the_chat_history_is_sent_again_except_for_the_turn_that_ctrl_c_cancelled(start: Start, upstream: Upstream) -> None:
     words = ("-m", "openai/anything", "-s", "Be brief", "--max-tokens", "7", "-t", "0.5")
     terminal = start("chat", *words, env=provider(upstream))
     for number, line in enumerate(["first", "second"], 1):
@@ -97,7 +97,7 @@ def test_ctrl_c_ends_a_single_question_with_130_and_closes_the_connection(start:
     assert "Traceback" not in terminal.text
 
 
-def test_a_mistake_in_the_config_is_told_before_the_first_question(start: Start) -> None:
+def test_an_error_in_the_config_is_reported_before_the_first_prompt(start: Start) -> None:
     terminal = start("chat", "-m", "offline/echo", "--config", "/nowhere")
     assert terminal.exit_code() == 2
     assert "> " not in terminal.text
@@ -107,7 +107,7 @@ def test_a_mistake_in_the_config_is_told_before_the_first_question(start: Start)
 # ---- no model is named ---------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_key_it_says_what_it_looked_for_and_offers_the_model_of_this_machine(start: Start) -> None:
+def test_without_a_key_the_chat_names_the_variables_and_offers_the_local_model(start: Start) -> None:
     terminal = start("chat", "--max-tokens", "8", "Say hello")
     terminal.wait_for("Take it? [Y/n]")
     assert "ANTHROPIC_API_KEY" in terminal.text
@@ -120,7 +120,7 @@ def test_without_a_key_it_says_what_it_looked_for_and_offers_the_model_of_this_m
     assert len(answer.split()) > 8  # words of a real model
 
 
-def test_whoever_declines_is_told_how_to_name_one(start: Start) -> None:
+def test_a_user_who_declines_gets_the_flag_that_names_a_model(start: Start) -> None:
     terminal = start("chat")
     terminal.wait_for("[Y/n]")
     terminal.type("n\n")

@@ -130,7 +130,7 @@ def test_the_page_shows_each_request_in_its_table_and_timeline(page: Browser) ->
 
 
 @pytest.mark.rule("TRC-8")
-def test_the_page_asks_the_network_for_nothing_and_complains_of_nothing(page: Browser) -> None:
+def test_the_page_makes_no_network_request_and_logs_no_problem(page: Browser) -> None:
     assert [address.partition(":")[0] for address in page.requests] == ["file"]
     page.ask("document.querySelector('#requests tbody tr').click()")
     assert page.problems == []
@@ -140,7 +140,7 @@ def test_the_page_asks_the_network_for_nothing_and_complains_of_nothing(page: Br
 
 
 @pytest.mark.rule("TRC-8")
-def test_what_was_said_stays_text_whatever_it_looks_like(page: Browser) -> None:
+def test_chat_content_is_shown_as_text_whatever_it_contains(page: Browser) -> None:
     assert page.ask("document.title").startswith("omni-bridge trace: ")
     page.ask("open(all.find(asked => asked.deltas.length))")
     shown = page.ask("document.getElementById('details').innerText")

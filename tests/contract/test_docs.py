@@ -68,7 +68,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("block", RUNNABLE, ids=str)
-def test_the_readme_examples_run_and_print_what_it_says(block: Block, folder: Path, upstream: Upstream) -> None:
+def test_the_readme_examples_run_and_print_the_output_shown(block: Block, folder: Path, upstream: Upstream) -> None:
     needed = "rustc" if block.language == "rust" else "cargo" if "cargo" in block.text else "sh"
     program(needed)
     printed = run_block(block, folder, upstream)
@@ -135,7 +135,7 @@ def picture_of(file: Path) -> str:
     return re.sub(r"\s", "", "".join("".join(text.itertext()) for text in texts))
 
 
-def test_the_picture_can_be_made_anew_and_shows_what_the_readme_shows(folder: Path) -> None:
+def test_the_image_is_generated_and_shows_the_commands_of_the_readme(folder: Path) -> None:
     program("cargo")
     new = folder / "new.svg"
     make = [sys.executable, "bin/picture.py", "--in", str(folder), "--out", str(new)]
@@ -153,7 +153,7 @@ EXAMPLES = [block for block in blocks("protocol.md") if block.language == "jsonl
 
 
 @pytest.mark.parametrize("block", EXAMPLES, ids=str)
-def test_the_protocol_examples_are_what_the_worker_says(block: Block, spawn: Spawn) -> None:
+def test_the_protocol_examples_are_what_the_worker_sends(block: Block, spawn: Spawn) -> None:
     transcript = parse(block.text)
     play(transcript, spawn(*transcript.flags))
 
@@ -163,7 +163,7 @@ def test_generated_parts_are_up_to_date() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_drifted_part_is_told_with_the_command_that_mends_it(tmp_path: Path) -> None:
+def test_an_outdated_generated_part_is_reported_with_the_command_that_updates_it(tmp_path: Path) -> None:
     for folder in ("bin", "bridge_worker", "docs", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".node"))
     for file in ("protocol.md",):

@@ -53,7 +53,7 @@ def test_recorded_messages_fit_the_schema(name: str) -> None:
             assert_fits(answer["result"], SCHEMA["methods"][asked["method"]]["result"])  # type: ignore[index]
 
 
-def test_a_difference_is_told_with_its_path() -> None:
+def test_a_difference_is_reported_with_its_path() -> None:
     assert difference({"a": [{"b": "«number»"}]}, {"a": [{"b": "1"}]}) == "a[0].b is no number"
     assert difference({"a": 1}, {"a": True}) == "a is True, not 1"
     assert difference({"a": 1, "b": "«any»"}, {"a": 1}) == "the object lacks 'b'"

@@ -67,7 +67,7 @@ def progress(worker: Worker, token: int | str) -> list[Json]:
     ("version", "capabilities"),
     [*((version, {"tools": {}}) for version in MCP_VERSIONS), (PROTOCOL_VERSION, {}), ("2026-07-28", {"tools": {}})],
 )
-def test_an_mcp_client_is_told_that_there_are_tools(version: str, capabilities: Json) -> None:
+def test_an_mcp_client_receives_the_tools_capability(version: str, capabilities: Json) -> None:
     (answer, _) = session().receive(asked("initialize", {"protocolVersion": version}))
     assert isinstance(answer, Send)
     assert answer.value["result"]["capabilities"] == capabilities  # type: ignore[call-overload, index]
@@ -75,7 +75,7 @@ def test_an_mcp_client_is_told_that_there_are_tools(version: str, capabilities: 
 
 @pytest.mark.rule("MCP-2")
 @pytest.mark.parametrize("params", [{"_meta": ENVELOPE}, {}])
-def test_discover_tells_the_revisions_at_once(params: Json) -> None:
+def test_discover_returns_the_revisions_in_one_request(params: Json) -> None:
     (answer,) = session().receive(asked("server/discover", params))
     assert isinstance(answer, Send)
     result: Any = answer.value["result"]  # type: ignore[call-overload]
@@ -86,7 +86,7 @@ def test_discover_tells_the_revisions_at_once(params: Json) -> None:
 
 
 @pytest.mark.rule("MCP-2")
-def test_a_client_may_greet_after_it_has_asked_what_there_is() -> None:
+def test_a_client_may_initialize_after_it_has_discovered_the_revisions() -> None:
     one = session()
     one.receive(asked("server/discover", {"_meta": ENVELOPE}))
     (answer, _) = one.receive(asked("initialize", {"protocolVersion": "2025-11-25"}, id=2))
@@ -151,7 +151,7 @@ def test_three_tools_are_listed_with_their_schemas(worker: Worker) -> None:
         ("list_models", {}, None),
     ],
 )
-def test_a_result_is_structured_as_the_tool_says_and_told_as_text(
+def test_a_result_is_structured_by_the_tools_schema_and_repeated_as_text(
     worker: Worker, name: str, arguments: Json, text: str | None
 ) -> None:
     tool = tools(worker)[name]
@@ -185,7 +185,7 @@ def test_a_tool_is_the_method_of_that_work(worker: Worker) -> None:
         ("list_models", {"cursor": "%"}, "invalid_request"),
     ],
 )
-def test_what_goes_wrong_in_a_tool_is_told_where_a_model_reads_it(
+def test_an_error_in_a_tool_is_in_the_content_that_a_model_reads(
     worker: Worker, provider: Upstream, name: str, arguments: Json, kind: str
 ) -> None:
     provider.script("status-429", status=429, headers={"retry-after": "2"}, body={"error": {"message": "no: sk-secret-123"}})
@@ -215,7 +215,7 @@ def test_a_call_that_is_none_is_an_error(worker: Worker, params: Json) -> None:
 
 @pytest.mark.rule("MCP-8")
 @pytest.mark.parametrize("token", ["a", 0, "7", 7])
-def test_with_a_progress_token_the_text_is_told_as_it_comes(worker: Worker, token: int | str) -> None:
+def test_with_a_progress_token_the_text_is_streamed_as_progress(worker: Worker, token: int | str) -> None:
     params = call("chat", conversation("these are four words"), progressToken=token)
     result = worker.call("tools/call", params)["result"]
     notes = [note for note in progress(worker, token) if type(note["progressToken"]) is type(token)]
@@ -225,7 +225,7 @@ def test_with_a_progress_token_the_text_is_told_as_it_comes(worker: Worker, toke
 
 @pytest.mark.rule("MCP-8")
 @pytest.mark.parametrize("meta", [{}, {"progressToken": None}, {"progressToken": True}])
-def test_without_a_token_nothing_is_told_meanwhile(worker: Worker, meta: Json) -> None:
+def test_without_a_token_no_progress_is_sent(worker: Worker, meta: Json) -> None:
     seen = len(worker.received)
     worker.call("tools/call", call("chat", conversation(), **meta))
     assert [
@@ -239,7 +239,7 @@ def test_without_a_token_nothing_is_told_meanwhile(worker: Worker, meta: Json) -
 @pytest.mark.rule("MCP-9")
 @pytest.mark.parametrize("era", ["greeted", "enveloped"])
 @pytest.mark.parametrize("meta", [{}, {"progressToken": "t"}], ids=["plain", "streamed"])
-def test_a_cancelled_call_is_closed_upstream_and_never_answered(
+def test_a_cancelled_call_is_closed_upstream_and_gets_no_response(
     greeted: Worker, worker: Worker, provider: Upstream, era: str, meta: Json
 ) -> None:
     client = greeted if era == "greeted" else worker
@@ -255,7 +255,7 @@ def test_a_cancelled_call_is_closed_upstream_and_never_answered(
 
 
 @pytest.mark.rule("MCP-9")
-def test_the_call_of_a_client_that_is_none_of_mcps_is_answered(worker: Worker, provider: Upstream) -> None:
+def test_the_call_of_a_client_that_does_not_speak_mcp_gets_a_response(worker: Worker, provider: Upstream) -> None:
     nth = provider.counts["hang"] + 1
     id = worker.request("tools/call", call("chat", conversation(model="openai/hang")))
     provider.wait_for_request("hang", nth=nth, timeout=30)
@@ -282,7 +282,7 @@ def of_mcp() -> Session:
 
 
 @pytest.mark.rule("MCP-9", "RPC-1")
-def test_silence_ends_where_the_answer_would_be() -> None:
+def test_the_cancelled_calls_id_is_free_again_after_its_response_would_have_been_sent() -> None:
     one = of_mcp()
     (start,) = one.receive(asked("tools/call"))
     assert start == Start(1, "tools/call", {})
@@ -305,7 +305,7 @@ def test_only_a_tools_call_falls_silent(method: str) -> None:
 
 
 @pytest.mark.rule("MCP-9", "LIF-12")
-def test_a_call_that_its_client_has_not_cancelled_is_answered_at_the_end() -> None:
+def test_a_call_that_its_client_has_not_cancelled_gets_its_response_at_the_end() -> None:
     one = of_mcp()
     one.receive(asked("tools/call"))
     one.drain()

@@ -47,12 +47,12 @@ RUNS = [(block, printed) for block, printed in itertools.pairwise(PAGE) if block
 
 
 @pytest.mark.parametrize(("block", "printed"), RUNS, ids=lambda block: str(block))
-def test_a_command_of_the_page_prints_what_it_says(block: Block, printed: Block, folder: Path, upstream: Upstream) -> None:
+def test_a_command_of_the_page_prints_the_output_shown(block: Block, printed: Block, folder: Path, upstream: Upstream) -> None:
     assert printed.mark == "prints"
     assert run_block(block, folder, upstream) == printed.text
 
 
-def test_the_config_of_the_page_serves_and_falls_back_as_it_says(upstream: Upstream, spawn: Spawn, folder: Path) -> None:
+def test_the_config_of_the_page_serves_and_falls_back_as_described(upstream: Upstream, spawn: Spawn, folder: Path) -> None:
     upstream.script("gpt-4o-mini", status=503, body={"error": {"message": "down"}})
     upstream.script("claude-haiku-4-5", body=CLAUDE)
     bases = {"OPENAI_BASE_URL": upstream.base_url, "ANTHROPIC_API_BASE": upstream.base_url.removesuffix("/v1")}
@@ -80,7 +80,7 @@ def names(cell: str) -> set[str]:
     return set(re.findall(r"`(\w+)`", cell))
 
 
-def test_what_the_page_says_of_the_file_is_what_becomes_of_it() -> None:
+def test_the_page_describes_the_file_that_the_command_writes() -> None:
     page = (ROOT / "docs" / "operators.md").read_text(encoding="utf-8")
     (table,) = re.findall(r"<!-- honoured -->\n\| .*\n\|[-| ]+\n((?:\|.*\n)+)", page)
     rows = {row[0].strip(): row[1:] for row in (line.strip("|").split("|") for line in table.strip().splitlines())}

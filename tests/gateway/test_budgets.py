@@ -183,7 +183,7 @@ def test_what_is_reserved_takes_room_and_what_was_not_used_of_it_is_free_again(w
     with_store(story)
 
 
-def test_tokens_have_a_limit_of_their_own(with_store: With) -> None:
+def test_tokens_have_a_separate_limit(with_store: With) -> None:
     async def story(store: Store) -> None:
         mine = accounts({"max_tokens": 100})
         await held(store, mine, usd(50, 100))
@@ -289,7 +289,7 @@ def test_what_a_dead_worker_reserved_is_free_when_its_lease_is_over(redis: Redis
 
 
 @pytest.mark.rule("BUD-11")
-def test_a_worker_that_loses_redis_goes_on_from_what_it_knew_and_tells_afterwards(
+def test_a_worker_that_loses_redis_continues_from_its_last_state_and_reports_to_redis_afterwards(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def story() -> None:

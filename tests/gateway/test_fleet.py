@@ -122,7 +122,7 @@ def used(worker: Worker, path: str) -> float:
 
 
 @pytest.mark.rule("STA-3")
-def test_each_worker_says_that_redis_is_there(fleet: Fleet) -> None:
+def test_each_worker_reports_that_redis_is_connected(fleet: Fleet) -> None:
     assert states(fleet) == {"connected"}
     assert {worker.stderr for worker in fleet.workers} == {""}
 
@@ -136,7 +136,7 @@ def test_the_workers_are_on_different_machines(fleet: Fleet) -> None:
 
 
 @pytest.mark.rule("BUD-4", "BUD-10")
-def test_budgets_are_exact_whatever_all_workers_ask_at_once(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_budgets_are_exact_for_simultaneous_requests_of_all_workers(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     before = fleet.upstream.counts["priced"]
     answers = all_at_once(fleet.workers, 20, ask("priced", "crowd/rush"))
     while (more := all_at_once(fleet.workers[:1], 1, ask("priced", "crowd/rush"))) and "result" in more[0]:
@@ -217,7 +217,9 @@ def test_when_redis_is_lost_each_worker_goes_on_alone_and_comes_back_by_itself(
 # --- as the docs have it --------------------------------------------------------------------------------------------------------
 
 
-def test_the_config_of_the_docs_is_served_and_answers_are_shared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_config_of_the_docs_is_served_and_cached_responses_are_shared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (config,) = re.findall(r"<!-- file: fleet.yaml -->\n```yaml\n(.*?)```", (ROOT / "docs" / "fleet.md").read_text(), re.S)
     path = tmp_path / "fleet.yaml"
     path.write_text(config)
@@ -252,7 +254,7 @@ WITHOUT_THE_PACKAGE = "import sys; sys.modules['redis'] = None; from bridge_work
 
 
 @pytest.mark.rule("STA-3")
-def test_without_the_package_a_worker_says_so_and_goes_on_alone(tmp_path: Path) -> None:
+def test_without_the_package_a_worker_logs_it_and_continues_with_local_state(tmp_path: Path) -> None:
     router = {"redis_host": "127.0.0.1", "redis_port": 1}
     model = {"model_name": "one", "litellm_params": {"model": "openai/one", "mock_response": "hi", "api_key": "k"}}
     path = write(tmp_path / "gateway.yaml", {"model_list": [model], "router_settings": router})

@@ -43,7 +43,7 @@ def callbacks() -> list[int]:
     return [len(each) for each in gateway_config._callback_lists()]
 
 
-def test_settings_of_the_module_are_set_and_go_back_when_a_config_says_them_no_more(configure: Any) -> None:
+def test_settings_of_the_module_are_set_and_restored_when_a_config_no_longer_sets_them(configure: Any) -> None:
     configure()
     before = (litellm.drop_params, litellm.num_retries, litellm.request_timeout, litellm.request_timeout_explicitly_set)
     first = configure("litellm_settings: {drop_params: 'True', num_retries: 5, request_timeout: 33, max_budget: 7}")
@@ -77,7 +77,7 @@ def test_a_cache_stays_as_long_as_its_params_do(configure: Any) -> None:
     assert litellm.cache is None
 
 
-def test_a_cache_that_can_not_be_made_is_a_complaint_and_the_models_are_served(configure: Any) -> None:
+def test_a_cache_that_can_not_be_created_is_a_warning_and_the_models_are_served(configure: Any) -> None:
     made = configure("litellm_settings: {cache: true, cache_params: {type: disk, disk_cache_dir: /dev/null/none}}")
     assert "litellm_settings.cache_params: LiteLLM can make no such cache" in str(made.complaints[0])
     assert router.names(made.router) == ["a"]
@@ -124,7 +124,7 @@ def test_what_a_router_does_now_and_then_ends_with_it(tmp_path: Path, settings: 
 
 
 @pytest.mark.parametrize("name", ["langfsue", "langfuse"])
-def test_a_callback_that_there_is_not_is_a_complaint(configure: Any, name: str) -> None:
+def test_an_unknown_callback_is_a_warning(configure: Any, name: str) -> None:
     (complaint,) = configure(f"litellm_settings: {{success_callback: [{name}]}}").complaints
     assert complaint.place == "litellm_settings.success_callback"
     assert name not in litellm.success_callback

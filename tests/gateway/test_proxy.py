@@ -237,7 +237,7 @@ SERVED = [
 
 
 @pytest.mark.parametrize("model", SERVED)
-def test_the_same_deployment_answers_the_same_at_the_same_cost(both: Both, model: str, streamed: bool) -> None:
+def test_the_same_deployment_returns_the_same_result_at_the_same_cost(both: Both, model: str, streamed: bool) -> None:
     gateway, bridge = both.ask(model, stream=streamed)
     assert bridge.content == ANSWER
     assert gateway == bridge
@@ -444,7 +444,7 @@ COST = 9 * 0.5 + 12 * 0.25
 
 
 @pytest.mark.rule("RES-16", "RCP-2")
-def test_a_chat_through_a_proxy_has_its_answer_usage_and_price(agent: Worker, prefix: str, streamed: bool) -> None:
+def test_a_chat_through_a_proxy_has_its_response_usage_and_price(agent: Worker, prefix: str, streamed: bool) -> None:
     result = agent.chat(f"{prefix}/priced", "Grüße 🦜", stream=streamed)
     assert (result["content"], result["finish_reason"]) == (ANSWER, "stop")
     assert (result["usage"]["input_tokens"], result["usage"]["output_tokens"], result["usage"]["cached_input_tokens"]) == (9, 12, 4)

@@ -82,9 +82,7 @@ def test_a_deployment_that_litellm_can_not_take_is_an_error_on_the_log_and_the_o
 
 
 @pytest.mark.rule("RLD-1", "RLD-4")
-def test_a_reload_says_what_has_changed_and_the_next_request_is_served_by_it(
-    worker: Worker, upstream: Upstream, path: Path
-) -> None:
+def test_a_reload_reports_the_changes_and_serves_the_next_request(worker: Worker, upstream: Upstream, path: Path) -> None:
     config = first(upstream)
     config["model_list"][1] = deployment(upstream, "new", "two", api_key=SECRET)
     config["model_list"][0] = deployment(upstream, "stays", "two")
@@ -165,7 +163,7 @@ def test_a_reload_takes_no_params(worker: Worker) -> None:
 
 
 @pytest.mark.rule("RLD-6")
-def test_a_hang_up_reloads_too_and_the_log_says_how_it_went(worker: Worker, upstream: Upstream, path: Path) -> None:
+def test_a_hangup_signal_reloads_too_and_the_log_reports_the_result(worker: Worker, upstream: Upstream, path: Path) -> None:
     config = first(upstream)
     config["model_list"].append(deployment(upstream, "of-the-signal", "one"))
     write(path, config)
@@ -179,7 +177,7 @@ def test_a_hang_up_reloads_too_and_the_log_says_how_it_went(worker: Worker, upst
 
 
 @pytest.mark.rule("CFG-1", "CFG-6", "CFG-7", "RES-16")
-def test_what_a_gateways_config_may_say_reaches_the_provider(worker: Worker, upstream: Upstream, path: Path) -> None:
+def test_the_settings_of_a_gateways_config_reach_the_provider(worker: Worker, upstream: Upstream, path: Path) -> None:
     key = {"model": "openai/one", "api_base": upstream.base_url}
     config = first(upstream) | {
         "include": ["more.yaml"],
@@ -216,7 +214,7 @@ def test_what_a_gateways_config_may_say_reaches_the_provider(worker: Worker, ups
     assert len(upstream.requests) == before + 2  # a reload does not empty it
 
 
-def test_reloads_at_once_are_all_answered_and_leave_nothing_behind(worker: Worker) -> None:
+def test_simultaneous_reloads_all_get_a_response_and_leave_nothing_behind(worker: Worker) -> None:
     ids = [worker.request("config/reload") for _ in range(5)]
     chats = [worker.request("chat", {"model": "stays", "messages": HELLO}) for _ in range(5)]
     assert all("result" in worker.response(id) for id in [*ids, *chats])
@@ -226,7 +224,7 @@ def test_reloads_at_once_are_all_answered_and_leave_nothing_behind(worker: Worke
 
 
 @pytest.mark.rule("CFG-8")
-def test_check_config_tells_every_mistake_also_those_that_only_litellm_finds(upstream: Upstream, tmp_path: Path) -> None:
+def test_check_config_reports_every_error_also_those_that_only_litellm_finds(upstream: Upstream, tmp_path: Path) -> None:
     config = first(upstream)
     config["model_list"].append(unusable("new", "no-such-provider/x"))
     config |= {
@@ -248,7 +246,7 @@ def test_check_config_tells_every_mistake_also_those_that_only_litellm_finds(ups
 
 
 @pytest.mark.rule("CFG-8")
-def test_check_config_says_that_there_is_no_mistake(upstream: Upstream, tmp_path: Path) -> None:
+def test_check_config_reports_a_config_without_errors(upstream: Upstream, tmp_path: Path) -> None:
     budgets = {"provider_budget_config": {"openai": {"budget_limit": 1.0, "time_period": "1d"}}}
     limits = {"router_settings": {"routing_strategy": "usage-based-routing-v2", **budgets}}
     path = write(tmp_path / "gateway.yaml", first(upstream) | limits)

@@ -78,7 +78,7 @@ def fail(worker: Worker) -> Fail:
 
 
 @pytest.mark.rule("CHT-11", "RES-10")
-def test_a_model_of_the_config_answers_under_its_name(worker: Worker, streamed: bool) -> None:
+def test_a_model_of_the_config_serves_under_its_name(worker: Worker, streamed: bool) -> None:
     result = worker.chat("backup", "Grüße 🦜", stream=streamed)
     assert result["content"] == ANSWER
     assert (result["requested_model"], result["model"]) == ("backup", "backup-2026-01-01")
@@ -141,7 +141,7 @@ def test_any_other_provider_param_is_refused(fail: Fail, upstream: Upstream, nam
 
 
 @pytest.mark.rule("ERR-3")
-def test_the_config_can_ask_for_a_retry(worker: Worker, upstream: Upstream) -> None:
+def test_the_config_can_set_a_retry(worker: Worker, upstream: Upstream) -> None:
     assert worker.chat("flaky")["finish_reason"] == "stop"
     assert upstream.counts["flaky-1"] == 2
 
@@ -153,7 +153,7 @@ def test_when_the_retries_fail_too_the_error_is_the_providers(fail: Fail, upstre
     assert upstream.counts["status-503"] == 2
 
 
-def test_a_fallback_answers_in_place_of_what_is_down(worker: Worker, streamed: bool) -> None:
+def test_a_fallback_serves_instead_of_a_deployment_that_is_down(worker: Worker, streamed: bool) -> None:
     result = worker.chat("down-with-backup", "Grüße 🦜", stream=streamed)
     assert result["content"] == ANSWER
     assert (result["requested_model"], result["model"]) == ("down-with-backup", "backup-2026-01-01")
@@ -178,7 +178,7 @@ def test_a_stream_that_breaks_after_its_first_delta_does_not(worker: Worker, ups
     assert (upstream.counts["late"], upstream.counts["backup"]) == (1, before)
 
 
-def test_a_name_whose_deployments_all_cool_down_is_rate_limited(fail: Fail, upstream: Upstream) -> None:
+def test_a_name_with_only_cooling_deployments_is_rate_limited(fail: Fail, upstream: Upstream) -> None:
     fail("tired")
     fail("tired")
     asked = upstream.counts["retry-after-7"] + upstream.counts["retry-after-8"]
@@ -190,7 +190,7 @@ def test_a_name_whose_deployments_all_cool_down_is_rate_limited(fail: Fail, upst
 
 @pytest.mark.rule("ERR-5", "LOG-4")
 @pytest.mark.parametrize("model", ["wrong-key", "wrong-variable-key"])
-def test_a_key_of_the_config_is_never_told(fail: Fail, worker: Worker, model: str, streamed: bool) -> None:
+def test_a_key_of_the_config_is_never_sent_or_logged(fail: Fail, worker: Worker, model: str, streamed: bool) -> None:
     error = fail(model, stream=streamed)
     assert error["data"]["kind"] in ("authentication", "rate_limited")  # the latter while LiteLLM lets the deployment rest
     assert KEY not in worker.stderr

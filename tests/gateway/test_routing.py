@@ -104,7 +104,7 @@ def fail(worker: Worker, model: str, **params: Any) -> Json:
         ("refused", "content-policy", "content_policy", 400),
     ],
 )
-def test_a_fallback_of_any_kind_is_told_and_priced_as_what_served(
+def test_a_fallback_of_any_kind_is_reported_and_priced_by_the_deployment_that_served(
     worker: Worker, model: str, failed: str, outcome: str, status: int, streamed: bool
 ) -> None:
     result = worker.chat(model, stream=streamed)
@@ -116,7 +116,7 @@ def test_a_fallback_of_any_kind_is_told_and_priced_as_what_served(
 
 
 @pytest.mark.rule("STR-8", "RCP-2", "RCP-3", "RES-16")
-def test_a_stream_that_breaks_before_its_first_delta_tells_the_whole_way(worker: Worker) -> None:
+def test_a_stream_that_breaks_before_its_first_delta_reports_all_attempts(worker: Worker) -> None:
     result = worker.chat("breaks-early", stream=True)
     (broken, served) = result["receipt"]["attempts"]
     assert (broken["outcome"], broken["deployment"]) == ("provider_unavailable", "breaks-early/stream-error-0")
@@ -157,7 +157,7 @@ def test_each_retry_is_an_attempt_and_none_a_fallback(worker: Worker) -> None:
 
 
 @pytest.mark.rule("ERR-3", "ERR-4", "RCP-2")
-def test_an_error_after_a_retry_has_the_facts_of_one_answer(upstream: Upstream, worker: Worker) -> None:
+def test_an_error_after_a_retry_has_the_facts_of_one_response(upstream: Upstream, worker: Worker) -> None:
     """The Router raises the second while it handles the first: kind, status and advice must not be mixed."""
     upstream.script("mixed-up", status=503, body={"error": {"message": "down"}})
     upstream.script("mixed-up", status=429, body={"error": {"message": "slow down"}}, headers={"retry-after": "1"})
@@ -175,9 +175,7 @@ def limit_first(upstream: Upstream, model: str, seconds: int) -> None:
 
 
 @pytest.mark.rule("RCP-2", "RCP-3")
-def test_a_deployment_that_cools_down_is_not_asked_again_before_its_time(
-    worker: Worker, upstream: Upstream, streamed: bool
-) -> None:
+def test_a_cooling_deployment_is_not_called_again_before_its_time(worker: Worker, upstream: Upstream, streamed: bool) -> None:
     limit_first(upstream, "long", 600)
     worker.chat("limited-for-long", stream=streamed)
     asked = upstream.counts["long"]
@@ -212,7 +210,7 @@ def test_the_only_deployment_of_a_model_does_not_rest_after_a_429(worker: Worker
 # ---- which one of several ----------------------------------------------------------------------------------------------------
 
 
-def test_a_lower_order_is_asked_first(worker: Worker) -> None:
+def test_a_lower_order_is_called_first(worker: Worker) -> None:
     served = {worker.chat("ordered")["receipt"]["deployment"] for _ in range(8)}
     assert served == {"ordered/first"}
 
@@ -317,7 +315,7 @@ def test_a_deployment_that_is_full_refuses_what_is_too_much(worker: Worker, upst
 
 
 @pytest.mark.rule("ERR-3", "RCP-2")
-def test_a_deployment_whose_budget_is_spent_refuses(worker: Worker) -> None:
+def test_a_deployment_with_a_spent_budget_refuses(worker: Worker) -> None:
     assert worker.chat("poor")["cost_usd"] == pytest.approx(COST)
     responses: list[Json] = []
 

@@ -99,7 +99,7 @@ def budget(worker: Worker, path: str) -> Json:
 
 
 @pytest.mark.rule("BUD-3", "BUD-13")
-def test_what_there_is_no_room_for_is_refused_and_says_all_of_it(refused: Refused, worker: Worker, streamed: bool) -> None:
+def test_a_chat_beyond_the_budget_is_refused_with_all_its_numbers(refused: Refused, worker: Worker, streamed: bool) -> None:
     error = refused("priced", "poor/task", stream=streamed)
     assert (error["code"], error["data"]["kind"], error["data"]["retryable"]) == (1008, "budget_exceeded", False)
     told = error["data"]["budget"]
@@ -128,13 +128,13 @@ def test_a_model_without_a_price_has_no_place_under_a_limit_in_usd(refused: Refu
 
 
 @pytest.mark.rule("BUD-7")
-def test_without_a_known_limit_of_the_answer_max_tokens_must_be_given(refused: Refused) -> None:
+def test_without_a_known_output_limit_max_tokens_is_required(refused: Refused) -> None:
     error = refused("priced", "agent", max_tokens=None)
     assert (error["code"], "give max_tokens" in error["message"]) == (-32602, True)
 
 
 @pytest.mark.rule("BUD-3")
-def test_the_dearest_that_may_be_asked_is_what_is_reserved(refused: Refused) -> None:
+def test_the_most_expensive_candidate_determines_the_reservation(refused: Refused) -> None:
     assert refused("cheap", "poor")["data"]["budget"]["needed_usd"] >= COST  # its fallback is not for nothing
 
 
@@ -153,7 +153,7 @@ def test_a_path_that_is_none_is_refused_by_each_method(worker: Worker, method: s
 
 
 @pytest.mark.rule("BUD-2", "BUD-5")
-def test_an_answer_is_charged_what_it_cost_to_each_prefix(worker: Worker, streamed: bool) -> None:
+def test_a_response_is_charged_at_its_cost_to_each_prefix(worker: Worker, streamed: bool) -> None:
     agent, task = f"agent-{streamed}", f"tasks/{streamed}"
     assert ask(worker, "priced", f"{agent}/task", stream=streamed)["result"]["cost_usd"] == pytest.approx(COST)
     now = budget(worker, agent)
@@ -240,7 +240,7 @@ def test_a_path_is_nobodys_business_but_the_bridges(worker: Worker, upstream: Up
 
 
 @pytest.mark.rule("BUD-13")
-def test_without_a_limit_there_is_nothing_to_tell(worker: Worker) -> None:
+def test_without_a_limit_no_spending_is_reported(worker: Worker) -> None:
     assert worker.call("budgets/get")["result"] == {"budgets": []}
     assert worker.call("budgets/get", {"path": "a//b"})["error"]["code"] == -32602
 
@@ -260,7 +260,7 @@ async def services(_: str) -> OfflineServices:
 
 
 @pytest.mark.rule("BUD-5")
-def test_what_a_provider_does_not_tell_counts_as_it_was_reserved() -> None:
+def test_usage_that_a_provider_does_not_report_counts_as_reserved() -> None:
     async def story(usage: TokenUsage | None) -> int:
         spending = Spending(lambda: AGENT_LIMIT, MemoryStore())
         reservation = reservation_of(spending)

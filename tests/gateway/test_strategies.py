@@ -92,7 +92,7 @@ def test_each_strategy_of_the_router_starts_and_serves(upstream: Upstream, strat
     routed(scenario, three(upstream, strategy), routing_strategy=strategy)
 
 
-def test_the_least_busy_of_three_is_asked(upstream: Upstream) -> None:
+def test_the_least_busy_of_three_is_called(upstream: Upstream) -> None:
     """By what is in flight, not by chance: three chats that are held are on three deployments."""
     models = three(upstream, "busy")
     gates = [Gate() for _ in models]
@@ -112,7 +112,7 @@ def test_the_least_busy_of_three_is_asked(upstream: Upstream) -> None:
     routed(scenario, models, routing_strategy="least-busy")
 
 
-def test_the_cheapest_of_three_is_asked(upstream: Upstream) -> None:
+def test_the_cheapest_of_three_is_called(upstream: Upstream) -> None:
     prices = (3.0, 1.0, 2.0)
     models = [
         deployment(upstream, "priced", f"priced-{nth}", input_cost_per_token=price, output_cost_per_token=price)
@@ -131,7 +131,7 @@ def test_the_cheapest_of_three_is_asked(upstream: Upstream) -> None:
     [{"routing_strategy": "usage-based-routing-v2"}, {"optional_pre_call_checks": ["enforce_model_rate_limits"]}],
     ids=str,
 )
-def test_what_is_over_an_rpm_limit_is_told_when_to_come_back(upstream: Upstream, settings: Json) -> None:
+def test_a_request_over_an_rpm_limit_gets_a_retry_after(upstream: Upstream, settings: Json) -> None:
     name = f"limited-{settings.get('routing_strategy')}"
     models = [deployment(upstream, name, name, rpm=1)]
 

@@ -15,7 +15,7 @@ NAMES = {peer.name for peer in PEERS}
 ALWAYS = {PLAIN, WORKER_NAME, FLOOR}
 
 
-def test_a_run_tells_of_every_peer_and_every_bar(tmp_path: Path) -> None:
+def test_a_run_reports_every_peer_and_every_bar(tmp_path: Path) -> None:
     """Without the peers that have an environment of their own: they would be minutes of set-up."""
     assert run.main(["--smoke", "--only", FLOOR, "--out", str(tmp_path)]) == 0
     results = json.loads((tmp_path / "results.json").read_text())

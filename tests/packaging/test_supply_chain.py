@@ -54,7 +54,7 @@ def test_the_bill_is_cyclonedx_and_closed(bom: dict[str, Any]) -> None:
         assert component["purl"] == component["bom-ref"] == f"pkg:pypi/{component['name']}@{component['version']}"
 
 
-def test_a_difference_is_told(tmp_path: Path) -> None:
+def test_a_difference_is_reported(tmp_path: Path) -> None:
     """Against a copy of the project whose lock has another version of one package and lacks the hash of another."""
     for name in ("pyproject.toml", "bin/sbom.py", "bridge_worker/version.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

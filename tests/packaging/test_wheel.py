@@ -74,7 +74,7 @@ def test_it_has_the_whole_package_and_nothing_else(wheel: Path) -> None:
     assert "bridge_worker/py.typed" in packed
 
 
-def test_it_tells_what_pyproject_tells(wheel: Path, metadata: Message) -> None:
+def test_its_metadata_is_that_of_pyproject(wheel: Path, metadata: Message) -> None:
     assert (metadata["Name"], metadata["License-Expression"]) == ("omni-bridge", "MIT")
     assert metadata["Summary"] == PROJECT["description"]
     assert set(metadata.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"]) >= {"local", "redis", "otel"}
@@ -104,7 +104,7 @@ for each in needed:
 """
 
 
-def test_it_asks_for_what_the_tests_run_on(command: Path) -> None:
+def test_it_requires_what_the_tests_run_on(command: Path) -> None:
     python = command.with_name("python")
     found = subprocess.run([python, "-I", "-c", UNMET], capture_output=True, text=True, check=True).stdout.splitlines()
     assert found.pop(0) == "checked"

@@ -80,7 +80,7 @@ def check_nothing_follows(worker: Worker, id: int | str) -> None:
 @pytest.mark.rule("CAN-1", "CAN-2", "CAN-4")
 @pytest.mark.parametrize("model", ["hang", "hang-after-headers", "reset-never-comes"])
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
-def test_a_cancel_before_the_first_byte_of_the_answer_closes_the_connection(
+def test_a_cancel_before_the_first_byte_of_the_response_closes_the_connection(
     worker: Worker, upstream: Upstream, model: str, stream: bool
 ) -> None:
     if model == "reset-never-comes":
@@ -114,7 +114,7 @@ def test_a_cancel_in_the_middle_of_a_tool_call_keeps_the_piece(worker: Worker, u
 
 @pytest.mark.rule("CAN-2")
 @pytest.mark.parametrize("model", ["endless", "slow-20ms"])
-def test_a_cancel_while_the_answer_flows_closes_the_connection(worker: Worker, upstream: Upstream, model: str) -> None:
+def test_a_cancel_during_the_response_closes_the_connection(worker: Worker, upstream: Upstream, model: str) -> None:
     id = start(worker, model, stream=True)
     worker.wait_for_delta(id)
     request = upstream.wait_for_request(model=model)
@@ -125,7 +125,7 @@ def test_a_cancel_while_the_answer_flows_closes_the_connection(worker: Worker, u
 
 
 @pytest.mark.rule("CAN-1", "CAN-2")
-def test_a_cancel_while_nobody_reads_closes_the_connection(upstream: Upstream, spawn: Spawn) -> None:
+def test_a_cancel_without_a_reader_closes_the_connection(upstream: Upstream, spawn: Spawn) -> None:
     reading, writing = os.pipe()
     worker = spawn(env=environment(upstream), stdout=writing)
     os.close(writing)
@@ -192,7 +192,7 @@ def test_a_cancel_is_for_an_id_of_the_same_type_only(worker: Worker, upstream: U
 
 
 @pytest.mark.rule("CAN-5", "RPC-1")
-def test_a_cancel_that_is_said_again_changes_nothing(worker: Worker, upstream: Upstream) -> None:
+def test_a_repeated_cancel_changes_nothing(worker: Worker, upstream: Upstream) -> None:
     id = start(worker, "hang", stream=False)
     request = arrived(upstream, "hang")
     for _ in range(5):
@@ -203,7 +203,7 @@ def test_a_cancel_that_is_said_again_changes_nothing(worker: Worker, upstream: U
 
 
 @pytest.mark.rule("CAN-5")
-def test_a_cancel_after_the_answer_is_ignored(worker: Worker) -> None:
+def test_a_cancel_after_the_response_is_ignored(worker: Worker) -> None:
     id = start(worker, "finished", stream=True)
     assert "result" in worker.response(id)
     worker.notify("notifications/cancelled", {"requestId": id})
@@ -223,7 +223,7 @@ def test_an_id_may_be_used_again_after_its_cancel(worker: Worker, upstream: Upst
 
 
 @pytest.mark.rule("CAN-1", "CAN-2", "CAN-6")
-def test_many_cancels_at_once_are_each_answered(worker: Worker, upstream: Upstream) -> None:
+def test_many_simultaneous_cancels_each_get_a_response(worker: Worker, upstream: Upstream) -> None:
     upstream.script("crowd", chunks=[chunk({"content": "I wait"}), Gate()])
     ids = [start(worker, "crowd", stream=i % 2 == 0) for i in range(100)]
     upstream.wait_until(lambda: upstream.counts["crowd"] == 100, timeout=30)
@@ -237,7 +237,7 @@ def test_many_cancels_at_once_are_each_answered(worker: Worker, upstream: Upstre
 
 
 @pytest.mark.rule("RPC-1")
-def test_a_cancel_that_crosses_the_answer_gets_one_of_the_two(worker: Worker) -> None:
+def test_a_cancel_that_crosses_the_response_gets_one_of_the_two(worker: Worker) -> None:
     for _ in range(30):
         id = start(worker, "crossing", stream=True)
         worker.wait_for_delta(id)
@@ -280,7 +280,7 @@ def test_the_end_of_input_lets_a_stream_finish(upstream: Upstream, spawn: Spawn)
 
 
 @pytest.mark.rule("EXT-3")
-def test_a_stream_ends_upstream_when_nobody_reads_any_more(upstream: Upstream, spawn: Spawn) -> None:
+def test_a_stream_ends_upstream_when_its_reader_is_gone(upstream: Upstream, spawn: Spawn) -> None:
     reading, writing = os.pipe()
     worker = spawn(env=environment(upstream), stdout=writing)
     os.close(writing)

@@ -130,7 +130,7 @@ class Caller:
 
 @pytest.mark.rule("RPC-1", "STR-2", "STR-5", "STR-6", "CAN-1")
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_request_is_answered_once_whatever_happens(chaotic: Worker, upstream: Upstream, seed: int) -> None:
+def test_every_request_gets_one_response_whatever_happens(chaotic: Worker, upstream: Upstream, seed: int) -> None:
     caller = Caller(seed, chaotic)
     caller.run()
     caller.cancel_the_rest()
@@ -157,7 +157,7 @@ def test_after_all_that_it_has_nothing_left_and_ends_well(chaotic: Worker, upstr
 
 @pytest.mark.rule("EXT-1", "EXT-5", "LIF-11")
 @pytest.mark.parametrize("ending", ["sigterm", "shutdown"])
-def test_chaos_that_is_ended_from_outside_is_answered_too(upstream: Upstream, ending: str) -> None:
+def test_chaos_that_is_ended_from_outside_gets_its_responses_too(upstream: Upstream, ending: str) -> None:
     env = {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url}
     with Worker("--grace-seconds=0.2", env=env) as worker:
         worker.chat("openai/gpt-4o-mini")

@@ -21,7 +21,7 @@ def fuzzed() -> Iterator[Worker]:
 
 @pytest.mark.rule("RPC-1", "FRM-6")
 @pytest.mark.parametrize("line", hostile(), ids=lambda line: repr(line[:40]))
-def test_a_hostile_line_is_answered_as_it_deserves_and_the_next_works(fuzzed: Worker, line: bytes) -> None:
+def test_a_hostile_line_gets_the_right_error_and_the_next_line_works(fuzzed: Worker, line: bytes) -> None:
     check(fuzzed, [line])
 
 

@@ -71,7 +71,7 @@ def test_python_m_from_a_folder_of_other_modules_runs_none_of_them(tmp_path: Pat
 
 
 @pytest.mark.rule("SEC-10")
-def test_where_it_can_not_be_isolated_it_says_so(tmp_path: Path) -> None:
+def test_a_process_that_can_not_be_isolated_reports_it(tmp_path: Path) -> None:
     """As where only PYTHONPATH knows the package: isolated, it would not be found at all."""
     code = (
         "from bridge_worker.cli import main; from bridge_worker.security import isolation; "
@@ -83,7 +83,7 @@ def test_where_it_can_not_be_isolated_it_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.rule("SEC-10")
-def test_starting_anew_keeps_the_process_its_id_and_its_input() -> None:
+def test_a_restart_keeps_the_process_id_and_its_input() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", "from bridge_worker.cli.main import main; main()", "--stdio"],
         stdin=subprocess.PIPE,
@@ -142,7 +142,7 @@ def test_the_config_narrows_what_urls_are_passed_on(tmp_path: Path, policy: str,
 
 @pytest.mark.rule("SEC-7", "EXT-2")
 @pytest.mark.parametrize("policy", ["{schemes: [http]}", "{scheme: [data]}", "[data]", "{allowed_hosts: 7}"])
-def test_a_policy_that_is_none_exits_2_and_says_where(tmp_path: Path, policy: str) -> None:
+def test_an_invalid_policy_exits_2_and_names_its_line(tmp_path: Path, policy: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(CONFIG + f"omni_bridge: {{image_policy: {policy}}}\n")
     code, stdout, stderr = tests.support.worker.run("--stdio", "--config", str(path), input=PING)
@@ -186,7 +186,7 @@ main()
 
 
 @pytest.mark.rule("SEC-12", "SEC-2")
-def test_it_connects_to_the_provider_and_to_nobody_else(
+def test_it_connects_to_the_provider_and_to_no_other_host(
     upstream: Upstream, tmp_path: Path, spawn: Spawn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From start to exit, with all kinds of chats and LiteLLM's whole import and warm-up in between."""
@@ -228,7 +228,7 @@ with Upstream() as upstream, Worker(env={"OPENAI_API_KEY": "sk-secret-123", "OPE
 
 
 @pytest.mark.rule("SEC-12")
-def test_it_needs_no_network_but_the_way_to_its_provider() -> None:
+def test_it_needs_no_network_except_the_route_to_its_provider() -> None:
     """In a network namespace with a loopback interface and nothing else, not even a way to a name server."""
     alone = ["unshare", "--net", "--map-root-user"]
     if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:

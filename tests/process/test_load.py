@@ -87,7 +87,7 @@ def test_a_thousand_chats_at_once_complete_and_one_more_is_refused_at_once(loade
     loaded.received.clear()  # so that later waits have less to look through
 
 
-def test_a_burst_of_100000_pings_is_answered_in_order_without_growth(loaded: Worker) -> None:
+def test_a_burst_of_100000_pings_gets_responses_in_order_without_growth(loaded: Worker) -> None:
     count, first = 100_000, 1_000_000
     before = resident(loaded)
     start = len(loaded.received)

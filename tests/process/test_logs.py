@@ -125,7 +125,7 @@ SAID_ANYWHERE = [
 
 @pytest.mark.rule("LOG-3")
 @pytest.mark.parametrize("format", ["json", "text"])
-def test_nothing_of_what_was_said_is_logged(format: str) -> None:
+def test_no_chat_content_is_logged(format: str) -> None:
     lines = ask(*SAID_ANYWHERE, format=format)
     assert len(lines) == len(SAID_ANYWHERE) - 1  # params that are an array never reach a method
     assert [line for line in lines if MARKER in line] == []
@@ -166,7 +166,7 @@ def test_at_info_litellm_adds_nothing_to_the_line_a_request(upstream: Upstream, 
 
 
 @pytest.mark.rule("LOG-3", "LOG-4")
-def test_at_debug_litellm_tells_neither_keys_nor_what_was_said(upstream: Upstream, spawn: Spawn) -> None:
+def test_at_debug_litellm_logs_neither_keys_nor_chat_content(upstream: Upstream, spawn: Spawn) -> None:
     worker = spawn("--log-level=debug", env={"OPENAI_API_KEY": SECRET, "OPENAI_BASE_URL": upstream.base_url})
     for model in ("openai/gpt-4o-mini", "openai/status-401", "openai/garbage", "nobody/x"):
         worker.call("chat", {"model": model, "messages": USER})

@@ -153,7 +153,7 @@ def children(pid: int) -> list[str]:
 
 
 @pytest.mark.rule("LIF-15", "EXT-1")
-def test_an_empty_input_exits_0_without_a_word() -> None:
+def test_an_empty_input_exits_0_silently() -> None:
     assert run("--stdio") == (0, "", "")
 
 
@@ -205,7 +205,7 @@ def test_a_thread_that_never_returns_does_not_keep_the_process(spawn_as: Callabl
 
 @pytest.mark.rule("EXT-5", "LIF-14", "EXT-1")
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
-def test_a_signal_takes_no_more_requests_and_answers_those_in_flight(held: Held, name: str) -> None:
+def test_a_signal_refuses_new_requests_and_finishes_those_in_flight(held: Held, name: str) -> None:
     worker = held.start("--grace-seconds=3600")
     id = chat(worker)
     worker.call("ping")
@@ -219,7 +219,7 @@ def test_a_signal_takes_no_more_requests_and_answers_those_in_flight(held: Held,
 
 @pytest.mark.rule("EXT-5")
 @pytest.mark.parametrize("signals", [("SIGTERM", "SIGTERM"), ("SIGINT", "SIGTERM")])
-def test_a_second_signal_cancels_at_once_and_all_are_answered(held: Held, signals: tuple[str, str]) -> None:
+def test_a_second_signal_cancels_immediately_and_all_get_a_response(held: Held, signals: tuple[str, str]) -> None:
     worker = held.start("--grace-seconds=3600")
     ids = [chat(worker, stream=stream) for stream in (True, False, True)]
     worker.call("ping")
@@ -439,7 +439,7 @@ def test_a_bad_variable_exits_2_with_one_line(name: str, value: str) -> None:
 
 
 @pytest.mark.rule("EXT-2")
-def test_a_usage_error_without_a_stderr_exits_2_all_the_same() -> None:
+def test_a_usage_error_without_a_stderr_still_exits_2() -> None:
     assert run("--nonsense", command=through_shell("2>&-")) == (2, "", "")
 
 
@@ -482,7 +482,7 @@ def test_help_and_version_go_to_stdout() -> None:
         assert flag in stdout
 
 
-def test_a_bare_command_says_what_there_is_and_exits_2() -> None:
+def test_a_bare_command_prints_the_usage_and_exits_2() -> None:
     code, stdout, stderr = run()
     assert (code, stdout) == (2, "")
     assert "Talk to models:" in stderr
@@ -500,7 +500,7 @@ def test_the_schema_is_printed_and_nothing_else() -> None:
 
 
 @pytest.mark.rule("SEC-1", "SEC-3")
-def test_the_working_directory_has_no_say(spawn_as: Callable[..., Worker], upstream: Upstream, tmp_path: Path) -> None:
+def test_the_working_directory_has_no_influence(spawn_as: Callable[..., Worker], upstream: Upstream, tmp_path: Path) -> None:
     for name in ("litellm", "bridge_worker", "asyncio"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('hijacked')")
@@ -542,7 +542,7 @@ def test_what_needs_no_litellm_works_while_its_import_hangs_and_after_it_has_fai
 
 
 @pytest.mark.rule("LIF-8", "LIF-9")
-def test_a_chat_that_came_before_litellm_is_answered_once_it_is_there(held: Held, upstream: Upstream) -> None:
+def test_a_chat_received_before_litellm_is_loaded_is_served_afterwards(held: Held, upstream: Upstream) -> None:
     worker = held.start(env={"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url})
     worker.call("initialize", INITIALIZE)
     id = chat(worker, "openai/gpt-4o-mini")
@@ -569,7 +569,7 @@ def test_an_import_that_hangs_does_not_keep_an_idle_worker(held: Held, ending: s
     assert worker.exit_code() == 0
 
 
-def test_5_mb_pass_through_a_process_both_ways(held: Held) -> None:
+def test_5_mb_pass_through_a_process_in_both_directions(held: Held) -> None:
     worker = held.start()
     text = "Žluťoučký kůň 🦜 " * (5 * 1024 * 1024 // 28)
     assert worker.chat("offline/echo", text)["content"] == text

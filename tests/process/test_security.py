@@ -536,7 +536,7 @@ def test_a_key_in_a_broken_streams_error_is_masked_though_it_comes_in_pieces(vic
 
 
 @pytest.mark.rule("SEC-9")
-def test_what_the_model_says_is_passed_on_unread(victim: Worker, provider: Upstream) -> None:
+def test_model_output_is_passed_on_unread(victim: Worker, provider: Upstream) -> None:
     """The promise ends here, and protocol.md says so: content is the provider's, in pieces of its own, and is never altered."""
     pieces = [chunk({"role": "assistant", "content": KEY[:9]}), chunk({"content": KEY[9:]}), chunk({}, "stop"), DONE]
     provider.script("says-key", chunks=pieces)

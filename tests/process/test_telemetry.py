@@ -108,7 +108,7 @@ def test_nothing_of_the_callers_trace_goes_to_the_provider(scene: Scene) -> None
         ("offline/none", "model_not_found"),
     ],
 )
-def test_what_failed_says_so(scene: Scene, model: str, kind: str, streamed: bool) -> None:
+def test_a_failed_request_has_the_error_in_its_span(scene: Scene, model: str, kind: str, streamed: bool) -> None:
     response = scene.worker.response(id := scene.worker.request("chat", chat(model, stream=streamed)))
     assert response["error"]["data"]["kind"] == kind
     span = span_of(scene, id)
@@ -118,7 +118,7 @@ def test_what_failed_says_so(scene: Scene, model: str, kind: str, streamed: bool
 
 
 @pytest.mark.rule("OTL-1")
-def test_a_cancel_is_told_and_is_no_error(scene: Scene) -> None:
+def test_a_cancel_is_recorded_and_is_not_an_error(scene: Scene) -> None:
     id = scene.worker.request("chat", chat("openai/hang", stream=True, _meta=PARENT))
     scene.upstream.wait_for_request("hang", timeout=30)
     scene.worker.notify("notifications/cancelled", {"requestId": id})
@@ -237,7 +237,7 @@ def test_a_collector_that_is_down_is_one_line_of_the_log_and_holds_nothing_up(sp
 
 
 @pytest.mark.rule("OTL-4")
-def test_a_collector_that_never_answers_does_not_hold_up_the_end() -> None:
+def test_a_collector_that_never_responds_does_not_delay_the_exit() -> None:
     with Collector() as collector:
         collector.held.clear()
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_EXPORTER_OTLP_TIMEOUT": "600"}

@@ -61,7 +61,7 @@ def test_every_message_is_there_in_order_with_its_times_and_length(tmp_path: Pat
 
 
 @pytest.mark.rule("TRC-1")
-def test_what_nobody_could_read_is_there_too(tmp_path: Path) -> None:
+def test_an_unreadable_line_is_recorded_too(tmp_path: Path) -> None:
     file = tmp_path / "trace.jsonl"
     long = b'{"long":"' + b"x" * 5_000 + b'"}\n'
     traced(
@@ -86,7 +86,7 @@ def test_what_nobody_could_read_is_there_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.rule("TRC-2")
-def test_without_content_there_is_nothing_of_what_was_said(tmp_path: Path) -> None:
+def test_without_content_the_trace_holds_no_chat_content(tmp_path: Path) -> None:
     file = tmp_path / "trace.jsonl"
     tool = {
         "type": "function",
@@ -188,7 +188,7 @@ def another_file(folder: Path) -> str:
 
 
 @pytest.mark.rule("TRC-4")
-def test_the_process_says_so_before_it_reads_a_line(tmp_path: Path) -> None:
+def test_the_process_reports_a_bad_trace_file_before_it_reads_a_line(tmp_path: Path) -> None:
     file = another_file(tmp_path)
     code, out, log = run("--stdio", f"--trace={file}", input=b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
     assert (code, out) == (2, "")

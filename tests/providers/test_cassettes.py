@@ -106,7 +106,7 @@ def next_turn(message: Json) -> list[Json]:
 @pytest.mark.rule("RES-8", "RES-13", "RES-14", "RES-15", "RES-18")
 @pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
 @pytest.mark.parametrize("path", CASSETTES, ids=lambda path: path.stem)
-def test_an_answer_is_heard_and_goes_back_as_it_came(path: Path, streamed: bool, player: Player, worker: Worker) -> None:
+def test_a_recorded_response_is_read_and_sent_back_unchanged(path: Path, streamed: bool, player: Player, worker: Worker) -> None:
     cassette = sections(path)
     asked = {"model": cassette["model"].strip(), "tools": TOOLS, "stream": streamed} | json.loads(cassette["params"])
     player.insert(cassette, streamed)

@@ -104,7 +104,7 @@ def calls_of(result: Json) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.rule("RES-1", "RES-3", "STR-1", "STR-2", "STR-3", "STR-5")
-def test_an_answer_arrives_whole_though_it_is_torn_inside_characters(ask: Ask) -> None:
+def test_a_response_arrives_whole_when_chunks_end_inside_characters(ask: Ask) -> None:
     result = ask("openai/torn")
     assert result["content"] == ANSWER
     assert result["message"] == {"role": "assistant", "content": ANSWER}
@@ -112,7 +112,7 @@ def test_an_answer_arrives_whole_though_it_is_torn_inside_characters(ask: Ask) -
 
 
 @pytest.mark.rule("RES-10")
-def test_an_answer_says_where_it_came_from(ask: Ask, upstream: Upstream) -> None:
+def test_a_response_names_its_provider_and_model(ask: Ask, upstream: Upstream) -> None:
     result = ask("openai/origin")
     assert result["requested_model"] == "openai/origin"
     assert result["model"] == "origin-2026-01-01"
@@ -121,7 +121,7 @@ def test_an_answer_says_where_it_came_from(ask: Ask, upstream: Upstream) -> None
 
 
 @pytest.mark.rule("RES-11")
-def test_an_answer_says_how_long_it_took(ask: Ask, streamed: bool) -> None:
+def test_a_response_has_its_timing(ask: Ask, streamed: bool) -> None:
     timing = ask("openai/timed")["timing"]
     assert 0 <= timing["queued_ms"] <= timing["total_ms"]
     if streamed:
@@ -142,12 +142,12 @@ def test_first_token_comes_before_the_end(worker: Worker, upstream: Upstream) ->
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
-def test_the_reason_why_it_ended_is_told(ask: Ask, reason: str) -> None:
+def test_the_finish_reason_is_reported(ask: Ask, reason: str) -> None:
     assert ask(f"openai/finish-{reason.replace('_', '-')}")["finish_reason"] == reason
 
 
 @pytest.mark.rule("RES-2")
-def test_an_empty_answer_is_null(ask: Ask, upstream: Upstream, streamed: bool) -> None:
+def test_an_empty_response_is_null(ask: Ask, upstream: Upstream, streamed: bool) -> None:
     script_answer(upstream, "empty", {"content": ""})
     result = ask(named("empty", streamed))
     assert (result["content"], result["message"]["content"], result["finish_reason"]) == (None, None, "stop")
@@ -190,7 +190,9 @@ def test_an_unusual_but_good_stream_is_whole(ask: Ask, model: str) -> None:
     ],
     ids=["other fields", "no space", "blank lines", "pings"],
 )
-def test_server_sent_events_may_be_written_in_other_ways(worker: Worker, upstream: Upstream, odd: Callable[[bytes], bytes]) -> None:
+def test_server_sent_events_may_have_other_line_ends_and_comments(
+    worker: Worker, upstream: Upstream, odd: Callable[[bytes], bytes]
+) -> None:
     model = f"odd-{len(upstream.requests)}"
     frames = [sse(chunk({"content": "a"})), sse(chunk({"content": "b"})), sse(chunk({}, "stop")), DONE]
     upstream.script(model, chunks=[odd(frame) for frame in frames])
@@ -215,14 +217,14 @@ def test_a_stream_of_5000_pieces_is_whole(worker: Worker) -> None:
     check_deltas(worker.deltas(id), result, streamed=True)
 
 
-def test_a_huge_answer_is_whole(ask: Ask) -> None:
+def test_a_huge_response_is_whole(ask: Ask) -> None:
     result = ask("openai/huge-16")
     assert len(result["content"]) == 16 << 20
     assert result["content"] == result["message"]["content"]
 
 
 @pytest.mark.rule("RPC-1", "RPC-12")
-def test_many_chats_at_once_are_all_answered_with_their_own(worker: Worker) -> None:
+def test_many_simultaneous_chats_each_get_their_own_response(worker: Worker) -> None:
     texts = {
         worker.request(
             "chat", {"model": "openai/many", "messages": [{"role": "user", "content": f"I am {i}"}], "stream": i % 2 == 0}
@@ -236,7 +238,7 @@ def test_many_chats_at_once_are_all_answered_with_their_own(worker: Worker) -> N
 # ---- usage and cost ----------------------------------------------------------------------------------------------------------
 
 
-def test_usage_is_what_the_provider_said(ask: Ask) -> None:
+def test_usage_is_what_the_provider_reported(ask: Ask) -> None:
     assert ask("openai/used")["usage"] == {
         "input_tokens": 9,
         "output_tokens": 12,
@@ -256,13 +258,13 @@ def test_usage_without_details_leaves_the_details_unknown(ask: Ask, upstream: Up
 
 
 @pytest.mark.rule("RES-9")
-def test_usage_that_was_not_said_is_null_and_so_is_the_cost(ask: Ask, upstream: Upstream, streamed: bool) -> None:
+def test_unreported_usage_is_null_and_so_is_the_cost(ask: Ask, upstream: Upstream, streamed: bool) -> None:
     script_answer(upstream, "gpt-4o-mini-unused", {"content": "hi"}, usage=None)
     result = ask(named("gpt-4o-mini-unused", streamed))
     assert (result["content"], result["usage"], result["cost_usd"]) == ("hi", None, None)
 
 
-def test_a_priced_model_costs_what_its_price_list_says(ask: Ask) -> None:
+def test_a_priced_model_costs_what_its_price_list_reports(ask: Ask) -> None:
     cost = 5 * 0.15e-6 + 4 * 0.075e-6 + 12 * 0.6e-6  # a token: input, cached input, output
     assert ask("openai/gpt-4o-mini")["cost_usd"] == pytest.approx(cost)
 
@@ -595,7 +597,7 @@ def test_ollama_is_reached_in_its_own_format(ask: Ask, upstream: Upstream, strea
 
 
 @pytest.mark.rule("ERR-9")
-def test_a_slow_ollama_server_holds_up_nobody_else(worker: Worker, upstream: Upstream) -> None:
+def test_a_slow_ollama_server_delays_no_other_request(worker: Worker, upstream: Upstream) -> None:
     """LiteLLM asks it about the model again, synchronously, when the answer is there; that must not happen on the loop."""
     answer, information = Gate(), Gate()
     script_ollama(upstream, "slow-to-tell", before=answer)

@@ -63,7 +63,7 @@ def test_a_single_input_is_a_list_of_one(provider: Upstream, worker: Worker) -> 
 @pytest.mark.rule("EMB-2")
 @pytest.mark.parametrize("sent", ["numbers", "base64"])
 @pytest.mark.parametrize("asked", ["float", "base64", None])
-def test_the_encoding_is_the_one_that_was_asked_for_whatever_the_provider_sends(
+def test_the_encoding_is_the_requested_one_whatever_the_provider_sends(
     provider: Upstream, worker: Worker, sent: str, asked: str | None
 ) -> None:
     model = f"encoded-{sent}-{asked}"
@@ -98,7 +98,7 @@ def test_usage_and_cost_that_are_not_known_are_null(provider: Upstream, worker: 
         ("nothing", {}),
     ],
 )
-def test_an_answer_that_is_no_embeddings_is_a_bad_upstream_response(
+def test_a_response_without_embeddings_is_a_bad_upstream_response(
     provider: Upstream, worker: Worker, name: str, body: Json
 ) -> None:
     provider.script(name, body=body)
@@ -111,7 +111,7 @@ def test_an_answer_that_is_no_embeddings_is_a_bad_upstream_response(
     [(401, "authentication"), (404, "model_not_found"), (400, "rejected_by_provider"), (429, "rate_limited")],
 )
 @pytest.mark.parametrize("method", ["embed", "rerank"])
-def test_a_refusal_is_told_as_that_of_a_chat_and_not_tried_again(
+def test_a_refusal_is_reported_like_that_of_a_chat_and_not_retried(
     provider: Upstream, worker: Worker, method: str, status: int, kind: str
 ) -> None:
     model = f"{method}-{status}"
@@ -127,7 +127,7 @@ def test_a_refusal_is_told_as_that_of_a_chat_and_not_tried_again(
 
 @pytest.mark.rule("EMB-5", "RNK-4", "STA-2")
 @pytest.mark.parametrize("method", ["embed", "rerank"])
-def test_a_cancel_closes_the_connection_before_the_answer(provider: Upstream, worker: Worker, method: str) -> None:
+def test_a_cancel_closes_the_connection_before_the_response(provider: Upstream, worker: Worker, method: str) -> None:
     model = f"held-{method}"
     provider.script(model, body={}, before=Gate())
     id = worker.request(method, asked(method, model))
@@ -197,7 +197,7 @@ def test_documents_come_back_the_most_relevant_first(provider: Upstream, worker:
 
 
 @pytest.mark.rule("RNK-2")
-def test_documents_are_returned_when_they_were_asked_for(provider: Upstream, worker: Worker) -> None:
+def test_documents_are_returned_when_they_were_requested(provider: Upstream, worker: Worker) -> None:
     provider.script("with-documents", body=ranking((1, 0.5), (0, 0.2)))
     params = {"model": "cohere/with-documents", "query": "q", "documents": ["a", "b"], "return_documents": True}
     assert [row["document"] for row in worker.call("rerank", params)["result"]["results"]] == ["b", "a"]
@@ -216,7 +216,7 @@ def test_a_ranking_of_other_documents_is_a_bad_upstream_response(
 
 
 @pytest.mark.rule("EMB-5", "RNK-4")
-def test_a_model_that_asks_a_person_to_log_in_is_refused(worker: Worker) -> None:
+def test_a_model_with_an_interactive_login_is_refused(worker: Worker) -> None:
     for method in ("embed", "rerank"):
         params = asked(method, "any") | {"model": "github_copilot/any"}
         assert error_of(worker.call(method, params)) == (1003, "model_not_found")

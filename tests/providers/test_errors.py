@@ -120,7 +120,7 @@ def log_of(worker: Worker, id: int | str) -> Json:
         ("html-404", "model_not_found", 404, "404"),
     ],
 )
-def test_an_error_answer_is_told_as_what_it_is(fail: Fail, model: str, kind: str, status: int, says: str) -> None:
+def test_an_error_response_has_the_kind_of_its_status(fail: Fail, model: str, kind: str, status: int, says: str) -> None:
     error = fail(f"openai/{model}")
     data = error["data"]
     assert (data["kind"], data["status"]) == (kind, status)
@@ -140,7 +140,7 @@ def test_an_error_answer_is_told_as_what_it_is(fail: Fail, model: str, kind: str
         ("status-503", None, None),
     ],
 )
-def test_the_providers_advice_when_to_retry_is_told(fail: Fail, model: str, low: int | None, high: int | None) -> None:
+def test_the_providers_retry_after_is_reported(fail: Fail, model: str, low: int | None, high: int | None) -> None:
     wait = fail(f"openai/{model}")["data"]["retry_after_ms"]
     assert wait is None if low is None or high is None else low <= wait <= high
 
@@ -154,7 +154,7 @@ def test_one_failure_is_one_request(fail: Fail, upstream: Upstream) -> None:
 
 
 @pytest.mark.parametrize("model", ["garbage", "html-200", "empty-body", "empty-choices"])
-def test_an_answer_that_makes_no_sense_is_a_bad_upstream_response(fail: Fail, model: str) -> None:
+def test_a_malformed_response_is_a_bad_upstream_response(fail: Fail, model: str) -> None:
     data = fail(f"openai/{model}")["data"]
     assert (data["kind"], data["provider"], data["model"]) == ("bad_upstream_response", "openai", f"openai/{model}")
 
@@ -171,7 +171,9 @@ def test_an_answer_that_makes_no_sense_is_a_bad_upstream_response(fail: Fail, mo
     ],
     ids=json.dumps,
 )
-def test_json_that_is_no_answer_is_a_bad_upstream_response(fail: Fail, upstream: Upstream, streamed: bool, body: Any) -> None:
+def test_json_that_is_not_a_completion_is_a_bad_upstream_response(
+    fail: Fail, upstream: Upstream, streamed: bool, body: Any
+) -> None:
     model = f"no-answer-{len(upstream.requests)}"
     data = json.dumps(body).encode()
     if streamed:
@@ -210,7 +212,7 @@ def test_a_connection_that_fails_is_provider_unavailable(fail: Fail, model: str)
 
 
 @pytest.mark.parametrize("model", ["too-short", "reset-after-1", "cut-1"])
-def test_a_plain_answer_that_breaks_off_is_provider_unavailable(worker: Worker, model: str) -> None:
+def test_a_plain_response_that_breaks_off_is_provider_unavailable(worker: Worker, model: str) -> None:
     data = failed(worker, {"model": f"openai/{model}", "messages": HELLO})["data"]
     assert (data["kind"], data["provider"]) == ("provider_unavailable", "openai")
 
@@ -262,7 +264,7 @@ def test_a_stream_that_goes_wrong_keeps_what_came(worker: Worker, model: str) ->
 
 @pytest.mark.rule("STR-8")
 @pytest.mark.parametrize("ending", [End.RESET, End.CLOSE], ids=["reset", "closed"])
-def test_a_stream_whose_connection_breaks_keeps_what_came(worker: Worker, upstream: Upstream, ending: End) -> None:
+def test_a_stream_with_a_broken_connection_keeps_the_received_content(worker: Worker, upstream: Upstream, ending: End) -> None:
     gate, model = Gate(), f"breaks-{ending.name}"
     upstream.script(model, chunks=[*(chunk({"content": word}) for word in WORDS[:2]), gate, ending])
     error = failed(worker, {"model": f"openai/{model}", "messages": HELLO, "stream": True}, gate, deltas=2)
@@ -335,7 +337,7 @@ def test_an_error_in_a_stream_with_status_200_is_that_error(worker: Worker, upst
         (529, "overloaded_error", "provider_unavailable"),
     ],
 )
-def test_anthropics_errors_are_told_as_what_they_are(fail: Fail, upstream: Upstream, status: int, type: str, kind: str) -> None:
+def test_anthropics_errors_have_the_kind_of_their_type(fail: Fail, upstream: Upstream, status: int, type: str, kind: str) -> None:
     model = f"claude-{status}"
     body = {"type": "error", "error": {"type": type, "message": "This is the reason."}}
     upstream.script(model, status=status, body=body, headers={"retry-after": "3"})
@@ -438,7 +440,7 @@ def test_a_deadline_is_for_its_own_request(worker: Worker, upstream: Upstream) -
 
 
 @pytest.mark.rule("LOG-3", "LOG-4")
-def test_the_log_never_holds_the_key_nor_what_was_said(worker: Worker) -> None:
+def test_the_log_never_holds_the_key_or_chat_content(worker: Worker) -> None:
     """Last in this file on purpose: the log of every failure above is there."""
     failed(worker, {"model": "openai/status-401", "messages": [{"role": "user", "content": "my private question"}]})
     assert KEY not in worker.stderr
@@ -458,7 +460,7 @@ def test_the_log_never_holds_the_key_nor_what_was_said(worker: Worker) -> None:
         ("wrong " * 10_000, "wrong wrong"),
     ],
 )
-def test_what_a_provider_says_is_cleaned_before_it_is_told(worker: Worker, upstream: Upstream, said: str, left: str) -> None:
+def test_a_providers_message_is_cleaned_before_it_is_sent(worker: Worker, upstream: Upstream, said: str, left: str) -> None:
     model = f"says-{hash(said)}"
     upstream.script(model, body={"error": {"message": said}}, status=400)
     error = worker.call("chat", {"model": f"openai/{model}", "messages": [{"role": "user", "content": "hi"}]})["error"]

@@ -63,7 +63,7 @@ def marked(case: Case) -> Any:
 
 @pytest.mark.rule("RES-4", "RES-9", "RES-12", "RES-16", "RES-17", "RES-18", "RCP-1", "RCP-2", "RCP-4")
 @pytest.mark.parametrize("case", [marked(case) for case in cases()])
-def test_a_provider_is_told_and_heard_exactly(case: Case, provider: Provider, worker: Worker) -> None:
+def test_a_providers_request_and_response_are_exact(case: Case, provider: Provider, worker: Worker) -> None:
     provider.play(case)
     before = len(provider.requests)
     id = worker.request("chat", case.params())

@@ -97,7 +97,7 @@ def test_a_stream_waits_for_on_delta(upstream: Upstream) -> None:
     assert asyncio.run(main())
 
 
-def test_a_stream_without_on_delta_is_a_whole_answer() -> None:
+def test_a_stream_without_on_delta_is_a_whole_result() -> None:
     assert chat(HELLO, "openai/streamed", stream=True).content == ANSWER
 
 
@@ -310,7 +310,7 @@ def test_nothing_is_printed_into_a_host(host: Host) -> None:
     assert host.process.stderr == ""
 
 
-def test_neither_a_key_nor_what_was_said_is_in_the_log_of_a_host(host: Host) -> None:
+def test_neither_a_key_nor_chat_content_is_in_the_log_of_a_host(host: Host) -> None:
     assert KEY not in host.log
     assert "a private word" not in host.log
 

@@ -142,7 +142,7 @@ def test_a_stream_that_is_cut_is_interrupted(ask: Asker) -> None:
     assert (data["kind"], data["partial"]["content"]) == ("stream_interrupted", "half")
 
 
-def test_a_full_context_falls_back_as_the_config_says(tmp_path: Path, streamed: bool) -> None:
+def test_a_full_context_falls_back_as_the_config_sets(tmp_path: Path, streamed: bool) -> None:
     with Upstream() as upstream:
         full = {"error": {"message": "too many tokens", "code": "context_length_exceeded"}}
         upstream.script("small", status=400, body=full)

@@ -243,7 +243,7 @@ SOCKET_FAULTS: dict[str, tuple[Reply, dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("name", SOCKET_FAULTS)
 @plain_and_streamed
 @each_provider
-def test_without_an_http_answer_there_is_no_status(upstream: Upstream, provider: str, stream: bool, name: str) -> None:
+def test_without_an_http_response_there_is_no_status(upstream: Upstream, provider: str, stream: bool, name: str) -> None:
     if (provider, stream, name) == ("gemini", True, "hung"):
         pytest.skip("LiteLLM has no timeout for Gemini's streams; the bridge's own deadline ends them")
     reply, options, kind, message = SOCKET_FAULTS[name]
@@ -268,19 +268,19 @@ BAD_ANSWERS: dict[str, Reply] = {
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
 @each_provider
-def test_an_answer_that_is_none_is_a_bad_upstream_response(upstream: Upstream, provider: str, name: str) -> None:
+def test_a_response_that_is_not_a_completion_is_a_bad_upstream_response(upstream: Upstream, provider: str, name: str) -> None:
     error, _ = fault(upstream, provider, BAD_ANSWERS[name])
     assert (error.kind, error.status, error.provider) == ("bad_upstream_response", None, provider)
     assert cleaned(error).startswith(f"{provider} sent an answer that can't be used")
     assert "<" not in cleaned(error)
 
 
-def test_an_error_within_an_answer_with_200_has_the_kind_of_its_code(upstream: Upstream) -> None:
+def test_an_error_within_a_response_with_200_has_the_kind_of_its_code(upstream: Upstream) -> None:
     error, _ = fault(upstream, "openai", answers(200, {"error": {"message": "no capacity", "code": 429}}))
     assert (error.kind, error.status, error.message) == ("rate_limited", None, "no capacity")
 
 
-def test_an_error_within_an_answer_with_200_and_without_a_code_is_a_bad_upstream_response(upstream: Upstream) -> None:
+def test_an_error_within_a_response_with_200_and_without_a_code_is_a_bad_upstream_response(upstream: Upstream) -> None:
     error, _ = fault(upstream, "anthropic", answers(200, {"error": {"message": "no capacity"}}))
     assert (error.kind, error.status) == ("bad_upstream_response", None)
     assert cleaned(error) == "anthropic sent an answer that can't be used: no capacity"
@@ -346,7 +346,7 @@ def test_an_event_that_is_none_interrupts_a_stream(upstream: Upstream, provider:
     assert cleaned(error).startswith(f"the stream broke off: {provider} sent an answer that can't be used")
 
 
-def test_what_the_caller_can_mend_keeps_its_kind_within_a_stream(upstream: Upstream) -> None:
+def test_an_error_that_the_caller_can_correct_keeps_its_kind_within_a_stream(upstream: Upstream) -> None:
     too_long = event({"error": {"message": "This model's maximum context length is 8192 tokens", "code": 400}})
     error, _ = fault(upstream, "openai", streams(delta("Hel")["openai"], too_long), stream=True)
     assert error.kind == "context_length_exceeded"
@@ -368,13 +368,13 @@ def test_what_the_caller_can_mend_keeps_its_kind_within_a_stream(upstream: Upstr
         ("gemini", "API key not valid. Please pass a valid API key.", "authentication"),
     ],
 )
-def test_a_400_that_says_more_has_a_kind_of_its_own(upstream: Upstream, provider: str, message: str, kind: str) -> None:
+def test_a_400_with_details_has_its_own_kind(upstream: Upstream, provider: str, message: str, kind: str) -> None:
     error, _ = fault(upstream, provider, refuses(400, message))
     assert (error.kind, error.status) == (kind, 400)
     assert cleaned(error).startswith(message)
 
 
-def test_a_content_policy_has_a_kind_of_its_own(upstream: Upstream) -> None:
+def test_a_content_policy_has_a_separate_kind(upstream: Upstream) -> None:
     body = {"error": {"message": "Your request was rejected", "type": "invalid_request_error", "code": "content_policy_violation"}}
     error, _ = fault(upstream, "openai", answers(400, body))
     assert (error.kind, error.status, cleaned(error)) == ("content_policy", 400, "Your request was rejected")
@@ -417,14 +417,14 @@ def test_retry_after_is_the_providers_advice(upstream: Upstream, provider: str, 
 
 
 @plain_and_streamed
-def test_gemini_says_when_in_the_body(upstream: Upstream, stream: bool) -> None:
+def test_geminis_retry_after_is_read_from_the_body(upstream: Upstream, stream: bool) -> None:
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}]
     body = {"error": {"code": 429, "message": "Quota exceeded", "status": "RESOURCE_EXHAUSTED", "details": details}}
     error, _ = fault(upstream, "gemini", answers(429, body), stream=stream)
     assert (error.kind, error.retry_after_ms, cleaned(error)) == ("rate_limited", 7000, "Quota exceeded")
 
 
-def test_a_503_can_say_when_too(upstream: Upstream) -> None:
+def test_a_503_can_have_a_retry_after_too(upstream: Upstream) -> None:
     error, _ = fault(upstream, "openai", refuses(503, headers={"retry-after": "5"}))
     assert (error.kind, error.retry_after_ms) == ("provider_unavailable", 5000)
 
@@ -501,7 +501,7 @@ PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url"
         ("openai", {"messages": ["no message"]}),
     ],
 )
-def test_what_litellm_cannot_ask_for_is_rejected(upstream: Upstream, provider: str, options: dict[str, Any]) -> None:
+def test_a_param_that_litellm_can_not_send_is_rejected(upstream: Upstream, provider: str, options: dict[str, Any]) -> None:
     error, _ = fault(upstream, provider, hangs, **options)
     assert (error.kind, error.status) == ("rejected_by_provider", None)
     assert cleaned(error) != "no reason was given"
@@ -555,7 +555,7 @@ class TestRouter:
         assert (error.kind, error.status, error.retry_after_ms) == ("rate_limited", None, 7000)
         assert cleaned(error) == "every deployment of a is cooling down or at its limit; try again later"
 
-    def test_a_limit_of_its_own_is_rate_limited(self, upstream: Upstream) -> None:
+    def test_a_separate_limit_is_rate_limited(self, upstream: Upstream) -> None:
         deployment = {"rpm": 1}
         error = self.ask(
             upstream, "a", refuses(500), 2, routing_strategy="usage-based-routing-v2", deployment=deployment, disable_cooldowns=True

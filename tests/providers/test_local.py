@@ -92,7 +92,7 @@ def cancel(worker: Worker, id: int | str) -> Json:
 
 
 @pytest.mark.rule("LOC-1", "LOC-2")
-def test_a_chat_is_answered_by_a_model_of_this_machine(worker: Worker) -> None:
+def test_a_chat_is_served_by_a_local_model(worker: Worker) -> None:
     result = worker.chat(MODEL, "Say hi.", max_tokens=5, user="me")
     assert result["content"]
     assert result["finish_reason"] == "length"
@@ -102,7 +102,7 @@ def test_a_chat_is_answered_by_a_model_of_this_machine(worker: Worker) -> None:
     assert result["receipt"]["dropped"] == [{"param": "user", "change": "dropped", "sent": None}]
 
 
-def test_deltas_come_as_they_are_generated_and_joined_are_the_answer(worker: Worker) -> None:
+def test_deltas_arrive_as_they_are_generated_and_join_to_the_result(worker: Worker) -> None:
     id = worker.request("chat", {"model": MODEL, "messages": HELLO, "stream": True, "max_completion_tokens": 6, "temperature": 0})
     streamed = worker.response(id)["result"]
     deltas = worker.deltas(id)
@@ -120,12 +120,12 @@ def test_a_stop_word_ends_it(worker: Worker) -> None:
     assert words[1] not in result["content"]
 
 
-def test_logprobs_are_told(worker: Worker) -> None:
+def test_logprobs_are_reported(worker: Worker) -> None:
     result = worker.chat(MODEL, "Say hi.", max_tokens=2, logprobs=True, top_logprobs=2, temperature=0)  # else it may say nothing
     assert [len(token["top_logprobs"]) for token in result["logprobs"]["content"]] == [2, 2]
 
 
-def test_a_schema_binds_what_it_says(worker: Worker) -> None:
+def test_a_schema_constrains_the_output(worker: Worker) -> None:
     schema = {"type": "object", "properties": {"age": {"type": "integer"}, "on": {"type": "boolean"}}, "required": ["age", "on"]}
     wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
     result = worker.chat(MODEL, "Say hi.", max_tokens=60, response_format=wanted, temperature=0)
@@ -151,7 +151,7 @@ def test_chats_run_side_by_side_in_slots_and_one_more_waits(worker: Worker) -> N
 # --- tools ----------------------------------------------------------------------------------------------------------------
 
 
-def test_a_template_without_tools_is_an_error_that_says_so(worker: Worker) -> None:
+def test_a_template_without_tools_is_an_error_that_names_it(worker: Worker) -> None:
     error = worker.call("chat", {"model": MODEL, "messages": HELLO, "tools": [ADD]})["error"]
     assert (error["code"], error["data"]["provider"]) == (1004, "local")
     assert "chat template of local/smollm2 does not support tools" in error["message"]
@@ -314,7 +314,7 @@ def test_the_engine_ends_with_the_worker(spawn: Spawn, end: str) -> None:
     wait_until(lambda: not folder.exists(), "its folder is removed")
 
 
-def test_the_methods_beside_chat_know_it(worker: Worker) -> None:
+def test_the_other_methods_know_the_local_model(worker: Worker) -> None:
     listed = {row["model"]: row for row in worker.call("models/list")["result"]["models"]}
     assert {MODEL, "local/one", "local/vectors"} <= set(listed)
     assert listed["local/vectors"]["mode"] == "embedding"
@@ -427,7 +427,7 @@ def test_tokens_are_counted_as_a_chat_counts_them_and_limits_are_the_models() ->
     assert counted == chat(HELLO, MODEL, max_tokens=1).usage.input_tokens  # type: ignore[union-attr]
 
 
-def test_without_its_packages_the_error_says_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_packages_the_error_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local_chat, "packaged_file", lambda: None)
     models = Local()
     assert models.names() == {}
@@ -466,7 +466,7 @@ def test_a_fault_of_the_config_is_one_line_that_names_the_place(tmp_path: Path, 
     assert "\n" not in str(fault.value)
 
 
-def test_a_missing_file_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_before_anything_starts(tmp_path: Path) -> None:
     code, out, err = run("--stdio", write_config(tmp_path, {"omni_bridge": {"local": {"mine": "gone.gguf"}}}))
     assert (code, out) == (2, "")
     assert "omni_bridge.local.mine" in err
@@ -474,7 +474,7 @@ def test_a_missing_file_is_told_before_anything_starts(tmp_path: Path) -> None:
     assert err.count("\n") == 1
 
 
-def test_settings_are_read_with_paths_beside_the_config(tmp_path: Path) -> None:
+def test_settings_are_read_with_paths_relative_to_the_config(tmp_path: Path) -> None:
     (tmp_path / "real.gguf").write_bytes(b"GGUF")
     (tmp_path / "t.jinja").write_text("{{ messages }}")
     section = {"a": "real.gguf", "b": {"file": "real.gguf", "slots": 4, "chat_template": "t.jinja"}, "smollm2": {"threads": 3}}

@@ -109,7 +109,7 @@ def test_with_a_config_its_names_are_listed_too(configured: Worker) -> None:
 
 
 @pytest.mark.rule("MOD-2", "MOD-3")
-def test_all_lists_each_model_whose_key_is_there_page_by_page(bare: Worker) -> None:
+def test_all_lists_each_model_with_a_configured_key_page_by_page(bare: Worker) -> None:
     found = list(pages(bare, all=True))
     assert [len(page) for page in found[:-1]] == [100] * (len(found) - 1)
     assert len(found) > 1
@@ -159,7 +159,7 @@ def test_limits_prices_and_abilities_of_a_known_model(bare: Worker) -> None:
 
 
 @pytest.mark.rule("MOD-4")
-def test_a_date_of_deprecation_is_told(bare: Worker) -> None:
+def test_a_date_of_deprecation_is_reported(bare: Worker) -> None:
     assert got(bare, "openai/ft:gpt-3.5-turbo")["deprecation_date"] == "2026-10-23"
 
 
@@ -209,7 +209,7 @@ def test_a_key_is_found_under_each_of_its_names(monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.rule("MOD-5", "MOD-6")
-def test_of_several_deployments_it_says_what_holds_for_each_and_the_highest_price(configured: Worker) -> None:
+def test_several_deployments_are_described_by_their_common_features_and_the_highest_price(configured: Worker) -> None:
     info = got(configured, "mixed")
     assert info["deployments"] == ["openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"]
     assert info["limits"] == {"context_tokens": 128000, "output_tokens": 16384}
@@ -284,7 +284,7 @@ def test_their_params_are_as_strict_as_those_of_a_chat(bare: Worker, method: str
         ("ollama/llama-3-8b", "cl100k_base", False),
     ],
 )
-def test_tokens_are_counted_and_it_says_with_what(bare: Worker, model: str, tokenizer: str, exact: bool) -> None:
+def test_tokens_are_counted_and_the_tokenizer_is_named(bare: Worker, model: str, tokenizer: str, exact: bool) -> None:
     # 3 for the frame of a message, 1 for its role, 2 words, 3 for the answer's frame: OpenAI's published arithmetic
     expected = {"input_tokens": 9, "tokenizer": tokenizer, "exact": exact}
     assert bare.call("tokens/count", {"model": model, **said("hello world")})["result"] == expected
@@ -307,14 +307,14 @@ TOOL = {"type": "function", "function": {"name": "f", "description": "does nothi
     [{**said(), "tools": [TOOL]}, {"messages": WITH_A_CALL}, {"messages": [PICTURE]}],
     ids=["tools", "tool-calls", "image"],
 )
-def test_a_count_that_is_no_more_than_an_estimate_says_so(bare: Worker, params: Json) -> None:
+def test_an_estimated_count_is_marked_as_an_estimate(bare: Worker, params: Json) -> None:
     result = bare.call("tokens/count", {"model": "openai/gpt-4o-mini", **params})["result"]
     assert result["exact"] is False
     assert result["input_tokens"] > 9
 
 
 @pytest.mark.rule("TOK-3", "MOD-8")
-def test_what_has_no_count_is_left_out_and_the_text_beside_it_counts(bare: Worker) -> None:
+def test_parts_without_a_count_are_omitted_and_their_text_counts(bare: Worker) -> None:
     text = {"type": "text", "text": "hello world"}
     file = {"type": "file", "file": {"file_id": "abc"}}
     params = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": [text, SOUND, file]}]}
@@ -394,7 +394,7 @@ WITH_SOUND = [{"role": "user", "content": [{"type": "text", "text": "?"}, SOUND]
     ],
     ids=["tools", "thinking", "audio", "schema", "embedding-model", "too-long"],
 )
-def test_a_gap_names_the_member_that_asks_too_much(bare: Worker, model: str, params: Json, member: str) -> None:
+def test_a_gap_names_the_member_with_the_unsupported_value(bare: Worker, model: str, params: Json, member: str) -> None:
     result = check(bare, model, **params)
     assert result["ok"] is False
     assert member in [gap["member"] for gap in result["gaps"]]
@@ -408,9 +408,7 @@ def test_a_missing_key_is_not_ok(bare: Worker) -> None:
 
 
 @pytest.mark.rule("CHK-3")
-def test_a_param_that_the_model_does_not_take_is_a_gap_or_dropped_as_the_config_says(
-    configured: Worker, provider: Upstream
-) -> None:
+def test_an_unsupported_param_is_a_gap_or_dropped_as_the_config_sets(configured: Worker, provider: Upstream) -> None:
     thinking = {"type": "disabled"}
     refused = check(configured, "small", thinking=thinking)
     assert [gap["member"] for gap in refused["gaps"]] == ["thinking"]
@@ -453,7 +451,7 @@ def test_the_configs_deployments_make_embeddings_and_rank(configured: Worker, pr
 
 
 @pytest.mark.rule("STA-2")
-def test_status_counts_what_was_asked(spawn: Spawn) -> None:
+def test_status_counts_requests(spawn: Spawn) -> None:
     worker = spawn()
     first = worker.call("status")["result"]
     assert first["engine"]["name"] == "litellm"
@@ -469,7 +467,7 @@ def test_status_counts_what_was_asked(spawn: Spawn) -> None:
     assert second["version"] == first["version"]
 
 
-def test_memory_is_told_where_the_system_has_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_reported_where_the_system_has_no_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     from bridge_worker.system import resources
 
     monkeypatch.setattr(resources, "Path", lambda name: Path("/nowhere") / name)

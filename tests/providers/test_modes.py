@@ -44,7 +44,7 @@ def test_without_a_config_a_chat_is_served_directly(spawn: Spawn, upstream: Upst
 
 
 @pytest.mark.rule("RCP-5")
-def test_litellms_own_path_serves_everything_when_the_operator_says_so(spawn: Spawn, upstream: Upstream, streamed: bool) -> None:
+def test_litellms_own_path_serves_everything_when_the_operator_sets_it(spawn: Spawn, upstream: Upstream, streamed: bool) -> None:
     worker = spawn("--engine", "litellm", env={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url})
     engine = engine_of(worker, "openai/gpt-4o-mini", stream=streamed)
     assert (engine["name"], engine["reason"]) == ("litellm", "the worker was started with --engine litellm")

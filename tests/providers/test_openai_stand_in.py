@@ -67,7 +67,7 @@ def read_all(connection: socket.socket) -> bytes:
 # ---- the format --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_plain_answer_has_openais_shape(upstream: Upstream, client: openai.OpenAI) -> None:
+def test_a_plain_response_has_openais_shape(upstream: Upstream, client: openai.OpenAI) -> None:
     answer = create(client, "gpt-test")
     assert answer.choices[0].message.content == answer_text("Grüße 🦜")
     assert (answer.object, answer.model, answer.choices[0].finish_reason) == ("chat.completion", "gpt-test-2026-01-01", "stop")
@@ -101,7 +101,7 @@ def test_an_ordinary_stream_is_written_in_pieces_that_end_inside_a_character(ups
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_tool_is_called_and_its_result_is_answered(client: openai.OpenAI, stream: bool) -> None:
+def test_a_tool_is_called_and_its_result_gets_a_response(client: openai.OpenAI, stream: bool) -> None:
     first = create(client, "gpt-test", tools=TOOLS, stream=stream)
     if stream:
         (id_, name, arguments) = calls_of(first)[0]
@@ -141,7 +141,7 @@ def test_calls_can_be_odd(client: openai.OpenAI, model: str, expected: dict[int,
     assert calls_of(create(client, model, tools=TOOLS, stream=True)) == expected
 
 
-def test_reasoning_comes_beside_the_text(client: openai.OpenAI) -> None:
+def test_reasoning_is_separate_from_the_text(client: openai.OpenAI) -> None:
     answer = create(client, "reasoning")
     assert answer.choices[0].message.reasoning_content == THOUGHTS
     assert answer.usage.completion_tokens_details.reasoning_tokens == 5
@@ -155,7 +155,7 @@ def test_unusual_but_good_streams_are_whole(client: openai.OpenAI, model: str) -
     assert content_of(create(client, model, stream=True)) == answer_text("Grüße 🦜")
 
 
-def test_a_stream_has_as_many_chunks_as_the_name_says(client: openai.OpenAI) -> None:
+def test_a_stream_has_as_many_chunks_as_the_name_specifies(client: openai.OpenAI) -> None:
     assert sum(bool(content_of([chunk])) for chunk in create(client, "chunks-700", stream=True)) == 700
     assert [text for chunk in create(client, "repeat-120", stream=True) if (text := content_of([chunk]))] == ["––––– "] * 120
 
@@ -256,7 +256,7 @@ def test_every_name_of_the_table_comes_to_an_end(upstream: Upstream, model: str,
     assert not upstream.wait_for_request(model=model).closed_by_client.is_set()
 
 
-def test_a_huge_body_is_as_big_as_the_name_says(client: openai.OpenAI) -> None:
+def test_a_huge_body_is_as_big_as_the_name_specifies(client: openai.OpenAI) -> None:
     assert len(create(client, "huge-50").choices[0].message.content) == 50 << 20
 
 
@@ -357,7 +357,7 @@ def test_closing_leaves_nothing_behind() -> None:
     assert (started.connections, threading.active_count()) == (0, before)
 
 
-def test_a_fault_of_the_stand_in_is_told_when_it_closes() -> None:
+def test_an_error_in_the_stand_in_is_raised_when_it_closes() -> None:
     started = Upstream()
     with raw_chat(started, "hang-3") as connection:  # `hang` takes no number
         assert read_all(connection) == b""

@@ -42,7 +42,7 @@ def routed(upstream: Upstream, spawn: Spawn, tmp_path: Path) -> Worker:
 
 @pytest.mark.rule("RCP-2", "RCP-3", "RCP-5")
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_fallback_is_told_with_both_attempts(routed: Worker, stream: bool) -> None:
+def test_a_fallback_is_reported_with_both_attempts(routed: Worker, stream: bool) -> None:
     receipt = routed.chat("wanted", stream=stream)["receipt"]
 
     told = [(attempt["outcome"], attempt["status"], attempt["model"], attempt["deployment"]) for attempt in receipt["attempts"]]
@@ -58,7 +58,7 @@ def test_a_fallback_is_told_with_both_attempts(routed: Worker, stream: bool) -> 
 
 
 @pytest.mark.rule("RCP-2")
-def test_a_retry_is_an_attempt_of_its_own(routed: Worker) -> None:
+def test_a_retry_is_a_separate_attempt(routed: Worker) -> None:
     receipt = routed.chat("flaky")["receipt"]
 
     assert [attempt["outcome"] for attempt in receipt["attempts"]] == ["provider_unavailable", "ok"]
@@ -126,14 +126,14 @@ def test_a_deadline_and_a_cancel_end_their_attempts(worker: Worker, upstream: Up
 
 
 @pytest.mark.rule("RCP-1")
-def test_a_chat_that_no_provider_was_asked_for_has_no_attempts(worker: Worker) -> None:
+def test_a_chat_without_a_provider_call_has_no_attempts(worker: Worker) -> None:
     receipt = worker.chat("offline/echo")["receipt"]
 
     assert (receipt["attempts"], receipt["dropped"], receipt["engine"]["name"]) == ([], [], "offline")
 
 
 @pytest.mark.rule("RCP-4")
-def test_what_was_asked_and_did_not_go_out_is_named(spawn: Spawn, upstream: Upstream) -> None:
+def test_params_that_were_not_sent_are_named(spawn: Spawn, upstream: Upstream) -> None:
     worker = spawn(env={"HOSTED_VLLM_API_KEY": "vllm-test-0001", "HOSTED_VLLM_API_BASE": upstream.base_url})
     messages = [{"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]}]
 
@@ -201,7 +201,7 @@ def services(provider: Upstream, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.mark.rule("RCP-7", "RCP-2", "RCP-3", "RCP-5")
-def test_an_embedding_tells_both_attempts_of_a_fallback(services: Worker) -> None:
+def test_an_embedding_reports_both_attempts_of_a_fallback(services: Worker) -> None:
     result = services.call("embed", {"model": "wanted-vectors", **EMBED})["result"]
     receipt = result["receipt"]
 
@@ -238,7 +238,9 @@ def test_a_ranking_has_the_receipt_of_a_chat(services: Worker) -> None:
         ("embed", {"model": "offline/embed", "input": "a"}, 0.0, "provider"),
     ],
 )
-def test_the_source_of_a_cost_is_told(services: Worker, method: str, params: Json, cost: float | None, source: str | None) -> None:
+def test_the_source_of_a_cost_is_reported(
+    services: Worker, method: str, params: Json, cost: float | None, source: str | None
+) -> None:
     result = services.call(method, params)["result"]
 
     assert (result["cost_usd"], result["cost_source"]) == (cost if cost is None else pytest.approx(cost), source)
@@ -257,7 +259,7 @@ def test_the_source_of_a_cost_is_told(services: Worker, method: str, params: Jso
         ("rerank", {"model": "held-ranks", **RERANK, "deadlines": {"total_ms": 300}}, "timeout", None),
     ],
 )
-def test_an_error_beside_chat_has_its_receipt_without_a_secret(
+def test_an_error_of_other_methods_has_its_receipt_without_a_secret(
     services: Worker, provider: Upstream, method: str, params: Json, outcome: str, status: int | None
 ) -> None:
     services.call("embed", {"model": "vectors", **EMBED})  # so that LiteLLM is loaded, and the deadline falls into the call
@@ -275,7 +277,7 @@ def test_an_error_beside_chat_has_its_receipt_without_a_secret(
 @pytest.mark.parametrize(
     ("method", "params"), [("embed", {"model": "held-vectors", **EMBED}), ("rerank", {"model": "held-ranks", **RERANK})]
 )
-def test_a_cancel_beside_chat_ends_its_attempt(services: Worker, provider: Upstream, method: str, params: Json) -> None:
+def test_a_cancel_of_other_methods_ends_its_attempt(services: Worker, provider: Upstream, method: str, params: Json) -> None:
     before = provider.counts[params["model"]]
     id = services.request(method, params)
     provider.wait_for_request(params["model"], nth=before + 1, timeout=30)
@@ -287,7 +289,7 @@ def test_a_cancel_beside_chat_ends_its_attempt(services: Worker, provider: Upstr
 
 
 @pytest.mark.rule("RCP-7", "RCP-1")
-def test_what_no_provider_was_asked_for_has_no_attempts(services: Worker) -> None:
+def test_other_methods_without_a_provider_call_have_no_attempts(services: Worker) -> None:
     receipt = services.call("rerank", {"model": "offline/rerank", **RERANK})["result"]["receipt"]
     assert (receipt["attempts"], receipt["dropped"], receipt["engine"]["name"]) == ([], [], "offline")
     receipt = services.call("embed", {"model": "nothing", **EMBED})["error"]["data"]["receipt"]

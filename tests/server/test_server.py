@@ -47,7 +47,7 @@ async def cancel_and_check(client: Client, id: int | str, *, within: float = 0.1
 
 @pytest.mark.rule("CAN-1", "CAN-2")
 @timeless
-async def test_a_request_cancelled_in_the_same_read_is_answered_at_once() -> None:
+async def test_a_request_cancelled_in_the_same_read_gets_its_response_immediately() -> None:
     async with Client() as client:
         asked = now()
         client.send(chat_message(1), cancel_message(1))
@@ -58,7 +58,7 @@ async def test_a_request_cancelled_in_the_same_read_is_answered_at_once() -> Non
 
 @pytest.mark.rule("CAN-1")
 @timeless
-async def test_a_request_and_its_cancel_in_one_batch_are_answered_at_once() -> None:
+async def test_a_request_and_its_cancel_in_one_batch_get_their_response_immediately() -> None:
     async with Client() as client:
         asked = now()
         client.send([chat_message(1), cancel_message(1), request(2, "ping")])
@@ -68,7 +68,7 @@ async def test_a_request_and_its_cancel_in_one_batch_are_answered_at_once() -> N
 
 @pytest.mark.rule("CAN-1")
 @timeless
-async def test_a_cancel_before_the_methods_are_loaded_is_answered() -> None:
+async def test_a_cancel_before_the_methods_are_loaded_gets_its_response() -> None:
     async with Client(loaded=False) as client:
         client.chat(1)
         await quiet()
@@ -79,7 +79,7 @@ async def test_a_cancel_before_the_methods_are_loaded_is_answered() -> None:
 
 @pytest.mark.rule("CAN-1")
 @timeless
-async def test_a_cancel_while_waiting_for_the_engine_is_answered() -> None:
+async def test_a_cancel_while_waiting_for_the_engine_gets_its_response() -> None:
     async with Client(warm=False) as client:
         client.chat(1)
         await quiet()
@@ -104,7 +104,7 @@ async def test_a_cancel_closes_the_model_and_returns_what_had_come(stream: bool)
 
 @pytest.mark.rule("CAN-4", "CAN-5")
 @timeless
-async def test_a_cancel_after_the_answer_changes_nothing_and_the_id_is_free() -> None:
+async def test_a_cancel_after_the_response_changes_nothing_and_the_id_is_free() -> None:
     async with Client() as client:
         (await client.begin(1)).finish()
         assert "result" in await client.answer(1)
@@ -170,7 +170,7 @@ async def test_a_cancel_leaves_the_other_requests_alone() -> None:
 
 @pytest.mark.rule("CAN-3", "CAN-4", "STR-6")
 @timeless
-async def test_a_task_that_ignores_its_cancel_is_answered_over_its_head_and_heard_no_more() -> None:
+async def test_a_task_that_ignores_its_cancel_gets_the_servers_response_and_its_own_is_dropped() -> None:
     async with Client() as client:
         chat = await client.begin(1, stream=True, model="stubborn")
         chat.say("early")
@@ -191,7 +191,7 @@ async def test_a_task_that_ignores_its_cancel_is_answered_over_its_head_and_hear
 
 @pytest.mark.rule("CAN-4")
 @timeless
-async def test_a_new_request_with_the_id_of_a_task_that_would_not_end_gets_its_own_answer() -> None:
+async def test_a_new_request_with_the_id_of_a_task_that_would_not_end_gets_its_own_response() -> None:
     async with Client() as client:
         old = await client.begin(1, stream=True, model="stubborn")
         client.cancel(1)
@@ -278,7 +278,7 @@ async def test_a_batch_with_streams_is_one_array_once_the_last_is_ready_and_its_
 
 @pytest.mark.rule("BAT-1", "CAN-1")
 @timeless
-async def test_a_cancelled_member_of_a_batch_is_answered_in_its_array() -> None:
+async def test_a_cancelled_member_of_a_batch_has_its_response_in_the_array() -> None:
     async with Client() as client:
         client.send([chat_message(1), chat_message(2)])
         await client.model.started("1")
@@ -292,7 +292,7 @@ async def test_a_cancelled_member_of_a_batch_is_answered_in_its_array() -> None:
 
 @pytest.mark.rule("ERR-8")
 @timeless
-async def test_one_request_too_many_is_refused_and_there_is_room_again_after_an_answer() -> None:
+async def test_one_request_too_many_is_refused_and_there_is_room_again_after_a_response() -> None:
     async with Client(max_in_flight=2) as client:
         first = await client.begin(1)
         second = await client.begin(2)
@@ -338,7 +338,7 @@ async def test_a_model_that_breaks_is_an_internal_error_of_that_request_only() -
 
 @pytest.mark.rule("STR-8")
 @timeless
-async def test_an_interrupted_stream_is_answered_with_what_came() -> None:
+async def test_an_interrupted_stream_gets_a_response_with_the_received_content() -> None:
     async with Client() as client:
         chat = await client.begin(1, stream=True)
         chat.say("so ", "far")
@@ -401,7 +401,7 @@ async def test_a_response_without_json_form_spoils_no_other_of_its_batch() -> No
 @pytest.mark.rule("RPC-1", "ERR-9")
 @pytest.mark.parametrize("fault", [RuntimeError("no"), BridgeError("timeout", "late"), asyncio.CancelledError()], ids=str)
 @timeless
-async def test_a_dispatcher_that_raises_still_has_its_request_answered(fault: BaseException) -> None:
+async def test_a_request_gets_a_response_although_the_dispatcher_raises(fault: BaseException) -> None:
     async with Client(dispatcher=Answers(bad=fault, good=1)) as client:
         client.send(request(1, "bad"), request(2, "good"))
         assert "error" in await client.answer(1)
@@ -440,7 +440,7 @@ async def test_the_end_of_input_waits_for_what_is_in_flight() -> None:
 
 @pytest.mark.rule("FRM-3", "LIF-15")
 @timeless
-async def test_a_last_line_without_its_newline_is_answered() -> None:
+async def test_a_last_line_without_its_newline_gets_its_response() -> None:
     async with Client() as client:
         client.pipe.feed(encode(request(1, "ping")).rstrip(b"\n"))
         client.sent.append(1)
@@ -458,7 +458,7 @@ async def test_an_end_of_input_at_once_ends_with_0_even_while_the_engine_never_l
 
 @pytest.mark.rule("LIF-11", "LIF-14", "LIF-10")
 @timeless
-async def test_shutdown_waits_refuses_and_is_answered_last() -> None:
+async def test_shutdown_waits_refuses_and_gets_the_last_response() -> None:
     async with Client() as client:
         chat = await client.begin(1, stream=True)
         client.send(request("end", "shutdown"))
@@ -476,7 +476,7 @@ async def test_shutdown_waits_refuses_and_is_answered_last() -> None:
 
 @pytest.mark.rule("LIF-12")
 @timeless
-async def test_shutdown_with_cancel_cancels_and_is_answered_last() -> None:
+async def test_shutdown_with_cancel_cancels_and_gets_the_last_response() -> None:
     async with Client() as client:
         plain, streamed = await client.begin(1), await client.begin(2, stream=True)
         client.send(request("end", "shutdown", {"mode": "cancel"}))
@@ -501,7 +501,7 @@ async def test_a_shutdown_that_drains_can_be_followed_by_one_that_cancels() -> N
 
 @pytest.mark.rule("LIF-11", "RPC-1")
 @timeless
-async def test_a_shutdown_that_comes_after_the_last_answer_is_not_even_read() -> None:
+async def test_a_shutdown_that_comes_after_the_last_response_is_not_even_read() -> None:
     async with Client() as client:
         client.pipe.stop_reading()
         client.send(request("a", "shutdown"))
@@ -516,7 +516,7 @@ async def test_a_shutdown_that_comes_after_the_last_answer_is_not_even_read() ->
 
 @pytest.mark.rule("LIF-11")
 @timeless
-async def test_shutdown_is_answered_last_even_if_the_engine_becomes_ready_then() -> None:
+async def test_shutdown_gets_the_last_response_even_if_the_backend_becomes_ready_then() -> None:
     async with Client(warm=False) as client:
         client.send(request(0, "initialize", INITIALIZE))
         await client.answer(0)
@@ -554,7 +554,7 @@ async def test_a_shutdown_of_an_unknown_mode_is_refused_and_the_server_goes_on()
 
 @pytest.mark.rule("EXT-5")
 @timeless
-async def test_stop_leaves_a_grace_and_what_ends_in_it_is_answered() -> None:
+async def test_stop_grants_a_grace_and_requests_that_end_in_it_get_their_response() -> None:
     async with Client() as client:
         chat = await client.begin(1)
         client.server.stop()
@@ -568,7 +568,7 @@ async def test_stop_leaves_a_grace_and_what_ends_in_it_is_answered() -> None:
 
 @pytest.mark.rule("EXT-5")
 @timeless
-async def test_what_does_not_end_within_the_grace_of_stop_is_cancelled_and_answered() -> None:
+async def test_requests_beyond_the_grace_of_stop_are_cancelled_and_get_a_response() -> None:
     async with Client() as client:
         chat = await client.begin(1)
         asked = now()
@@ -596,7 +596,7 @@ async def test_a_second_stop_leaves_no_grace() -> None:
 
 @pytest.mark.rule("EXT-5", "CAN-3")
 @timeless
-async def test_stop_ends_even_if_a_task_ignores_its_cancel_and_nobody_reads() -> None:
+async def test_stop_ends_even_if_a_task_ignores_its_cancel_and_nothing_reads_stdout() -> None:
     async with Client() as client:
         chat = await client.begin(1, model="stubborn")
         client.pipe.stop_reading()
@@ -658,7 +658,7 @@ async def test_a_pipe_that_breaks_while_a_stream_waits_for_its_reader_closes_the
 
 @pytest.mark.rule("STR-10")
 @timeless
-async def test_a_slow_reader_holds_the_stream_back_and_no_other_answer() -> None:
+async def test_a_slow_reader_holds_back_the_stream_and_no_other_response() -> None:
     async with Client() as client:
         chat = await client.begin(1, stream=True)
         client.pipe.stop_reading()
@@ -725,7 +725,7 @@ async def test_waiting_for_a_slow_reader_is_no_silence_of_the_providers() -> Non
 @pytest.mark.rule("FRM-10")
 @pytest.mark.parametrize("a_read", [1, 64], ids=["a-line-a-read", "many-lines-a-read"])
 @timeless
-async def test_no_requests_are_read_while_their_answers_are_not(a_read: int) -> None:
+async def test_no_requests_are_read_while_their_responses_are_not(a_read: int) -> None:
     async with Client(dispatcher=Answers(big="x" * 500_000), max_in_flight=1000) as client:
         client.pipe.stop_reading()
         for start in range(0, 256, a_read):
@@ -771,7 +771,7 @@ async def test_a_server_that_waits_for_its_reader_can_be_stopped() -> None:
 
 @pytest.mark.rule("LIF-2", "LIF-9", "LIF-10")
 @timeless
-async def test_what_needs_no_engine_is_answered_before_there_is_one_and_chats_wait() -> None:
+async def test_methods_without_litellm_get_their_response_before_it_is_loaded_and_chats_wait() -> None:
     async with Client(loaded=False, warm=False) as client:
         client.send(request(0, "initialize", INITIALIZE), request(1, "ping"), chat_message(2))
         result = (await client.answer(0))["result"]
@@ -787,7 +787,7 @@ async def test_what_needs_no_engine_is_answered_before_there_is_one_and_chats_wa
 
 @pytest.mark.rule("LIF-8")
 @timeless
-async def test_ready_is_told_once_and_only_once_warm() -> None:
+async def test_ready_is_sent_once_and_only_after_the_warm_up() -> None:
     async with Client(warm=False) as client:
         client.send(request(0, "initialize", INITIALIZE))
         await client.answer(0)
@@ -806,7 +806,7 @@ async def test_ready_is_told_once_and_only_once_warm() -> None:
 @pytest.mark.rule("LIF-8")
 @pytest.mark.parametrize(("version", "told"), [("omni-bridge/1", True), ("omni-bridge/9", True), ("2025-06-18", False)])
 @timeless
-async def test_ready_is_told_to_clients_of_this_protocol_only(version: str, told: bool) -> None:
+async def test_ready_is_sent_to_clients_of_this_protocol_only(version: str, told: bool) -> None:
     async with Client() as client:
         client.send(request(0, "initialize", INITIALIZE | {"protocolVersion": version}))
         await client.answer(0)
@@ -816,7 +816,7 @@ async def test_ready_is_told_to_clients_of_this_protocol_only(version: str, told
 
 @pytest.mark.rule("LIF-8")
 @timeless
-async def test_ready_is_not_told_without_a_handshake_nor_when_the_engine_fails() -> None:
+async def test_ready_is_not_sent_without_a_handshake_or_when_loading_fails() -> None:
     async with Client() as client:
         client.send(request(1, "ping"))
         await quiet()
@@ -850,7 +850,7 @@ class FaultyApp(App):
 @pytest.mark.rule("ERR-10")
 @pytest.mark.parametrize("fault", [ImportError("no module named litellm"), SystemExit(3), None], ids=["import", "exit", "hang"])
 @timeless
-async def test_an_engine_that_fails_or_hangs_is_told_to_every_chat_that_needs_it(fault: BaseException | None) -> None:
+async def test_a_loader_that_fails_or_hangs_is_reported_to_every_chat_that_needs_it(fault: BaseException | None) -> None:
     async with Client() as client:
         app = FaultyApp(fault)
         client.server._app = app

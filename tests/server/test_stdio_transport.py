@@ -115,7 +115,7 @@ async def test_the_end_of_input_is_read_again_and_again() -> None:
 
 
 @bounded
-async def test_5_mb_pass_both_ways_at_once() -> None:
+async def test_5_mb_pass_in_both_directions_at_once() -> None:
     with Ends() as ends:
         inward, outward = os.urandom(5 * MIB), os.urandom(5 * MIB)
         given_ = ends.give(inward)
@@ -127,7 +127,7 @@ async def test_5_mb_pass_both_ways_at_once() -> None:
 
 
 @bounded
-async def test_what_nobody_reads_here_slows_the_sender_down() -> None:
+async def test_unread_input_slows_the_sender_down() -> None:
     with Ends() as ends:
         os.set_blocking(ends.to_us, False)
         sent = 0
@@ -209,7 +209,7 @@ async def test_a_reader_that_is_gone_is_found_by_writing() -> None:
 
 
 @bounded
-async def test_a_pipe_that_is_broken_off_from_outside_holds_nobody() -> None:
+async def test_a_pipe_that_is_closed_from_outside_blocks_no_task() -> None:
     with Ends() as ends:
         ends.fill()
         waits = [asyncio.ensure_future(wait) for wait in (ends.pipe.drained(0), ends.pipe.broken())]

@@ -56,7 +56,7 @@ class Forever:
 
 
 @pytest.mark.rule("EXT-4", "EXT-7")
-def test_the_death_of_the_reader_answers_what_is_in_flight_and_exits_with_70(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_death_of_the_reader_finishes_requests_in_flight_and_exits_with_70(caplog: pytest.LogCaptureFixture) -> None:
     pipe = Broken()
     code = asyncio.run(asyncio.wait_for(Server(pipe, Forever(), grace_seconds=60).run(), 10))
     assert code == EXIT_INTERNAL

@@ -246,7 +246,7 @@ def test_only_models_imports_litellm_and_what_comes_with_it() -> None:
     assert all(module.startswith("backends.litellm.") for module in importers)
 
 
-def test_the_litellm_model_is_imported_late_by_whoever_is_no_part_of_it() -> None:
+def test_the_litellm_model_is_imported_late_by_other_packages() -> None:
     importers = {
         (module, one.late or one.typing)
         for module in modules()
@@ -284,7 +284,7 @@ def test_sans_io_modules_know_no_descriptor_no_clock_and_no_task() -> None:
 
 
 @pytest.mark.rule("LIF-2")
-def test_what_runs_before_initialize_is_answered_imports_nothing_heavy_at_its_top() -> None:
+def test_modules_that_run_before_the_initialize_response_import_nothing_heavy_at_their_top() -> None:
     reached, todo = set(), [*EARLY]
     while todo:
         module = todo.pop()
@@ -382,14 +382,14 @@ def test_no_reason_outlives_its_need() -> None:
 
 
 @pytest.mark.parametrize("module", sorted(set(modules()) - DOORWAYS - PACKAGES))
-def test_each_module_says_what_it_owns_and_what_it_refuses(module: str) -> None:
+def test_each_modules_docstring_states_what_it_owns_and_refuses(module: str) -> None:
     docstring = ast.get_docstring(modules()[module]) or ""
     assert "owns" in docstring.lower()
     assert "refuses" in docstring.lower()
 
 
 @pytest.mark.parametrize("package", sorted(PACKAGES))
-def test_each_package_says_what_it_owns_and_imports_nothing(package: str) -> None:
+def test_each_packages_docstring_states_what_it_owns_and_it_imports_nothing(package: str) -> None:
     tree = modules()[package]
     docstring = ast.get_docstring(tree) or ""
     assert docstring.startswith("Owns ")
@@ -401,7 +401,7 @@ def test_the_doorways_have_a_docstring_too() -> None:
     assert all(ast.get_docstring(modules()[module]) for module in DOORWAYS)
 
 
-def test_nobody_prints_but_the_command() -> None:
+def test_only_the_command_prints() -> None:
     def prints(tree: ast.Module) -> bool:
         return any(
             isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print" for node in ast.walk(tree)

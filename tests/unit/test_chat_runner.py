@@ -409,7 +409,7 @@ def test_the_ids_of_the_provider_are_kept() -> None:
 
 @pytest.mark.rule("RES-6")
 @pytest.mark.parametrize(("reason", "told"), [("stop", "tool_calls"), ("tool_calls", "tool_calls"), ("length", "length")])
-def test_a_stop_with_tool_calls_is_told_as_tool_calls(reason: str, told: str) -> None:
+def test_a_stop_with_tool_calls_becomes_tool_calls(reason: str, told: str) -> None:
     assert answered(*call(ToolCallDelta(0, "a", "f", "{}")), Facts(End(reason, reason))).finish_reason == told
 
 
@@ -417,7 +417,7 @@ def test_a_stop_with_tool_calls_is_told_as_tool_calls(reason: str, told: str) ->
 
 
 @pytest.mark.rule("RES-1", "RES-2", "RES-3", "RES-9")
-def test_what_the_model_did_not_say_is_null_and_what_no_one_called_is_an_empty_list() -> None:
+def test_missing_content_is_null_and_missing_tool_calls_are_an_empty_list() -> None:
     result = answered(STOP).model_dump(exclude={"timing", "receipt"})
     assert result == {
         "content": None,
@@ -487,7 +487,7 @@ def test_the_message_holds_what_the_provider_needs_again_and_is_accepted_as_it_i
 @pytest.mark.rule("RES-7")
 @quick
 @given(answers())
-def test_any_answers_message_is_accepted_as_it_is(answer: Answer) -> None:
+def test_any_results_message_is_accepted_unchanged(answer: Answer) -> None:
     accepted_as_input(answered(*answer.deltas).message)
 
 
@@ -618,7 +618,7 @@ async def cancelled_outcome(model: Scripted, asked: ChatRequest) -> BridgeError:
 
 @pytest.mark.rule("CAN-1", "CAN-2")
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_cancelled_chat_closes_the_connection_and_says_so_with_what_had_come(stream: bool) -> None:
+def test_a_cancelled_chat_closes_the_connection_and_returns_the_received_content(stream: bool) -> None:
     model = Scripted(Delta(content="so "), Delta(content="far"), *call(ToolCallDelta(0, "a", "f", '{"x":')), FOREVER)
     error = run(cancelled_outcome(model, request(stream)))
     assert error.kind == "cancelled"
@@ -692,7 +692,7 @@ def test_any_fault_after_the_first_delta_has_what_had_come(kind: str) -> None:
 
 @pytest.mark.rule("STR-9")
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_fault_before_the_first_delta_is_the_same_in_both_ways(stream: bool) -> None:
+def test_an_error_before_the_first_delta_is_the_same_in_both_modes(stream: bool) -> None:
     error = failed(BridgeError("rate_limited", "slow down", 1500, "p", "m", 429), stream=stream)
     assert without_receipt(error) == {}
     assert error.data() == BridgeError("rate_limited", "", 1500, "p", "m", 429, error.extra).data()
@@ -731,7 +731,7 @@ def test_params_reach_the_model_as_they_were_sent_and_nulls_do_not() -> None:
 
 @quick
 @given(st.lists(any_deltas, max_size=6), st.integers(0, 6))
-def test_what_had_come_at_a_fault_is_what_the_deltas_said(deltas: list[Delta], place: int) -> None:
+def test_the_partial_content_of_an_error_is_that_of_the_deltas(deltas: list[Delta], place: int) -> None:
     assume(place <= len(deltas))
     done = play(*deltas[:place], BridgeError("stream_interrupted", "gone"))
     assert done.error is not None

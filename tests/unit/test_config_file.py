@@ -113,7 +113,7 @@ def test_a_reference_stays_as_it_is_written_where_the_gateway_leaves_it(write: W
 
 
 @pytest.mark.rule("LOG-4")
-def test_the_keys_of_the_file_are_told_as_secrets_and_nothing_else_is(write: Write) -> None:
+def test_the_keys_of_the_file_are_registered_as_secrets_and_nothing_else_is(write: Write) -> None:
     params = "{model: m, api_key: sk-1, aws_secret_access_key: s-2, azure_ad_token: t-3, api_base: 'https://example.com', rpm: 5}"
     rest = """
 router_settings: {redis_password: r-4}
@@ -126,7 +126,7 @@ environment_variables: {SOME_KEY: e-8, SOME_PLACE: here}
     assert not {"here", "localhost", "https://example.com", "m", "a"} & set(config.secrets)
 
 
-def test_the_routers_timeout_is_that_of_a_single_call_unless_the_file_says_otherwise(write: Write) -> None:
+def test_the_routers_timeout_is_that_of_a_single_call_unless_the_file_sets_another(write: Write) -> None:
     assert router(write(MODEL))["timeout"] == 600.0
     assert router(write(MODEL + "router_settings: {timeout: 30}"))["timeout"] == 30
     assert "timeout" not in router(write(MODEL + "litellm_settings: {request_timeout: 20}"))  # the Router has it from there
@@ -183,7 +183,7 @@ def test_included_files_are_merged_as_the_gateway_does(write: Write) -> None:
 
 
 @pytest.mark.rule("CFG-6")
-def test_a_file_that_includes_itself_is_read_once_and_told(write: Write) -> None:
+def test_a_file_that_includes_itself_is_read_once_and_reported(write: Write) -> None:
     write("include: [config.yaml]\nlitellm_settings: {num_retries: 1}", "other.yaml")
     config = load_config(write(MODEL + "include: [other.yaml]\n"))
     assert len(config.gateway.router["model_list"]) == 1  # type: ignore[union-attr,index]
@@ -272,7 +272,7 @@ MODELS = "model_list: [{model_name: a, litellm_params: {model: m}}, %s]"
         pytest.param(
             MODEL + "router_settings: {redis_password: os.environ/NO_SUCH_VARIABLE}", "redis_password", id="a variable there"
         ),
-        pytest.param(MODEL + "1: a\n", ":2: [1]: there is no such section", id="a section whose name is no text"),
+        pytest.param(MODEL + "1: a\n", ":2: [1]: there is no such section", id="a section with a name that is not a text"),
         pytest.param(
             MODEL + "modellist: []\n", ":2: modellist: there is no such section; did you mean model_list?", id="a section"
         ),
@@ -360,7 +360,7 @@ def test_a_mistake_is_one_line_that_names_the_file_and_the_place(write: Write, c
 
 
 @pytest.mark.rule("CFG-2")
-def test_a_file_that_can_not_be_read_says_why(tmp_path: Path) -> None:
+def test_the_error_of_an_unreadable_file_has_the_reason(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none.yaml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(ConfigError, match=reason):
             load_config(str(path))
@@ -389,7 +389,7 @@ router_settings:
     assert len(router(path)["fallbacks"]) == 4
 
 
-def test_anchors_have_a_place_of_their_own(write: Write) -> None:
+def test_anchors_have_a_separate_section(write: Write) -> None:
     path = write("x-shared: &shared {api_key: k}\nmodel_list: [{model_name: a, litellm_params: {<<: *shared, model: openai/a}}]\n")
     assert router(path)["model_list"][0]["litellm_params"] == {"api_key": "k", "model": "openai/a"}
 
@@ -402,7 +402,7 @@ def test_members_that_are_probably_misspelt_or_misplaced_in_a_deployment_are_a_w
     ]
 
 
-def test_all_mistakes_are_told_at_once(write: Write) -> None:
+def test_all_errors_are_reported_in_one_run(write: Write) -> None:
     found = mistakes(
         write(MODEL + "a: 1\nrouter_settings: {b: 1}\nlitellm_settings: {c: 1}\nomni_bridge: {d: 1, max_in_flight: 0}\n")
     )
@@ -424,7 +424,7 @@ TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dict
 @pytest.mark.rule("CFG-2")
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(sorted(gateway_keys.SECTIONS), TREES)))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_whatever_a_file_says_it_is_a_config_or_has_mistakes_of_one_line(write: Write, tree: dict[str, Any]) -> None:
+def test_any_file_is_a_config_or_has_errors_of_one_line(write: Write, tree: dict[str, Any]) -> None:
     path = write(yaml.safe_dump(tree))
     told: tuple[str, ...] = ()
     try:

@@ -47,7 +47,7 @@ def test_no_kind_of_the_bridges_own_meets_the_range_that_json_rpc_reserves() -> 
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_each_kind_says_when_in_one_line_that_fits_a_table(name: str) -> None:
+def test_each_kind_is_described_in_one_line_that_fits_a_table(name: str) -> None:
     when = KINDS[name].when
     assert when == when.strip() != ""
     assert "|" not in when

@@ -83,7 +83,7 @@ def test_a_message_is_there_as_soon_as_its_newline_is() -> None:
         pytest.param(b"1\r\n2\r", [1, 2], id="nor does half of a CRLF matter at the end"),
         pytest.param(b"\n\n 1 \n\r\n\t\n2\n\n", [1, 2], id="blank lines"),
         pytest.param(BOM + b"1\n2\n", [1, 2], id="a BOM at the start"),
-        pytest.param(BOM + b"\n1\n", [1], id="a BOM on a line of its own"),
+        pytest.param(BOM + b"\n1\n", [1], id="a BOM on a separate line"),
         pytest.param(BOM, [], id="a BOM and nothing else"),
         pytest.param(b"", [], id="nothing"),
         pytest.param(b'{"a":\t[1 , 2]}\n', [{"a": [1, 2]}], id="white space inside"),
@@ -124,7 +124,7 @@ def test_the_line_after_one_that_is_too_long_works(piece: int, excess: int) -> N
     assert told(events)[::2] == [1, 2]
 
 
-def test_a_line_that_is_too_long_names_the_limit_and_the_remedy() -> None:
+def test_a_line_that_is_too_long_names_the_limit_and_the_hint() -> None:
     (event,) = framed(b"x" * 60, max_bytes=50)
     assert isinstance(event, Fault)
     assert "50 bytes" in event.error.message
@@ -204,7 +204,7 @@ def test_no_line_at_all_raises(line: bytes) -> None:
     assert isinstance(decode(line), Message | Fault)
 
 
-def test_a_parse_error_says_where_and_repeats_nothing_of_the_line() -> None:
+def test_a_parse_error_reports_where_and_repeats_nothing_of_the_line() -> None:
     fault = decode(b'{"key": "sk-secret", oops}')
     assert isinstance(fault, Fault)
     assert "character 21" in fault.error.message

@@ -143,7 +143,7 @@ def test_every_line_is_json_and_not_too_long(started: SetUp, message: str) -> No
 
 
 @pytest.mark.rule("LOG-1")
-def test_a_record_that_can_not_be_formatted_is_a_line_that_says_so(started: SetUp) -> None:
+def test_a_record_that_can_not_be_formatted_is_a_line_with_that_error(started: SetUp) -> None:
     log = started()
     logging.getLogger("x").warning("%d items", "three")
     logging.getLogger("x").warning("next")

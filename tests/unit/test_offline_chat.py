@@ -101,7 +101,7 @@ def test_echo_loses_nothing_of_any_text(text: str) -> None:
     assert "".join(delta["content"] for delta in deltas) == text == (result.content or "")
 
 
-def test_without_a_user_message_echo_says_so() -> None:
+def test_without_a_user_message_echo_reports_it() -> None:
     assert chat("offline/echo", {"role": "system", "content": "s"})[0].content == "There is no user message to repeat."
 
 
@@ -120,7 +120,7 @@ def test_usage_counts_words_and_the_cost_is_0() -> None:
 
 @pytest.mark.rule("OFF-6")
 @pytest.mark.parametrize("name", ["offline/", "offline/Echo", "offline/echo2", "offline/" + "x" * 5000])
-def test_another_offline_name_is_not_found_and_told_which_there_are(name: str) -> None:
+def test_an_unknown_offline_name_is_not_found_and_the_error_lists_the_known_ones(name: str) -> None:
     error = refusal(name)
     assert error.kind == "model_not_found"
     assert all(known in error.message for known in NAMES)
@@ -206,7 +206,7 @@ def test_the_tool_that_is_named_is_called() -> None:
 
 @pytest.mark.rule("OFF-4")
 @pytest.mark.parametrize("params", [{}, {"tools": []}, {"tools": [tool()], "tool_choice": "none"}])
-def test_without_tools_it_answers_as_echo_does(params: Json) -> None:
+def test_without_tools_the_result_is_that_of_echo(params: Json) -> None:
     result, _ = chat("offline/tools", **params)
     assert (result.content, result.finish_reason, result.tool_calls) == ("hello there", "stop", [])
 
@@ -219,13 +219,13 @@ def test_a_tool_choice_that_is_not_among_the_tools_is_refused_as_a_provider_woul
 
 @pytest.mark.rule("OFF-4")
 @pytest.mark.parametrize("content", ["21 degrees", [{"type": "text", "text": "21 "}, {"type": "text", "text": "degrees"}]])
-def test_a_tools_message_is_answered_with_its_text(content: Any) -> None:
+def test_the_result_after_a_tools_message_is_its_text(content: Any) -> None:
     result, _ = chat("offline/tools", USER, CALL, TOOL | {"content": content}, tools=[tool()])
     assert (result.content, result.finish_reason, result.tool_calls) == ("21 degrees", "stop", [])
 
 
 @pytest.mark.rule("OFF-3")
-def test_a_user_message_after_a_tools_is_answered_with_a_call_again() -> None:
+def test_the_result_after_a_later_user_message_is_a_tool_call_again() -> None:
     result, _ = chat("offline/tools", USER, CALL, TOOL, USER, tools=[tool()])
     assert len(result.tool_calls) == 1
 

@@ -33,7 +33,7 @@ def likeness(one: list[float], other: list[float]) -> float:
 
 @pytest.mark.rule("OFF-7")
 @given(st.text(), st.integers(1, 4096))
-def test_every_embedding_has_length_1_and_as_many_dimensions_as_were_asked_for(text: str, dimensions: int) -> None:
+def test_every_embedding_has_length_1_and_as_many_dimensions_as_requested(text: str, dimensions: int) -> None:
     (vector,) = embedded(text, dimensions=dimensions)
     assert len(vector) == dimensions
     assert math.hypot(*vector) == pytest.approx(1.0)

@@ -252,7 +252,7 @@ def test_a_wrong_param_is_named_by_its_path_in_readable_words(params: Json, path
 
 
 @pytest.mark.rule("CHT-2")
-def test_several_faults_are_told_at_once_and_many_are_counted() -> None:
+def test_several_errors_are_reported_together_and_many_are_counted() -> None:
     assert refusal(chat(a=1, b=2)).count("no such member") == 2
     told = refusal(chat(a=1, b=2, c=3, d=4, e=5))
     assert told.count("no such member") == 3
@@ -463,7 +463,7 @@ ENGINE = {"name": "litellm", "version": None, "ready": False}
 
 @pytest.mark.rule("VER-2", "LIF-3")
 @pytest.mark.parametrize("version", [PROTOCOL_VERSION, *MCP_VERSIONS])
-def test_what_the_session_answers_to_initialize_fits_the_schema(version: str) -> None:
+def test_the_initialize_result_fits_the_schema(version: str) -> None:
     send = ask("initialize", {"protocolVersion": version})[0]
     assert isinstance(send, Send)
     assert isinstance(send.value, dict)

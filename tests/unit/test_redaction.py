@@ -273,7 +273,7 @@ def test_a_message_keeps_to_its_bytes_and_splits_no_character(text: str, max_byt
     assert "�" not in message or "�" in text
 
 
-def test_a_message_that_is_cut_says_so() -> None:
+def test_a_truncated_message_is_marked() -> None:
     assert clean("日" * 1000, NOBODY, 2048) == "日" * 681 + "…"
 
 

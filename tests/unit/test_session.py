@@ -218,7 +218,7 @@ def test_a_faulty_envelope_is_an_invalid_message_that_echoes_a_legible_id(envelo
 
 @pytest.mark.rule("RPC-6")
 @pytest.mark.parametrize("envelope", BAD_ENVELOPES)
-def test_a_faulty_envelope_without_an_id_is_answered_with_id_null(envelope: Json) -> None:
+def test_the_response_to_a_faulty_envelope_without_an_id_has_id_null(envelope: Json) -> None:
     assert error_of(session().receive(envelope)) == (None, -32600, "invalid_message")
 
 
@@ -233,13 +233,13 @@ def test_positional_params_are_invalid_params(params: object) -> None:
 
 
 @pytest.mark.rule("RPC-2")
-def test_positional_params_of_a_notification_are_not_answered() -> None:
+def test_positional_params_of_a_notification_get_no_response() -> None:
     assert session().receive(notification("notifications/cancelled", [1])) == []
 
 
 @pytest.mark.rule("RPC-7")
 @pytest.mark.parametrize("message", [{"params": None}, {"params": []}, {"params": {}}, {}])
-def test_params_that_hold_nothing_may_be_spelled_in_any_way(message: Json) -> None:
+def test_empty_params_may_be_omitted_null_or_empty(message: Json) -> None:
     assert session().receive({"jsonrpc": "2.0", "id": 1, "method": "chat", **message}) == [Start(1, "chat", {})]
 
 
@@ -252,14 +252,14 @@ def test_an_unknown_member_of_the_envelope_is_ignored(member: Json) -> None:
 @pytest.mark.rule("RPC-11")
 @pytest.mark.parametrize("id", [1, "1", None, 1.5])
 @pytest.mark.parametrize("outcome", [{"result": {}}, {"result": None}, {"error": {"code": 1, "message": "no"}}])
-def test_a_response_is_ignored_because_nothing_was_asked(id: object, outcome: Json) -> None:
+def test_a_response_is_ignored_because_nothing_was_requested(id: object, outcome: Json) -> None:
     peer = session()
     peer.receive(request("chat", id=1))
     assert peer.receive({"jsonrpc": "2.0", "id": id, **outcome}) == []
     assert peer.in_flight == 1
 
 
-def test_a_line_that_could_not_be_read_is_answered_with_id_null() -> None:
+def test_the_response_to_an_unreadable_line_has_id_null() -> None:
     assert error_of(session().refuse(BridgeError("parse_error", "not JSON"))) == (None, -32700, "parse_error")
 
 
@@ -305,7 +305,7 @@ def test_a_duplicate_of_a_shutdown_that_waits_is_refused() -> None:
 
 
 @pytest.mark.rule("CAN-4")
-def test_an_id_may_be_used_again_once_it_is_answered() -> None:
+def test_an_id_may_be_used_again_after_its_response() -> None:
     peer = session()
     for _ in range(3):
         assert peer.receive(request(id=1)) == [Start(1, "chat", {})]
@@ -314,7 +314,7 @@ def test_an_id_may_be_used_again_once_it_is_answered() -> None:
 
 
 @pytest.mark.rule("RPC-1")
-def test_a_second_answer_to_the_same_request_is_not_written() -> None:
+def test_a_second_response_to_the_same_request_is_not_written() -> None:
     peer = session()
     peer.receive(request(id=1))
     assert sent(peer.answer(1, response(1, "a"))) == [response(1, "a")]
@@ -323,7 +323,7 @@ def test_a_second_answer_to_the_same_request_is_not_written() -> None:
 
 
 @pytest.mark.rule("ERR-8")
-def test_one_request_more_than_the_limit_is_overloaded_until_another_is_answered() -> None:
+def test_one_request_more_than_the_limit_is_overloaded_until_another_gets_its_response() -> None:
     peer = session(max_in_flight=2)
     peer.receive(request(id=1))
     peer.receive(request(id=2))
@@ -402,7 +402,7 @@ def greet(**params: object) -> list[Event]:
 
 
 @pytest.mark.rule("LIF-3")
-def test_initialize_tells_name_version_limits_and_engine() -> None:
+def test_initialize_returns_name_version_limits_and_engine() -> None:
     peer = Session(lambda: ENGINE, max_message_bytes=12345, max_in_flight=67)
     (line,) = sent(peer.receive(request("initialize", INITIALIZE))[:1])
     assert line["result"] == {
@@ -480,7 +480,7 @@ def test_what_else_a_client_of_another_protocol_sends_is_ignored(extra: Json) ->
 
 @pytest.mark.rule("LIF-11", "LIF-12")
 @pytest.mark.parametrize(("params", "cancel"), [({}, False), ({"mode": "drain"}, False), ({"mode": "cancel"}, True)])
-def test_shutdown_is_answered_after_all_that_was_in_flight(params: Json, cancel: bool) -> None:
+def test_the_shutdown_response_follows_those_of_all_requests_in_flight(params: Json, cancel: bool) -> None:
     peer = session()
     peer.receive(request(id=1))
     assert peer.receive(request("shutdown", params, id=2)) == [Drain(cancel=cancel)]
@@ -498,7 +498,7 @@ def test_an_unknown_mode_of_shutdown_is_refused_and_nothing_ends(mode: object) -
     assert peer.end() == []
 
 
-def test_a_second_shutdown_may_lose_patience_and_both_are_answered() -> None:
+def test_a_second_shutdown_may_be_more_urgent_and_both_get_a_response() -> None:
     peer = session()
     peer.receive(request(id=1))
     assert peer.receive(request("shutdown", id=2)) == [Drain(cancel=False)]
@@ -519,7 +519,7 @@ def test_while_draining_requests_are_refused_and_those_in_flight_go_on() -> None
     assert sent(peer.answer(1, response(1, "a"))) == [response(1, "a")]
 
 
-def test_after_the_end_of_input_nothing_is_owed_that_was_not_asked() -> None:
+def test_after_the_end_of_input_no_unrequested_response_is_owed() -> None:
     peer = session()
     peer.drain()
     assert peer.end() == []
@@ -541,13 +541,13 @@ def test_a_batch_over_the_limit_is_one_error_and_starts_nothing() -> None:
 
 
 @pytest.mark.rule("BAT-1")
-def test_a_batch_of_what_is_answered_at_once_is_one_array() -> None:
+def test_a_batch_with_immediate_responses_is_one_array() -> None:
     events = session().receive([request("ping", id=1), request("ping", id="b")])
     assert sent(events) == [[response(1, {}), response("b", {})]]
 
 
 @pytest.mark.rule("BAT-1")
-def test_a_batch_of_one_is_answered_by_an_array_of_one() -> None:
+def test_the_response_to_a_batch_of_one_is_an_array_of_one() -> None:
     assert sent(session().receive([request("ping")])) == [[response(1, {})]]
 
 
@@ -561,7 +561,7 @@ def test_a_batch_of_one_is_answered_by_an_array_of_one() -> None:
         [notification("a", [1])],
     ],
 )
-def test_a_batch_that_asks_nothing_is_not_answered(batch: list[Json]) -> None:
+def test_a_batch_of_notifications_gets_no_response(batch: list[Json]) -> None:
     assert session().receive(batch) == []
 
 
@@ -573,7 +573,7 @@ def test_each_invalid_member_of_a_batch_gets_its_own_error() -> None:
 
 
 @pytest.mark.rule("BAT-1")
-def test_a_batch_is_written_once_when_its_last_member_is_answered() -> None:
+def test_a_batch_is_written_once_with_its_last_members_response() -> None:
     peer = session()
     batch = [request(id=1), request("ping", id=2), notification("x"), request(id=3), "nonsense"]
     assert peer.receive(batch) == [Start(1, "chat", {}), Start(3, "chat", {})]
@@ -602,7 +602,7 @@ def test_a_duplicate_inside_a_batch_is_refused_and_the_first_goes_on() -> None:
     assert answer == response(1, "a")
 
 
-def test_an_id_answered_at_once_is_free_for_the_next_member_of_the_batch() -> None:
+def test_an_id_with_an_immediate_response_is_free_for_the_next_member_of_the_batch() -> None:
     assert sent(session().receive([request("ping"), request("ping")])) == [[response(1, {}), response(1, {})]]
 
 

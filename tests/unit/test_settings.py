@@ -91,7 +91,7 @@ def test_a_null_in_the_file_is_the_default(write: Write) -> None:
     assert settings(write("max_in_flight: null, deadline_first_token_ms: null")) == DEFAULTS
 
 
-def test_the_defaults_are_as_valid_as_what_is_said(write: Write) -> None:
+def test_the_defaults_are_as_valid_as_configured_values(write: Write) -> None:
     plain = {name: value for name in SETTINGS if isinstance(value := getattr(DEFAULTS, name), int | float | str)}
     assert settings(write(", ".join(f"{name}: {value}" for name, value in plain.items()))) == DEFAULTS
     Deadlines(**DEFAULTS.deadlines)
@@ -142,9 +142,7 @@ def test_a_wrong_flag_or_variable_names_itself(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.rule("CFG-9")
-def test_each_setting_and_member_is_printed_with_where_it_was_said_and_no_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_setting_and_member_is_printed_with_its_source_and_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
         """

@@ -21,7 +21,7 @@ def test_spans_can_be_switched_off(off: dict[str, str]) -> None:
 
 
 @pytest.mark.rule("OTL-3")
-def test_without_the_extra_there_is_one_warning_with_its_remedy(
+def test_without_the_extra_there_is_one_warning_with_the_install_command(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
@@ -31,7 +31,7 @@ def test_without_the_extra_there_is_one_warning_with_its_remedy(
     assert "pip install 'omni-bridge[otel]'" in record.getMessage()
 
 
-def test_another_protocol_is_told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_protocol_is_reported(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
     from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
     assert "not as grpc" in caplog.records[0].getMessage()

@@ -18,7 +18,7 @@ def trace_of(data: bytes) -> Trace:
 # ---- requests and answers are paired -------------------------------------------------------------------------------------------
 
 
-def test_an_answer_belongs_to_the_request_of_its_id_and_type() -> None:
+def test_a_response_belongs_to_the_request_of_its_id_and_type() -> None:
     one, other, again = trace_of(
         trace_file(
             (0, "in", request_of(1)),
@@ -66,7 +66,7 @@ def test_deltas_cancels_batches_and_progress_belong_to_their_requests() -> None:
     assert (tool.tool, tool.model, tool.deltas, tool.outcome) == ("chat", "x", [5], "unanswered")
 
 
-def test_what_it_cost_comes_from_the_answer() -> None:
+def test_usage_and_cost_are_those_of_the_response() -> None:
     receipt = {"served_model": "m-2026", "attempts": [{}, {}], "fallback": True, "engine": {"name": "litellm", "version": "1"}}
     used = result_of(1, usage={"input_tokens": 9, "output_tokens": 4}, cost_usd=0.5, provider="openai", receipt=receipt)
     mcp_error = {"code": 1003, "data": {"kind": "model_not_found"}}
@@ -88,7 +88,7 @@ def test_what_it_cost_comes_from_the_answer() -> None:
     assert (total.input_tokens, total.output_tokens, total.cost_usd) == (9, 4, 0.5)
 
 
-def test_workers_that_share_a_file_are_told_apart() -> None:
+def test_workers_that_share_a_file_are_separate_runs() -> None:
     mixed = (
         trace_file((0, "in", request_of(1)), pid=1)
         + trace_file((0, "in", request_of(1)), pid=2)
@@ -128,7 +128,7 @@ def test_a_half_line_is_forgiven_where_a_run_was_killed(rest: bytes) -> None:
         (b"[" * 100_000 + b"\n", 1),
     ],
 )
-def test_a_damaged_or_foreign_file_is_told_with_its_line(data: bytes, line: int) -> None:
+def test_a_damaged_or_foreign_file_is_reported_with_its_line(data: bytes, line: int) -> None:
     with pytest.raises(TraceFault) as told:
         trace_of(data)
     assert f"line {line}:" in str(told.value) or (line == 1 and "line 1" in str(told.value))

@@ -137,7 +137,7 @@ def fresh_import(tmp_path_factory: pytest.TempPathFactory) -> subprocess.Complet
     )
 
 
-def test_import_and_warm_up_ask_no_network_and_read_no_dotenv(fresh_import: subprocess.CompletedProcess[str]) -> None:
+def test_import_and_warm_up_use_no_network_and_read_no_dotenv(fresh_import: subprocess.CompletedProcess[str]) -> None:
     assert fresh_import.returncode == 0, fresh_import.stderr
     report = json.loads(fresh_import.stderr)
     assert report["events"] == [], "switch it off in backends/litellm/setup.py"
@@ -217,7 +217,7 @@ def test_a_function_takes_what_we_give_it(what: Callable[[], Callable[..., Any]]
     assert set(required) <= set(parameters), "its caller is in bridge_worker/models/"
 
 
-def test_the_router_tells_which_wildcards_it_has() -> None:
+def test_the_router_lists_its_wildcards() -> None:
     params = {"model": "openai/*", "api_key": "k"}
     router = litellm.Router(
         model_list=[{"model_name": "team/*", "litellm_params": params}, {"model_name": "one", "litellm_params": params}]
@@ -236,7 +236,7 @@ def test_the_bridge_uses_no_member_of_the_router_that_is_deprecated() -> None:
     """LiteLLM counts the uses of each, by modules that are not its own."""
     deprecated = importlib.import_module("litellm.router_deprecated")
     before = dict(deprecated.DEPRECATED_ROUTER_MEMBER_USES)
-    test_the_router_tells_which_wildcards_it_has()
+    test_the_router_lists_its_wildcards()
     row = {"model_name": "one", "litellm_params": {"model": "openai/a", "api_key": "k"}}
     served = ours.LiteLLM(Gateway(router={"model_list": [row]}, places=["here"]))
     services.LiteLLMServices(served).names(every=False)
@@ -319,7 +319,7 @@ READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.
         (READS_ANSWERS, "provider returned a response with no 'choices'", "bad_upstream_response"),
         ("llms/anthropic/common_utils.py", "Missing Anthropic API Key", "authentication"),
     ],
-    ids=["no provider", "no answer", "cut short", "no choices", "no key"],
+    ids=["no provider", "no response", "cut short", "no choices", "no key"],
 )
 def test_a_sentence_still_stands_in_litellm(path: str, text: str, kind: str) -> None:
     assert text in source_of(path), "mend _BY_SENTENCE in backends/litellm/exceptions.py"
@@ -342,7 +342,7 @@ def test_a_broken_streams_error_holds_the_first_one() -> None:
     assert "original_exception" in inspect.signature(broken).parameters, "mend _chain in backends/litellm/exceptions.py"
 
 
-def test_missing_keys_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_keys_are_reported_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
     assert litellm.validate_environment("groq/any")["missing_keys"] == ["GROQ_API_KEY"], "mend _about_key in faults.py"
 
@@ -350,7 +350,7 @@ def test_missing_keys_are_told_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- what models/attempts.py and models/answers.py stand on ----------------------------------------------------------------------
 
 
-def test_the_hooks_that_tell_of_attempts_are_called() -> None:
+def test_the_hooks_that_report_attempts_are_called() -> None:
     wrong = "mend backends/litellm/receipts.py"
     hooks = {
         "async_pre_call_deployment_hook": "utils.py",
@@ -369,7 +369,7 @@ def test_the_price_maps_date_is_known() -> None:
     assert installed in price_map.DATES, "add the day on which this version was published, in models/price_map.py"
 
 
-def test_the_price_map_as_a_file_says_what_litellm_says() -> None:
+def test_the_price_map_file_equals_litellms() -> None:
     """But for a name that LiteLLM takes for another provider's."""
     wrong = "mend bridge_worker/providers/price_map.py"
     catalogue = services.LiteLLMServices(ours.LiteLLM())

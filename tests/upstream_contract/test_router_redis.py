@@ -57,7 +57,7 @@ def test_a_call_is_refused_while_the_link_is_lost_and_a_failure_is_reported_to_i
         asyncio.run(redis_cache._run_under_circuit_breaker(health, "get", whole))
 
 
-def test_the_usage_strategy_still_puts_its_task_into_a_loop_that_nobody_runs() -> None:
+def test_the_usage_strategy_still_puts_its_task_into_a_loop_that_never_runs() -> None:
     source = inspect.getsource(BaseRoutingStrategy.setup_sync_task)
     for words in ("asyncio.get_running_loop()", "asyncio.new_event_loop()", "self._sync_task = loop.create_task("):
         assert words in source
@@ -71,7 +71,7 @@ def test_the_usage_of_a_router_without_redis_would_still_pile_up() -> None:
 
 
 @pytest.mark.parametrize("type", ["redis", "local"])
-def test_a_cache_takes_the_place_where_it_keeps_answers(type: str) -> None:
+def test_a_cache_takes_the_storage_that_keeps_its_responses(type: str) -> None:
     before = {name: list(getattr(litellm, name)) for name in ("input_callback", "success_callback", "_async_success_callback")}
     try:
         mine = router_redis.InMemoryUntilThen()

@@ -45,7 +45,7 @@ def test_the_tokenizers_that_we_use_are_shipped_and_no_other_is_fetched(tmp_path
     assert done.returncode == 0, f"mend _SHIPPED in backends/litellm/tokens.py: {done.stderr[-500:]}"
 
 
-def test_the_encoding_has_the_name_that_we_tell() -> None:
+def test_the_encoding_has_the_reported_name() -> None:
     assert openai_tokenizer_encoding_name("gpt-4o") == "o200k_base", "mend count in backends/litellm/tokens.py"
     assert openai_tokenizer_encoding_name("of-nobodys-making") == "cl100k_base", "mend count in backends/litellm/tokens.py"
 

@@ -506,7 +506,7 @@ def test_each_finish_reason(word: str, reason: str | None) -> None:
 
 
 @pytest.mark.parametrize("word", [word for word, reason in gemini.FINISH.items() if reason is None])
-def test_each_reason_without_a_word_is_an_error_where_nothing_came(word: str) -> None:
+def test_each_reason_without_a_message_is_an_error_without_content(word: str) -> None:
     for _, joined in results(both(word, {}, {"candidates": [{"finishReason": word, "finishMessage": "m"}]})):
         assert joined.error is not None
         assert (joined.kind, joined.error.message.endswith(f"{word}: m")) == ("bad_upstream_response", True)

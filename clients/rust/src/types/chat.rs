@@ -184,6 +184,10 @@ pub struct Receipt {
     pub fallback: bool,
     /// What did not reach the provider as it was asked; `None` where the request could not be seen on its way out.
     pub dropped: Option<Vec<Change>>,
+    /// What the provider's request had that the caller did not give; `None` where the request could not be seen.
+    pub added: Option<Vec<Addition>>,
+    /// Members of the provider's response that the result has no name for, by dotted path; they are in the message.
+    pub kept: Vec<String>,
     /// What did the work.
     pub engine: Option<Object>,
     /// What a newer worker adds.
@@ -223,6 +227,20 @@ pub struct Change {
     /// What happened to it.
     pub change: ChangeKind,
     /// What a rewritten value became.
+    pub sent: Option<Value>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// A member of the provider's request that the caller did not give.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Addition {
+    /// Which parameter.
+    pub param: String,
+    /// Its value; `None` for an object or a list.
     pub sent: Option<Value>,
     /// What a newer worker adds.
     #[serde(flatten)]

@@ -127,8 +127,8 @@ mod services;
 mod tool;
 
 pub use chat::{
-    Attempt, AttemptOutcome, Change, ChangeKind, ChatDelta, ChatResponse, CostSource, FinishReason, FunctionDelta, RateLimits,
-    Receipt, Timing, ToolCallDelta, Usage,
+    Addition, Attempt, AttemptOutcome, Change, ChangeKind, ChatDelta, ChatResponse, CostSource, FinishReason, FunctionDelta,
+    RateLimits, Receipt, Timing, ToolCallDelta, Usage,
 };
 pub use lifecycle::{EngineState, InitializeResult, Limits, ServerInfo};
 pub use message::{Content, ContentPart, Message, Role};

@@ -1,0 +1,173 @@
+"""Plain technical English in the package, the pages, the command line's help and the names of tests.
+
+`WORDS` are the words that the project does not use in prose, each with what to write instead. A file that still has some is listed
+in language_pending.txt. `python -m tests.contract.test_language` prints what is left and removes the clean files from that list.
+The list never grows: a file that is not on it must stay clean.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.data import ROOT
+from tests.support.worker import COMMAND, WAIT_SECONDS, clean_environment
+
+PENDING = Path(__file__).with_name("language_pending.txt")
+PAGES = ("README.md", "protocol.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")
+COMMANDS = ("", "chat", "models", "tokens", "demo", "doctor", "trace", "replay", "schema", "completion")
+
+WORDS = {
+    r"mend(s|ed|ing)?": "fix (code), correct (a config), patch (of LiteLLM)",
+    r"ways?": "path (of a request), mode (plain or streamed), direction (of messages)",
+    r"told|tells?": "reported, returned, sent, logged: name what carries it",
+    r"said|says?": "set (settings), content (chats), contains, returns, reports (files, errors)",
+    r"asked|asks": "requested, called (a provider), prompted (a user)",
+    r"answers?|answered|answering": "response, result; completion (of a model)",
+    r"whoever|nobody|somebody|anybody": "name the actor: the parent process, the client, the operator",
+    r"whose": "split the sentence, or: with, of",
+    r"anew": "again; re-read, reload, restart",
+    r"in force": "active, effective",
+    r"of (its|their|our) own": "own, separate, dedicated",
+    r"worth a word|without a word": "worth reporting; silently",
+    r"what there is|those there are": "list what it is: available models, supported settings",
+    r"remed(y|ies)|complaints?": "hint (what to do), warning, error",
+    r"greet(s|ed|ing)?": "initialize, handshake",
+    r"beside|likewise|all the same|but for|as good as": "besides; same as above; still; except; equivalent to",
+    r"pictures?": "image",
+}
+FORBIDDEN = {re.compile(rf"\b(?:{word})\b", re.IGNORECASE): instead for word, instead in WORDS.items()}
+
+# Phrases that are meant as they are, with the reason.
+ALLOWED = {
+    "Say hi": "a prompt that is quoted",
+    "by the way": "an idiom in a quoted prompt",
+    "halfway": "one word, no path",
+    "question and answer": "a kind of text",
+}
+_ALLOWED = re.compile("|".join(map(re.escape, ALLOWED)), re.IGNORECASE)
+_CODE = re.compile(r"```.*?```|``[^`]*``|`[^`\n]*`", re.DOTALL)
+
+
+TAKE_IDS = ("pytest.mark.parametrize", "pytest.param", "pytest.fixture")
+
+
+class Finding(NamedTuple):
+    file: str
+    line: int
+    word: str
+    instead: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.word!r}; write: {self.instead}"
+
+
+def findings(file: str, line: int, prose: str) -> Iterator[Finding]:
+    """The forbidden words of a text that begins at ``line``; code in backquotes is not prose."""
+    blank = _CODE.sub(lambda code: re.sub(r"[^\n]", " ", code.group()), prose)
+    blank = _ALLOWED.sub("", blank)
+    for pattern, instead in FORBIDDEN.items():
+        for match in pattern.finditer(blank):
+            yield Finding(file, line + blank.count("\n", 0, match.start()), match.group(), instead)
+
+
+def of_module(path: Path) -> Iterator[Finding]:
+    """Comments, docstrings and strings; an expression inside an f-string is code."""
+    file = path.relative_to(ROOT).as_posix()
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
+        if token.type == tokenize.COMMENT:
+            yield from findings(file, token.start[0], token.string)
+        elif token.type == tokenize.STRING:
+            formatted = "f" in re.split("['\"]", token.string, maxsplit=1)[0].lower()
+            yield from findings(file, token.start[0], re.sub(r"\{[^{}]*\}", " ", token.string) if formatted else token.string)
+
+
+def of_page(path: Path) -> Iterator[Finding]:
+    yield from findings(path.relative_to(ROOT).as_posix(), 1, path.read_text(encoding="utf-8"))
+
+
+def of_help(command: str) -> Iterator[Finding]:
+    words = [word for word in (command, "--help") if word]
+    done = subprocess.run(
+        [*COMMAND, *words], capture_output=True, text=True, timeout=WAIT_SECONDS, env=clean_environment(), check=False
+    )
+    yield from findings(f"help:{command or 'omni-bridge'}", 1, done.stdout)
+
+
+def names() -> Iterator[tuple[str, int, str]]:
+    """(file, line, name) of each test function, and of each id that is written in a test file."""
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        file = path.relative_to(ROOT).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                yield file, node.lineno, node.name.replace("_", " ")
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in (
+                "pytest.mark.parametrize",
+                "pytest.param",
+                "pytest.fixture",
+            ):
+                for part in (part for keyword in node.keywords if keyword.arg in ("id", "ids") for part in ast.walk(keyword.value)):
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                        yield file, part.lineno, part.value.replace("_", " ").replace("-", " ")
+
+
+def modules() -> list[Path]:
+    return sorted((ROOT / "bridge_worker").rglob("*.py"))
+
+
+def pages() -> list[Path]:
+    return [path for name in PAGES if (path := ROOT / name).exists()] + sorted((ROOT / "docs").rglob("*.md"))
+
+
+def pending() -> list[str]:
+    return [line for line in PENDING.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
+
+
+def unexpected(found: list[Finding]) -> str:
+    return "\n".join(str(one) for one in found if one.file not in pending())
+
+
+def test_the_package_is_written_in_plain_english() -> None:
+    assert not unexpected([one for path in modules() for one in of_module(path)])
+
+
+def test_the_pages_are_written_in_plain_english() -> None:
+    assert not unexpected([one for path in pages() for one in of_page(path)])
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command or "omni-bridge")
+def test_the_help_is_written_in_plain_english(command: str) -> None:
+    assert not unexpected(list(of_help(command)))
+
+
+def test_names_of_tests_are_in_plain_english() -> None:
+    """No list of exceptions here: a name can be changed."""
+    found = [one for file, line, name in names() for one in findings(file, line, name)]
+    assert not found, "\n".join(map(str, found))
+
+
+def test_a_forbidden_word_is_found_in_prose_and_not_in_code() -> None:
+    text = "A caller is told.\nIts `answer` and\n```\nwhoever\n```\nwill be Mended; Say hi.\n"
+    assert [(one.line, one.word) for one in findings("page.md", 1, text)] == [(6, "Mended"), (1, "told")]
+
+
+def update() -> None:
+    """Removes each file without a finding, and each that does not exist, from the list."""
+    found = [one for path in modules() for one in of_module(path)] + [one for path in pages() for one in of_page(path)]
+    dirty = {one.file for one in found + [one for command in COMMANDS for one in of_help(command)]}
+    comments = [line for line in PENDING.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    PENDING.write_text("\n".join([*comments, *(name for name in pending() if name in dirty)]) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{len(pending())} files are still listed\n" + "".join(f"{one}\n" for one in found))
+
+
+if __name__ == "__main__":
+    update()
