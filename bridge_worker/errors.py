@@ -14,6 +14,9 @@ from typing import NamedTuple
 MAX_MESSAGE_BYTES = 2048  # UTF-8; a longer message is cut, a provider's HTML error page helps nobody
 
 
+MAX_NAME_LENGTH = 256  # characters of a model's name that an error repeats
+
+
 class Kind(NamedTuple):
     """A row of the table.
 
@@ -89,7 +92,7 @@ class BridgeError(Exception):
             "retryable": self.retryable,
             "retry_after_ms": self.retry_after_ms,
             "provider": self.provider,
-            "model": self.model,
+            "model": self.model and self.model[:MAX_NAME_LENGTH],
             "status": self.status,
             **self.extra,
         }

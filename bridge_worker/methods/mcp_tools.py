@@ -30,6 +30,14 @@ Chat = Callable[[Params, float, Emit | None], Awaitable[Params]]
 
 _ERROR = "omni-bridge/error"  # in `_meta`: beside the text of a failed tool, for a program
 _NOT_A_TOOLS_OWN = ("cancelled", "internal")
+_OUTLINED = ("type", "minLength", "minItems")
+_DESCRIBED = {
+    "messages": "As in OpenAI's chat completions: objects with role (system, user, assistant, tool) and content.",
+    "tools": "As in OpenAI's chat completions: objects with type 'function' and function (name, description, parameters).",
+    "response_format": "As in OpenAI's chat completions: type is text, json_object or json_schema.",
+    "all": "Each model whose provider's key is there, not only those of the config.",
+    "cursor": "nextCursor of the page before.",
+}
 _READS_ONLY = {"readOnlyHint": True, "openWorldHint": False}
 
 
@@ -136,32 +144,37 @@ def _listed() -> list[dict[str, Any]]:
             name=name,
             title=tool.title,
             description=tool.description,
-            inputSchema=_lean(_input_schema(tool.params)),
-            outputSchema=_lean(tool.result.model_json_schema()),
+            inputSchema=_outline_of(tool.params, without=("stream",)),
+            outputSchema=_outline_of(tool.result),
             annotations=tool.annotations,
         ).model_dump()
         for name, tool in _TOOLS.items()
     ]
 
 
-def _input_schema(params: type[BaseModel]) -> dict[str, Any]:
-    schema = params.model_json_schema()
-    return {**schema, "properties": {name: member for name, member in schema["properties"].items() if name != "stream"}}
+def _outline_of(model: type[BaseModel], without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The members of ``model`` with their types, and no deeper.
+
+    A host gives these schemas to its model in every prompt and pays for each byte; the params are validated by the whole schema.
+    """
+    schema = model.model_json_schema()
+    definitions = schema.get("$defs", {})
+    members = {name: _outline(member, definitions) for name, member in schema["properties"].items() if name not in without}
+    for name in _DESCRIBED.keys() & members.keys():
+        members[name]["description"] = _DESCRIBED[name]
+    outline = {"type": "object", "properties": members, "additionalProperties": False}
+    return outline | ({"required": schema["required"]} if "required" in schema else {})
 
 
-def _lean(schema: Any) -> Any:
-    """Without what says nothing: a host gives these schemas to its model, and pays for them."""
-    if isinstance(schema, list):
-        return [_lean(member) for member in schema]
-    if not isinstance(schema, dict):
-        return schema
-    said = {name: member for name, member in schema.items() if not _says_nothing(name, member)}
-    return {name: _lean(member) for name, member in said.items()}
-
-
-def _says_nothing(name: str, member: object) -> bool:
-    """What pydantic adds. A property of such a name is a schema, and no string or list of these."""
-    return (name == "title" and isinstance(member, str)) or (name == "default" and member is None) or name == "discriminator"
+def _outline(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    alternatives = schema.get("anyOf") or schema.get("oneOf")
+    if alternatives is None:
+        return {name: schema[name] for name in _OUTLINED if name in schema}
+    outlines = [_outline(alternative, definitions) for alternative in alternatives]
+    types = list(dict.fromkeys(outline["type"] for outline in outlines))
+    return {"type": types[0] if len(types) == 1 else types}
 
 
 def _succeeded(structured: Params) -> dict[str, Any]:

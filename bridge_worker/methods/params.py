@@ -1,4 +1,4 @@
-"""Validates params: refused names, schema, URLs, budget path. An error names the member.
+"""Validates params: refused names, sizes, schema, URLs, budget path. An error names the member.
 
 Owns the order of these checks. Refuses to change a value: after validation the caller's own JSON is passed on, so that nothing is
 lost or re-ordered.
@@ -6,7 +6,7 @@ lost or re-ordered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,7 +15,8 @@ from bridge_worker.budgets.limits import BUDGET, check_path
 from bridge_worker.config.settings import Settings
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.validation_errors import explain
-from bridge_worker.security.refused_params import is_address, refused_members
+from bridge_worker.security.refused_params import ParamsTooLarge, is_address, refused_member
+from bridge_worker.security.schema_size import MAX_TOTAL_NODES, SchemaTooLarge, nodes_when_inlined
 from bridge_worker.security.url_policy import UrlPolicy, faults
 
 M = TypeVar("M", bound=BaseModel)
@@ -25,11 +26,12 @@ _STRICT = UrlPolicy()
 def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRICT) -> M:
     """Raises BridgeError ``invalid_request`` that names the member at fault. ``policy`` is the operator's, for params with URLs."""
     try:
-        if refused := next(refused_members(params), None):
+        if refused := refused_member(params):
             wrong = f"{refused} is refused: it could send a key elsewhere, read a secret or run code"
             raise BridgeError("invalid_request", wrong)
         if is_address(str(params.get("model"))):  # some of LiteLLM's providers take an address there, and send it the key
             raise BridgeError("invalid_request", "model must be a name, not an address or a part of one")
+        _check_schemas(params)
         validated = type.model_validate(params)
         _check_urls(params, policy)
         if (budget := (params.get("metadata") or {}).get(BUDGET)) is not None:
@@ -37,8 +39,38 @@ def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRI
         return validated
     except ValidationError as error:
         raise BridgeError("invalid_request", explain(error, params)) from None
+    except ParamsTooLarge as error:
+        raise BridgeError("invalid_request", str(error)) from None
     except RecursionError:
         raise BridgeError("invalid_request", "the params are nested too deeply") from None
+
+
+def _check_schemas(params: Mapping[str, Any]) -> None:
+    """Before any library reads a schema: some inline every reference, and what that makes has no limit of its own."""
+    total = 0
+    for place, schema in _schemas(params):
+        try:
+            total += nodes_when_inlined(schema)
+        except SchemaTooLarge as error:
+            raise BridgeError("invalid_request", f"{place}: {error}") from None
+        if total > MAX_TOTAL_NODES:
+            limit = f"the schemas up to here have more than {MAX_TOTAL_NODES:,} nodes when their references are inlined, the limit"
+            raise BridgeError("invalid_request", f"{place}: {limit} for all schemas of a request")
+
+
+def _schemas(params: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """(path, schema) of each member that a provider may read as a JSON Schema. Nothing is validated yet."""
+    tools = params.get("tools")
+    for index, tool in enumerate(tools if isinstance(tools, list) else ()):
+        yield f"tools[{index}].function.parameters", _member(tool, "function", "parameters")
+    yield "response_format.json_schema.schema", _member(params, "response_format", "json_schema", "schema")
+    yield "provider_params", params.get("provider_params")
+
+
+def _member(value: object, *names: str) -> object:
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _check_urls(params: Mapping[str, Any], policy: UrlPolicy) -> None:

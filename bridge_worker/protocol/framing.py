@@ -17,6 +17,7 @@ from typing import TypeGuard
 from bridge_worker.errors import BridgeError
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_VALUES = 200_000  # JSON values of one line: 10 MB of "[]," would be 3 s in which nothing else is answered
 _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096  # of a line that is too long, in which its id is looked for
 _MAX_ID = 256  # characters
@@ -40,15 +41,16 @@ class Fault:
 class Framer:
     """Cuts a byte stream into messages, whatever pieces it arrives in.
 
-    Bounded: no more than ``max_bytes`` of an unfinished line are held. The rest of a longer line is dropped while it streams in,
-    and the line is answered once, when it ends.
+    Bounded: no more than ``max_bytes`` of an unfinished line are held, and no line with more than `MAX_VALUES` values is decoded.
+    The rest of such a line is dropped while it streams in, and the line is answered once, when it ends.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._line = bytearray()
-        self._too_long = False
-        self._head = b""  # of a line that is too long
+        self._values = _ValueCounter()
+        self._excess: str | None = None  # what the line has too much of
+        self._head = b""  # of a line that is dropped
         self._first = True
 
     def feed(self, data: bytes) -> Iterator[Message | Fault]:
@@ -67,29 +69,73 @@ class Framer:
             yield event
 
     def _hold(self, data: bytes, start: int, end: int) -> None:
-        if self._too_long or start == end:
+        if self._excess or start == end:
             return
         # One byte of grace for the "\r" of "\r\n", which is not part of the message.
         if len(self._line) + end - start > self._max_bytes + 1:
-            self._too_long = True
-            self._head = bytes(self._line[:_HEAD_BYTES]) + data[start : start + _HEAD_BYTES]
-            self._line = bytearray()  # a fresh one: clear() would keep the allocation
-        else:
-            self._line += memoryview(data)[start:end]
+            self._drop(self._byte_limit(), bytes(self._line[:_HEAD_BYTES]) + data[start : start + _HEAD_BYTES])
+            return
+        self._line += memoryview(data)[start:end]
+        if len(self._line) > MAX_VALUES and self._values.count_up_to(self._line) > MAX_VALUES:  # a value has a byte at least
+            limit = f"the line has more than {MAX_VALUES:,} JSON values, the limit; send it in parts"
+            self._drop(limit, bytes(self._line[:_HEAD_BYTES]))
+
+    def _drop(self, excess: str, head: bytes) -> None:
+        self._excess, self._head = excess, head
+        self._line = bytearray()  # a fresh one: clear() would keep the allocation
+
+    def _byte_limit(self) -> str:
+        return f"the line is longer than the limit of {self._max_bytes} bytes; send less or start with --max-message-bytes"
 
     def _end_line(self) -> Message | Fault | None:
         line, self._line = self._line, bytearray()
-        too_long, self._too_long = self._too_long, False
+        excess, self._excess = self._excess, None
+        self._values = _ValueCounter()
         if self._first:
             self._first = False
             line = line.removeprefix(_BOM)
         if line.endswith(b"\r"):
             line = line[:-1]
-        if too_long or len(line) > self._max_bytes:
-            limit = f"the line is longer than the limit of {self._max_bytes} bytes; send less or start with --max-message-bytes"
-            head = self._head if too_long else bytes(line)
-            return Fault(BridgeError("invalid_message", limit), id_in(head[:_HEAD_BYTES]))
+        if excess is None and len(line) > self._max_bytes:
+            excess, self._head = self._byte_limit(), bytes(line)
+        if excess is not None:
+            return Fault(BridgeError("invalid_message", excess), id_in(self._head[:_HEAD_BYTES]))
         return decode(line) if line.strip() else None
+
+
+class _ValueCounter:
+    """Counts the JSON values of a line while it arrives, by its brackets and commas.
+
+    A comma in a string is not one of these; strings are taken out only once there are so many commas that it matters, because that
+    costs as much as decoding.
+    """
+
+    def __init__(self) -> None:
+        self._upper_bound = 0
+        self._seen = 0
+        self._exact = 0
+        self._exact_to = 0
+        self._in_string = False
+
+    def count_up_to(self, line: bytearray) -> int:
+        """At least the number of values in ``line``, which has grown since the last call; exact where that is over the limit."""
+        self._upper_bound += _marks(line, self._seen)
+        self._seen = len(line)
+        if self._upper_bound <= MAX_VALUES:
+            return self._upper_bound
+        end = len(line)
+        while end > self._exact_to and line[end - 1] == ord("\\"):  # what it escapes has not arrived yet
+            end -= 1
+        text = bytes(memoryview(line)[self._exact_to : end])
+        parts = text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+        self._exact += sum(_marks(part) for part in parts[self._in_string :: 2])
+        self._in_string ^= len(parts) % 2 == 0
+        self._exact_to = end
+        return self._exact
+
+
+def _marks(text: bytes | bytearray, start: int = 0) -> int:
+    return text.count(b",", start) + text.count(b"[", start) + text.count(b"{", start)
 
 
 def decode(line: bytes | bytearray) -> Message | Fault:

@@ -21,7 +21,7 @@ class Input(Enum):
     SHUTDOWN = "shutdown"
     DISCOVER = "server/discover"
     REQUEST = "any other request"
-    CANCELLED = "notifications/cancelled"
+    CANCELLED = "notifications/cancelled, $/cancelRequest"
     NOTIFICATION = "any other notification"
 
 

@@ -27,7 +27,10 @@ Response = dict[str, object]
 
 
 _REQUESTS = {input.value: input for input in (Input.INITIALIZE, Input.PING, Input.SHUTDOWN, Input.DISCOVER)}
-_NOTIFICATIONS = {"notifications/cancelled": Input.CANCELLED}
+_CANCELLED_ID = {"notifications/cancelled": "requestId", "$/cancelRequest": "id"}  # the latter as in LSP and ACP
+_OWN_VERSIONS = "omni-bridge/"
+_MAX_ID_LENGTH = 1_024  # characters: each delta and each line of the log repeats it
+MAX_BATCH = 1_000  # more requests than may be in flight; the members are taken in one turn of the loop
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,9 @@ class Session:
             return self._receive_one(value, None)
         if not value:
             return [Send(error_response(None, BridgeError("invalid_message", "an empty batch asks for nothing")))]
+        if len(value) > MAX_BATCH:
+            limit = f"the batch has {len(value):,} members; the limit is {MAX_BATCH:,}, none of them was started"
+            return [Send(error_response(None, BridgeError("invalid_message", limit)))]
         batch = _Batch(open=1)  # this method holds one place itself, so that the array is not sent before its last member was read
         events = [event for member in value for event in self._receive_one(member, batch)]
         return events + self._close_place(batch)
@@ -168,8 +174,8 @@ class Session:
 
     def _act(self, id: Id | None, method: str, params: dict[str, object], batch: _Batch | None) -> list[Event]:
         if id is None:
-            action, self.state = LIFECYCLE[self.state, _NOTIFICATIONS.get(method, Input.NOTIFICATION)]
-            return self._cancel(params) if action is Action.CANCEL else []
+            action, self.state = LIFECYCLE[self.state, Input.CANCELLED if method in _CANCELLED_ID else Input.NOTIFICATION]
+            return self._cancel(params.get(_CANCELLED_ID[method])) if action is Action.CANCEL else []
         action, next_state = LIFECYCLE[self.state, _REQUESTS.get(method, Input.REQUEST)]
         match action:
             case Action.START:
@@ -206,8 +212,10 @@ class Session:
             raise BridgeError("invalid_request", f'initialize needs protocolVersion, a string such as "{PROTOCOL_VERSION}"')
         if process_id is not None and (type(process_id) is not int or not 0 < process_id < 2**31):
             raise BridgeError("invalid_request", "processId must be the positive process id of the client, or null")
-        self._mcp = asked in MCP_VERSIONS
-        version = asked if self._mcp else PROTOCOL_VERSION
+        self._mcp = not asked.startswith(_OWN_VERSIONS)
+        version = PROTOCOL_VERSION
+        if self._mcp:  # a revision that is unknown here is answered with the newest one, and the client decides, as MCP has it
+            version = asked if asked in MCP_VERSIONS else MCP_VERSIONS[-1]
         result = {
             "protocolVersion": version,
             "serverInfo": mcp_envelope.SERVER_INFO,
@@ -226,8 +234,7 @@ class Session:
             batch.open += 1
         return [Drain(cancel=mode == "cancel")]
 
-    def _cancel(self, params: dict[str, object]) -> list[Event]:
-        id = params.get("requestId")
+    def _cancel(self, id: object) -> list[Event]:
         if not isinstance(id, str | int) or type(id) is bool or id not in self._in_flight:
             return []
         flight = self._in_flight[id]
@@ -252,7 +259,9 @@ class Session:
 
 def _legible_id(value: object) -> Id | None:
     id = value.get("id") if isinstance(value, dict) else None
-    return id if isinstance(id, str | int) and type(id) is not bool else None
+    if isinstance(id, str):
+        return id if len(id) <= _MAX_ID_LENGTH else None
+    return id if isinstance(id, int) and type(id) is not bool else None
 
 
 def _check_envelope(value: object) -> tuple[str, dict[str, object]] | None:
@@ -264,7 +273,10 @@ def _check_envelope(value: object) -> tuple[str, dict[str, object]] | None:
     if "method" not in value and ("result" in value or "error" in value):
         return None
     if "id" in value and _legible_id(value) is None:
-        raise BridgeError("invalid_message", "an id must be a string or an integer; leave it out for a notification")
+        raise BridgeError(
+            "invalid_message",
+            f"an id must be a string of at most {_MAX_ID_LENGTH:,} characters or an integer; leave it out for a notification",
+        )
     method, params = value.get("method"), value.get("params", {})
     if not isinstance(method, str):
         raise BridgeError("invalid_message", "a request must have a method, a string")

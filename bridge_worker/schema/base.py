@@ -5,9 +5,17 @@ Owns these types. Refuses to know any of them.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# What a caller may write. Each is repeated in errors, receipts, log lines and URLs, so none is without a limit.
+Name = Annotated[str, Field(max_length=256)]
+Id = Annotated[str, Field(max_length=4096)]  # a provider's, given back: some hold a signature
+ModelName = Annotated[str, Field(min_length=1, max_length=1024)]  # an ARN of AWS may have 1,011
+T = TypeVar("T")
+# A list whose validation ends at its first member with an error: a thousand wrong members cost no more than one.
+ListOf = Annotated[list[T], Field(fail_fast=True)]
 
 
 class Closed(BaseModel):
@@ -29,8 +37,8 @@ class Empty(Open):
 class Meta(Open):
     """About a call, not of it: MCP's own members, and where the call stands in the caller's trace (W3C Trace Context)."""
 
-    traceparent: str | None = None
-    tracestate: str | None = None
+    traceparent: Name | None = None
+    tracestate: Id | None = None
 
 
 class WithMeta(Open):

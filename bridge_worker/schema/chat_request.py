@@ -9,14 +9,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge_worker.schema.base import Closed
+from bridge_worker.schema.base import Closed, Id, ListOf, ModelName, Name
+
+# More than any provider takes; what there is to do for each of them is done before the provider can refuse them.
+MAX_MESSAGES = 10_000
+MAX_TOOLS = 1_000
+MAX_STOPS = 1_000
 
 SafeUrl = Annotated[str, Field(pattern=r"^(data:|https://)")]  # neither a file nor the plain-text network
 
 
 class CacheControl(Closed):
     type: Literal["ephemeral"]
-    ttl: str | None = None
+    ttl: Name | None = None
 
 
 class TextPart(Closed):
@@ -27,8 +32,8 @@ class TextPart(Closed):
 
 class ImageUrl(Closed):
     url: SafeUrl
-    detail: str | None = None
-    format: str | None = None
+    detail: Name | None = None
+    format: Name | None = None
 
 
 class ImagePart(Closed):
@@ -39,7 +44,7 @@ class ImagePart(Closed):
 
 class InputAudio(Closed):
     data: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=_-]*$")]  # base64, never an address
-    format: str
+    format: Name
 
 
 class AudioPart(Closed):
@@ -50,9 +55,9 @@ class AudioPart(Closed):
 
 class FileData(Closed):
     file_data: SafeUrl | None = None
-    file_id: Annotated[str, Field(pattern=r"^(https://|[A-Za-z0-9_-]+$)")] | None = None
-    filename: str | None = None
-    format: str | None = None
+    file_id: Annotated[str, Field(pattern=r"^(https://|[A-Za-z0-9_-]+$)", max_length=8192)] | None = None
+    filename: Name | None = None
+    format: Name | None = None
 
 
 class FilePart(Closed):
@@ -85,16 +90,16 @@ AnyThinkingBlock = Annotated[ThinkingBlock | RedactedThinkingBlock, Field(discri
 ContentPart = Annotated[
     TextPart | ImagePart | AudioPart | FilePart | RefusalPart | ThinkingBlock | RedactedThinkingBlock, Field(discriminator="type")
 ]
-Content = str | list[ContentPart]
+Content = str | ListOf[ContentPart]
 
 
 class FunctionCall(Closed):
-    name: str
+    name: Name
     arguments: str  # JSON text, as the model wrote it
 
 
 class ToolCall(Closed):
-    id: str
+    id: Id
     type: Literal["function"]
     function: FunctionCall
 
@@ -107,44 +112,44 @@ class ToolCallInMessage(ToolCall):
 class SystemMessage(Closed):
     role: Literal["system", "developer"]
     content: Content
-    name: str | None = None
+    name: Name | None = None
     cache_control: CacheControl | None = None
 
 
 class UserMessage(Closed):
     role: Literal["user"]
     content: Content
-    name: str | None = None
+    name: Name | None = None
     cache_control: CacheControl | None = None
 
 
 class Origin(Closed):
     """Who said a message that holds a provider's own state. Another provider is sent the message without that state."""
 
-    provider: str | None
-    model: str | None
+    provider: Name | None
+    model: ModelName | None
 
 
 class Audio(Closed):
     """Base64 in ``data``. Sent back, OpenAI gets the id alone."""
 
-    id: str | None = None
+    id: Id | None = None
     data: str | None = None
     transcript: str | None = None
     expires_at: int | None = None
-    format: str | None = None
+    format: Name | None = None
 
 
 class AssistantMessage(Closed):
     role: Literal["assistant"]
     content: Content | None = None
-    tool_calls: list[ToolCallInMessage] | None = None
-    name: str | None = None
+    tool_calls: ListOf[ToolCallInMessage] | None = None
+    name: Name | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
-    thinking_blocks: list[AnyThinkingBlock] | None = None
-    reasoning_items: list[dict[str, Any]] | None = None  # OpenAI's, encrypted
-    images: list[ImagePart] | None = None
+    thinking_blocks: ListOf[AnyThinkingBlock] | None = None
+    reasoning_items: ListOf[dict[str, Any]] | None = None  # OpenAI's, encrypted
+    images: ListOf[ImagePart] | None = None
     audio: Audio | None = None
     annotations: list[dict[str, Any]] | None = None
     provider_specific_fields: dict[str, Any] | None = None
@@ -154,9 +159,9 @@ class AssistantMessage(Closed):
 
 class ToolMessage(Closed):
     role: Literal["tool"]
-    tool_call_id: str
+    tool_call_id: Id
     content: Content
-    name: str | None = None
+    name: Name | None = None
     cache_control: CacheControl | None = None
 
 
@@ -164,7 +169,7 @@ ChatMessage = Annotated[SystemMessage | UserMessage | AssistantMessage | ToolMes
 
 
 class FunctionTool(Closed):
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1, max_length=256)]
     description: str | None = None
     parameters: dict[str, Any] | None = None  # JSON Schema
     strict: bool | None = None
@@ -177,7 +182,7 @@ class Tool(Closed):
 
 
 class FunctionName(Closed):
-    name: str
+    name: Name
 
 
 class NamedToolChoice(Closed):
@@ -186,7 +191,7 @@ class NamedToolChoice(Closed):
 
 
 class NamedSchema(Closed):
-    name: str
+    name: Name
     description: str | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
     strict: bool | None = None
@@ -200,7 +205,7 @@ class ResponseFormat(Closed):
 class Thinking(Closed):
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Annotated[int, Field(ge=0)] | None = None
-    display: str | None = None
+    display: Name | None = None
 
 
 class Deadlines(Closed):
@@ -214,9 +219,9 @@ class Deadlines(Closed):
 class ChatParams(Closed):
     """OpenAI's names and meanings, as far as LiteLLM can carry them to a provider; the last two are the bridge's own."""
 
-    model: Annotated[str, Field(min_length=1)]
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    tools: list[Tool] | None = None
+    model: ModelName
+    messages: Annotated[ListOf[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    tools: Annotated[ListOf[Tool], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
@@ -224,17 +229,17 @@ class ChatParams(Closed):
     top_p: float | None = None
     max_tokens: Annotated[int, Field(gt=0)] | None = None
     max_completion_tokens: Annotated[int, Field(gt=0)] | None = None
-    stop: str | list[str] | None = None
+    stop: str | Annotated[ListOf[str], Field(max_length=MAX_STOPS)] | None = None
     seed: int | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: str | None = None
+    reasoning_effort: Name | None = None
     thinking: Thinking | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: dict[Name, float] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0)] | None = None
-    user: str | None = None
-    metadata: dict[str, str] | None = None
+    user: Id | None = None
+    metadata: dict[Name, str] | None = None
     deadlines: Deadlines | None = None
     provider_params: dict[str, Any] | None = None

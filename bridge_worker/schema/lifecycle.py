@@ -54,6 +54,12 @@ class CancelledParams(Open):
     reason: str | None = None
 
 
+class CancelRequestParams(Open):
+    """`$/cancelRequest`, as clients of LSP and ACP send it: the same as ``notifications/cancelled``."""
+
+    id: str | int
+
+
 class ReadyParams(Closed):
     engine: EngineState
     warmMs: float

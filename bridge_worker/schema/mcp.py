@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge_worker.schema.base import Closed, Open
+from bridge_worker.schema.base import Closed, Id, Name, Open
 
 
 class McpParams(Open):
@@ -19,11 +19,11 @@ class McpParams(Open):
 
 
 class ToolsListParams(McpParams):
-    cursor: str | None = None
+    cursor: Id | None = None
 
 
 class ToolsCallParams(McpParams):
-    name: str
+    name: Name
     arguments: dict[str, Any] | None = None
 
 

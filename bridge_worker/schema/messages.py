@@ -16,7 +16,14 @@ from bridge_worker.schema.base import Empty, Meta
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatDelta, ChatResult
 from bridge_worker.schema.errors import Error
-from bridge_worker.schema.lifecycle import CancelledParams, InitializeParams, InitializeResult, ReadyParams, ShutdownParams
+from bridge_worker.schema.lifecycle import (
+    CancelledParams,
+    CancelRequestParams,
+    InitializeParams,
+    InitializeResult,
+    ReadyParams,
+    ShutdownParams,
+)
 from bridge_worker.schema.mcp import (
     DiscoverResult,
     McpParams,
@@ -72,6 +79,7 @@ METHODS: Mapping[str, Method] = {
 NOTIFICATIONS_IN: Mapping[str, type[BaseModel]] = {
     "notifications/initialized": Empty,
     "notifications/cancelled": CancelledParams,
+    "$/cancelRequest": CancelRequestParams,
 }
 NOTIFICATIONS_OUT: Mapping[str, type[BaseModel]] = {
     "notifications/ready": ReadyParams,

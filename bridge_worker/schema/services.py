@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge_worker.schema.base import Closed
+from bridge_worker.schema.base import Closed, Id, ListOf, ModelName, Name
 from bridge_worker.schema.budgets import Budget
-from bridge_worker.schema.chat_request import ChatMessage, Tool
+from bridge_worker.schema.chat_request import MAX_MESSAGES, MAX_TOOLS, ChatMessage, Tool
 from bridge_worker.schema.chat_result import CostSource, Receipt, Usage
 from bridge_worker.schema.lifecycle import EngineState
+
+MAX_TEXTS = 10_000  # of one `embed` or `rerank`
 
 
 class TotalDeadline(Closed):
@@ -22,14 +24,11 @@ class TotalDeadline(Closed):
     total_ms: Annotated[int, Field(gt=0)] | None = None
 
 
-ModelName = Annotated[str, Field(min_length=1)]
-
-
 class ModelsListParams(Closed):
     """``all``: not only what is configured, but each model whose provider's key is there. ``cursor``: a result's ``nextCursor``."""
 
     all: bool | None = None
-    cursor: str | None = None
+    cursor: Id | None = None
 
 
 class ModelSummary(Closed):
@@ -102,8 +101,8 @@ class ModelInfo(ModelSummary):
 
 class TokensCountParams(Closed):
     model: ModelName
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    tools: list[Tool] | None = None
+    messages: Annotated[ListOf[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    tools: Annotated[ListOf[Tool], Field(max_length=MAX_TOOLS)] | None = None
 
 
 class TokenCount(Closed):
@@ -140,11 +139,14 @@ class ChatCheck(Closed):
 
 class EmbedParams(Closed):
     model: ModelName
-    input: Annotated[str, Field(min_length=1)] | Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
+    input: (
+        Annotated[str, Field(min_length=1)]
+        | Annotated[ListOf[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_TEXTS)]
+    )
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(gt=0)] | None = None
-    user: str | None = None
-    metadata: dict[str, str] | None = None
+    user: Id | None = None
+    metadata: dict[Name, str] | None = None
     deadlines: TotalDeadline | None = None
     provider_params: dict[str, Any] | None = None
 
@@ -166,10 +168,10 @@ class EmbedResult(Closed):
 class RerankParams(Closed):
     model: ModelName
     query: Annotated[str, Field(min_length=1)]
-    documents: Annotated[list[str], Field(min_length=1)]
+    documents: Annotated[ListOf[str], Field(min_length=1, max_length=MAX_TEXTS)]
     top_n: Annotated[int, Field(gt=0)] | None = None
     return_documents: bool | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[Name, str] | None = None
     deadlines: TotalDeadline | None = None
     provider_params: dict[str, Any] | None = None
 
@@ -199,7 +201,7 @@ class RerankResult(Closed):
 class BudgetsGetParams(Closed):
     """``path``: as in ``metadata.budget`` of a chat; left out, what a chat without one counts against."""
 
-    path: str | None = None
+    path: Id | None = None
 
 
 class BudgetsGetResult(Closed):

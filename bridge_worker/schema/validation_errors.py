@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 _TOLD = 3  # faults a message names; the rest are counted
+_MAX_NAME = 256  # characters of a member's name that a message repeats
 
 
 def explain(error: ValidationError, params: object) -> str:
@@ -18,7 +19,8 @@ def explain(error: ValidationError, params: object) -> str:
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         reasons.setdefault(_path(fault["loc"], params, fault["type"]), {})[_reason(fault["type"], fault["msg"])] = None
     # Of a union every branch complains; the branch that was meant is the one that got furthest.
-    paths = [path for path in reasons if not any(other.startswith((f"{path}.", f"{path}[")) for other in reasons)]
+    prefixes = {path[:end] for path in reasons for end, character in enumerate(path) if character in ".["}
+    paths = [path for path in reasons if path not in prefixes]
     told = "; ".join(f"{path}: {' or '.join(reasons[path])}" for path in paths[:_TOLD])
     return f"{told} (and {len(paths) - _TOLD} more)" if len(paths) > _TOLD else told
 
@@ -32,7 +34,7 @@ def _path(location: tuple[int | str, ...], value: object, type: str) -> str:
             path += f"[{step}]"
             value = value[step] if isinstance(value, list) and step < len(value) else None
         elif isinstance(value, dict) and _is_member(location[: index + 1], value, last, type):
-            path += f".{step}"
+            path += f".{step:.{_MAX_NAME}}"
             value = value.get(step)
     return path.lstrip(".") or "params"
 
@@ -57,6 +59,8 @@ def _reason(type: str, message: str) -> str:
             return 'needs a "role" (a message) or a "type" (a part)'
         case "union_tag_invalid":
             return "there is no such role or type"
+        case "string_too_long" | "too_long":
+            return f"is too long: {message[:1].lower()}{message[1:].replace(' after validation', '')}"
         case "model_type" | "model_attributes_type" | "dict_type":
             return "must be an object"
         case _:

@@ -15,8 +15,8 @@ from bridge_worker.security.redaction import Redactor
 
 _T = TypeVar("_T")
 
-_MAX_INPUT = 65_536  # characters of a text that are looked at; a provider's error page may have megabytes
-_MAX_SECRET = 4_096  # a secret that the cut at _MAX_INPUT has split is within this distance of it
+MAX_TEXT = 16_384  # characters of a text that are read; a provider's error page may have megabytes
+_MAX_SECRET = 4_096  # a secret that the cut at MAX_TEXT has split is within this distance of it
 
 _TAIL = re.compile(  # what LiteLLM puts behind the provider's sentence
     r"Traceback \(most recent call last|This looks like a bug in LiteLLM|LiteLLM: model group|Deployment Info|Received Model Group"
@@ -42,8 +42,8 @@ _PATH = re.compile(
 def clean(text: str, redactor: Redactor, max_bytes: int) -> str:
     """``text`` as it may stand in an error message on the wire: one line without secrets, tracebacks and paths, in at most
     ``max_bytes`` of UTF-8."""
-    cut = len(text) > _MAX_INPUT
-    text = redactor.redact(text[:_MAX_INPUT])
+    cut = len(text) > MAX_TEXT
+    text = redactor.redact(text[:MAX_TEXT])
     text = text[:-_MAX_SECRET] if cut else text
     text = _PATH.sub("[path]", sentence(text))
     return _shortened(redactor.redact(text), max_bytes)  # once more, because JSON was decoded

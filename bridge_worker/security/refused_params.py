@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Mapping
 
 # Members that could send a key to another host, read a file or a variable, run code, or fake an answer. LiteLLM takes them all as
 # keyword arguments (its proxy bans the same); here they are refused at any depth but inside a JSON Schema, where a name is data.
@@ -56,8 +56,14 @@ _RESERVED_METADATA = re.compile(
 # A model's name ends up in a URL of its provider; what would leave its place there is no part of a name.
 _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\\?#%]|://|(?:^|/)\.{1,2}(?:/|$)")
 _LONGEST_NAME = 128
-# Below these a name is data: the members of a JSON Schema.
-_SCHEMAS = re.compile(r"tools\[\d+\]\.function\.parameters|response_format\.json_schema\.schema")
+# Within these a name is data: the members of a JSON Schema.
+_SCHEMAS = (("tools", "[]", "function", "parameters"), ("response_format", "json_schema", "schema"))
+MAX_DEPTH = 64
+MAX_MEMBERS = 1_000  # of one object: more than any provider's API has, and each one that is wrong costs an error
+
+
+class ParamsTooLarge(ValueError):
+    """The message names the limit."""
 
 
 def is_address(model: str) -> bool:
@@ -84,16 +90,46 @@ def _has_refused_word(name: str) -> bool:
     return name not in _HARMLESS and not _REFUSED_WORDS.isdisjoint(word.lower() for word in _WORD.findall(name))
 
 
-def refused_members(value: object, path: str = "") -> Iterator[str]:
-    """The path of each member of ``value`` that is refused."""
-    is_refused_here = _is_refused_in_data if path.startswith(_DATA) else is_refused
+def refused_member(params: Mapping[str, object]) -> str | None:
+    """The path of the first member that is refused, at any depth outside a JSON Schema.
+
+    Raises ParamsTooLarge for an object with more members, or for more levels, than the limits.
+    """
+    found = _find(params, ())
+    return None if found is None else _path(found)
+
+
+def _find(value: object, kind: tuple[str, ...]) -> list[str | int] | None:
+    """The steps to the member, the last one first. ``kind`` is the path to ``value`` without positions."""
     if isinstance(value, dict):
-        for name, member in value.items():
-            place = f"{path}.{name}".lstrip(".")
-            if is_refused_here(name) or (path == "metadata" and _RESERVED_METADATA.fullmatch(name)):
-                yield place
-            elif not isinstance(member, str) and not _SCHEMAS.fullmatch(place):
-                yield from refused_members(member, place)
-    elif isinstance(value, list):
+        return None if kind in _SCHEMAS else _find_in_object(value, kind)
+    if isinstance(value, list):
+        below = _below(kind, "[]")
         for position, member in enumerate(value):
-            yield from refused_members(member, f"{path}[{position}]")
+            if isinstance(member, dict | list) and (steps := _find(member, below)) is not None:
+                steps.append(position)
+                return steps
+    return None
+
+
+def _find_in_object(value: dict[str, object], kind: tuple[str, ...]) -> list[str | int] | None:
+    if len(value) > MAX_MEMBERS:
+        raise ParamsTooLarge(f"an object of the params has {len(value):,} members; the limit is {MAX_MEMBERS:,}")
+    is_refused_here = _is_refused_in_data if kind[:1] and kind[0] in _DATA else is_refused
+    for name, member in value.items():
+        if is_refused_here(name) or (kind == ("metadata",) and _RESERVED_METADATA.fullmatch(name)):
+            return [name]
+        if isinstance(member, dict | list) and (steps := _find(member, _below(kind, name))) is not None:
+            steps.append(name)
+            return steps
+    return None
+
+
+def _below(kind: tuple[str, ...], step: str) -> tuple[str, ...]:
+    if len(kind) >= MAX_DEPTH:
+        raise ParamsTooLarge(f"the params are nested too deeply: the limit is {MAX_DEPTH} levels")
+    return (*kind, step)
+
+
+def _path(steps: list[str | int]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step:.256}" for step in reversed(steps)).removeprefix(".")

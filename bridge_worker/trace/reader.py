@@ -99,8 +99,9 @@ class _Reader:
         method = message.get("method")
         if not isinstance(method, str):
             return None
-        if method == "notifications/cancelled":
-            return self._cancelled(_id(_in(message, "params", "requestId")), ms)
+        if method in ("notifications/cancelled", "$/cancelRequest"):
+            named = "requestId" if method == "notifications/cancelled" else "id"
+            return self._cancelled(_id(_in(message, "params", named)), ms)
         if "id" not in message:
             return None
         asked = _asked(message, method[:_LONGEST_NAME], ms)

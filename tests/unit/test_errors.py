@@ -93,3 +93,9 @@ def test_an_error_is_an_exception_that_reads_as_its_message() -> None:
     with pytest.raises(BridgeError, match=r"^try again$") as caught:
         raise BridgeError("internal", "try again")
     assert str(caught.value) == "try again"
+
+
+@pytest.mark.rule("BND-7")
+def test_a_long_name_of_a_model_is_cut_in_an_error() -> None:
+    assert BridgeError("model_not_found", "there is none", model="m" * 1_000).data()["model"] == "m" * 256
+    assert BridgeError("model_not_found", "there is none").data()["model"] is None

@@ -85,7 +85,7 @@ def test_no_part_of_a_known_value_is_left_by_the_cut(secret: str, before: str, b
 def test_a_secret_that_a_long_text_is_cut_in_is_not_half_shown() -> None:
     redactor = Redactor({"SOME_KEY": "a-key-1234567890-abcdefghijklmnop"})
     for shift in range(40):
-        text = " " * (error_text._MAX_INPUT - shift) + "a-key-1234567890-abcdefghijklmnop" + "x" * 9
+        text = " " * (error_text.MAX_TEXT - shift) + "a-key-1234567890-abcdefghijklmnop" + "x" * 9
         assert clean(text, redactor, 2048) == "no reason was given"
 
 
@@ -320,7 +320,7 @@ PIECES = [
 @settings(deadline=timedelta(seconds=10))  # a bound, not a measure: linear is 0.05 s here, quadratic would be minutes
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=4), st.sampled_from(PIECES))
 def test_no_text_takes_more_than_linear_time(pieces: list[str], end: str) -> None:
-    text = ("".join(pieces) * error_text._MAX_INPUT)[: error_text._MAX_INPUT] + end
+    text = ("".join(pieces) * error_text.MAX_TEXT)[: error_text.MAX_TEXT] + end
     assert len(clean(text, NOBODY, 2048).encode()) <= 2048
     NOBODY.redact(text * 3)
 

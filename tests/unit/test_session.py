@@ -376,6 +376,16 @@ def test_a_cancel_of_a_finished_request_is_ignored() -> None:
     assert peer.receive(cancelled(1)) == []
 
 
+@pytest.mark.rule("CAN-7")
+def test_a_request_is_cancelled_by_the_notification_of_lsp_too() -> None:
+    peer = session()
+    peer.receive(request(id=1))
+    assert peer.receive(notification("$/cancelRequest", {"requestId": 1})) == []
+    assert peer.receive(notification("$/cancelRequest", {"id": "1"})) == []
+    assert peer.receive(notification("notifications/cancelled", {"id": 1})) == []
+    assert peer.receive(notification("$/cancelRequest", {"id": 1})) == [Cancel(1)]
+
+
 def test_a_shutdown_that_waits_can_not_be_cancelled() -> None:
     peer = session()
     peer.receive(request("shutdown", id=1))
@@ -413,8 +423,17 @@ def test_an_mcp_revision_is_echoed_and_its_client_gets_no_ready(version: str) ->
 
 
 @pytest.mark.rule("LIF-4")
-@pytest.mark.parametrize("version", ["omni-bridge/1", "omni-bridge/2", "2026-07-28", "1.0", ""])
-def test_any_other_version_gets_the_bridges_own(version: str) -> None:
+@pytest.mark.parametrize("version", ["2026-07-28", "2031-01-01", "1.0", "", "omni-bridge"])
+def test_a_revision_that_is_unknown_gets_the_newest_that_is_known(version: str) -> None:
+    events = greet(protocolVersion=version)
+    result = sent(events[:1])[0]["result"]
+    assert (result["protocolVersion"], result["capabilities"]) == ("2025-11-25", {"tools": {}})
+    assert events[1:] == [Greeted(None, False)]
+
+
+@pytest.mark.rule("LIF-4")
+@pytest.mark.parametrize("version", ["omni-bridge/1", "omni-bridge/2", "omni-bridge/"])
+def test_a_version_of_the_bridge_gets_the_bridges_own(version: str) -> None:
     events = greet(protocolVersion=version)
     assert sent(events[:1])[0]["result"]["protocolVersion"] == "omni-bridge/1"
     assert events[1:] == [Greeted(None, True)]
@@ -511,6 +530,13 @@ def test_after_the_end_of_input_no_unrequested_response_is_owed() -> None:
 @pytest.mark.rule("BAT-3")
 def test_an_empty_batch_is_one_error_and_no_array() -> None:
     assert error_of(session().receive([])) == (None, -32600, "invalid_message")
+
+
+@pytest.mark.rule("BND-4")
+def test_a_batch_over_the_limit_is_one_error_and_starts_nothing() -> None:
+    peer = session()
+    assert error_of(peer.receive([request(id=number) for number in range(1_001)])) == (None, -32600, "invalid_message")
+    assert peer.in_flight == 0
 
 
 @pytest.mark.rule("BAT-1")

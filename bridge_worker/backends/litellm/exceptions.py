@@ -19,7 +19,7 @@ import openai
 
 from bridge_worker.backends.wire import retry_after
 from bridge_worker.errors import KINDS, BridgeError
-from bridge_worker.security.error_text import sentence
+from bridge_worker.security.error_text import MAX_TEXT, sentence
 
 _BY_STATUS = {
     400: "rejected_by_provider",
@@ -115,7 +115,6 @@ _UNREACHABLE = {
 _NO_PROVIDERS = {"litellm-httpx-handler", "vertex_ai_beta"}  # parts of LiteLLM; the latter stands for Gemini too, when it streams
 _KEY_NAME = re.compile(r"\b[A-Z][A-Z0-9]{0,30}(?:_[A-Z0-9]{1,30}){0,4}_(?:KEY|TOKEN)\b")
 
-_MAX_TEXT = 65_536  # characters of an error that are searched
 
 # ---- the classification ----------------------------------------------------------------------------------------------------
 
@@ -206,7 +205,7 @@ def _by_function(error: BaseException) -> str | None:
 
 
 def _match(sentences: Mapping[str, str], error: BaseException) -> str | None:
-    return next((kind for pattern, kind in sentences.items() if re.search(pattern, str(error)[:_MAX_TEXT])), None)
+    return next((kind for pattern, kind in sentences.items() if re.search(pattern, str(error)[:MAX_TEXT])), None)
 
 
 def _by_claim(chain: list[BaseException]) -> str:
@@ -229,7 +228,7 @@ def _provider(chain: list[BaseException], model: str | None) -> str | None:
 
 
 def _message(found: _Finding, chain: list[BaseException], provider: str | None, model: str | None) -> str:
-    who, said = provider or "the provider", sentence(str(chain[0])[:_MAX_TEXT])
+    who, said = provider or "the provider", sentence(str(chain[0])[:MAX_TEXT])
     if found.kind == "authentication":
         return about_key(said, provider, answered=found.response is not None)
     if found.response is not None:
@@ -275,5 +274,5 @@ def _retry_after_ms(chain: list[BaseException], found: _Finding) -> int | None:
     headers = (
         found.response.headers if found.response is not None else getattr(chain[0], "litellm_response_headers", None) or made_up
     )
-    text = str(chain[0])[:_MAX_TEXT] if found.kind == "rate_limited" else None
+    text = str(chain[0])[:MAX_TEXT] if found.kind == "rate_limited" else None
     return retry_after.wait_ms(headers or {}, text, seconds=getattr(found.cause, "cooldown_time", None))

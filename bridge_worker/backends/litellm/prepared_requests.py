@@ -24,6 +24,7 @@ from bridge_worker.backends.litellm.upstream import Target, target_of
 from bridge_worker.backends.wire.decoder import Decoder
 
 MAX_PREPARED = 512  # templates that are kept; the oldest is forgotten first
+MAX_LEARNED_BYTES = 1024 * 1024  # to learn from a body copies it several times, and a small one teaches the same
 MAX_SHAPES = 4096  # of one template
 
 Messages = Sequence[Mapping[str, Any]]
@@ -74,7 +75,7 @@ class PreparedRequest:
 
     def learn(self, captured: CapturedRequest, messages: Messages) -> None:
         """Adds the shapes of ``messages``, if the captured request is the one that this template would make."""
-        if len(self._shapes) >= MAX_SHAPES or not self._is_reusable(captured):
+        if len(self._shapes) >= MAX_SHAPES or len(captured.body) > MAX_LEARNED_BYTES or not self._is_reusable(captured):
             return
         body = json.loads(captured.body)
         if not isinstance(body, dict):

@@ -26,6 +26,8 @@ from bridge_worker.errors import BridgeError
 REQUEST_TIMEOUT_SECONDS = 600.0
 MAX_ERROR_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
+_MAX_INFLATED_BYTES = 16 * 1024 * 1024  # ... unless what arrived is a 50th of it at least
+_MAX_RATIO = 50  # JSON is compressed to a tenth; a thousandth is a bomb
 _INFLATED_BYTES = 256 * 1024  # at most so much of a compressed stream is decompressed at a time
 _CLOSE_SECONDS = 1.0  # how long a connection may take to close before the receipt of a cancel says that it has not
 _LAST_BYTES_SECONDS = 0.05  # after a stream's own end marker, for the end of the body; then the connection is closed, not kept
@@ -64,7 +66,7 @@ class Response:
         self._at_end = at_end
         self._close = close
         encoding = headers.get("content-encoding", "")
-        self._inflate = _Inflate(encoding) if encoding not in ("", "identity") else None
+        self._inflate = Inflate(encoding) if encoding not in ("", "identity") else None
 
     async def read(self) -> bytes:
         """The bytes of one read; b"" at the end. Raises ConnectionFailed."""
@@ -116,15 +118,18 @@ class Response:
             raise _connection_failed(error) from error
 
 
-class _Inflate:
+class Inflate:
     """Decompresses a body in bounded steps, because a provider may compress although it was not invited to."""
 
     def __init__(self, encoding: str) -> None:
         if encoding not in ("gzip", "x-gzip", "deflate"):
             raise BridgeError("bad_upstream_response", f"the provider's response has the content-encoding {encoding!r:.40}")
         self._engine = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._received = 0
+        self._inflated = 0
 
     def feed(self, data: bytes) -> bytes:
+        self._received += len(data)
         return self._step(self._engine.unconsumed_tail + data)
 
     def pending(self) -> bytes:
@@ -132,9 +137,14 @@ class _Inflate:
 
     def _step(self, data: bytes) -> bytes:
         try:
-            return self._engine.decompress(data, _INFLATED_BYTES)
+            inflated = self._engine.decompress(data, _INFLATED_BYTES)
         except zlib.error as error:
             raise BridgeError("bad_upstream_response", f"the provider's compressed response can't be read ({error})") from error
+        self._inflated += len(inflated)
+        if self._inflated > max(_MAX_INFLATED_BYTES, _MAX_RATIO * self._received):
+            wrong = f"the provider's compressed response is more than {_MAX_RATIO} times as long when it is decompressed"
+            raise BridgeError("bad_upstream_response", wrong)
+        return inflated
 
 
 async def send(url: httpx.URL, headers: Mapping[str, str], body: bytes, timeout: float = REQUEST_TIMEOUT_SECONDS) -> Response:
