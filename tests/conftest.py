@@ -29,8 +29,8 @@ def pytest_pycollect_makemodule(module_path: Path) -> None:
         setup.prepare(UrlPolicy())
 
 
-# Files that take minutes, because they build (the Rust crate, a bundle, environments) or load a machine. They are run first: files are
-# given to the test processes in order, and one that begins last would keep one core busy while the other has nothing left to do.
+# Files that take minutes, because they build (the Rust crate, a bundle, environments) or load a machine. They are run first: files
+# are given to the test processes in order, and one that begins last would keep one core busy while the other has no test left.
 LONG = (
     "contract/test_docs.py",
     "packaging/test_bundle.py",
