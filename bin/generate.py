@@ -101,7 +101,10 @@ def members(type: type[BaseModel]) -> str:
     """The names of the members, `?` after those that may be left out."""
     if type in (messages.ChatParams, messages.ChatResult):
         return "below"
-    fields = (name if field.is_required() else f"{name}?" for name, field in type.model_fields.items())
+    named = (
+        (field.alias or name, field) for name, field in type.model_fields.items()
+    )  # `_meta` is an alias: pydantic has no such name
+    fields = (name if field.is_required() else f"{name}?" for name, field in named)
     return f"`{{{', '.join(fields)}}}`"
 
 
