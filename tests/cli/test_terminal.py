@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.data import ROOT
 from tests.support.terminal import CTRL_C, CTRL_D, UP, Terminal
 from tests.support.upstream import Upstream
 from tests.support.worker import run
 
-ROOT = Path(__file__).parents[2]
 Start = Callable[..., Terminal]
 
 

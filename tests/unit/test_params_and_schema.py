@@ -25,9 +25,8 @@ from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.lifecycle import CancelledParams, InitializeParams, ShutdownParams
 from bridge_worker.schema.messages import METHODS, NOTIFICATIONS_IN, NOTIFICATIONS_OUT, json_schema
 from bridge_worker.security.refused_params import REFUSED
+from tests.support.data import Json
 from tests.support.requests import chat_request
-
-Json = dict[str, Any]
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -27,8 +27,7 @@ from bridge_worker.protocol.session import (
     response,
 )
 from bridge_worker.version import __version__
-
-Json = dict[str, Any]
+from tests.support.data import Json
 
 ENGINE = {"name": "litellm", "version": None, "ready": False}
 INITIALIZE = {"protocolVersion": PROTOCOL_VERSION, "clientInfo": {"name": "test", "version": "1"}}
