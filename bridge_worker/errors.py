@@ -35,7 +35,7 @@ KINDS: Mapping[str, Kind] = {
     "method_not_found": Kind(-32601, False, "no such method"),
     "invalid_request": Kind(-32602, False, "the params do not fit the method: a missing, unknown or refused member"),
     "unsupported_version": Kind(-32022, False, "MCP: `_meta` names a revision that is not served; `supported` has those that are"),
-    "internal": Kind(-32603, False, "a fault of the bridge itself; the log has the whole of it"),
+    "internal": Kind(-32603, False, "an error of the bridge itself; the log has the details"),
     "authentication": Kind(1001, False, "401 from the provider, or no key for it"),
     "permission": Kind(1002, False, "403 from the provider"),
     "model_not_found": Kind(1003, False, "404 from the provider, an unknown provider, or no such deployment"),
@@ -44,12 +44,12 @@ KINDS: Mapping[str, Kind] = {
     "content_policy": Kind(1006, False, "the provider's content policy refused the request"),
     "rate_limited": Kind(1007, True, "429, a cooldown or a usage limit; `retry_after_ms` is the provider's own advice"),
     "budget_exceeded": Kind(1008, False, "402 from the provider, or a budget of the config is used up"),
-    "timeout": Kind(1009, True, "a deadline of the request or of the provider, 408 or 504; `deadline` says which"),
+    "timeout": Kind(1009, True, "a deadline of the request or of the provider, 408 or 504; `deadline` names it"),
     "provider_unavailable": Kind(1010, True, "refused, reset, DNS, 5xx or 529"),
     "bad_upstream_response": Kind(1011, True, "empty choices, a malformed body, or tool arguments that are not JSON"),
     "overloaded": Kind(1012, True, "more requests in flight here than `limits.maxInFlight`"),
-    "shutting_down": Kind(1013, True, "the worker is about to exit; ask another one"),
-    "stream_interrupted": Kind(1014, False, "the upstream broke off after the first delta; `partial` holds what came"),
+    "shutting_down": Kind(1013, True, "the worker is about to exit; use another one"),
+    "stream_interrupted": Kind(1014, False, "the upstream broke off after the first delta; `partial` has the content received"),
     "cancelled": Kind(-32800, False, "the caller cancelled it"),
 }
 
@@ -59,7 +59,7 @@ INTERNAL_MESSAGE = "internal error in the bridge; the worker's log on stderr has
 
 @dataclass(slots=True, eq=False)
 class BridgeError(Exception):
-    """An error as the caller will see it. ``message`` is one sentence for a person and says what to do next.
+    """An error as the caller will see it. ``message`` is one sentence for humans and names what to do next.
 
     ``retry_after_ms`` is milliseconds from now, ``status`` the provider's HTTP status, ``extra`` what only this kind has
     (``partial``, ``deadline``, ``upstream_closed``, ``supported``). The message is cleaned and cut where it leaves

@@ -57,7 +57,7 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
-class Greeted:
+class ClientInitialized:
     """``initialize`` was accepted. ``process_id``: exit when that process is gone. ``wants_ready``: send notifications/ready."""
 
     process_id: int | None
@@ -71,7 +71,7 @@ class Send:
     value: Response | list[Response]
 
 
-Event = Start | Cancel | Drain | Greeted | Send
+Event = Start | Cancel | Drain | ClientInitialized | Send
 
 
 @dataclass(slots=True)
@@ -184,11 +184,11 @@ class Session:
                 events = self._place(response(id, {}), batch)
             case Action.DISCOVER:
                 events = self._place(response(id, mcp_envelope.discovered(params)), batch)
-            case Action.GREET:
-                events = self._greet(id, params, batch)
+            case Action.INITIALIZE:
+                events = self._initialize(id, params, batch)
             case Action.DRAIN:
                 events = self._shutdown(id, params, batch)
-            case Action.REFUSE_GREETED:
+            case Action.REFUSE_INITIALIZED:
                 raise BridgeError("invalid_message", "this session is already initialized; a process serves one session")
             case _:
                 raise BridgeError("shutting_down", "the worker is about to exit and takes no more requests; ask another one")
@@ -205,7 +205,7 @@ class Session:
             batch.open += 1
         return [Start(id, method, params)]
 
-    def _greet(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
+    def _initialize(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
         asked = params.get("protocolVersion")
         process_id = params.get("processId")
         if not isinstance(asked, str):
@@ -223,7 +223,7 @@ class Session:
             "limits": self._limits,
             "engine": self._engine(),
         }
-        return [*self._place(response(id, result), batch), Greeted(process_id, wants_ready=not self._mcp)]
+        return [*self._place(response(id, result), batch), ClientInitialized(process_id, wants_ready=not self._mcp)]
 
     def _shutdown(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
         mode = params.get("mode", "drain")

@@ -18,9 +18,9 @@ from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES, Fault, Fra
 from bridge_worker.protocol.session import (
     DEFAULT_MAX_IN_FLIGHT,
     Cancel,
+    ClientInitialized,
     Drain,
     Event,
-    Greeted,
     Id,
     Response,
     Send,
@@ -168,8 +168,8 @@ class Server:
                     self._drain.set()
                     if cancel:
                         self._hurry.set()
-                case Greeted(process_id, wants_ready):
-                    self._greeted(process_id, wants_ready)
+                case ClientInitialized(process_id, wants_ready):
+                    self._on_initialized(process_id, wants_ready)
 
     def _start(self, start: Start) -> None:
         self._idle.clear()
@@ -212,7 +212,7 @@ class Server:
             _log.error("a cancelled request did not end", extra={"fields": {"id": id, "after_seconds": CANCEL_SECONDS}})
             self._answer(id, error_response(id, cancelled_error(upstream_closed=False)))
 
-    def _greeted(self, process_id: int | None, wants_ready: bool) -> None:
+    def _on_initialized(self, process_id: int | None, wants_ready: bool) -> None:
         if process_id is not None:
             self._watch_process(process_id)
         if wants_ready:
