@@ -180,8 +180,8 @@ def cell(feature: cases.Feature, wire: str) -> str:
     if not limit:
         return "✓"
     where = "" if set(limit.modes) >= set(feature.modes) else f", {limit.modes[0]}"
-    told = "; an error" if limit.refused else "; the receipt says so" if limit.dropped else ""
-    return f"{limit.why}{where}{told}"
+    suffix = "; an error" if limit.refused else "; the receipt reports it" if limit.dropped else ""
+    return f"{limit.why}{where}{suffix}"
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
