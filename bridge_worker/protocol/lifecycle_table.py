@@ -30,14 +30,14 @@ class Action(Enum):
     PONG = "gets {}"
     DISCOVER = "gets the MCP revisions"
     START = "started"
-    CANCEL = "the request it names is cancelled"
+    CANCEL = "cancels the request with that id"
     IGNORE = "ignored"
-    DRAIN = "gets {} once nothing is in flight"
+    DRAIN = "gets {} when no request is in flight"
     REFUSE_INITIALIZED = "gets error -32600: already initialized"
     REFUSE_DRAINING = "gets error 1013 shutting_down"
 
 
-# (state, input) -> (what happens, next state). protocol.md prints this table.
+# (state, input) -> (action, next state).
 LIFECYCLE: Mapping[tuple[State, Input], tuple[Action, State]] = {
     (State.OPEN, Input.INITIALIZE): (Action.INITIALIZE, State.INITIALIZED),
     (State.OPEN, Input.PING): (Action.PONG, State.OPEN),

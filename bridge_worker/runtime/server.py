@@ -216,7 +216,7 @@ class Server:
         if process_id is not None:
             self._watch_process(process_id)
         if wants_ready:
-            self._in_background(self._tell_ready())
+            self._in_background(self._send_ready())
 
     def _in_background(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -234,7 +234,7 @@ class Server:
         self._drain.set()
         self._hurry.set()
 
-    async def _tell_ready(self) -> None:
+    async def _send_ready(self) -> None:
         try:
             params = await self._app.ready()
         except BridgeError:

@@ -84,16 +84,16 @@ MESSAGE: dict[Input, Json] = {
 }
 
 
-def check_initialized(events: list[Event]) -> None:
+def check_greeted(events: list[Event]) -> None:
     assert sent(events[:1])[0]["result"]["protocolVersion"] == PROTOCOL_VERSION
     assert events[1:] == [ClientInitialized(None, True)]
 
 
 # What each action looks like from outside.
 EFFECT = {
-    Action.INITIALIZE: check_initialized,
+    Action.INITIALIZE: check_greeted,
     Action.PONG: lambda events: check(sent(events) == [response(1, {})]),
-    Action.DISCOVER: lambda events: check(sent(events) == [response(1, mcp_envelope.discovered({}))]),
+    Action.DISCOVER: lambda events: check(sent(events) == [response(1, mcp_envelope.discover_result({}))]),
     Action.START: lambda events: check(events == [Start(1, "chat", {})]),
     Action.CANCEL: lambda events: check(events == [Cancel("running")]),
     Action.IGNORE: lambda events: check(events == []),
@@ -450,7 +450,7 @@ def test_initialize_without_a_protocol_version_is_refused_and_may_be_tried_again
     peer = session()
     assert error_of(peer.receive(request("initialize"))) == (1, -32602, "invalid_request")
     assert peer.state is State.OPEN
-    check_initialized(peer.receive(request("initialize", INITIALIZE)))
+    check_greeted(peer.receive(request("initialize", INITIALIZE)))
 
 
 @pytest.mark.parametrize("process_id", [1, 4711, 2**31 - 1])
@@ -471,7 +471,7 @@ def test_a_process_id_of_null_is_none() -> None:
 @pytest.mark.rule("LIF-5")
 @pytest.mark.parametrize("extra", [{"clientInfo": 5}, {"capabilities": {"roots": {}}}, {"_meta": {}}, {"rootUri": None}])
 def test_what_else_a_client_of_another_protocol_sends_is_ignored(extra: Json) -> None:
-    check_initialized(greet(**(INITIALIZE | extra)))
+    check_greeted(greet(**(INITIALIZE | extra)))
 
 
 # --- shutdown ----------------------------------------------------------------------------------------------------------------
