@@ -9,7 +9,7 @@ import functools
 import re
 from collections.abc import Mapping
 
-# Members that could send a key to another host, read a file or a variable, run code, or fake an answer. LiteLLM takes them all as
+# Members that could send a key to another host, read a file or a variable, run code, or fake a response. LiteLLM takes them all as
 # keyword arguments (its proxy bans the same); here they are refused at any depth but inside a JSON Schema, where a name is data.
 REFUSED = frozenset(
     """
