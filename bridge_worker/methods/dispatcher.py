@@ -109,7 +109,7 @@ def _model_name(params: Params) -> str | None:
 
 
 class _AnyArguments(inspect.Signature):
-    def bind(self, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
+    def bind(self, /, *args: Any, **kwargs: Any) -> inspect.BoundArguments:
         return _NO_ARGUMENTS
 
 

@@ -23,6 +23,8 @@ from typing import Any
 from tests.support.worker import Worker, wait_until
 
 HERE = Path(__file__).parent
+MAX_ID = 1024  # characters of a string id, rule RPC-4
+MAX_BATCH = 1000  # members of a batch, rule BND-4
 CHUNK = 200  # lines after which all must be answered
 VALUES: list[Any] = [
     *(None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, 0.5, 1e308, -0.0, "", "x", "\x00", "\ud800", "é☃🦜", "x" * 5000),
@@ -148,12 +150,16 @@ def owed(line: bytes) -> Counter[Any]:
     except (ValueError, RecursionError):
         return Counter()
     members = value if isinstance(value, list) else [value]
+    if len(members) > MAX_BATCH:
+        return Counter()  # one error with a null id
     return Counter((type(m["id"]), m["id"]) for m in members if isinstance(m, dict) and _wants_answer(m))
 
 
 def _wants_answer(message: dict[str, Any]) -> bool:
     is_response = message.get("jsonrpc") == "2.0" and "method" not in message and ("result" in message or "error" in message)
-    return type(message.get("id")) in (int, str) and not is_response
+    id = message.get("id")
+    is_too_long = type(id) is str and len(id) > MAX_ID
+    return type(id) in (int, str) and not is_too_long and not is_response
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

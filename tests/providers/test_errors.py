@@ -405,6 +405,7 @@ def test_anthropics_stream_that_breaks_off_keeps_what_came(worker: Worker, upstr
 def test_a_deadline_ends_the_wait_and_closes_the_connection(
     worker: Worker, upstream: Upstream, model: str, streamed: bool, deadline: str, has_words: int
 ) -> None:
+    worker.chat("openai/slow-1ms", stream=streamed)  # the first chat of a format is slow: it must not take the deadline's time
     params = {"model": f"openai/{model}", "messages": HELLO, "stream": streamed, "deadlines": {deadline: 400}}
     error = failed(worker, params)
     data = error["data"]
@@ -417,6 +418,7 @@ def test_a_deadline_ends_the_wait_and_closes_the_connection(
 
 @pytest.mark.rule("DLN-1", "DLN-5")
 def test_a_slow_drip_is_ended_by_the_total_deadline_only(worker: Worker, upstream: Upstream) -> None:
+    worker.chat("openai/slow-1ms", stream=True)
     params = {"model": "openai/slow-50ms", "messages": HELLO, "stream": True}
     data = failed(worker, params | {"deadlines": {"total_ms": 300, "first_token_ms": 60_000, "idle_ms": 60_000}})["data"]
     assert (data["kind"], data["deadline"]) == ("timeout", "total_ms")
