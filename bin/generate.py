@@ -101,7 +101,10 @@ def members(type: type[BaseModel]) -> str:
     """The names of the members, `?` after those that may be left out."""
     if type in (messages.ChatParams, messages.ChatResult):
         return "below"
-    fields = (name if field.is_required() else f"{name}?" for name, field in type.model_fields.items())
+    named = (
+        (field.alias or name, field) for name, field in type.model_fields.items()
+    )  # `_meta` is an alias: pydantic has no such name
+    fields = (name if field.is_required() else f"{name}?" for name, field in named)
     return f"`{{{', '.join(fields)}}}`"
 
 
@@ -177,8 +180,8 @@ def cell(feature: cases.Feature, wire: str) -> str:
     if not limit:
         return "✓"
     where = "" if set(limit.modes) >= set(feature.modes) else f", {limit.modes[0]}"
-    told = "; an error" if limit.refused else "; the receipt says so" if limit.dropped else ""
-    return f"{limit.why}{where}{told}"
+    suffix = "; an error" if limit.refused else "; the receipt reports it" if limit.dropped else ""
+    return f"{limit.why}{where}{suffix}"
 
 
 PARTS: Mapping[str, Callable[[], str]] = {

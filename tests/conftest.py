@@ -29,6 +29,22 @@ def pytest_pycollect_makemodule(module_path: Path) -> None:
         setup.prepare(UrlPolicy())
 
 
+# Files that take minutes, because they build (the Rust crate, a bundle, environments) or load a machine. They are run first: files
+# are given to the test processes in order, and one that begins last would keep one core busy while the other has no test left.
+LONG = (
+    "contract/test_docs.py",
+    "packaging/test_bundle.py",
+    "packaging/test_launcher.py",
+    "packaging/test_wheel.py",
+    "process/test_load.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {Path(__file__).parent / name: position for position, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path, len(LONG)))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def swept_up(request: pytest.FixtureRequest) -> Iterator[None]:
     """Where LiteLLM runs in this process, it keeps connections for a next call, and the loop ends without one. They are collected
@@ -64,5 +80,5 @@ def worker(upstream: Upstream, spawn: Spawn) -> Worker:
 
 @pytest.fixture(params=[False, True], ids=["plain", "streamed"])
 def streamed(request: pytest.FixtureRequest) -> bool:
-    """A test that takes this holds both ways of a chat, with the same assertions."""
+    """A test that takes this holds both modes of a chat, with the same assertions."""
     return bool(request.param)

@@ -14,7 +14,7 @@ from typing import Any
 
 from bridge_worker.budgets.limits import NOTHING, Account, Amount, Hold, Standing
 from bridge_worker.budgets.store import MemoryStore
-from bridge_worker.system.redis_connection import RedisLink, answered
+from bridge_worker.system.redis_connection import RedisLink, with_timeout
 
 _log = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class RedisStore:
 
 async def _send(script: Any, accounts: Sequence[Account], arguments: Sequence[object]) -> Any:
     keys = [_PREFIX + account.key + part for account in accounts for part in ("", ":holds")]
-    return await answered(script(keys=keys, args=arguments))
+    return await with_timeout(script(keys=keys, args=arguments))
 
 
 def _limits(account: Account) -> tuple[int, int, int]:

@@ -49,7 +49,7 @@ def chat(
     max_tokens: int | None,
     as_json: bool,
 ) -> int:
-    """Ask a model, and see the answer as it comes.
+    """Send a prompt to a model and stream its response.
 
     PROMPT is the question; what is piped in stands below it, or is the question. Without both you talk by turns. Ctrl-C cancels the
     answer that is coming.

@@ -22,7 +22,7 @@ from bridge_worker.version import __version__
 # Each is a module here with a click command of its name; a module is imported when its command is asked for, or all for --help.
 COMMANDS = {
     "Talk to models": ("chat", "models", "tokens"),
-    "See that it works, and how": ("demo", "doctor", "trace", "replay"),
+    "Check and observe": ("demo", "doctor", "trace", "replay"),
     "For programs": ("schema", "completion"),
 }
 _NAMES = [name for names in COMMANDS.values() for name in names]
@@ -79,9 +79,9 @@ def _print_versions(context: click.Context, _parameter: click.Parameter, wanted:
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_versions, help="Show this and LiteLLM's version."
 )
 def omni_bridge() -> None:
-    """Chat with any LLM provider: for people in a terminal, for agents over line-delimited JSON-RPC 2.0 on stdin and stdout.
+    """Chat with any LLM provider: for interactive use, for agents over line-delimited JSON-RPC 2.0 on stdin and stdout.
 
-    omni-bridge COMMAND --help says more.
+    omni-bridge COMMAND --help has the details.
     """
 
 

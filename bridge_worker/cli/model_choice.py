@@ -20,7 +20,7 @@ from bridge_worker.config.source import Config, ConfigError, load_config
 LOCAL = PREFIX + DEFAULT
 # The variables that are looked for, in this order, and a small model of each provider that has no end announced.
 FIRST_MODELS = {
-    "OPENAI_API_KEY": "openai/gpt-4o-mini",
+    "OPENAI_API_KEY": "openai/gpt-5.4-mini",
     "ANTHROPIC_API_KEY": "anthropic/claude-haiku-4-5",
     "GEMINI_API_KEY": "gemini/gemini-flash-latest",
     "GOOGLE_API_KEY": "gemini/gemini-flash-latest",

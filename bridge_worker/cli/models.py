@@ -38,7 +38,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES, short_help="List models, with prices, limits and whose key is there.")
+@click.command(epilog=_EXAMPLES, short_help="List models, with prices, limits and configured keys.")
 @click.argument("search", nargs=-1)
 @click.option("--key", "with_key", is_flag=True, help="Only those whose provider's key is there, or that need none.")
 @click.option("--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml: only its models.")

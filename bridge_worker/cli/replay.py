@@ -35,7 +35,7 @@ class Recorded(NamedTuple):
     text: str
 
 
-@click.command(epilog=_FORMS, short_help="Send recorded lines to a worker, and show both ways.")
+@click.command(epilog=_FORMS, short_help="Send recorded lines to a worker and show both directions.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @click.option("--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml, for the worker.")
 @click.option("--indent", is_flag=True, help="Show each message over many lines.")

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from bridge_worker.cli.command_error import Problem
 from bridge_worker.trace.reader import TraceFault, read
-from bridge_worker.trace.report import Asked, Run, Total, Trace
+from bridge_worker.trace.report import Run, Total, Trace, TracedRequest
 
 _WIDTH_IN_A_FILE = 200  # where nobody looks, nothing is folded
 _STYLES = {"ok": "green", "cancelled": "yellow", "unanswered": "magenta"}
@@ -84,7 +84,7 @@ def _requests(run: Run) -> Table:
     return table
 
 
-def _row(asked: Asked) -> list[Text]:
+def _row(asked: TracedRequest) -> list[Text]:
     first = None if asked.first_ms is None else asked.first_ms - asked.start_ms
     tries = f"{asked.attempts or ''}{' fallback' if asked.fallback else ''}"
     told = [
@@ -106,7 +106,7 @@ def _row(asked: Asked) -> list[Text]:
     return [_text(cell, style if cell is asked.outcome else "") for cell in told]
 
 
-def _model(asked: Asked) -> str:
+def _model(asked: TracedRequest) -> str:
     """And who answered in its place: "gpt-4o-2024-08-06" for "openai/gpt-4o" is no news."""
     name = asked.model or ""
     other = asked.served_model and not asked.served_model.startswith(name.rpartition("/")[2])

@@ -41,26 +41,26 @@ def setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Those in force. A mapping or list is JSON in a flag or a variable; a list of names may also be names between commas."""
+    """The effective settings. In a flag or a variable, a mapping or list is JSON; a list of names may use commas instead."""
 
-    max_message_bytes: int = setting(DEFAULT_MAX_MESSAGE_BYTES, "longest line that is read", least=1, metavar="BYTES")
+    max_message_bytes: int = setting(DEFAULT_MAX_MESSAGE_BYTES, "longest line that the worker reads", least=1, metavar="BYTES")
     max_in_flight: int = setting(
-        DEFAULT_MAX_IN_FLIGHT, "most requests at once; one more is overloaded", least=1, metavar="REQUESTS"
+        DEFAULT_MAX_IN_FLIGHT, "maximum requests in flight; further ones fail with 1012 overloaded", least=1, metavar="REQUESTS"
     )
     grace_seconds: float = setting(  # an agent's own grace is usually 10
-        5.0, "what SIGTERM leaves to requests in flight", least=0, metavar="SECONDS"
+        5.0, "time that in-flight requests get after SIGTERM", least=0, metavar="SECONDS"
     )
-    # No answer at all is worse for an agent than an error: ten minutes are LiteLLM's own default, and two minutes of silence in a
+    # No response at all is worse for an agent than an error: ten minutes are LiteLLM's own default, and two minutes of silence in a
     # stream are more than reasoning models take between two events.
     deadline_total_ms: int = setting(
-        600_000, "whole time of a request that names no deadline itself", least=1, metavar="MS", reloads=True
+        600_000, "deadline from arrival to the response, for requests that set none", least=1, metavar="MS", reloads=True
     )
     deadline_first_token_ms: int | None = setting(
-        None, "likewise, until a stream's first delta", least=1, metavar="MS", reloads=True
+        None, "deadline from arrival to the first streamed delta", least=1, metavar="MS", reloads=True
     )
-    deadline_idle_ms: int = setting(120_000, "likewise, between two deltas of a stream", least=1, metavar="MS", reloads=True)
+    deadline_idle_ms: int = setting(120_000, "deadline between two deltas of a stream", least=1, metavar="MS", reloads=True)
     provider_params: frozenset[str] = setting(
-        frozenset(), "what callers may put into provider_params", metavar="NAMES", reloads=True
+        frozenset(), "names that callers may put into provider_params", metavar="NAMES", reloads=True
     )
     local_services: frozenset[str] = setting(
         DEFAULT_LOCAL_SERVICES,
@@ -72,17 +72,19 @@ class Settings:
     image_policy: UrlPolicy = setting(  # noqa: RUF009  # it is a field with a factory
         UrlPolicy, "which URLs of images and files callers may pass on", metavar="JSON", reloads=True
     )
-    budgets: Budgets = setting(Budgets, "what paths may spend", metavar="JSON", reloads=True)  # noqa: RUF009  # as above
+    budgets: Budgets = setting(Budgets, "spending limits by budget path", metavar="JSON", reloads=True)  # noqa: RUF009  # as above
     local: Mapping[str, LocalModel] = setting(dict, "models of this machine, by name", flag=False)
     engine: str = setting(
         "auto",
-        "litellm: its ordinary path alone; direct: the shorter way alone; auto: either",
+        "litellm: LiteLLM's own path only; direct: the bridge's path only; auto: both",
         choices=("auto", "direct", "litellm"),
     )
-    log_level: str = setting("warning", "info is a line a request", choices=("debug", "info", "warning", "error"))
-    log_format: str = setting("json", "of the log on stderr", choices=("json", "text"))
-    trace: str | None = setting(None, "append every message both ways to this file; omni-bridge trace shows it", metavar="FILE")
-    trace_content: str = setting("none", "whether the trace has what was said, or only its length", choices=("none", "full"))
+    log_level: str = setting("warning", "log level; info logs one line per request", choices=("debug", "info", "warning", "error"))
+    log_format: str = setting("json", "format of the log on stderr", choices=("json", "text"))
+    trace: str | None = setting(
+        None, "append every message in both directions to this file; omni-bridge trace shows it", metavar="FILE"
+    )
+    trace_content: str = setting("none", "full: the trace has message content; none: only its length", choices=("none", "full"))
 
     @property
     def deadlines(self) -> dict[str, int | None]:
@@ -105,6 +107,6 @@ def variable(name: str) -> str:
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Those settings that a variable is set for, as text. An empty one is as good as none."""
+    """Those settings that a variable is set for, as text. An empty one counts as unset."""
     environ = os.environ if environ is None else environ
     return {name: environ[variable(name)] for name in FLAGS if environ.get(variable(name))}

@@ -18,7 +18,7 @@ from bridge_worker.core.ports import STATE, ChatRequest, Facts
 from bridge_worker.core.receipt import Change
 from bridge_worker.errors import BridgeError
 
-# Base64 of all images and sound of an answer. What is beyond it is left out and named in the receipt: the default limit of a line
+# Base64 of all images and audio of a response. Media beyond it is left out and named in the receipt: the default limit of a line
 # is 64 MiB, and the same image comes back in the next request.
 MAX_MEDIA_CHARACTERS = 32 * 1024 * 1024
 
@@ -28,7 +28,7 @@ WireDelta = str | dict[str, Any]
 
 @dataclass(slots=True)
 class _ToolCall:
-    """``position`` and ``id`` are what the caller is told; ``index`` and ``provider_id`` what the provider said."""
+    """``position`` and ``id`` go to the client; ``index`` and ``provider_id`` come from the provider."""
 
     position: int
     index: int | None
@@ -39,8 +39,8 @@ class _ToolCall:
     provider_specific_fields: dict[str, Any] | None = None
 
 
-class Answer:
-    """Adds deltas up."""
+class ChatAccumulator:
+    """Accumulates the deltas of one chat."""
 
     def __init__(self, request: ChatRequest) -> None:
         self._request = request
@@ -151,7 +151,7 @@ class Answer:
         return BridgeError(kind, message, provider=self.provider, model=self.facts.end.model or self._request.model, extra=extra)
 
     def _add_piece(self, piece: ToolCallDelta) -> dict[str, Any] | None:
-        """What the caller is told of ``piece``: nothing until its call has a name, for id and name come with the first piece."""
+        """Returns the wire delta for ``piece``: None until its call has a name, because id and name go with the first piece."""
         call = self._call_of(piece)
         call.arguments.append(piece.arguments)
         if piece.provider_specific_fields:
@@ -250,7 +250,7 @@ def _add_members(whole: dict[str, Any], piece: dict[str, Any]) -> None:
         known = whole.get(name)
         if name == "audio" and known:
             joined = {part: (known.get(part) or "") + value[part] for part in ("data", "transcript") if value.get(part)}
-            whole[name] = known | {part: told for part, told in value.items() if told is not None} | joined
+            whole[name] = known | {part: known_value for part, known_value in value.items() if known_value is not None} | joined
         elif isinstance(known, dict) and isinstance(value, dict):
             whole[name] = known | value
         elif isinstance(known, list) and isinstance(value, list):

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
-from bridge_worker.core.accumulator import Answer, WireDelta
+from bridge_worker.core.accumulator import ChatAccumulator, WireDelta
 from bridge_worker.core.deadlines import DeadlineTimer
 from bridge_worker.core.ports import ChatRequest, Facts, Model
 from bridge_worker.core.receipt import Receipt
@@ -51,7 +51,7 @@ async def run_chat(
 
 
 def with_receipt(error: BridgeError, receipt: Receipt) -> BridgeError:
-    """``error``, told what became of its request."""
+    """``error``, with the outcome of its request added."""
     last = receipt.attempts[-1] if receipt.attempts else None
     if last and last.outcome in ("ok", "cancelled"):  # well sent, and of no use; and to the model a deadline is a cancel
         last.outcome = error.kind
@@ -60,39 +60,41 @@ def with_receipt(error: BridgeError, receipt: Receipt) -> BridgeError:
 
 
 async def _run(request: ChatRequest, find_model: FindModel, emit: Emit | None, before_send: BeforeSend) -> dict[str, Any]:
-    answer = Answer(request)
+    accumulator = ChatAccumulator(request)
     clock, turn = DeadlineTimer(request), _Turn()
     try:
         async with asyncio.timeout(None) as timer:
             clock.start(timer)
             model = await find_model(request.model)
             await before_send()
-            answer.start()
+            accumulator.start()
             async with aclosing(model.chat(request)) as steps:
                 async for step in steps:
                     if isinstance(step, Facts):
-                        answer.facts = step
+                        accumulator.facts = step
                         continue
-                    wire = answer.add(step)
+                    wire = accumulator.add(step)
                     if wire and emit is not None:
                         clock.pause(timer)
                         await emit(wire)
                     await turn.share()
                     if request.stream:
-                        clock.expect_next(timer, answer.first_token)
-        last = answer.finish()
+                        clock.expect_next(timer, accumulator.first_token)
+        last = accumulator.finish()
         if last and emit is not None:
             await emit([last])
-        return answer.result()
+        return accumulator.result()
     except TimeoutError:
-        late = f"the model did not answer within {clock.deadline} = {clock.limit_ms} ms; raise it in deadlines, or try again"
-        raise answer.fault("timeout", late, deadline=clock.deadline) from None
+        late = f"the model did not respond within {clock.deadline} = {clock.limit_ms} ms; raise it in deadlines, or try again"
+        raise accumulator.fault("timeout", late, deadline=clock.deadline) from None
     except asyncio.CancelledError:
-        raise answer.fault("cancelled", "cancelled before it was finished", upstream_closed=not request.upstream_open) from None
+        raise accumulator.fault(
+            "cancelled", "cancelled before it was finished", upstream_closed=not request.upstream_open
+        ) from None
     except BridgeError as error:
-        error.model, error.provider = error.model or request.model, error.provider or answer.provider
-        if answer.first_token is not None or error.kind in ("stream_interrupted", "bad_upstream_response"):
-            error.extra.setdefault("partial", answer.partial())
+        error.model, error.provider = error.model or request.model, error.provider or accumulator.provider
+        if accumulator.first_token is not None or error.kind in ("stream_interrupted", "bad_upstream_response"):
+            error.extra.setdefault("partial", accumulator.partial())
         raise
     finally:
         clock.stop()

@@ -22,7 +22,7 @@ STATE = ("thinking_blocks", "reasoning_content", "reasoning_items", "provider_sp
 
 @dataclass(slots=True)
 class ChatRequest:
-    """What a model is asked. ``options`` holds OpenAI's parameters that were given, as they were given."""
+    """Request to a model. ``options`` holds the given OpenAI parameters, unchanged."""
 
     model: str
     messages: list[dict[str, Any]]
@@ -113,13 +113,13 @@ class Ranking:
 class Services(Protocol):
     """All raise BridgeError only. Those that do not wait may take long and block: call them in a thread. They ask no network.
 
-    ``at_home``: the models run here, and no provider is asked.
+    ``at_home``: the models run here, and no provider is called.
     """
 
     at_home: bool
 
     def names(self, *, every: bool) -> list[ModelSummary]:
-        """What is configured; with ``every`` also each model whose provider's key is there."""
+        """Lists the configured models; with ``every`` also the models with a configured API key."""
 
     def describe(self, model: str) -> ModelInfo: ...
 
@@ -129,7 +129,7 @@ class Services(Protocol):
         """The most that it can cost; None when no price is known."""
 
     def alternatives(self, model: str) -> list[str]:
-        """The names that may be asked for ``model``: itself, and its fallbacks."""
+        """Names that can serve ``model``: itself and its fallbacks."""
 
     async def embed(self, request: EmbedRequest) -> Embeddings: ...
 

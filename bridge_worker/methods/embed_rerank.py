@@ -105,7 +105,7 @@ class EmbedRerank:
 
 
 def _late(model: str, total_ms: int) -> BridgeError:
-    late = f"the model did not answer within total_ms = {total_ms} ms; raise it in deadlines, or try again"
+    late = f"the model did not respond within total_ms = {total_ms} ms; raise it in deadlines, or try again"
     return BridgeError("timeout", late, model=model, extra={"deadline": "total_ms"})
 
 

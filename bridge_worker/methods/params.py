@@ -46,7 +46,7 @@ def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRI
 
 
 def _check_schemas(params: Mapping[str, Any]) -> None:
-    """Before any library reads a schema: some inline every reference, and what that makes has no limit of its own."""
+    """Before any library reads a schema: some inline every reference, and nothing limits the size of the result."""
     total = 0
     for place, schema in _schemas(params):
         try:

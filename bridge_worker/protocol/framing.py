@@ -1,8 +1,7 @@
-"""Bytes to JSON values and back, one value a line. Sans-IO: no descriptor, no clock, no task.
+"""Decodes lines to JSON values and encodes values to lines. Sans-IO: no descriptor, no clock, no task.
 
-Owns UTF-8, the line limit and everything that can be wrong with a line as JSON. Refuses to know what a value means: whether it is a
-request, a batch or nonsense is ``session``'s business. A line that can't be read is not an exception but a value, a `Fault`,
-because the line after it must still work.
+Owns UTF-8, the line limit and all JSON errors of a line. Refuses to know the meaning of a value: ``session`` decides whether it is
+a request or a batch. An unreadable line is a value, a `Fault`, not an exception, because the next line must still work.
 """
 
 from __future__ import annotations
@@ -17,44 +16,44 @@ from typing import TypeGuard
 from bridge_worker.errors import BridgeError
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-MAX_VALUES = 200_000  # JSON values of one line: 10 MB of "[]," would be 3 s in which nothing else is answered
+MAX_VALUES = 200_000  # JSON values of one line: 10 MB of "[]," would block all other responses for 3 s
 _BOM = b"\xef\xbb\xbf"
-_HEAD_BYTES = 4096  # of a line that is too long, in which its id is looked for
+_HEAD_BYTES = 4096  # of a line over the limit; searched for its id
 _MAX_ID = 256  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A line that was JSON: its value, of any JSON type."""
+    """A line of valid JSON: its value, of any JSON type."""
 
     value: object
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A line that was not; ``error`` is for its sender, with ``id``, which is None where none can be read."""
+    """A line that cannot be used. ``error`` goes to its sender with ``id``, which is None if unreadable."""
 
     error: BridgeError
     id: str | int | None = None
 
 
 class Framer:
-    """Cuts a byte stream into messages, whatever pieces it arrives in.
+    """Splits a byte stream into messages, independent of the chunks it arrives in.
 
     Bounded: no more than ``max_bytes`` of an unfinished line are held, and no line with more than `MAX_VALUES` values is decoded.
-    The rest of such a line is dropped while it streams in, and the line is answered once, when it ends.
+    The rest of such a line is dropped while it arrives; the line gets one error response, at its end.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> None:
         self._max_bytes = max_bytes
         self._line = bytearray()
         self._values = _ValueCounter()
-        self._excess: str | None = None  # what the line has too much of
-        self._head = b""  # of a line that is dropped
+        self._excess: str | None = None  # the limit that the line exceeds, as a message
+        self._head = b""  # the start of a dropped line
         self._first = True
 
     def feed(self, data: bytes) -> Iterator[Message | Fault]:
-        """The messages and faults that ``data`` completes, in order. The caller must exhaust the iterator."""
+        """Yields the messages and faults that ``data`` completes, in order. The caller must exhaust the iterator."""
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
             self._hold(data, start, end)
@@ -64,7 +63,7 @@ class Framer:
         self._hold(data, start, len(data))
 
     def close(self) -> Iterator[Message | Fault]:
-        """What the stream's end completes: a last line without a newline counts."""
+        """Yields the message of a last line without a newline."""
         if (event := self._end_line()) is not None:
             yield event
 
@@ -139,7 +138,7 @@ def _marks(text: bytes | bytearray, start: int = 0) -> int:
 
 
 def decode(line: bytes | bytearray) -> Message | Fault:
-    """One line as JSON by RFC 8259: NaN, Infinity, numbers beyond a double and two members of one name are not let through."""
+    """Decodes one line by RFC 8259; rejects NaN, Infinity, numbers beyond a double and duplicate members."""
     try:
         return Message(_DECODER.decode(line.decode("utf-8")))
     except UnicodeDecodeError as error:
@@ -153,7 +152,7 @@ def decode(line: bytes | bytearray) -> Message | Fault:
 
 
 def id_in(head: bytes) -> str | int | None:
-    """The ``id`` of a request of which only the beginning is there; None where it can't be read for certain."""
+    """Returns the ``id`` from the beginning of a request; None where it can't be read for certain."""
     text = head.removeprefix(_BOM).decode("utf-8", "ignore")
     at = _skip(text, 0)
     if text[at : at + 1] != "{":
@@ -166,7 +165,7 @@ def id_in(head: bytes) -> str | int | None:
                 return None
             value, at = _DECODER.raw_decode(text, _skip(text, at + 1))
             at = _skip(text, at)
-            if text[at] not in ",}":  # also the end: a number may go on behind it
+            if text[at] not in ",}":  # also the end: a number may continue after it
                 return None
             if name == "id":
                 return value if _is_id(value) else None
@@ -187,9 +186,9 @@ def _skip(text: str, at: int) -> int:
 
 
 def encode(value: object) -> bytes:
-    """``value`` as one line. A lone surrogate, which UTF-8 can't carry, goes out as the JSON escape that it came in as.
+    """Encodes ``value`` as one line. A lone surrogate, which UTF-8 can't carry, is sent as a JSON escape.
 
-    Raises ValueError for NaN and Infinity, and TypeError for what JSON has no form for.
+    Raises ValueError for NaN and Infinity, and TypeError for a type that JSON lacks.
     """
     return _ENCODER.encode(value).encode("utf-8", "backslashreplace") + b"\n"
 
@@ -221,7 +220,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(","
 
 
 class DeltaLines:
-    """Encodes the deltas of one request as lines. All but the text is the same in each line, so it is encoded once."""
+    """Encodes the deltas of one request as lines. Everything except the text is the same in each line and is encoded once."""
 
     __slots__ = ("_head", "_seq")
 
@@ -231,7 +230,7 @@ class DeltaLines:
         self._seq = 0
 
     def encode(self, deltas: Sequence[str | Mapping[str, object]]) -> list[bytes]:
-        """A line each. A text is a delta of ``content``."""
+        """Returns one line a delta. A string is a delta of ``content``."""
         head, seq = self._head, self._seq
         self._seq += len(deltas)
         lines = []

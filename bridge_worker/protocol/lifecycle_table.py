@@ -11,7 +11,7 @@ from enum import Enum
 
 class State(Enum):
     OPEN = "open"
-    GREETED = "greeted"
+    INITIALIZED = "initialized"
     DRAINING = "draining"
 
 
@@ -26,33 +26,33 @@ class Input(Enum):
 
 
 class Action(Enum):
-    GREET = "answered with the version and limits"
-    PONG = "answered {}"
-    DISCOVER = "answered with the MCP revisions"
+    INITIALIZE = "gets the version and limits"
+    PONG = "gets {}"
+    DISCOVER = "gets the MCP revisions"
     START = "started"
-    CANCEL = "the request it names is cancelled"
+    CANCEL = "cancels the request with that id"
     IGNORE = "ignored"
-    DRAIN = "answered {} once nothing is in flight"
-    REFUSE_GREETED = "answered -32600: already initialized"
-    REFUSE_DRAINING = "answered 1013 shutting_down"
+    DRAIN = "gets {} when no request is in flight"
+    REFUSE_INITIALIZED = "gets error -32600: already initialized"
+    REFUSE_DRAINING = "gets error 1013 shutting_down"
 
 
-# (state, input) -> (what happens, next state). protocol.md prints this table.
+# (state, input) -> (action, next state).
 LIFECYCLE: Mapping[tuple[State, Input], tuple[Action, State]] = {
-    (State.OPEN, Input.INITIALIZE): (Action.GREET, State.GREETED),
+    (State.OPEN, Input.INITIALIZE): (Action.INITIALIZE, State.INITIALIZED),
     (State.OPEN, Input.PING): (Action.PONG, State.OPEN),
     (State.OPEN, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
     (State.OPEN, Input.DISCOVER): (Action.DISCOVER, State.OPEN),
     (State.OPEN, Input.REQUEST): (Action.START, State.OPEN),
     (State.OPEN, Input.CANCELLED): (Action.CANCEL, State.OPEN),
     (State.OPEN, Input.NOTIFICATION): (Action.IGNORE, State.OPEN),
-    (State.GREETED, Input.INITIALIZE): (Action.REFUSE_GREETED, State.GREETED),
-    (State.GREETED, Input.PING): (Action.PONG, State.GREETED),
-    (State.GREETED, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
-    (State.GREETED, Input.DISCOVER): (Action.DISCOVER, State.GREETED),
-    (State.GREETED, Input.REQUEST): (Action.START, State.GREETED),
-    (State.GREETED, Input.CANCELLED): (Action.CANCEL, State.GREETED),
-    (State.GREETED, Input.NOTIFICATION): (Action.IGNORE, State.GREETED),
+    (State.INITIALIZED, Input.INITIALIZE): (Action.REFUSE_INITIALIZED, State.INITIALIZED),
+    (State.INITIALIZED, Input.PING): (Action.PONG, State.INITIALIZED),
+    (State.INITIALIZED, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
+    (State.INITIALIZED, Input.DISCOVER): (Action.DISCOVER, State.INITIALIZED),
+    (State.INITIALIZED, Input.REQUEST): (Action.START, State.INITIALIZED),
+    (State.INITIALIZED, Input.CANCELLED): (Action.CANCEL, State.INITIALIZED),
+    (State.INITIALIZED, Input.NOTIFICATION): (Action.IGNORE, State.INITIALIZED),
     (State.DRAINING, Input.INITIALIZE): (Action.REFUSE_DRAINING, State.DRAINING),
     (State.DRAINING, Input.PING): (Action.PONG, State.DRAINING),
     (State.DRAINING, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),

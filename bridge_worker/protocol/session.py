@@ -1,12 +1,12 @@
-"""What each message means now: the lifecycle table, the ids in flight, batches. Sans-IO: messages in, events out.
+"""JSON-RPC session: lifecycle, ids in flight, batches. Sans-IO: messages in, events out.
 
-Owns the JSON-RPC envelope and the lifecycle methods, which are answered here so that they work before anything heavy has been
-imported. Refuses to know what any other method does, how long it takes, and what a byte or a task is: `Start` hands a request to
-whoever runs it, and `Session.answer` takes the response back.
+Owns the JSON-RPC envelope and the lifecycle methods, which are handled here so that they work before any heavy import.
+Refuses to know the other methods, clocks, bytes and tasks: `Start` passes a request to the server, and `Session.answer` takes the
+response.
 
-Invariants: every request with a legible id is answered once and only once, but for a ``tools/call`` that an MCP client has
-cancelled: MCP wants silence then. A notification is never answered. An id is in flight from its `Start` to its answer, or to where
-its answer would be.
+Invariants: every request with a readable id gets exactly one response, except a ``tools/call`` that an MCP client has cancelled:
+MCP requires silence then. A notification gets no response. An id is in flight from its `Start` until its response is sent or
+omitted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bridge_worker.protocol import mcp_envelope
 from bridge_worker.protocol.lifecycle_table import LIFECYCLE, Action, Input, State
 
 PROTOCOL_VERSION = "omni-bridge/1"
-MCP_VERSIONS = mcp_envelope.GREETING_REVISIONS  # a stock MCP client sends one of them and wants it back
+MCP_VERSIONS = mcp_envelope.HANDSHAKE_REVISIONS  # a stock MCP client sends one of them and expects it back
 DEFAULT_MAX_IN_FLIGHT = 256
 
 Id = str | int
@@ -44,7 +44,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop this request, which is in flight, at its caller's wish; `Session.answer` must still be told how it ended."""
+    """Stop this request, which is in flight, because its client cancelled it; `Session.answer` still needs its response."""
 
     id: Id
 
@@ -57,7 +57,7 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
-class Greeted:
+class ClientInitialized:
     """``initialize`` was accepted. ``process_id``: exit when that process is gone. ``wants_ready``: send notifications/ready."""
 
     process_id: int | None
@@ -71,12 +71,12 @@ class Send:
     value: Response | list[Response]
 
 
-Event = Start | Cancel | Drain | Greeted | Send
+Event = Start | Cancel | Drain | ClientInitialized | Send
 
 
 @dataclass(slots=True)
 class _Batch:
-    """The answers to one line that was an array: written as one array once the last is there."""
+    """Responses to one array line; written as one array when the last is complete."""
 
     open: int = 0
     responses: list[Response] = field(default_factory=list)
@@ -84,7 +84,7 @@ class _Batch:
 
 @dataclass(slots=True)
 class _Flight:
-    """A request that was started. ``silent``: its client has cancelled it and is to hear nothing of it any more."""
+    """A request that was started. ``silent``: its MCP client has cancelled it and must get no response."""
 
     batch: _Batch | None
     silent_when_cancelled: bool
@@ -100,7 +100,7 @@ def error_response(id: Id | None, error: BridgeError) -> Response:
 
 
 class Session:
-    """One client's conversation. ``engine`` tells the engine's present state for the answer to ``initialize``."""
+    """Session of one client. ``engine`` returns the current engine state for the ``initialize`` response."""
 
     def __init__(
         self,
@@ -119,29 +119,29 @@ class Session:
 
     @property
     def in_flight(self) -> int:
-        """Requests that were started and are not answered yet."""
+        """Number of started requests without a response."""
         return len(self._in_flight)
 
     def receive(self, value: object) -> list[Event]:
-        """The events of one line's JSON value, in order."""
+        """Returns the events of one line's JSON value, in order."""
         if not isinstance(value, list):
             return self._receive_one(value, None)
         if not value:
-            return [Send(error_response(None, BridgeError("invalid_message", "an empty batch asks for nothing")))]
+            return [Send(error_response(None, BridgeError("invalid_message", "an empty batch has no requests; send at least one")))]
         if len(value) > MAX_BATCH:
             limit = f"the batch has {len(value):,} members; the limit is {MAX_BATCH:,}, none of them was started"
             return [Send(error_response(None, BridgeError("invalid_message", limit)))]
-        batch = _Batch(open=1)  # this method holds one place itself, so that the array is not sent before its last member was read
+        batch = _Batch(open=1)  # counts this method too: the array is not sent before its last member is read
         events = [event for member in value for event in self._receive_one(member, batch)]
         return events + self._close_place(batch)
 
     def refuse(self, error: BridgeError, id: Id | None = None) -> list[Event]:
-        """The response to a line that could not be read. An id that is in flight keeps its own response."""
+        """Returns the response to an unreadable line. An id that is in flight keeps its own response."""
         return [Send(error_response(None if id in self._in_flight else id, error))]
 
     def answer(self, id: Id, response: Response) -> list[Event]:
-        """What to write now that ``id`` has its response: nothing while its batch waits, when it was answered before, or when its
-        client wants silence."""
+        """Returns the events that send ``response``: none while its batch is incomplete, after an earlier response, or for a
+        silent request."""
         if id not in self._in_flight:
             return []
         flight = self._in_flight.pop(id)
@@ -150,26 +150,26 @@ class Session:
         return self._deliver(response, flight.batch)
 
     def drain(self) -> None:
-        """The input has ended, or a signal came: no request after this."""
+        """Refuses further requests: the input has ended or a signal arrived."""
         self.state = State.DRAINING
 
     def end(self) -> list[Event]:
-        """Nothing is in flight any more: the answers that ``shutdown`` still owes."""
+        """Returns the outstanding ``shutdown`` responses, once no request is in flight."""
         waiting, self._waiting_for_end = self._waiting_for_end, {}
         return [event for id, batch in waiting.items() for event in self._deliver(response(id, {}), batch)]
 
     def _receive_one(self, value: object, batch: _Batch | None) -> list[Event]:
-        id = _legible_id(value)
+        id = _readable_id(value)
         try:
             envelope = _check_envelope(value)
             if envelope is None:
                 return []
             if id is not None and (id in self._in_flight or id in self._waiting_for_end):
-                raise BridgeError("invalid_message", f"id {id!r:.100} is already in flight; the first one goes on")
+                raise BridgeError("invalid_message", f"id {id!r:.100} is already in flight; the first request continues")
             method, params = envelope
             return self._act(id, method, params, batch)
         except BridgeError as error:
-            unanswerable = id is None and error.kind != "invalid_message"  # a notification, well-formed but of no use
+            unanswerable = id is None and error.kind != "invalid_message"  # a notification, well-formed but with invalid params
             return [] if unanswerable else self._place(error_response(id, error), batch)
 
     def _act(self, id: Id | None, method: str, params: dict[str, object], batch: _Batch | None) -> list[Event]:
@@ -183,21 +183,21 @@ class Session:
             case Action.PONG:
                 events = self._place(response(id, {}), batch)
             case Action.DISCOVER:
-                events = self._place(response(id, mcp_envelope.discovered(params)), batch)
-            case Action.GREET:
-                events = self._greet(id, params, batch)
+                events = self._place(response(id, mcp_envelope.discover_result(params)), batch)
+            case Action.INITIALIZE:
+                events = self._initialize(id, params, batch)
             case Action.DRAIN:
                 events = self._shutdown(id, params, batch)
-            case Action.REFUSE_GREETED:
+            case Action.REFUSE_INITIALIZED:
                 raise BridgeError("invalid_message", "this session is already initialized; a process serves one session")
             case _:
-                raise BridgeError("shutting_down", "the worker is about to exit and takes no more requests; ask another one")
+                raise BridgeError("shutting_down", "the worker is about to exit and accepts no more requests; use another worker")
         self.state = next_state
         return events
 
     def _start(self, id: Id, method: str, params: dict[str, object], batch: _Batch | None) -> list[Event]:
         if len(self._in_flight) >= self._max_in_flight:
-            limit = f"{self._max_in_flight} requests are in flight, the limit; wait for an answer or raise --max-in-flight"
+            limit = f"{self._max_in_flight} requests are in flight, the limit; wait for a response or raise --max-in-flight"
             raise BridgeError("overloaded", limit)
         of_mcp = self._mcp or mcp_envelope.has_envelope(params)
         self._in_flight[id] = _Flight(batch, silent_when_cancelled=of_mcp and method == "tools/call")
@@ -205,17 +205,17 @@ class Session:
             batch.open += 1
         return [Start(id, method, params)]
 
-    def _greet(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
-        asked = params.get("protocolVersion")
+    def _initialize(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
+        requested = params.get("protocolVersion")
         process_id = params.get("processId")
-        if not isinstance(asked, str):
+        if not isinstance(requested, str):
             raise BridgeError("invalid_request", f'initialize needs protocolVersion, a string such as "{PROTOCOL_VERSION}"')
         if process_id is not None and (type(process_id) is not int or not 0 < process_id < 2**31):
             raise BridgeError("invalid_request", "processId must be the positive process id of the client, or null")
-        self._mcp = not asked.startswith(_OWN_VERSIONS)
+        self._mcp = not requested.startswith(_OWN_VERSIONS)
         version = PROTOCOL_VERSION
-        if self._mcp:  # a revision that is unknown here is answered with the newest one, and the client decides, as MCP has it
-            version = asked if asked in MCP_VERSIONS else MCP_VERSIONS[-1]
+        if self._mcp:  # an unknown revision gets the newest one, and the client decides, as MCP specifies
+            version = requested if requested in MCP_VERSIONS else MCP_VERSIONS[-1]
         result = {
             "protocolVersion": version,
             "serverInfo": mcp_envelope.SERVER_INFO,
@@ -223,7 +223,7 @@ class Session:
             "limits": self._limits,
             "engine": self._engine(),
         }
-        return [*self._place(response(id, result), batch), Greeted(process_id, wants_ready=not self._mcp)]
+        return [*self._place(response(id, result), batch), ClientInitialized(process_id, wants_ready=not self._mcp)]
 
     def _shutdown(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
         mode = params.get("mode", "drain")
@@ -242,14 +242,14 @@ class Session:
         return [Cancel(id)]
 
     def _place(self, response: Response, batch: _Batch | None) -> list[Event]:
-        """A response that is there at once."""
+        """Sends an immediate response, or adds it to its batch."""
         if batch is None:
             return [Send(response)]
         batch.responses.append(response)
         return []
 
     def _deliver(self, response: Response, batch: _Batch | None) -> list[Event]:
-        """A response that was waited for."""
+        """Sends the response of a started request, or completes its batch."""
         return self._place(response, batch) + (self._close_place(batch) if batch is not None else [])
 
     def _close_place(self, batch: _Batch) -> list[Event]:
@@ -257,7 +257,7 @@ class Session:
         return [Send(batch.responses)] if batch.open == 0 and batch.responses else []
 
 
-def _legible_id(value: object) -> Id | None:
+def _readable_id(value: object) -> Id | None:
     id = value.get("id") if isinstance(value, dict) else None
     if isinstance(id, str):
         return id if len(id) <= _MAX_ID_LENGTH else None
@@ -265,14 +265,14 @@ def _legible_id(value: object) -> Id | None:
 
 
 def _check_envelope(value: object) -> tuple[str, dict[str, object]] | None:
-    """(method, params) of a request or notification; None for a response, which nothing here asked for."""
+    """(method, params) of a request or notification; None for a response, because the worker sends no requests."""
     if not isinstance(value, dict):
         raise BridgeError("invalid_message", "a message must be a JSON object, or an array of them")
     if value.get("jsonrpc") != "2.0":
         raise BridgeError("invalid_message", 'a message must have "jsonrpc": "2.0"')
     if "method" not in value and ("result" in value or "error" in value):
         return None
-    if "id" in value and _legible_id(value) is None:
+    if "id" in value and _readable_id(value) is None:
         raise BridgeError(
             "invalid_message",
             f"an id must be a string of at most {_MAX_ID_LENGTH:,} characters or an integer; leave it out for a notification",

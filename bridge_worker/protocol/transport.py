@@ -9,7 +9,7 @@ from typing import Protocol
 
 
 class Transport(Protocol):
-    """What a server talks through."""
+    """Byte stream that a server reads from and writes to."""
 
     async def read(self) -> bytes:
         """The next bytes, as soon as there are any; b"" at the end of input, and ever after."""
@@ -18,10 +18,10 @@ class Transport(Protocol):
         """Queues one whole message; never blocks. Does nothing once the pipe is broken."""
 
     def queued(self) -> int:
-        """Bytes that were written and have not left the process."""
+        """Number of bytes that were written and have not left the process."""
 
     async def drained(self, limit: int) -> None:
         """Returns when no more than ``limit`` bytes are queued, or the pipe is broken."""
 
     async def broken(self) -> None:
-        """Returns when nobody can read what is written any more."""
+        """Returns when the reader of the output is gone."""

@@ -25,15 +25,17 @@ def parser() -> argparse.ArgumentParser:
         prog="omni-bridge",
         usage="omni-bridge --stdio [flags]",
         description="Serves one agent: line-delimited JSON-RPC 2.0 on stdin and stdout.",
-        add_help=False,  # --help is a person's, and tells of these too
+        add_help=False,  # the command line's --help lists these too
         allow_abbrev=False,
     )
     flags.add_argument("--stdio", action="store_true", help="serve until stdin ends")
     flags.add_argument(
         "--local", action="store_true", help="load the models of this machine ahead; bin/omni-bridge installs llama.cpp"
     )
-    flags.add_argument("--check-config", action="store_true", help="tell every mistake in the config, a line each, and exit")
-    flags.add_argument("--print-config", action="store_true", help="print what is in force, and where each part is from, and exit")
+    flags.add_argument("--check-config", action="store_true", help="report every error in the config, a line each, and exit")
+    flags.add_argument(
+        "--print-config", action="store_true", help="print the effective config with the source of each value, and exit"
+    )
     flags.add_argument("--config", metavar="FILE", help="a LiteLLM gateway's config.yaml; only its models exist then")
     for name in FLAGS:  # their values are checked with those of variables and the file
         about = SETTINGS[name].metadata

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 class Part(Generic[T]):
     """Loaded at most once, in whichever thread calls `load`, and awaited from any event loop.
 
-    With ``on_demand`` the first `get` starts a thread for it; otherwise somebody calls `load`.
+    With ``on_demand`` the first `get` starts a thread for it; otherwise the owner calls `load`.
     """
 
     def __init__(self, name: str, load: Callable[[], T], *, on_demand: bool = False) -> None:
@@ -38,7 +38,7 @@ class Part(Generic[T]):
         self._since = time.monotonic()
 
     def load(self) -> None:
-        """Never raises: whoever awaits the part gets the error."""
+        """Never raises: the caller of `get` receives the error."""
         if not self._begun.acquire(blocking=False):
             return
         self._since = time.monotonic()

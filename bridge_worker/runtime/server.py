@@ -1,7 +1,7 @@
-"""One client's server: reads messages, runs one task a request, writes what the session says.
+"""One client's server: reads messages, runs one task a request, writes the events of the session.
 
 Owns the tasks, cancelling them, draining them, and the order of what is written. Refuses to know what a method does, and where the
-bytes come from. Whatever happens to a task, its request is answered: the session makes sure of "once", this file of "at least".
+bytes come from. Every request gets a response: the session ensures at most one, this file at least one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES, Fault, Fra
 from bridge_worker.protocol.session import (
     DEFAULT_MAX_IN_FLIGHT,
     Cancel,
+    ClientInitialized,
     Drain,
     Event,
-    Greeted,
     Id,
     Response,
     Send,
@@ -34,11 +34,11 @@ from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED, EXIT_INT
 if TYPE_CHECKING:  # it needs pydantic
     from bridge_worker.core.ports import Notify
 
-CANCEL_SECONDS = 2.0  # after which a cancelled request is answered even if its task does not end
-FLUSH_SECONDS = 1.0  # what a reader gets to take the last answers when there is no more patience
+CANCEL_SECONDS = 2.0  # after which a cancelled request gets its response even if its task does not end
+FLUSH_SECONDS = 1.0  # time for the reader to take the last responses after the grace
 # A stream waits while this much is unread, so that its provider waits too: some 2,000 deltas.
 DELTA_QUEUE_BYTES = 256 * 1024
-# No more requests are read while this much is unread: a caller that only writes must not fill the memory with answers.
+# No more requests are read while this much is unread: a caller that only writes must not fill the memory with responses.
 READ_QUEUE_BYTES = 8 * 1024 * 1024
 _MESSAGES_A_TURN = 64  # after which the loop gets a turn, so that a burst of messages holds up no stream
 
@@ -52,7 +52,7 @@ class Dispatch(Protocol):
         """``engine`` in the result of ``initialize``."""
 
     async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
-        """The whole response. Cancelling the task cancels the request, whose response is still returned."""
+        """Returns the whole response. Cancelling the task cancels the request; its response is still returned."""
 
     async def ready(self) -> Mapping[str, object]:
         """The params of ``notifications/ready``, once LiteLLM is loaded. Raises when it can't be."""
@@ -89,7 +89,7 @@ class Server:
         self._idle.set()
 
     async def run(self) -> int:
-        """Serves until the input ends, `stop`, ``shutdown``, or nobody is left to answer; then the exit code."""
+        """Serves until the input ends, `stop`, ``shutdown``, or the reader is gone; returns the exit code."""
         self._in_background(self._watch_pipe())
         reading = self._in_background(self._read())
         try:
@@ -101,7 +101,7 @@ class Server:
                 if self._failed:
                     self._answer(id, error_response(id, BridgeError("internal", INTERNAL_MESSAGE)))
             await self._idle.wait()
-            reading.cancel()  # what came now could not be answered any more
+            reading.cancel()  # later requests could get no response
             self._write(self._session.end())
             await _first(self._pipe.drained(0), self._flush_patience())
             if self._failed:
@@ -168,8 +168,8 @@ class Server:
                     self._drain.set()
                     if cancel:
                         self._hurry.set()
-                case Greeted(process_id, wants_ready):
-                    self._greeted(process_id, wants_ready)
+                case ClientInitialized(process_id, wants_ready):
+                    self._on_initialized(process_id, wants_ready)
 
     def _start(self, start: Start) -> None:
         self._idle.clear()
@@ -190,7 +190,7 @@ class Server:
             self._answer(start.id, response)
 
     def _ended(self, id: Id, task: asyncio.Task[None]) -> None:
-        """A cancel that comes before a method has begun ends its task without an answer."""
+        """Responds to a request that was cancelled before its method began."""
         self._check(task)
         if self._tasks.get(id) is task:
             self._answer(id, error_response(id, cancelled_error(upstream_closed=True)))
@@ -212,11 +212,11 @@ class Server:
             _log.error("a cancelled request did not end", extra={"fields": {"id": id, "after_seconds": CANCEL_SECONDS}})
             self._answer(id, error_response(id, cancelled_error(upstream_closed=False)))
 
-    def _greeted(self, process_id: int | None, wants_ready: bool) -> None:
+    def _on_initialized(self, process_id: int | None, wants_ready: bool) -> None:
         if process_id is not None:
             self._watch_process(process_id)
         if wants_ready:
-            self._in_background(self._tell_ready())
+            self._in_background(self._send_ready())
 
     def _in_background(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -226,7 +226,7 @@ class Server:
         return task
 
     def _check(self, task: asyncio.Task[None]) -> None:
-        """Ends the process, with what is in flight answered, when a task of the server has died: it would not read or write."""
+        """Ends the process, with responses to requests in flight, when a server task has died: it would not read or write."""
         if task.cancelled() or (error := task.exception()) is None:
             return
         _log.critical("a task of the server has died; the worker ends", exc_info=error)
@@ -234,18 +234,18 @@ class Server:
         self._drain.set()
         self._hurry.set()
 
-    async def _tell_ready(self) -> None:
+    async def _send_ready(self) -> None:
         try:
             params = await self._app.ready()
         except BridgeError:
-            return  # every chat will say why
+            return  # every chat returns the reason
         if self._drain.is_set():
             return
         self._pipe.write(encode({"jsonrpc": "2.0", "method": "notifications/ready", "params": dict(params)}))
 
 
 class _Notifier:
-    """`Notify` for one request. Nothing is sent once the request has been answered, as a cancel that takes too long is."""
+    """`Notify` for one request. Sends nothing after the response, which a slow cancel gets early."""
 
     __slots__ = ("_is_open", "_pipe")
 

@@ -99,7 +99,7 @@ async def _run(settings: Settings, app: App, recorder: Recorder | None, source: 
     loop.set_default_executor(ThreadPoolExecutor(_EXECUTOR_THREADS, thread_name_prefix="executor"))
     pipe = Stdio(source, sink)
 
-    def nobody_is_left() -> None:
+    def on_reader_gone() -> None:
         loop.call_soon_threadsafe(pipe.break_off)
 
     server = Server(
@@ -108,10 +108,10 @@ async def _run(settings: Settings, app: App, recorder: Recorder | None, source: 
         max_message_bytes=settings.max_message_bytes,
         max_in_flight=settings.max_in_flight,
         grace_seconds=settings.grace_seconds,
-        watch_process=lambda pid: watch_process(pid, nobody_is_left, lambda: _log.warning(_UNSEEN, pid)),
+        watch_process=lambda pid: watch_process(pid, on_reader_gone, lambda: _log.warning(_UNSEEN, pid)),
     )
-    watch_reader(sink, nobody_is_left)
-    watch_parent(nobody_is_left)
+    watch_reader(sink, on_reader_gone)
+    watch_parent(on_reader_gone)
     handle_signals(loop, stop=server.stop, hang_up=app.reloader.reload_soon if app.reloader else server.stop)
     app.start()
     code = await server.run()

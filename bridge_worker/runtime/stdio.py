@@ -4,7 +4,7 @@ Owns the threads that block on the descriptors. Refuses to know what the bytes a
 
 The descriptors keep the blocking mode in which they were inherited, because it is shared with each other process that holds the
 pipe or terminal; a parent process on an event loop often leaves O_NONBLOCK set. So a read waits until there is
-something, a small write asks first whether there is room, and only what could block is done in a thread: a large write, a regular
+something, a small write checks first whether there is room, and only what could block is done in a thread: a large write, a regular
 file (``omni-bridge --stdio < requests.jsonl``), any pipe on Windows. A hop through a thread costs 50 us of CPU a message.
 """
 
@@ -67,7 +67,7 @@ class _Source:
         return chunk
 
     def _read_ready(self) -> None:
-        """To stop listening after each chunk, and begin anew, would be two system calls a message."""
+        """Keeps the reader registered: to remove and add it for each chunk would be two system calls a message."""
         if self._chunks.empty():
             try:
                 chunk = _read(self._fd)
@@ -92,7 +92,7 @@ class _Source:
 class _Sink:
     """A queue that is emptied once a turn of the loop, with one write for all that has gathered.
 
-    A write that the pipe has room for is done at once (POSIX: up to PIPE_BUF bytes never block when poll says so); a thread does
+    A write that fits in the pipe is done at once (POSIX: up to PIPE_BUF bytes never block when poll reports room); a thread does
     the others, one at a time. All state belongs to the loop.
     """
 
@@ -129,7 +129,7 @@ class _Sink:
             await self._progress.wait()
 
     def break_off(self) -> None:
-        """Nobody reads any more. Also for who finds that out elsewhere, such as a watch on the parent process."""
+        """Marks the reader as gone. Also called by other watches, such as the one on the parent process."""
         self.broken.set()
         self._progress.set()
 

@@ -14,7 +14,7 @@ Name = Annotated[str, Field(max_length=256)]
 Id = Annotated[str, Field(max_length=4096)]  # a provider's, given back: some hold a signature
 ModelName = Annotated[str, Field(min_length=1, max_length=1024)]  # an ARN of AWS may have 1,011
 T = TypeVar("T")
-# A list whose validation ends at its first member with an error: a thousand wrong members cost no more than one.
+# A list with a validation that ends at its first member with an error: a thousand wrong members cost no more than one.
 ListOf = Annotated[list[T], Field(fail_fast=True)]
 
 

@@ -25,7 +25,7 @@ class TotalDeadline(Closed):
 
 
 class ModelsListParams(Closed):
-    """``all``: not only what is configured, but each model whose provider's key is there. ``cursor``: a result's ``nextCursor``."""
+    """``all``: also each known model with a configured key of its provider. ``cursor``: a result's ``nextCursor``."""
 
     all: bool | None = None
     cursor: Id | None = None

@@ -1,8 +1,8 @@
-"""That the process runs only code of its own installation, whatever its working directory and environment hold.
+"""Restarts the process as ``python -I``, so that only installed code can be imported.
 
-Owns starting anew as ``python -I``, which leaves out the working directory, ``PYTHON*`` variables and the user's own site-packages.
-bin/omni-bridge starts that way from the first; this is for ``omni-bridge`` as pip installs it and ``python -m bridge_worker``.
-Refuses to mend what has happened by then: a module in the working directory that ``python -m`` itself has imported, has run.
+Owns the restart with ``-I``, which leaves out the working directory, ``PYTHON*`` variables and the user's own site-packages.
+bin/omni-bridge starts isolated; this is for ``omni-bridge`` as pip installs it and ``python -m bridge_worker``.
+Refuses to undo earlier imports: a module in the working directory that ``python -m`` itself has imported, has run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def isolate() -> bool:
-    """Does not return when the process has to start anew: same pid, same descriptors. False when it can't be isolated."""
+    """Does not return when it restarts the process: same pid, same descriptors. False when it can't be isolated."""
     if sys.flags.isolated or getattr(sys, "frozen", False):
         return True
     if not sys.executable or sys.platform == "win32" or _ROOT not in _own_paths():  # Windows' exec would be another process

@@ -69,8 +69,8 @@ _SHAPES = re.compile(
 class Redactor:
     """Masks the values it knows, in every spelling, and whatever looks like a key.
 
-    It knows the values of environment variables whose names say "credential", those of headers for OpenTelemetry's collector, and
-    what it is told by `add`.
+    It knows the values of environment variables with a name for credentials, those of headers for OpenTelemetry's collector, and
+    the values passed to `add`.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:

@@ -9,7 +9,7 @@ import functools
 import re
 from collections.abc import Mapping
 
-# Members that could send a key to another host, read a file or a variable, run code, or fake an answer. LiteLLM takes them all as
+# Members that could send a key to another host, read a file or a variable, run code, or fake a response. LiteLLM takes them all as
 # keyword arguments (its proxy bans the same); here they are refused at any depth but inside a JSON Schema, where a name is data.
 REFUSED = frozenset(
     """
@@ -45,7 +45,7 @@ _REFUSED_WORDS = frozenset(
     "host hosts hostname key keys token secret secrets endpoint endpoints file files filename callback callbacks credential "
     "credentials password passwd url urls uri proxy proxies webhook".split()
 )
-_HARMLESS = frozenset({"prompt_cache_key"})
+_HARMLESS = frozenset({"prompt_cache_key", "first_token_ms"})  # members of the wire's own types
 _DATA = ("messages", "metadata", "documents", "input", "arguments")
 # What LiteLLM keeps in metadata for itself: it trusts what it finds there, and breaks on what it has not written.
 _RESERVED_METADATA = re.compile(

@@ -74,7 +74,7 @@ class _Measurement:
 
     def __init__(self, definitions: Mapping[str, list[object]]) -> None:
         self._definitions = definitions
-        self._sizes: dict[str, _Size | None] = {}  # None: its measurement is under way
+        self._sizes: dict[str, _Size | None] = {}  # None: it is being measured
         self.found_recursion = False
 
     def measure(self, value: object, level: int) -> _Size:

@@ -1,6 +1,6 @@
-"""Who must be alive for this process to be of use: the reader of its answers, and its parent.
+"""Watches the reader of stdout and the parent process, and calls back when either is gone.
 
-Owns two kinds of watch, each a thread that sleeps in the kernel. Refuses to know what is done when one is gone. Not
+Owns both watches, each a thread that sleeps in the kernel. Refuses to know what is done when one is gone. Not
 PR_SET_PDEATHSIG, which fires when the parent's spawning *thread* ends.
 """
 
@@ -16,12 +16,12 @@ _POLL_SECONDS = 0.5  # where the system has no pidfd
 
 
 def watch_reader(fd: int, gone: Callable[[], object]) -> None:
-    """Calls ``gone``, in another thread, when nobody can read any more what is written to ``fd``. A write finds out only later."""
+    """Calls ``gone``, in another thread, when the reader of ``fd`` is gone. A write would detect that only later."""
     if fd < 0:
         gone()
         return
     if not hasattr(select, "poll"):
-        return  # Windows: the next write will tell
+        return  # Windows: the next write detects it
     poll = select.poll()
     poll.register(fd, 0)  # errors are always reported
 
@@ -34,7 +34,7 @@ def watch_reader(fd: int, gone: Callable[[], object]) -> None:
 
 
 def watch_process(pid: int, gone: Callable[[], object], unseen: Callable[[], object] | None = None) -> None:
-    """Calls ``gone``, in another thread, when process ``pid`` has ended; ``unseen`` when there is none to begin with, for example
+    """Calls ``gone``, in another thread, when process ``pid`` has ended; ``unseen`` when it does not exist, for example
     because it is in another container. Without ``unseen`` that counts as ended."""
     present = _is_present(pid)
 
@@ -54,7 +54,7 @@ def watch_process(pid: int, gone: Callable[[], object], unseen: Callable[[], obj
 
 
 def watch_parent(gone: Callable[[], object]) -> None:
-    """Calls ``gone``, in another thread, when the parent of now has ended."""
+    """Calls ``gone``, in another thread, when the current parent process has ended."""
     parent = os.getppid()
     if parent > 1:
         watch_process(parent, gone)
@@ -90,7 +90,7 @@ def _wait_for_end(pid: int) -> None:
 
 
 def _wait_for_end_on_windows(pid: int) -> None:
-    """Not by os.kill(pid, 0), which sends a Ctrl-C there. Written from the documentation; run by whoever has a Windows."""
+    """Does not use os.kill(pid, 0), which sends a Ctrl-C there. Written from the documentation, to be tested on a Windows host."""
     import _winapi
 
     synchronize = 0x0010_0000

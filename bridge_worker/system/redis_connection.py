@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 
-SECONDS = 0.5  # for an answer, and for a connection: Redis is near, or it is of no use
+SECONDS = 0.5  # limit of a response and of a connection: only a nearby Redis is useful
 _SLICES = 10
 _EVERY_SECONDS = 1.0  # between two looks
 _CLIENT = ("host", "port", "password", "db", "username", "client_name")  # and those of TLS: LiteLLM's cache takes more
@@ -37,14 +37,14 @@ def is_client_option(name: str) -> bool:
     return name in ("url", *_CLIENT) or name.startswith("ssl")
 
 
-async def answered(work: Awaitable[T]) -> T:
+async def with_timeout(work: Awaitable[T]) -> T:
     """Raises TimeoutError when `SECONDS` have passed, not counting those in which this process had no time to look."""
     task = asyncio.ensure_future(work)
     try:
         for _ in range(_SLICES):
             if (await asyncio.wait({task}, timeout=SECONDS / _SLICES))[0]:
                 return task.result()
-        raise TimeoutError(f"no answer in {SECONDS} s")
+        raise TimeoutError(f"no response in {SECONDS} s")
     finally:
         task.cancel()
 
@@ -132,7 +132,7 @@ class RedisLink:
     async def _ping(self) -> Exception | None:
         assert self.client is not None  # noqa: S101  # for mypy
         try:
-            await answered(cast("Awaitable[bool]", self.client.ping()))  # its types are those of both clients
+            await with_timeout(cast("Awaitable[bool]", self.client.ping()))  # its types are those of both clients
         except Exception as error:
             return error
         return None
@@ -152,6 +152,6 @@ def _client(settings: Mapping[str, Any]) -> Redis:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
 
-    bounds = {"socket_timeout": None, "socket_connect_timeout": None, "retry": Retry(NoBackoff(), 0)}  # see answered
+    bounds = {"socket_timeout": None, "socket_connect_timeout": None, "retry": Retry(NoBackoff(), 0)}  # see with_timeout
     named = {name: value for name, value in settings.items() if name != "url" and is_client_option(name)} | bounds
     return Redis.from_url(settings["url"], **named) if "url" in settings else Redis(**named)

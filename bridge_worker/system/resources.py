@@ -24,7 +24,7 @@ def raise_file_limit() -> None:
 
 
 def memory_bytes() -> int | None:
-    """Resident memory: now where the system tells it, else the most there was; None where it tells neither."""
+    """Resident memory: the current value where the system reports it, else the peak; None where it reports neither."""
     with suppress(OSError, ValueError, IndexError):
         import resource
 

@@ -1,4 +1,4 @@
-"""What of a message may stand in a trace.
+"""Removes message content that a trace must not contain.
 
 Owns which strings are facts (a model's name, an error's kind) and which are what somebody said. Without content, of the latter only
 the length is kept; what is new on the wire counts as said until it is listed here. Refuses to know what a secret is.
@@ -33,7 +33,7 @@ _LONGEST_TEXT = 65_536  # of a text that is kept: an image in base64 helps nobod
 
 
 def without_content(value: Any, mask: Callable[[str], str], name: str = "", depth: int = 0) -> Any:
-    """``value`` with lengths in place of what was said. Lists, numbers, facts and names of members stay, the last two masked."""
+    """Replaces each content text in ``value`` with its length. Keeps lists and numbers, and masks facts and member names."""
     if isinstance(value, str):
         return mask(value) if name in _FACTS and len(value) <= _LONGEST_FACT else f"[{len(value)} characters]"
     if not isinstance(value, (dict, list)):  # twice as fast as a union
@@ -50,7 +50,7 @@ def without_content(value: Any, mask: Callable[[str], str], name: str = "", dept
 
 
 def with_content(value: Any, depth: int = 0) -> Any:
-    """``value`` with all that was said, but for the rest of very long texts."""
+    """Returns ``value`` with its content; very long texts are cut."""
     if isinstance(value, str):
         rest = len(value) - _LONGEST_TEXT
         return value if rest <= 0 else f"{value[:_LONGEST_TEXT]}[{rest} more characters]"

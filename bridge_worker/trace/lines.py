@@ -17,7 +17,7 @@ Redact = Callable[[str], str]
 
 
 class Lines:
-    """Cuts what comes in into lines, as `framing.Framer` does, but for telling how long each was."""
+    """Cuts incoming bytes into lines, as `framing.Framer` does, and also returns the length of each line."""
 
     def __init__(self) -> None:
         self._held = bytearray()
@@ -40,7 +40,7 @@ class Lines:
             yield None if size > MAX_LINE_BYTES else bytes(line).removeprefix(_BOM).rstrip(b"\r\n"), size
 
     def lose(self, *, rest: bool) -> None:
-        """What came of this line is of no use; ``rest``: nor is what will come of it."""
+        """Drops the bytes of the current line received so far; ``rest``: drops its remaining bytes too."""
         self._held, self._size, self._skipping = bytearray(), 0, rest
 
     def _hold(self, data: bytes, start: int, end: int) -> None:
@@ -52,7 +52,7 @@ class Lines:
 
 
 def masked(line: dict[str, Any], redact: Redact) -> bytes | None:
-    """``line`` without secrets, and still JSON; None where that can't be had.
+    """Masks the secrets in ``line`` and returns JSON; None if the masked text is not JSON.
 
     Masked is the whole text, so that a value is seen beside its name. Where that would take a quote with it (a private key runs on
     to the end of the text), each string is masked by itself before.

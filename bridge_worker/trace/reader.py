@@ -1,8 +1,8 @@
-"""A trace file, read: which request got which answer, and when.
+"""Parses a trace file and pairs each request with its response, with times.
 
 Owns the pairing of requests, deltas, cancels and responses, by run and id. Refuses to trust the file: it may be cut, foreign, or
-made by somebody who wants a page or a terminal to do as he says. What is not of the expected type is left out. Sans-IO: lines in,
-`story.Trace` out.
+crafted to inject content into a page or a terminal. What is not of the expected type is left out. Sans-IO: lines in,
+`report.Trace` out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
-from bridge_worker.trace.report import Asked, Id, Run, Trace
+from bridge_worker.trace.report import Id, Run, Trace, TracedRequest
 
 FORMAT = 1
 _DELTAS = ("notifications/chat/delta", "notifications/progress")
@@ -67,8 +67,8 @@ class _Reader:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._open: dict[tuple[type, Id], list[Asked]] = {}  # 1 and "1" are two ids
-        self._tokens: dict[tuple[type, Id], Asked] = {}  # of MCP's progress
+        self._open: dict[tuple[type, Id], list[TracedRequest]] = {}  # 1 and "1" are two ids
+        self._tokens: dict[tuple[type, Id], TracedRequest] = {}  # of MCP's progress
 
     def take(self, line: dict[str, Any]) -> bool:
         """False for what is no line of a trace."""
@@ -95,7 +95,7 @@ class _Reader:
                     asked.messages.append(place)
         return True
 
-    def _received(self, message: dict[str, Any], ms: float) -> Asked | None:
+    def _received(self, message: dict[str, Any], ms: float) -> TracedRequest | None:
         method = message.get("method")
         if not isinstance(method, str):
             return None
@@ -113,13 +113,13 @@ class _Reader:
             self._tokens[type(token), token] = asked
         return asked
 
-    def _cancelled(self, id: Id | None, ms: float) -> Asked | None:
+    def _cancelled(self, id: Id | None, ms: float) -> TracedRequest | None:
         asked = self._first(id)
         if asked and asked.cancel_ms is None:
             asked.cancel_ms = ms
         return asked
 
-    def _sent(self, message: dict[str, Any], ms: float) -> Asked | None:
+    def _sent(self, message: dict[str, Any], ms: float) -> TracedRequest | None:
         if message.get("method") in _DELTAS:
             return self._delta(message, ms)
         id = _id(message.get("id"))
@@ -129,7 +129,7 @@ class _Reader:
             _conclude(asked, message)
         return asked
 
-    def _delta(self, message: dict[str, Any], ms: float) -> Asked | None:
+    def _delta(self, message: dict[str, Any], ms: float) -> TracedRequest | None:
         token = _id(_in(message, "params", "progressToken"))
         asked = self._first(_id(_in(message, "params", "requestId"))) if token is None else self._tokens.get((type(token), token))
         if asked:
@@ -137,11 +137,11 @@ class _Reader:
             asked.deltas.append(ms)
         return asked
 
-    def _first(self, id: Id | None) -> Asked | None:
+    def _first(self, id: Id | None) -> TracedRequest | None:
         waiting = self._open.get((type(id), id)) if id is not None else None
         return waiting[0] if waiting else None
 
-    def _answered(self, id: Id | None, kind: object) -> Asked | None:
+    def _answered(self, id: Id | None, kind: object) -> TracedRequest | None:
         """A request with an id that was in flight is refused, and the first goes on."""
         waiting = self._open.get((type(id), id), []) if id is not None else []
         if not waiting:
@@ -149,9 +149,9 @@ class _Reader:
         return waiting.pop() if kind == "invalid_message" and len(waiting) > 1 else waiting.pop(0)
 
 
-def _asked(message: dict[str, Any], method: str, ms: float) -> Asked:
+def _asked(message: dict[str, Any], method: str, ms: float) -> TracedRequest:
     params = message.get("params")
-    asked = Asked(_id(message["id"]), method, ms)
+    asked = TracedRequest(_id(message["id"]), method, ms)
     if method == "tools/call":
         asked.tool = _name(_in(params, "name"))
         params = _in(params, "arguments")
@@ -160,7 +160,7 @@ def _asked(message: dict[str, Any], method: str, ms: float) -> Asked:
     return asked
 
 
-def _conclude(asked: Asked, message: dict[str, Any]) -> None:
+def _conclude(asked: TracedRequest, message: dict[str, Any]) -> None:
     """From the response: of a tool of MCP what stands in its result."""
     result, error = message.get("result"), message.get("error")
     if asked.method == "tools/call" and isinstance(result, dict):

@@ -1,4 +1,4 @@
-"""What a trace tells: runs, the requests of each and what became of them, and sums.
+"""Data classes of a parsed trace: runs, requests with their outcome, totals by model.
 
 Owns these shapes. Refuses to know the file that they were read from.
 """
@@ -13,8 +13,8 @@ Id = str | int
 
 
 @dataclass(slots=True)
-class Asked:
-    """A request and what became of it: ``outcome`` is "ok", a kind of error or "unanswered". Times are ms since its run began."""
+class TracedRequest:
+    """A request and its outcome: ``outcome`` is "ok", a kind of error or "unanswered". Times are ms since its run began."""
 
     id: Id | None
     method: str
@@ -55,13 +55,13 @@ class Run:
     lost: int = 0
     unread: int = 0
     end_ms: float = 0.0
-    requests: list[Asked] = field(default_factory=list)
+    requests: list[TracedRequest] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
 class Total:
-    """Of all requests to one model."""
+    """Totals of all requests to one model."""
 
     model: str
     requests: int = 0
@@ -77,12 +77,12 @@ class Total:
 class Trace:
     runs: list[Run]
 
-    def requests(self) -> Iterator[Asked]:
+    def requests(self) -> Iterator[TracedRequest]:
         for run in self.runs:
             yield from run.requests
 
     def totals(self) -> list[Total]:
-        """By model, the dearest first, then the busiest."""
+        """Totals by model, sorted by cost, then by number of requests."""
         found: dict[str, Total] = {}
         for asked in self.requests():
             if name := asked.model or asked.served_model:
@@ -100,12 +100,12 @@ class Trace:
         return {"runs": runs, "totals": [_members(total) for total in self.totals()]}
 
 
-def _members(of: Run | Asked | Total) -> dict[str, Any]:
+def _members(of: Run | TracedRequest | Total) -> dict[str, Any]:
     """Not by asdict(), which copies every message in depth."""
     return {member.name: getattr(of, member.name) for member in fields(of)}
 
 
-def _add(total: Total, asked: Asked) -> None:
+def _add(total: Total, asked: TracedRequest) -> None:
     total.requests += 1
     total.ok += asked.outcome == "ok"
     total.cancelled += asked.outcome == "cancelled"

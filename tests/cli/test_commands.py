@@ -72,7 +72,7 @@ def test_the_model_comes_from_the_flag_or_the_environment_or_the_config_or_the_k
     assert run("chat", "hi", env={"OMNI_BRIDGE_MODEL": "offline/echo"}) == (0, "hi\n", "")
     assert run("chat", "--config", gateway, "hi", env=provider(upstream))[0] == 0
     assert run("chat", "hi", env=provider(upstream))[0] == 0
-    assert [request.model for request in upstream.requests] == ["one", "gpt-4o-mini"]
+    assert [request.model for request in upstream.requests] == ["one", "gpt-5.4-mini"]
 
 
 def test_without_a_model_one_line_names_the_variables_and_the_command_to_run() -> None:
@@ -362,7 +362,7 @@ def test_doctor_without_a_config_lists_keys_by_name_only_and_a_table_without_pro
     assert (code, err) == (0, "")
     assert "openai (OPENAI_API_KEY)" in out
     assert "sk-secret" not in out
-    assert any(line.startswith("openai/gpt-4o-mini") and "skipped" in line for line in out.splitlines())
+    assert any(line.startswith("openai/gpt-5.4-mini") and "skipped" in line for line in out.splitlines())
     assert any(line.startswith("local/smollm2") and " ok " in line for line in out.splitlines())
     assert out.endswith("all is well\n")
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.data import ROOT
 from tests.support.terminal import CTRL_C, CTRL_D, UP, Terminal
 from tests.support.upstream import Upstream
 from tests.support.worker import run
 
-ROOT = Path(__file__).parents[2]
 Start = Callable[..., Terminal]
 
 
@@ -125,7 +125,7 @@ def test_a_user_who_declines_gets_the_flag_that_names_a_model(start: Start) -> N
     terminal.wait_for("[Y/n]")
     terminal.type("n\n")
     assert terminal.exit_code() == 2
-    assert "-m openai/gpt-4o-mini" in terminal.text
+    assert "-m openai/gpt-5.4-mini" in terminal.text
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.support.data import ROOT
 from tests.support.upstream import End, Upstream, chunk
 from tests.support.worker import COMMAND, clean_environment
 
-ROOT = Path(__file__).parents[2]
 SECONDS = 120.0
 
 

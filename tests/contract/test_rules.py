@@ -6,9 +6,9 @@ import ast
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.support.data import ROOT
+
 PROTOCOL = (ROOT / "protocol.md").read_text(encoding="utf-8")
 RULES = re.findall(r"^- \[([A-Z]+-\d+)\] ", PROTOCOL, re.MULTILINE)
 

@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support.data import HELLO
+from tests.support.data import HELLO, ROOT
 from tests.support.gateway_config import deployment, write
 from tests.support.namespaces import Hosts, NotPermitted
 from tests.support.redis_server import PASSWORD, RedisServer
 from tests.support.upstream import Json, Upstream
 from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, wait_until
 
-ROOT = Path(__file__).parents[2]
 WORKERS, MACHINES = 8, 4
 LOAD_SECONDS = 120.0  # two at once, on a machine that has much else to do
 RPM = 10

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.data import HELLO
 from tests.support.gateway_config import deployment, write
 from tests.support.litellm_proxy import MASTER_KEY, ROOT, Proxy, Reply
 from tests.support.upstream import THOUGHTS, Json, Upstream, answer_text
 from tests.support.worker import Worker
 
-HELLO: list[Json] = [{"role": "user", "content": "Grüße 🦜"}]
 ANSWER = answer_text("Grüße 🦜")
 TOOLS = [
     {

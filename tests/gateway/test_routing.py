@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.data import HELLO_ASCII as HELLO
 from tests.support.gateway_config import attempts, deployment, write
 from tests.support.upstream import Json, Upstream
 from tests.support.worker import Worker, wait_until
 
-HELLO: list[Json] = [{"role": "user", "content": "hello"}]
 PRICE = {"input_cost_per_token": 0.5, "output_cost_per_token": 0.25}
 COST = 9 * 0.5 + 12 * 0.25
 DEAR = {"input_cost_per_token": 70.0, "output_cost_per_token": 70.0}

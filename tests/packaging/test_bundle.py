@@ -24,10 +24,10 @@ import pytest
 from bundle import contents
 from bundle.__main__ import verify
 from tests.support.bare_root import BareRoot
+from tests.support.data import ROOT
 from tests.support.upstream import Upstream
 from tests.support.worker import WAIT_SECONDS, Worker, pass_the_tests_of_the_process
 
-ROOT = Path(__file__).parents[2]
 FOLDER = "/opt/Mein Agent – 代理"
 PROGRAM = f"{FOLDER}/omni-bridge/omni-bridge"
 PYTHON = f"{FOLDER}/omni-bridge/python/bin/python{sys.version_info.major}.{sys.version_info.minor}"

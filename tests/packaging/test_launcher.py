@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.data import ROOT
+
 LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-local.lock"]
 BOUND = 300  # seconds; stops a hang, times nothing
 NO_PROGRAMS = "/nonexistent"  # a PATH on which only the fast path, which runs no program, can succeed

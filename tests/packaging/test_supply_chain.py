@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.data import ROOT
+
 SBOM = [sys.executable, str(ROOT / "bin" / "sbom.py")]
 
 

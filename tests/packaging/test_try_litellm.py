@@ -7,13 +7,12 @@ import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.data import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.data import ROOT
 from tests.support.worker import clean_environment, pass_the_tests_of_the_process
 
-ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 

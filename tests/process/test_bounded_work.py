@@ -286,7 +286,7 @@ def test_no_response_of_a_provider_makes_the_worker_deaf(busy: Worker, provider:
 @pytest.mark.rule("BND-6")
 @pytest.mark.parametrize("name", ["4-mb-error", "1-mb-that-unpacks-to-1-gb"])
 @pytest.mark.parametrize("method", ["embed", "rerank"])
-def test_no_response_beside_chat_makes_the_worker_deaf(busy: Worker, provider: Upstream, name: str, method: str) -> None:
+def test_no_response_of_another_method_makes_the_worker_deaf(busy: Worker, provider: Upstream, name: str, method: str) -> None:
     script, _, kind = FROM_PROVIDER[name]
     model = f"{method}-{name}"
     taken = script(provider, model)

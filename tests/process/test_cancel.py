@@ -10,11 +10,11 @@ import pytest
 
 from bridge_worker.schema.errors import Error
 from tests.conftest import Spawn
+from tests.support.data import HELLO
 from tests.support.upstream import DONE, Gate, Json, Request, Upstream, answer_text, chunk
 from tests.support.upstream_format import words
 from tests.support.worker import Worker
 
-HELLO: list[Json] = [{"role": "user", "content": "Grüße 🦜"}]
 WORDS = words(answer_text("Grüße 🦜"))
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
 

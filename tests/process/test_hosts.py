@@ -13,13 +13,13 @@ import pytest
 
 from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, LOCAL_SERVICES, NO_DEFAULT_HOST
 from tests.conftest import Spawn
+from tests.support.data import HELLO_ASCII as HELLO
 from tests.support.gateway_config import write
 from tests.support.upstream import Upstream
 from tests.support.worker import Json, Worker
 
 OPENAI_KEY = "sk-of-openai-0123456789"
 OWN_KEY = "sk-of-the-provider-0123456789"
-HELLO: list[Json] = [{"role": "user", "content": "hello"}]
 PARAMS: dict[str, Json] = {
     "chat": {"messages": HELLO},
     "embed": {"input": ["hello"]},

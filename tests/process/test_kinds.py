@@ -68,7 +68,7 @@ def test_a_provider_without_the_method_is_named(nowhere: dict[str, str], method:
     params = {"input": "x"} if method == "embed" else {"query": "x", "documents": ["y"]}
     with Worker(env=nowhere | {"ANTHROPIC_API_KEY": KEY}) as worker:
         error = error_of(worker, method, {"model": "anthropic/m", **params})
-    assert (error["code"], error["message"]) == (1004, f"LiteLLM has no {reason} of anthropic")
+    assert (error["code"], error["message"]) == (1004, f"anthropic has no {reason} here")
 
 
 def answer(**changes: Any) -> Json:
@@ -117,7 +117,7 @@ def provider() -> Iterator[Upstream]:
             upstream.script(name, body=json.dumps(body).encode())
         for number, value in enumerate(HEADERS):
             names = ("x-ratelimit-remaining-tokens", "x-ratelimit-remaining-requests", "x-ratelimit-reset-tokens", "retry-after")
-            headers = {name: value for name in names}
+            headers = dict.fromkeys(names, value)
             upstream.script(f"header-{number}", body=answer(), headers=headers)
             upstream.script(f"refused-{number}", body={"error": {"message": "slow down"}}, status=429, headers=headers)
         yield upstream

@@ -25,12 +25,12 @@ from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.security.refused_params import is_refused
 from bridge_worker.security.url_policy import UrlPolicy
 from tests.conftest import Spawn
+from tests.support.data import HELLO_ASCII as HELLO
 from tests.support.upstream import DONE, Upstream, chunk
 from tests.support.worker import Json, Worker
 
 KEY = "sk-Zx9/Qw+7\"y'-secret-0123456789"  # with characters that every encoding writes differently
 FILE_SECRET = "the-secret-in-a-file-4711"
-HELLO: list[Json] = [{"role": "user", "content": "hello"}]
 PARAMETERS = {"type": "object", "properties": {}}
 
 

@@ -10,15 +10,14 @@ import pytest
 
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatDelta, ChatResult
+from tests.support.data import HELLO, KEY
 from tests.support.upstream import DONE, THOUGHTS, USAGE, Gate, Json, Step, Upstream, answer_text, chunk, sse
 from tests.support.worker import Worker
 
-HELLO: list[Json] = [{"role": "user", "content": "Grüße 🦜"}]
 ANSWER = answer_text("Grüße 🦜")
 CITY = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 TOOLS = [{"type": "function", "function": {"name": name, "parameters": CITY}} for name in ("weather", "news")]
 ARGUMENTS = {"city": "Zürich ☃", "days": 7}
-KEY = "sk-secret-123"
 
 Ask = Callable[..., Json]
 

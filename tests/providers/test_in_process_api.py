@@ -15,11 +15,11 @@ import pytest
 
 from bridge_worker import BridgeError, ChatResult, achat, chat
 from bridge_worker.errors import KINDS
+from tests.support.data import HELLO, KEY
 from tests.support.upstream import Gate, Json, Upstream, answer_text, chunk
 from tests.support.upstream_format import words
 from tests.support.worker import WAIT_SECONDS, clean_environment
 
-HELLO: list[Json] = [{"role": "user", "content": "Grüße 🦜"}]
 ANSWER = answer_text("Grüße 🦜")
 TOOLS = [
     {
@@ -27,7 +27,6 @@ TOOLS = [
         "function": {"name": "weather", "parameters": {"type": "object", "properties": {"days": {"type": "integer"}}}},
     }
 ]
-KEY = "sk-secret-123"
 
 # LiteLLM's types make pydantic warn, which no default filter shows; as errors these warnings would be faults of its streams.
 pytestmark = [

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.data import KEY
 from tests.support.upstream import DONE, USAGE, End, Upstream, chunk
 from tests.support.worker import Json, Worker
 
-KEY = "sk-secret-123"
 HI = [{"role": "user", "content": "hi"}]
 
 

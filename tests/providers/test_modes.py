@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Spawn
+from tests.support.data import KEY
 from tests.support.upstream import Upstream
 from tests.support.worker import Json, Worker
-
-KEY = "sk-secret-123"
 
 
 def deployment(upstream: Upstream, name: str, model: str, **params: Any) -> Json:

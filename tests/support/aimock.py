@@ -13,8 +13,9 @@ import socket
 import subprocess
 import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
+from tests.support.data import Json
 from tests.support.worker import WAIT_SECONDS, wait_until
 
 _TESTS = Path(__file__).parents[1]
@@ -23,8 +24,6 @@ _FOLDER = _TESTS / ".node"
 _INSTALLED = _FOLDER / "package.json"  # written last, so what is there is whole
 _PROGRAM = _FOLDER / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
 FIXTURES = _TESTS / "aimock.json"
-
-Json = dict[str, Any]
 
 
 class Aimock:

@@ -502,11 +502,11 @@ FEATURES: Sequence[Feature] = (
     ),
     Feature("usage", Answer("Fine."), uses(input_tokens=20, output_tokens=10, total_tokens=30)),
     Feature(
-        "usage that is not told is null",
+        "usage that is not reported is null",
         Answer("Fine.", usage=None),
         has_no_usage,
         formats=("openai", "azure", "vllm", "mistral", "responses", "anthropic", "bedrock invoke", "ollama"),
-        elsewhere="always told",
+        elsewhere="always reported",
     ),
     Feature(
         "a price",

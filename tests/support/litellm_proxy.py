@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.data import ROOT
 from tests.support.upstream import Json
 from tests.support.worker import clean_environment
 
-ROOT = Path(__file__).parents[2]
 MASTER_KEY = "sk-master-4711-proxy"
 START_SECONDS = 180.0  # it takes 6-20 s
 _STARTED = {

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 from mcp import Client, MCPError, StdioServerParameters
 
-Json = dict[str, Any]
+from tests.support.data import Json
 
 
 def conversation(text: str, model: str = "offline/echo") -> Json:

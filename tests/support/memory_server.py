@@ -31,8 +31,8 @@ from bridge_worker.runtime.server import Server
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.system.redis_connection import no_redis
 from bridge_worker.telemetry.request_counters import RequestCounters
+from tests.support.data import Json
 
-Json = dict[str, Any]
 DELTA = "notifications/chat/delta"
 
 

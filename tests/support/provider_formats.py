@@ -12,9 +12,10 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-Json = dict[str, Any]
+from tests.support.data import Json
+
 Events = list[bytes]
 
 

@@ -20,7 +20,7 @@ from enum import Enum
 from http.client import responses as HTTP_PHRASES
 from typing import Any
 
-Json = dict[str, Any]
+from tests.support.data import Json
 
 # ---- steps: what a reply is made of ------------------------------------------------------------------------------------------
 

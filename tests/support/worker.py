@@ -20,6 +20,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from tests.support.data import Json
+
 # OMNI_BRIDGE_UNDER_TEST is another command: the one of a wheel or a bundle, which test_bundle.py and test_wheel.py put there.
 COMMAND = tuple(shlex.split(os.environ.get("OMNI_BRIDGE_UNDER_TEST", ""))) or (
     sys.executable,
@@ -30,8 +32,6 @@ COMMAND = tuple(shlex.split(os.environ.get("OMNI_BRIDGE_UNDER_TEST", ""))) or (
     "bridge_worker",
 )
 WAIT_SECONDS = 60.0  # generous: a wait that works ends when its condition does, whatever the machine's load
-
-Json = dict[str, Any]
 
 
 class Worker:

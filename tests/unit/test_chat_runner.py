@@ -27,9 +27,8 @@ from bridge_worker.methods.params import validate
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatResult, Usage
 from bridge_worker.schema.chat_result import Delta as WireDelta
+from tests.support.data import Json
 from tests.support.requests import chat_request
-
-Json = dict[str, Any]
 
 quick = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

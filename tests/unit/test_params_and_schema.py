@@ -20,14 +20,13 @@ from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import KINDS, BridgeError
 from bridge_worker.methods.params import validate
 from bridge_worker.protocol.framing import DeltaLines
-from bridge_worker.protocol.session import MCP_VERSIONS, PROTOCOL_VERSION, Cancel, Drain, Greeted, Send, Session
+from bridge_worker.protocol.session import MCP_VERSIONS, PROTOCOL_VERSION, Cancel, ClientInitialized, Drain, Send, Session
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.lifecycle import CancelledParams, InitializeParams, ShutdownParams
 from bridge_worker.schema.messages import METHODS, NOTIFICATIONS_IN, NOTIFICATIONS_OUT, json_schema
 from bridge_worker.security.refused_params import REFUSED
+from tests.support.data import Json
 from tests.support.requests import chat_request
-
-Json = dict[str, Any]
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -510,7 +509,7 @@ process_ids = st.sampled_from([1, 0, -1, 2**31 - 1, 2**31, True, 1.0])
 @quick
 @given(params(protocolVersion=st.sampled_from(["omni-bridge/1", "2025-06-18"]), processId=process_ids, clientInfo=anything))
 def test_initialize_is_checked_by_hand_as_its_type_is(params: Json) -> None:
-    assert any(isinstance(event, Greeted) for event in ask("initialize", params)) == is_valid(InitializeParams, params)
+    assert any(isinstance(event, ClientInitialized) for event in ask("initialize", params)) == is_valid(InitializeParams, params)
 
 
 @pytest.mark.rule("LIF-13")

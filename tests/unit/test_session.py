@@ -18,17 +18,16 @@ from bridge_worker.protocol.session import (
     MCP_VERSIONS,
     PROTOCOL_VERSION,
     Cancel,
+    ClientInitialized,
     Drain,
     Event,
-    Greeted,
     Send,
     Session,
     Start,
     response,
 )
 from bridge_worker.version import __version__
-
-Json = dict[str, Any]
+from tests.support.data import Json
 
 ENGINE = {"name": "litellm", "version": None, "ready": False}
 INITIALIZE = {"protocolVersion": PROTOCOL_VERSION, "clientInfo": {"name": "test", "version": "1"}}
@@ -37,7 +36,7 @@ INITIALIZE = {"protocolVersion": PROTOCOL_VERSION, "clientInfo": {"name": "test"
 def session(state: State = State.OPEN, *, max_in_flight: int = 256) -> Session:
     """A session that came to ``state`` by messages."""
     session = Session(lambda: ENGINE, max_message_bytes=1000, max_in_flight=max_in_flight)
-    if state is State.GREETED:
+    if state is State.INITIALIZED:
         session.receive(request("initialize", INITIALIZE, id="greeting"))
     if state is State.DRAINING:
         session.drain()
@@ -87,19 +86,19 @@ MESSAGE: dict[Input, Json] = {
 
 def check_greeted(events: list[Event]) -> None:
     assert sent(events[:1])[0]["result"]["protocolVersion"] == PROTOCOL_VERSION
-    assert events[1:] == [Greeted(None, True)]
+    assert events[1:] == [ClientInitialized(None, True)]
 
 
 # What each action looks like from outside.
 EFFECT = {
-    Action.GREET: check_greeted,
+    Action.INITIALIZE: check_greeted,
     Action.PONG: lambda events: check(sent(events) == [response(1, {})]),
-    Action.DISCOVER: lambda events: check(sent(events) == [response(1, mcp_envelope.discovered({}))]),
+    Action.DISCOVER: lambda events: check(sent(events) == [response(1, mcp_envelope.discover_result({}))]),
     Action.START: lambda events: check(events == [Start(1, "chat", {})]),
     Action.CANCEL: lambda events: check(events == [Cancel("running")]),
     Action.IGNORE: lambda events: check(events == []),
     Action.DRAIN: lambda events: check(events == [Drain(cancel=False)]),
-    Action.REFUSE_GREETED: lambda events: check(error_of(events) == (1, -32600, "invalid_message")),
+    Action.REFUSE_INITIALIZED: lambda events: check(error_of(events) == (1, -32600, "invalid_message")),
     Action.REFUSE_DRAINING: lambda events: check(error_of(events) == (1, 1013, "shutting_down")),
 }
 
@@ -110,20 +109,20 @@ def check(holds: bool) -> None:
 
 # The table once more, as DESIGN has it in words; a change of the lifecycle is made in both.
 EXPECTED = {
-    (State.OPEN, Input.INITIALIZE): (Action.GREET, State.GREETED),
+    (State.OPEN, Input.INITIALIZE): (Action.INITIALIZE, State.INITIALIZED),
     (State.OPEN, Input.PING): (Action.PONG, State.OPEN),
     (State.OPEN, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
     (State.OPEN, Input.DISCOVER): (Action.DISCOVER, State.OPEN),
     (State.OPEN, Input.REQUEST): (Action.START, State.OPEN),
     (State.OPEN, Input.CANCELLED): (Action.CANCEL, State.OPEN),
     (State.OPEN, Input.NOTIFICATION): (Action.IGNORE, State.OPEN),
-    (State.GREETED, Input.INITIALIZE): (Action.REFUSE_GREETED, State.GREETED),
-    (State.GREETED, Input.PING): (Action.PONG, State.GREETED),
-    (State.GREETED, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
-    (State.GREETED, Input.DISCOVER): (Action.DISCOVER, State.GREETED),
-    (State.GREETED, Input.REQUEST): (Action.START, State.GREETED),
-    (State.GREETED, Input.CANCELLED): (Action.CANCEL, State.GREETED),
-    (State.GREETED, Input.NOTIFICATION): (Action.IGNORE, State.GREETED),
+    (State.INITIALIZED, Input.INITIALIZE): (Action.REFUSE_INITIALIZED, State.INITIALIZED),
+    (State.INITIALIZED, Input.PING): (Action.PONG, State.INITIALIZED),
+    (State.INITIALIZED, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
+    (State.INITIALIZED, Input.DISCOVER): (Action.DISCOVER, State.INITIALIZED),
+    (State.INITIALIZED, Input.REQUEST): (Action.START, State.INITIALIZED),
+    (State.INITIALIZED, Input.CANCELLED): (Action.CANCEL, State.INITIALIZED),
+    (State.INITIALIZED, Input.NOTIFICATION): (Action.IGNORE, State.INITIALIZED),
     (State.DRAINING, Input.INITIALIZE): (Action.REFUSE_DRAINING, State.DRAINING),
     (State.DRAINING, Input.PING): (Action.PONG, State.DRAINING),
     (State.DRAINING, Input.SHUTDOWN): (Action.DRAIN, State.DRAINING),
@@ -146,7 +145,7 @@ def test_each_row_of_the_lifecycle_table(state: State, input: Input) -> None:
     assert LIFECYCLE[state, input] == EXPECTED[state, input]
     peer = session()
     peer.receive(request("chat", id="running"))
-    if state is State.GREETED:
+    if state is State.INITIALIZED:
         peer.receive(request("initialize", INITIALIZE, id="greeting"))
     elif state is State.DRAINING:
         peer.drain()
@@ -419,7 +418,7 @@ def test_initialize_returns_name_version_limits_and_engine() -> None:
 def test_an_mcp_revision_is_echoed_and_its_client_gets_no_ready(version: str) -> None:
     events = greet(protocolVersion=version)
     assert sent(events[:1])[0]["result"]["protocolVersion"] == version
-    assert events[1:] == [Greeted(None, False)]
+    assert events[1:] == [ClientInitialized(None, False)]
     assert version in MCP_VERSIONS
 
 
@@ -429,7 +428,7 @@ def test_a_revision_that_is_unknown_gets_the_newest_that_is_known(version: str) 
     events = greet(protocolVersion=version)
     result = sent(events[:1])[0]["result"]
     assert (result["protocolVersion"], result["capabilities"]) == ("2025-11-25", {"tools": {}})
-    assert events[1:] == [Greeted(None, False)]
+    assert events[1:] == [ClientInitialized(None, False)]
 
 
 @pytest.mark.rule("LIF-4")
@@ -437,7 +436,7 @@ def test_a_revision_that_is_unknown_gets_the_newest_that_is_known(version: str) 
 def test_a_version_of_the_bridge_gets_the_bridges_own(version: str) -> None:
     events = greet(protocolVersion=version)
     assert sent(events[:1])[0]["result"]["protocolVersion"] == "omni-bridge/1"
-    assert events[1:] == [Greeted(None, True)]
+    assert events[1:] == [ClientInitialized(None, True)]
 
 
 @pytest.mark.rule("LIF-6")
@@ -456,7 +455,7 @@ def test_initialize_without_a_protocol_version_is_refused_and_may_be_tried_again
 
 @pytest.mark.parametrize("process_id", [1, 4711, 2**31 - 1])
 def test_a_process_id_is_handed_on(process_id: int) -> None:
-    assert greet(**INITIALIZE, processId=process_id)[1:] == [Greeted(process_id, True)]
+    assert greet(**INITIALIZE, processId=process_id)[1:] == [ClientInitialized(process_id, True)]
 
 
 @pytest.mark.rule("LIF-6")
@@ -466,7 +465,7 @@ def test_a_process_id_that_can_not_be_one_is_refused(process_id: object) -> None
 
 
 def test_a_process_id_of_null_is_none() -> None:
-    assert greet(**INITIALIZE, processId=None)[1:] == [Greeted(None, True)]
+    assert greet(**INITIALIZE, processId=None)[1:] == [ClientInitialized(None, True)]
 
 
 @pytest.mark.rule("LIF-5")
@@ -644,7 +643,7 @@ def test_a_batch_with_shutdown_is_written_at_the_end() -> None:
 def test_initialize_may_be_part_of_a_batch() -> None:
     peer = session()
     greeted, send = peer.receive([request("initialize", INITIALIZE), notification("notifications/initialized")])
-    assert greeted == Greeted(None, True)
+    assert greeted == ClientInitialized(None, True)
     assert sent([send])[0][0]["id"] == 1
 
 

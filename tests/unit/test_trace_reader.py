@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge_worker.trace.reader import TraceFault, read
-from bridge_worker.trace.report import Asked, Trace
+from bridge_worker.trace.report import Trace, TracedRequest
 from tests.support.trace_lines import cancel_of, delta_of, error_of, request_of, result_of, trace_file
 
 
@@ -144,6 +144,6 @@ def test_values_of_the_wrong_kind_are_left_out(odd: Any) -> None:
             (0, "in", broken), (1, "out", delta_of(odd)), (2, "out", {"id": 1, "result": odd, "error": odd if odd != {} else None})
         )
     ).requests()
-    assert isinstance(asked, Asked)
+    assert isinstance(asked, TracedRequest)
     assert asked.cost_usd is None
     assert asked.model is None

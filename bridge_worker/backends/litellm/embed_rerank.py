@@ -97,7 +97,7 @@ def _without_method(error: Exception, model: str, call_type: CallTypes) -> Bridg
     if not unknown or provider not in litellm.provider_list:
         return None
     method = "embeddings" if call_type is CallTypes.aembedding else "reranking"
-    return BridgeError("rejected_by_provider", f"LiteLLM has no {method} of {provider}", provider=provider, model=model)
+    return BridgeError("rejected_by_provider", f"{provider} has no {method} here", provider=provider, model=model)
 
 
 def _cost(hidden: Mapping[str, Any], target: Target) -> Cost | None:

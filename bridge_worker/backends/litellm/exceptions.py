@@ -81,6 +81,7 @@ _BY_FUNCTION = {
     "transform_response": "bad_upstream_response",
     "_transform_google_generate_content_to_openai_model_response": "bad_upstream_response",
     "convert_to_model_response_object": "bad_upstream_response",
+    "parse_body": "bad_upstream_response",
     "chunk_parser": "bad_upstream_response",
     "_dispatch_provider_chunk": "bad_upstream_response",
     "_event": "bad_upstream_response",  # ours, in mends.py
@@ -261,7 +262,7 @@ def _message(found: _Finding, chain: list[BaseException], provider: str | None, 
     if isinstance(found.cause, ModuleNotFoundError):
         return f"this model needs the Python package {found.cause.name}, which is not installed here"
     if found.kind == "rejected_by_provider" and _is_accident(found.cause):
-        return f"LiteLLM can't make a request of this for {who}; check the model's name and the params"
+        return f"no request for {who} can be made of this; check the model's name and the params"
     accident = type(found.cause).__module__ == "builtins"  # "'list' object has no attribute 'get'" is for the log
     ours = {
         "model_not_found": f"there is no provider or deployment for the model {model}; models/list has those there are",

@@ -1,8 +1,8 @@
 """LiteLLM's Router: how it is made, which names it serves, and by which parts of a request it chooses.
 
 Owns every use of a Router's members but its calls. LiteLLM 1.109 replaced these members by `registry`, `health`, `apply` and
-`retire`, and will remove the old ones; each function here uses the successor where the Router has it. Does not know what becomes of
-a call.
+`retire`, and will remove the old ones; each function here uses the successor where the Router has it. Refuses to know the
+outcome of a call.
 """
 
 from __future__ import annotations

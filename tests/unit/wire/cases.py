@@ -13,9 +13,8 @@ from bridge_worker.backends.wire.cohere import Cohere
 from bridge_worker.backends.wire.ollama import Ollama
 from bridge_worker.backends.wire.openai_chat import OpenAIChat
 from bridge_worker.backends.wire.openai_responses import OpenAIResponses
+from tests.support.data import Json
 from tests.unit.wire.joined import events
-
-Json = dict[str, Any]
 
 
 @dataclass

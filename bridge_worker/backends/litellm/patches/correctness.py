@@ -1,7 +1,7 @@
 """Patches for faults of LiteLLM and httpx that would make a response wrong, each a `Patch` in `PATCHES`.
 
 Owns every replacement of a function of LiteLLM or httpx. All are PRIVATE; bin/try-litellm checks each against a new version. A
-patch makes LiteLLM report what the provider sent, or nothing.
+patch makes LiteLLM report what the provider sent, or nothing. Refuses to decide when it is applied.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A correction of one function of LiteLLM or httpx: its reason, its evidence, its place, and how it is applied.
 
 Owns the form of a patch and the record of what became of each. One that does not fit is logged and left out, and the others are
-applied. Does not know any fault.
+applied. Refuses to know any fault.
 """
 
 from __future__ import annotations
