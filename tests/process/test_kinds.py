@@ -44,10 +44,10 @@ def test_no_name_of_a_provider_and_a_model_is_an_internal_error(nowhere: dict[st
     wrong = []
     with Worker(env=nowhere | keys) as worker:
         for provider in PROVIDERS:
-            asked = [("chat", {"model": name.format(provider), "messages": HELLO}) for name in NAMES]
-            asked.append(("embed", {"model": f"{provider}/m", "input": "x"}))
-            asked.append(("rerank", {"model": f"{provider}/m", "query": "x", "documents": ["y"]}))
-            for method, params in asked:
+            calls = [("chat", {"model": name.format(provider), "messages": HELLO}) for name in NAMES]
+            calls.append(("embed", {"model": f"{provider}/m", "input": "x"}))
+            calls.append(("rerank", {"model": f"{provider}/m", "query": "x", "documents": ["y"]}))
+            for method, params in calls:
                 error = error_of(worker, method, params)
                 if error["data"]["kind"] == "internal" or nowhere["HTTP_PROXY"].removeprefix("http://") in error["message"]:
                     wrong.append((method, params["model"][:60], error["message"]))
@@ -55,7 +55,7 @@ def test_no_name_of_a_provider_and_a_model_is_an_internal_error(nowhere: dict[st
 
 
 @pytest.mark.rule("ERR-11")
-def test_without_a_key_openai_is_not_asked(nowhere: dict[str, str]) -> None:
+def test_without_a_key_openai_gets_no_request(nowhere: dict[str, str]) -> None:
     with Worker(env=nowhere) as worker:
         error = error_of(worker, "chat", {"model": "openai/gpt-4o-mini", "messages": HELLO})
     assert (error["code"], error["data"]["kind"]) == (1001, "authentication")
