@@ -511,7 +511,7 @@ def test_a_missing_package_is_named(upstream: Upstream) -> None:
     error, _ = fault(
         upstream, "openai", hangs, model="vertex_ai/gemini-2.5-pro", vertex_project="p", vertex_location="l", api_base=None
     )
-    assert error.kind == "internal"
+    assert error.kind == "model_not_found"
     # The extra otel brings a package google of its own.
     assert re.fullmatch(r"this model needs the Python package google(\.auth)?, which is not installed here", error.message)
 

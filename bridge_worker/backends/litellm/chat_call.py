@@ -7,12 +7,15 @@ preparing of a provider's request. Refuses to know who chooses.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
+
+import litellm
 
 from bridge_worker.backends.litellm import decoders, exceptions, provider_state, request_diff
 from bridge_worker.backends.litellm.capture import CapturedRequest, NothingSent, capture
@@ -33,6 +36,7 @@ OnPrepared = Callable[[Any, Mapping[str, Any], Target], None]
 current: ContextVar[ChatCall | None] = ContextVar("omni_bridge_chat", default=None)
 
 # Keyword arguments of a deployment's call that say nothing about the provider's request: for logs, callbacks and the Router itself.
+_CREDENTIALS = ("authorization", "x-api-key", "api-key")
 _NOT_OF_THE_REQUEST = frozenset(
     """
     attempted_targets caching client cooldown_time fallback_depth fallbacks litellm_call_id litellm_logging_obj litellm_metadata
@@ -159,6 +163,10 @@ class ChatCall:
             captured = await capture(arguments)
         except NothingSent as error:
             raise NoDecoder(str(error)) from error
+        if _has_no_key(captured, call.get("api_base")):
+            raise BridgeError(
+                "authentication", exceptions.about_key("", captured.provider, answered=False), provider=captured.provider
+            )
         body = json.loads(captured.body)
         self._diff(body, held_back)
         found = decoders.format_of(captured.provider, captured.url, body)
@@ -238,3 +246,15 @@ def _copied(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """LiteLLM writes into messages."""
     copied: list[dict[str, Any]] = json.loads(json.dumps(messages))
     return copied
+
+
+def _has_no_key(captured: CapturedRequest, api_base: object) -> bool:
+    """Whether LiteLLM found no key and would ask the provider's own host without one. Another host may need none."""
+    provider = captured.provider.upper()
+    if api_base or any(os.environ.get(f"{provider}_{name}") for name in ("API_BASE", "BASE_URL")):
+        return False
+    credentials = [captured.headers[name] for name in _CREDENTIALS if name in captured.headers]
+    if not credentials and captured.provider != "openai":  # it may be in another header, or in the URL
+        return False
+    empty = all(credential.removeprefix("Bearer").strip() in ("", "None") for credential in credentials)
+    return empty and bool(litellm.validate_environment(f"{captured.provider}/any")["missing_keys"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 import struct
 from collections.abc import Awaitable, Mapping
 from typing import Any
@@ -21,7 +22,10 @@ from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Ranking, Re
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers import price_map
 from bridge_worker.schema.chat_result import Usage
+from bridge_worker.security.error_text import MAX_TEXT
 
+# PRIVATE: LiteLLM's words where it has a provider, but not for this method.
+_NO_METHOD = re.compile(r"Unsupported provider: |Unmapped LLM provider|does not support (?:embedding|rerank)")
 _DIRECT = {"timeout": REQUEST_TIMEOUT_SECONDS, "max_retries": 0}  # the Router has its own
 
 
@@ -79,11 +83,21 @@ async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, c
         record.end("ok")
         return response, record.target
     except Exception as error:
-        fault = record.fault(error)
+        fault = _without_method(error, request.model, call_type) or record.fault(error)
         record.end(fault.kind, fault.status)
         raise fault from error
     finally:
         record.end("cancelled")
+
+
+def _without_method(error: Exception, model: str, call_type: CallTypes) -> BridgeError | None:
+    """LiteLLM has no such call for the provider: its own words say that there is no such provider."""
+    provider = model.partition("/")[0]
+    unknown = isinstance(error, litellm.LiteLLMUnknownProvider) or _NO_METHOD.search(str(error)[:MAX_TEXT])
+    if not unknown or provider not in litellm.provider_list:
+        return None
+    method = "embeddings" if call_type is CallTypes.aembedding else "reranking"
+    return BridgeError("rejected_by_provider", f"{provider} has no {method} here", provider=provider, model=model)
 
 
 def _cost(hidden: Mapping[str, Any], target: Target) -> Cost | None:

@@ -8,6 +8,7 @@ fallback, no log. A message may still hold a key; it is cleaned where it leaves 
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from collections.abc import Iterator, Mapping
@@ -64,7 +65,7 @@ _CAUSES = {
     "json.JSONDecodeError": "bad_upstream_response",
     "pydantic_core.ValidationError": "bad_upstream_response",
     "builtins.UnicodeDecodeError": "bad_upstream_response",
-    "builtins.ModuleNotFoundError": "internal",  # an optional dependency of LiteLLM
+    "builtins.ModuleNotFoundError": "model_not_found",  # an optional dependency of LiteLLM: this worker can't serve such models
     "asyncio.CancelledError": "cancelled",
     "builtins.TimeoutError": "timeout",
     "builtins.ConnectionError": "provider_unavailable",
@@ -80,6 +81,7 @@ _BY_FUNCTION = {
     "transform_response": "bad_upstream_response",
     "_transform_google_generate_content_to_openai_model_response": "bad_upstream_response",
     "convert_to_model_response_object": "bad_upstream_response",
+    "parse_body": "bad_upstream_response",
     "chunk_parser": "bad_upstream_response",
     "_dispatch_provider_chunk": "bad_upstream_response",
     "_event": "bad_upstream_response",  # ours, in mends.py
@@ -87,6 +89,9 @@ _BY_FUNCTION = {
 # PRIVATE: sentences of LiteLLM and the OpenAI SDK, where the class says no more than that something went wrong.
 _BY_SENTENCE = {
     r"[Mm]issing (?:credentials|[\w ]{0,20}(?i:api[ _]key))|API_KEY is (?:not set|required)": "authentication",
+    r"(?i:api[ _]key) is required|Missing \w{1,30} (?:JWT key|Tenant ID)": "authentication",
+    r"(?:api_base|base_url|API base) (?:is required|not set|must be)|Missing (?:api_base|base_url)": "model_not_found",
+    r"Unsupported provider: ": "rejected_by_provider",  # for reranking
     r"no healthy deployments|LLM Provider NOT provided": "model_not_found",
     r"response from LLM endpoint|provider returned .{0,30}'choices'|response from Azure|'model_dump'": "bad_upstream_response",
     r"closed the responses stream before any terminal event": "bad_upstream_response",
@@ -115,6 +120,10 @@ _UNREACHABLE = {
 _NO_PROVIDERS = {"litellm-httpx-handler", "vertex_ai_beta"}  # parts of LiteLLM; the latter stands for Gemini too, when it streams
 _KEY_NAME = re.compile(r"\b[A-Z][A-Z0-9]{0,30}(?:_[A-Z0-9]{1,30}){0,4}_(?:KEY|TOKEN)\b")
 
+
+_LITELLM = f"{os.sep}litellm{os.sep}"
+_OURS = f"{os.sep}bridge_worker{os.sep}"
+_READS = re.compile(r"response|chunk|stream|__anext__|post_call")  # names of functions that read a response
 
 # ---- the classification ----------------------------------------------------------------------------------------------------
 
@@ -214,7 +223,19 @@ def _by_claim(chain: list[BaseException]) -> str:
         status = getattr(link, "status_code", None)
         if isinstance(status, int) and type(link) is not litellm.APIConnectionError:  # which has 500 for all that LiteLLM can't map
             return _by_status(status)
-    return "internal"
+    return _by_origin(chain[-1])
+
+
+def _by_origin(error: BaseException) -> str:
+    """An exception that begins in LiteLLM, or in what it calls, is about the request or the response. One that begins in the bridge
+    is a fault of the bridge."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not frames or not any(_LITELLM in frame.f_code.co_filename for frame in frames):
+        return "internal"
+    if _OURS in frames[-1].f_code.co_filename:
+        return "internal"
+    read = any(_READS.search(frame.f_code.co_name) for frame in frames)
+    return "bad_upstream_response" if read else "rejected_by_provider"
 
 
 # ---- what is told ----------------------------------------------------------------------------------------------------------
@@ -240,6 +261,8 @@ def _message(found: _Finding, chain: list[BaseException], provider: str | None, 
         return said if provider else f"every deployment of {model} is cooling down or at its limit; try again later"
     if isinstance(found.cause, ModuleNotFoundError):
         return f"this model needs the Python package {found.cause.name}, which is not installed here"
+    if found.kind == "rejected_by_provider" and _is_accident(found.cause):
+        return f"no request for {who} can be made of this; check the model's name and the params"
     accident = type(found.cause).__module__ == "builtins"  # "'list' object has no attribute 'get'" is for the log
     ours = {
         "model_not_found": f"there is no provider or deployment for the model {model}; models/list has those there are",
@@ -249,6 +272,11 @@ def _message(found: _Finding, chain: list[BaseException], provider: str | None, 
         "internal": "an internal error; the log has the whole of it",
     }
     return ours.get(found.kind, said)
+
+
+def _is_accident(error: BaseException) -> bool:
+    """An error of the interpreter, whose text is for the log."""
+    return isinstance(error, AttributeError | TypeError | LookupError)
 
 
 def about_key(said: str, provider: str | None, *, answered: bool) -> str:

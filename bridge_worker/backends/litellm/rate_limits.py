@@ -14,6 +14,8 @@ from datetime import datetime
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_MAX_DIGITS = 18  # below 2**63
+_MAX_LENGTH = 64  # of a date or a duration
 _EPOCH = 1e9  # seconds; a larger number is a date
 
 RateLimits = dict[str, int | None]
@@ -33,10 +35,19 @@ def rate_limits(headers: Iterable[tuple[str, str]]) -> RateLimits | None:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() else None
+    return int(text) if text and text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS else None
 
 
 def _milliseconds(text: str) -> int | None:
+    """None for what no provider means: infinity, or more digits than a date has."""
+    if len(text) > _MAX_LENGTH:
+        return None
+    with suppress(OverflowError, ValueError):  # of round(): infinity and NaN
+        return _read_milliseconds(text)
+    return None
+
+
+def _read_milliseconds(text: str) -> int | None:
     """OpenAI: "6m0s", "20ms"; Anthropic: a date; others: seconds, or the seconds of the epoch."""
     parts = _DURATION.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:

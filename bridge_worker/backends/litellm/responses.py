@@ -6,6 +6,7 @@ accumulator's part.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -147,7 +148,16 @@ def _logprobs(choice: Any) -> list[Any] | None:
     if logprobs is None:
         return None
     content = logprobs.get("content") if isinstance(logprobs, dict) else getattr(logprobs, "content", None)
-    return [token if isinstance(token, dict) else token.model_dump() for token in content or ()]
+    return [_finite(token if isinstance(token, dict) else token.model_dump()) for token in content or ()]
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for each number that JSON has no form for. A model gives -Infinity to a token that it rules out."""
+    if isinstance(value, dict):
+        return {name: _finite(member) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_finite(member) for member in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _native(choice: Any) -> str | None:
@@ -185,7 +195,7 @@ def _facts(end: End, response: Any, target: Target, model: str | None, charged: 
     hidden = getattr(response, "_hidden_params", None) or {}
     headers = _headers(response)
     end.id = getattr(response, "id", None) or end.id
-    end.model = (hidden.get("provider_response_model") or model or "").removeprefix(f"{target.provider}/") or None
+    end.model = str(hidden.get("provider_response_model") or model or "").removeprefix(f"{target.provider}/") or None
     cost = price(
         end.usage,
         provider=target.provider,
