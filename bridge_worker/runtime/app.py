@@ -174,12 +174,14 @@ class App:
 
     def _load_litellm(self) -> None:
         from bridge_worker.backends.litellm import setup
+        from bridge_worker.system.versions import litellm_version
 
+        # Before LiteLLM's import: a hanging import blocks imports in every thread, and pydantic's first validation, on the loop,
+        # imports what this loads.
+        self._litellm_version = litellm_version()
         setup.prepare(self.settings().image_policy)
-        from bridge_worker.backends.litellm.chat import litellm_version
         from bridge_worker.backends.litellm.warm_up import warm_up
 
-        self._litellm_version = litellm_version()
         config = self._loaded.config
         litellm = self._new_litellm(config)
         for complaint in litellm.complaints:

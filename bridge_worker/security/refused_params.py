@@ -32,7 +32,7 @@ REFUSED = frozenset(
 )
 # The same by what they are called: LiteLLM has hundreds, and gains some with every release.
 _REFUSED_SHAPES = re.compile(
-    r"(?:aws|azure_ad|vertex|oci|gcs|s3|sagemaker|mock|litellm|user_api_key|_litellm|_websearch|_code_interpreter)_\w*"
+    r"(?:aws|azure_ad|vertex|oci|gcs|s3|sagemaker|github_copilot|riva|mock|litellm|user_api_key|_litellm|_websearch|_code_interpreter)_\w*"
     r"|(?:arize|braintrust|dd|humanloop|langfuse|langsmith|lunary|newrelic|posthog|signoz|slack|wandb|weave)_\w*"  # callbacks
     r"|anthropic[_-](?:disable|federation|identity|issuer|keycloak|organization|service|workspace)[\w-]*|openai_(?:identity|service)\w*"
     r"|\w*cost_per_\w*|\w*_token_cost\w*|\w*uplift_multiplier\w*"  # prices

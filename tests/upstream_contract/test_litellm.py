@@ -30,6 +30,7 @@ from bridge_worker.backends.litellm.patches import hosts
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.providers import price_map
 from bridge_worker.providers.facts import UNUSABLE_PROVIDERS
+from bridge_worker.system.versions import litellm_version
 from tests.support.worker import clean_environment
 
 # LiteLLM's types make pydantic warn, which no default filter shows.
@@ -59,7 +60,7 @@ def test_the_installed_version_is_in_the_declared_range_and_the_locked_one() -> 
     assert installed in wanted.specifier, "run these tests with the range's LiteLLM, or mend the range in pyproject.toml"
     lock = (PROJECT / "requirements.lock").read_text(encoding="utf-8")
     assert re.search(rf"^litellm=={re.escape(installed)}\b", lock, re.MULTILINE), "requirements.lock has another; run bin/lock"
-    assert ours.litellm_version() == installed
+    assert litellm_version() == installed
 
 
 # ---- the environment -----------------------------------------------------------------------------------------------------------

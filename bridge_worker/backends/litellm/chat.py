@@ -34,6 +34,7 @@ from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.core.receipt import EngineVersion
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, UNUSABLE_PROVIDERS
+from bridge_worker.system.versions import litellm_version
 
 CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
 
@@ -241,12 +242,6 @@ class LiteLLM:
             meant = [other for row in rows for key, others in row.items() if key in (name, "*") for other in others]
             names += [other for other in dict.fromkeys(meant) if isinstance(other, str) and other not in names]
         return names
-
-
-def litellm_version() -> str:
-    from importlib.metadata import version  # 40 ms, so not on the way to the first answer
-
-    return version("litellm")
 
 
 def _options(request: ChatRequest) -> dict[str, Any]:
