@@ -552,7 +552,7 @@ class TestRouter:
 
     def test_a_cooldown_is_rate_limited_until_it_is_over(self, upstream: Upstream) -> None:
         error = self.ask(upstream, "a", refuses(429, headers={"retry-after": "7"}), times=2, allowed_fails=0)
-        assert (error.kind, error.status, error.retry_after_ms) == ("rate_limited", None, 7000)
+        assert (error.kind, error.status, error.retry_after_ms) == ("rate_limited", 429, 7000)
         assert cleaned(error) == "every deployment of a is cooling down or at its limit; try again later"
 
     def test_a_separate_limit_is_rate_limited(self, upstream: Upstream) -> None:

@@ -181,7 +181,7 @@ def test_what_is_not_known_of_a_model_is_null(bare: Worker, model: str) -> None:
         ("gemini/gemini-2.5-pro", False),
         ("cohere_chat/command-r-08-2024", False),
         ("bedrock/anthropic.claude-sonnet-4-5-20250929-v1:0", None),
-        ("hosted_vllm/anything", None),
+        ("lm_studio/anything", None),
         ("offline/echo", None),
     ],
 )

@@ -638,7 +638,6 @@ _NO_CHOICE = "LiteLLM does not send it"
 LIMITS: Mapping[tuple[str, str], Limit] = {
     **{(f"tool_choice {how}", "ollama"): Limit("not offered", dropped="tool_choice") for how in ("none", "required", "by name")},
     **{(f"tool_choice {how}", "cohere"): Limit(_NO_CHOICE, dropped="tool_choice") for how in ("none", "required", "by name")},
-    ("tool_choice by name", "mistral"): Limit("LiteLLM drops it (#39736)", dropped="tool_choice"),
     ("tool_choice none", "bedrock converse"): Limit("not offered", refused=True),
     # An image that it can fetch arrives; the one here is of no host.
     **{
@@ -647,7 +646,7 @@ LIMITS: Mapping[tuple[str, str], Limit] = {
     },
     **{("sound in", name): Limit("not offered", dropped=_SECOND_PART) for name in (*CLAUDE, "ollama")},
     ("sound in", "mistral"): Limit("LiteLLM does not send it", dropped=_SECOND_PART),
-    ("a file in", "ollama"): Limit("not offered", dropped=_SECOND_PART),
+    ("a file in", "ollama"): Limit("not offered", refused=True),
     **{("JSON mode", name): Limit("not offered", dropped="response_format") for name in CLAUDE},
     ("JSON mode", "cohere"): Limit("LiteLLM refuses it", refused=True),
     ("JSON Schema", "cohere"): Limit("LiteLLM refuses it", refused=True),
