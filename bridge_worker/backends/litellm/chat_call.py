@@ -141,6 +141,8 @@ class ChatCall:
         else:
             prepared, body = await self._capture(key, prepared, call, target, messages, held_back)
         timeout = call.get("timeout")
+        if call.get("stream") and call.get("stream_timeout") is not None:  # LiteLLM 1.110's Router passes both
+            timeout = call["stream_timeout"]
         seconds = float(timeout) if isinstance(timeout, int | float | str) else REQUEST_TIMEOUT_SECONDS
         return Ready(prepared, body, Target(target.model, target.provider or prepared.provider, target.deployment), seconds)
 
