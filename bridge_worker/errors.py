@@ -14,7 +14,7 @@ from typing import NamedTuple
 MAX_MESSAGE_BYTES = 2048  # UTF-8; a longer message is cut, such as a provider's HTML error page
 
 
-MAX_NAME_LENGTH = 256  # characters of a model's name that an error repeats
+MAX_NAME_LENGTH = 256  # characters of a model's name that an error or a receipt repeats
 
 
 class Kind(NamedTuple):

@@ -16,7 +16,7 @@ from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import Emit, run_chat
 from bridge_worker.core.ports import Backends, ChatRequest, Params, RequestContext
 from bridge_worker.core.receipt import Receipt
-from bridge_worker.errors import BridgeError
+from bridge_worker.errors import MAX_NAME_LENGTH, BridgeError
 from bridge_worker.methods.params import check_provider_params, validate
 from bridge_worker.protocol.framing import DeltaLines
 from bridge_worker.schema.chat_request import ChatParams, Deadlines
@@ -86,7 +86,7 @@ def chat_request(params: Mapping[str, Any], received: float, deadlines: Deadline
         stream=bool(params.get("stream")),
         deadlines=deadlines.model_copy(update=given) if given else deadlines,
         received=received,
-        receipt=Receipt(requested_model=params["model"]),
+        receipt=Receipt(requested_model=params["model"][:MAX_NAME_LENGTH]),
     )
 
 

@@ -18,7 +18,7 @@ from bridge_worker.config.settings import Settings
 from bridge_worker.core.chat_runner import with_receipt
 from bridge_worker.core.ports import Backends, Embeddings, EmbedRequest, Params, Ranking, RequestContext, RerankRequest, Services
 from bridge_worker.core.receipt import Receipt
-from bridge_worker.errors import BridgeError, cancelled_error
+from bridge_worker.errors import MAX_NAME_LENGTH, BridgeError, cancelled_error
 from bridge_worker.methods.params import check_provider_params, validate
 from bridge_worker.schema.chat_result import Receipt as WireReceipt
 from bridge_worker.schema.services import EmbedParams, EmbedResult, RankedDocument, RerankParams, RerankResult
@@ -37,7 +37,7 @@ class EmbedRerank:
         check_provider_params(params, self._settings())
         options = {name: params[name] for name in ("dimensions", "user") if params.get(name) is not None}
         texts = [valid.input] if isinstance(valid.input, str) else valid.input
-        receipt = Receipt(requested_model=valid.model)
+        receipt = Receipt(requested_model=valid.model[:MAX_NAME_LENGTH])
         request = EmbedRequest(valid.model, texts, receipt, options | (valid.provider_params or {}))
 
         async def call(services: Services) -> Embeddings:
@@ -52,7 +52,7 @@ class EmbedRerank:
         valid = validate(params, RerankParams)
         check_provider_params(params, self._settings())
         options = {"top_n": valid.top_n} if valid.top_n is not None else {}
-        receipt = Receipt(requested_model=valid.model)
+        receipt = Receipt(requested_model=valid.model[:MAX_NAME_LENGTH])
         request = RerankRequest(valid.model, valid.query, valid.documents, receipt, options | (valid.provider_params or {}))
 
         async def call(services: Services) -> Ranking:

@@ -14,6 +14,8 @@ from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.core.deltas import Delta, End
 from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
+from bridge_worker.methods.chat import chat_request as request_of
+from bridge_worker.schema.chat_request import Deadlines
 from bridge_worker.schema.chat_result import ChatResult
 from tests.support.requests import chat_request
 
@@ -63,3 +65,11 @@ def test_an_error_of_the_model_has_the_receipt() -> None:
         "kept": [],
         "engine": None,
     }
+
+
+@pytest.mark.rule("BND-7")
+def test_a_long_model_name_is_cut_in_the_receipt() -> None:
+    params = {"model": "offline/" + "x" * 1000, "messages": [{"role": "user", "content": "hi"}]}
+    request = request_of(params, 0.0, Deadlines())
+    assert request.receipt.requested_model == params["model"][:256]
+    assert request.model == params["model"]

@@ -285,6 +285,7 @@ def test_an_exception_exists_under_its_name(name: str) -> None:
 
 
 HAS_FUNCTION = {  # name in faults._BY_FUNCTION -> a file of LiteLLM's that defines it
+    "parse_body": "llms/vertex_ai/gemini/long_decode.py",
     "transform_request": "llms/base_llm/chat/transformation.py",
     "async_transform_request": "llms/base_llm/chat/transformation.py",
     "async_transform_request_body": "llms/vertex_ai/gemini/transformation.py",
