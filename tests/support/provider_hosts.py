@@ -97,7 +97,7 @@ def _providers() -> list[str]:
 
 
 def _models(provider: str, method: str) -> list[str]:
-    """A plain name, one with an owner as model hubs have it, and a model of the provider: the price map's, for the method, or ours."""
+    """A plain name, one with an owner as model hubs have it, and a model of the provider: the price map's or ours."""
     from bridge_worker.providers import price_map
 
     mode = {"chat": "chat", "embed": "embedding", "rerank": "rerank"}[method]

@@ -295,7 +295,11 @@ def test_each_code_has_its_kind(table: str) -> None:
         (400, {"error": {"message": "No connected db.", "type": "no_db_connection", "code": "400"}}, "authentication"),
         (
             400,
-            {"error": {"message": "litellm.BadRequestError: You passed in model=x. There are no healthy deployments for this model"}},
+            {
+                "error": {
+                    "message": "litellm.BadRequestError: You passed in model=x. There are no healthy deployments for this model"
+                }
+            },
             "model_not_found",
         ),
         (400, {"error": {"message": "chat: Invalid model name passed in model=x. Call `/v1/models`"}}, "model_not_found"),
