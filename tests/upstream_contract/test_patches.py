@@ -105,7 +105,7 @@ def test_every_user_of_a_hubs_templates_is_a_provider_that_its_patch_protects() 
     assert protected <= {str(getattr(provider, "value", provider)) for provider in litellm.provider_list} | {"aiohttp_openai"}
 
 
-def test_a_provider_whose_security_patch_does_not_fit_is_refused_wherever_it_is_resolved() -> None:
+def test_a_provider_without_its_security_patch_is_refused_wherever_it_is_resolved() -> None:
     hosts.refuse({"replicate": "hub templates"})
     try:
         for resolve in (hosts.base_url, lambda provider: litellm.main.get_llm_provider(model=f"{provider}/owner/name")):

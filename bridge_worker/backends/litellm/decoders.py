@@ -66,7 +66,7 @@ _PROVIDERS = frozenset(
 )
 # Of a provider that has several kinds of models: the words of which one is in the name of a model that is called so.
 _MODELS: Mapping[str, tuple[str, ...]] = {"vertex_ai": ("gemini", "claude"), "bedrock": ("converse", "anthropic", "claude", "nova")}
-# Providers whose every request is in the format; those of `_PROVIDERS` that are in no row have OpenAI's.
+# Providers that use this format for every request; those of `_PROVIDERS` that are in no row have OpenAI's.
 _ONLY: Mapping[Format, frozenset[str]] = {
     ANTHROPIC: frozenset({"anthropic"}),
     GEMINI: frozenset({"gemini", "vertex_ai"}),

@@ -52,7 +52,7 @@ def refuse(providers: Mapping[str, str]) -> None:
 
 
 def check_provider(provider: str) -> None:
-    """Raises BridgeError ``model_not_found`` for a provider whose security patch does not fit."""
+    """Raises BridgeError ``model_not_found`` for a provider that needs a security patch which does not fit."""
     if (patch := _refused.get(provider)) is not None:
         wrong = f"{provider} is refused: the security patch {patch} does not fit LiteLLM {litellm_version()}"
         raise BridgeError("model_not_found", f"{wrong}; install the version of LiteLLM that omni-bridge pins", provider=provider)
