@@ -78,6 +78,7 @@ class App:
         self._litellm_version: str | None = None
         self._started = time.monotonic()
         self._warm_ms = 0.0
+        self._has_rehearsed = False
         self.reloader: Reloader[Loaded] | None = None  # there is a file to read again
         if source is not None and source.path:
             self.reloader = Reloader(
@@ -100,6 +101,12 @@ class App:
     def state(self) -> Mapping[str, object]:
         """``engine`` on the wire."""
         return {"name": "litellm", "version": self._litellm_version, "ready": self._loaded.litellm is not None}
+
+    def _degraded(self) -> list[dict[str, str]] | None:
+        """``status.degraded``: what of the bridge does not fit the installed LiteLLM; None until all is rehearsed."""
+        from bridge_worker.backends.litellm import setup
+
+        return setup.degraded() if self._has_rehearsed else None
 
     async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
         return await (await self._dispatcher.get()).dispatch(start, received, notify)
@@ -140,7 +147,7 @@ class App:
         self._telemetry = from_environment(os.environ)
         counters, spending = RequestCounters(), self._make_spending()
         self._local = Local(self.settings().local)
-        status = GetStatus(counters, self.state, self._redis.state if self._redis else no_redis)
+        status = GetStatus(counters, self.state, self._redis.state if self._redis else no_redis, self._degraded)
         methods = method_table(self._registry(self._local), self.settings, spending, self._redactor, status, self._reload)
         return Dispatcher(methods, self._redactor, counters, self._telemetry)
 
@@ -218,8 +225,13 @@ class App:
 
     def _preload_rest(self) -> None:
         """What only some providers need. The first chat does not wait for it."""
-        if self._loaded.litellm is None:
-            return
+        try:
+            if self._loaded.litellm is not None:
+                self._rehearse_rest()
+        finally:
+            self._has_rehearsed = True
+
+    def _rehearse_rest(self) -> None:
         from bridge_worker.backends.litellm.rehearsal import rehearse_rest
         from bridge_worker.backends.litellm.warm_up import warm_up_openai
 

@@ -72,11 +72,16 @@ class LiteLLM:
         self._prepared = PreparedRequests(remembers=remembers)
         self._only = engine == "direct"
         self._own_path: str | None = "the worker was started with --engine litellm" if engine == "litellm" else None
+        self._no_full: str | None = None
         self._lane = Lane(self._router, (gateway and gateway.router) or {}, is_heard) if self._router is not None else None
 
     def use_own_path(self, reason: str) -> None:
         """After a failed rehearsal: LiteLLM's own path serves everything."""
         self._own_path = reason
+
+    def leave_out_full(self, reason: str) -> None:
+        """Without a Router: what a callback, a cache or a budget listens to is served by LiteLLM's own path."""
+        self._no_full = reason
 
     def close_lane(self, reason: str) -> None:
         """The Router serves every chat of a config."""
@@ -162,6 +167,8 @@ class LiteLLM:
         if (reason := self._own_path or reason_for_litellm(request)) is not None:
             return None, [], await self._by_litellm(call, arguments, reason)
         if is_heard():
+            if self._no_full is not None:
+                return None, [], await self._by_litellm(call, arguments, self._no_full)
             call.mode, call.reason = "full", "a callback, a cache or a budget listens"
             return None, [], await gate.call_without_router(call, arguments)
         call.mode = "direct"
