@@ -25,8 +25,10 @@ from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcom
 from bridge_worker.backends.litellm.provider_state import for_provider
 from bridge_worker.backends.litellm.router_errors import for_router, with_fault
 from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream, target_of
+from bridge_worker.config import unusable
 from bridge_worker.core.deltas import Delta, TokenUsage
 from bridge_worker.core.ports import Facts
+from bridge_worker.errors import BridgeError
 
 _real = litellm.acompletion
 _watcher: ContextVar[Callable[[Mapping[str, Any]], object] | None] = ContextVar("omni_bridge_watcher", default=None)
@@ -117,9 +119,13 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
 async def _serve(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     """One call of a deployment. What can't be prepared is raised where LiteLLM's callbacks and the Router's cooldowns hear it."""
     call.outcome = None
+    info = kwargs.get("model_info") or {}
+    if why := info.get(unusable.MARK):
+        call.begin(_target(kwargs), fallback=bool(kwargs.get("fallback_depth")))
+        raise with_fault(*_unusable(str(why), call))
     if call.own_path:
         return await call_litellm(call, kwargs)
-    deployment = (kwargs.get("model_info") or {}).get("id")
+    deployment = info.get("id")
     pending, call.pending = call.pending, None
     if pending is not None and pending[0] == deployment:
         call.next = pending[1]
@@ -134,6 +140,15 @@ async def _serve(call: ChatCall, kwargs: dict[str, Any]) -> Any:
         call.next = with_fault(error, call.fail(error))
     call.mode = "full"
     return await _heard(**kwargs)
+
+
+def _unusable(why: str, call: ChatCall) -> tuple[Exception, BridgeError]:
+    """Ends the attempt. After a bad request the Router uses the fallbacks, and cools nothing down: the next request gets the same
+    reason."""
+    target = call.target
+    fault = BridgeError("authentication", f"this deployment can't be used: {why}", None, target.provider, call.request.model)
+    call.fail_attempt(fault)
+    return litellm.BadRequestError(fault.message, llm_provider=target.provider or "", model=str(target.model)), fault
 
 
 async def _prepare(call: ChatCall, kwargs: Mapping[str, Any]) -> Ready:
