@@ -25,7 +25,7 @@ _ROUTER_TIMEOUT_SECONDS = 600.0  # the Router's own default is 6,000
 class Gateway:
     """``router`` are the keyword arguments of LiteLLM's Router, None without a model list: any model is then served by its LiteLLM
     name. ``litellm`` are settings of LiteLLM's module, ``places`` where each deployment is written, and ``open_hosts`` those that
-    callers' URLs may name although they are private.
+    callers' URLs may name although they are private. ``completion_model`` serves each chat, whatever model it requests.
     """
 
     router: dict[str, Any] | None = None
@@ -34,6 +34,7 @@ class Gateway:
     callback_settings: dict[str, Any] = field(default_factory=dict)
     places: tuple[str, ...] = ()
     open_hosts: frozenset[str] = frozenset()
+    completion_model: str | None = None
 
 
 def read_gateway(document: Document, report: Report, resolver: Resolver) -> Gateway:
@@ -46,7 +47,8 @@ def read_gateway(document: Document, report: Report, resolver: Resolver) -> Gate
     router, places = reading.router(litellm, general, values)
     litellm |= {name: value for name, value in general.items() if name in gateway_keys.GENERAL_LITELLM}
     hosts = reading.open_hosts(litellm)
-    return Gateway(router, litellm, credentials, reading.resolved_section("callback_settings"), places, hosts)
+    callbacks = reading.resolved_section("callback_settings")
+    return Gateway(router, litellm, credentials, callbacks, places, hosts, general.get(gateway_keys.COMPLETION_MODEL))
 
 
 class _Reading:
@@ -99,7 +101,7 @@ class _Reading:
         """Those that mean something here. The others are a server's, or a name that the gateway passes over too."""
         served = {}
         for name, value in self.checks.section("general_settings").items():
-            if name in gateway_keys.GENERAL_LITELLM or name in gateway_keys.GENERAL_ROUTER:
+            if name in gateway_keys.GENERAL_LITELLM or name in gateway_keys.GENERAL_ROUTER or name == gateway_keys.COMPLETION_MODEL:
                 if value is not None:
                     served[name] = self._resolver.resolved(value, "general_settings", name)
             else:

@@ -181,6 +181,8 @@ GENERAL_ROUTER = {
     "health_check_ignore_transient_errors": "health_check_ignore_transient_errors",
 }
 
+COMPLETION_MODEL = "completion_model"
+
 DEPLOYMENT = frozenset({"model_name", "litellm_params", "model_info"})
 # Those that LiteLLM calculates with; written as texts, some of them would fail a request.
 NUMBERS = frozenset(
