@@ -196,5 +196,7 @@ class _Reading:
             why = f"litellm_credential_name: {missing}"
             self.checks.pass_over(missing, *prefix, "litellm_credential_name", hint=suggestion(str(named), credentials))
         info = dict(resolved.get("model_info") or {}) | ({unusable.MARK: why} if why else {})
+        if "base_model" in params and not info.get("base_model"):  # LiteLLM looks for it in both; prices by model_info's
+            info["base_model"] = params["base_model"]
         made = {name: value for name, value in resolved.items() if name != "model_info"}
         return made | {"model_name": str(model["model_name"]), "litellm_params": params} | ({"model_info": info} if info else {})

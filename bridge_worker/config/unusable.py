@@ -1,6 +1,6 @@
 """Decides what an unset environment variable means for a deployment: a member less, or a deployment that fails when it is used.
 
-Owns the rule. A member that is only an option is left out, as in the gateway. A deployment whose key or host is missing must not be
+Owns the rule. A member that is only an option is left out, as in the gateway. A deployment without its key or host must not be
 called with another key or at another host, which LiteLLM would do. It is left out when its group has others, and kept otherwise, so
 that the group's fallbacks work and a request gets the reason. Refuses to know how that request fails.
 """

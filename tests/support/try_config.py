@@ -101,6 +101,7 @@ class StandIn:
         host, _, path = handler.path.lstrip("/").partition("/")
         bare = "/" + path.partition("?")[0]
         credential = next((value for name, value in handler.headers.items() if name.lower() in _CREDENTIALS), "")
+        credential = "" if credential == "Bearer none" else credential  # the worker's word for no key
         self.record(Call(host, "/" + _without_key(path), credential, json.dumps(_comparable(body), sort_keys=True)))
         status = next((code for word, code in _FAILURES.items() if word in f"{body.get('model')} {bare}"), 200)
         if bare.endswith("/embeddings"):
@@ -281,7 +282,7 @@ class Comparison:
         try:
             body: Json = {"model": name, "messages": _MESSAGES} | ({"stream": True} if stream else {})
             if "embed" in name:
-                body = {"model": name, "input": "hello"}
+                body = {"model": name, "input": ["hello"]}
             headers = {"content-type": "application/json", "authorization": f"Bearer {KEY}"}
             path = "/v1/embeddings" if "embed" in name else "/v1/chat/completions"
             connection.request("POST", path, json.dumps(body), headers)

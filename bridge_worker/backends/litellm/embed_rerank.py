@@ -109,7 +109,7 @@ def _cost(hidden: Mapping[str, Any], target: Target) -> Cost | None:
     usd = hidden.get("response_cost")
     if usd is not None and pricing.has_prices(target.deployment):
         return Cost(usd, "deployment")
-    if usd is None or pricing.is_unpriced(target.model, target.provider):
+    if usd is None or (not usd and pricing.is_unpriced(target.model, target.provider, target.deployment)):
         return None
     return Cost(usd, "price_map", price_map.DATE)
 

@@ -23,12 +23,11 @@ from litellm.types.utils import Choices, Message
 from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
 from bridge_worker.backends.litellm.provider_state import for_provider
-from bridge_worker.backends.litellm.router_errors import for_router, with_fault
+from bridge_worker.backends.litellm.router_errors import for_router, for_unusable, with_fault
 from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream, target_of
 from bridge_worker.config import unusable
 from bridge_worker.core.deltas import Delta, TokenUsage
 from bridge_worker.core.ports import Facts
-from bridge_worker.errors import BridgeError
 
 _real = litellm.acompletion
 _watcher: ContextVar[Callable[[Mapping[str, Any]], object] | None] = ContextVar("omni_bridge_watcher", default=None)
@@ -122,7 +121,9 @@ async def _serve(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     info = kwargs.get("model_info") or {}
     if why := info.get(unusable.MARK):
         call.begin(_target(kwargs), fallback=bool(kwargs.get("fallback_depth")))
-        raise with_fault(*_unusable(str(why), call))
+        error = for_unusable(str(why), call.target)
+        call.fail(error)
+        raise error
     if call.own_path:
         return await call_litellm(call, kwargs)
     deployment = info.get("id")
@@ -140,15 +141,6 @@ async def _serve(call: ChatCall, kwargs: dict[str, Any]) -> Any:
         call.next = with_fault(error, call.fail(error))
     call.mode = "full"
     return await _heard(**kwargs)
-
-
-def _unusable(why: str, call: ChatCall) -> tuple[Exception, BridgeError]:
-    """Ends the attempt. After a bad request the Router uses the fallbacks, and cools nothing down: the next request gets the same
-    reason."""
-    target = call.target
-    fault = BridgeError("authentication", f"this deployment can't be used: {why}", None, target.provider, call.request.model)
-    call.fail_attempt(fault)
-    return litellm.BadRequestError(fault.message, llm_provider=target.provider or "", model=str(target.model)), fault
 
 
 async def _prepare(call: ChatCall, kwargs: Mapping[str, Any]) -> Ready:

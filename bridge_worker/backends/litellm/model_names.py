@@ -16,7 +16,7 @@ MAX_KNOWN = 4096  # names looked up already
 
 
 class Routed(NamedTuple):
-    """``name``: what the Router is called with, and ``options`` the keyword arguments beside it. ``rows`` are the deployments."""
+    """``name``: what the Router is called with, and ``options`` the other keyword arguments. ``rows`` are the deployments."""
 
     name: str
     options: Mapping[str, Any]
@@ -24,7 +24,7 @@ class Routed(NamedTuple):
 
 
 class ModelNames:
-    """Of one Router, whose deployments do not change."""
+    """Of one Router. Its deployments do not change."""
 
     def __init__(self, made: Any, aliases: Mapping[str, Any] | None = None, completion_model: str | None = None) -> None:
         self._router = made
