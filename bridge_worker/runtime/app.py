@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bridge_worker.config.source import Config, ConfigError, Source
+from bridge_worker.config.source import Config, Source
 from bridge_worker.errors import BridgeError
 from bridge_worker.runtime.loader import Loader, Part
 from bridge_worker.runtime.reload import Reloader
@@ -191,8 +191,6 @@ class App:
 
         config = self._loaded.config
         litellm = self._new_litellm(config)
-        for complaint in litellm.complaints:
-            _log.error("a part of the config is not served: %s", complaint)
         if not self._embedded:
             warm_up()
         self._loaded = self._complete(config, litellm)
@@ -211,6 +209,8 @@ class App:
             remembers=not self._embedded,
         )
         setup.set_switches(self.settings().image_policy)  # the gateway's settings may have set them otherwise
+        for complaint in litellm.complaints:
+            _log.error("a part of the config is not served: %s", complaint)
         return litellm
 
     def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
@@ -250,7 +250,10 @@ class App:
     async def _reload(self) -> dict[str, Any]:
         if self.reloader is None:
             raise BridgeError("invalid_request", "no config to reload: the worker was started without --config")
-        return await self.reloader.reload()
+        result = await self.reloader.reload()
+        unserved = self._loaded.litellm.complaints if self._loaded.litellm else []
+        result["warnings"] += self.reloader.shown(unserved)
+        return result
 
     async def _is_loaded(self) -> None:
         await self._dispatcher.get()
@@ -258,12 +261,8 @@ class App:
             await self._litellm.get()
 
     def _build(self, config: Config) -> Loaded:
-        """In a thread. Raises ConfigError; then LiteLLM is as it was."""
-        litellm = self._new_litellm(config)
-        if litellm.complaints:
-            litellm.take_back()
-            raise ConfigError(*litellm.complaints)
-        return self._complete(config, litellm)
+        """In a thread. Raises what LiteLLM raises for a Router that it can't make; then LiteLLM is as it was."""
+        return self._complete(config, self._new_litellm(config))
 
     def _activate(self, new: Loaded) -> None:
         from bridge_worker.backends.litellm import setup
