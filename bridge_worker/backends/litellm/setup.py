@@ -92,11 +92,12 @@ def set_switches(policy: UrlPolicy) -> None:
 def apply_patches() -> None:
     """`capture` and `gate` are how the bridge takes part in a call; the patches correct faults of LiteLLM and httpx."""
     from bridge_worker.backends.litellm import bounded_http, capture, gate
-    from bridge_worker.backends.litellm.patches import correctness, hosts, schemas
+    from bridge_worker.backends.litellm.patches import correctness, hosts, redirects, schemas
 
     capture.install()
     bounded_http.install()  # outside of the capture, which sends nothing
     gate.install()
     correctness.install()
     hosts.install()
+    redirects.install()
     schemas.install()
