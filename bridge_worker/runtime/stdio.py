@@ -17,6 +17,7 @@ import queue
 import select
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from bridge_worker.system.descriptors import wait_until_ready, write_all, write_some
 
@@ -40,13 +41,14 @@ class Stdio:
 
     async def broken(self) -> None:
         """Returns when the reader is gone. Raises what a thread or a callback has died of."""
-        gone = asyncio.ensure_future(self._sink.broken.wait())
+        gone: asyncio.Future[Any] = asyncio.ensure_future(self._sink.broken.wait())
+        found: asyncio.Future[Any] = self._fault.found
         try:
-            await asyncio.wait({gone, self._fault.found}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({gone, found}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
-        if self._fault.found.done():
-            await self._fault.found
+        if found.done():
+            await found
 
 
 class _Fault:

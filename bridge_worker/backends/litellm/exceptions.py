@@ -79,6 +79,7 @@ _BY_FUNCTION = {
     "async_transform_request_body": "rejected_by_provider",
     "validate_and_fix_openai_messages": "rejected_by_provider",
     "transform_response": "bad_upstream_response",
+    "_transform_response": "bad_upstream_response",
     "_transform_google_generate_content_to_openai_model_response": "bad_upstream_response",
     "convert_to_model_response_object": "bad_upstream_response",
     "parse_body": "bad_upstream_response",

@@ -38,4 +38,4 @@ def _is_confidential(request: Any) -> bool:
 
 def install() -> None:
     """Replaces a method of requests. Repeating it changes nothing."""
-    requests.Session.get_redirect_target = _target_within_origin  # type: ignore[method-assign]
+    requests.Session.get_redirect_target = _target_within_origin  # type: ignore[method-assign,assignment]
