@@ -230,7 +230,7 @@ class Server:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        """Ends the process, with responses to requests in flight, when a task of the server has died: it would not read or write."""
+        """Ends the process, with responses to requests in flight: with a dead task the server would not read or write."""
         _log.critical("a task of the server has died; the worker ends", exc_info=error)
         self._failed = True
         self._drain.set()

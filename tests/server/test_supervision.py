@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from bridge_worker.protocol.session import Response, Start
-from bridge_worker.runtime.exit_codes import EXIT_INTERNAL
 from bridge_worker.runtime import stdio
+from bridge_worker.runtime.exit_codes import EXIT_INTERNAL
 from bridge_worker.runtime.server import Server
 from bridge_worker.runtime.stdio import Stdio
 

@@ -36,7 +36,9 @@ def whole(response: Any, target: Target) -> tuple[list[Delta], Facts]:
 
 
 def _unreadable(provider: str | None) -> BridgeError:
-    return BridgeError("bad_upstream_response", f"{provider or 'the provider'} sent an answer that can't be used", provider=provider)
+    return BridgeError(
+        "bad_upstream_response", f"{provider or 'the provider'} sent an answer that can't be used", provider=provider
+    )
 
 
 def _whole(response: Any, target: Target) -> tuple[list[Delta], Facts]:
