@@ -180,14 +180,17 @@ class LiteLLM:
             return None, [], await gate.call_without_router(call, arguments)
         call.mode = "direct"
         target = self._prepared.target(request.model)
+        reason = None
         try:
             key = (request.model, request.stream, call.options_key)
             ready = await call.prepare(key, arguments, target)
-        except NoDecoder as no:
-            return None, [], await self._by_litellm(call, arguments, str(no))
+        except NoDecoder as no:  # LiteLLM is called below: what it raises must not have this as its context
+            reason = str(no)
         except Exception as error:
             call.begin(target)
             raise call.fail(error) from error
+        if reason is not None:
+            return None, [], await self._by_litellm(call, arguments, reason)
         call.begin(ready.target)
         upstream = await call.open(ready)
         deltas = await (upstream.read() if request.stream else upstream.whole())

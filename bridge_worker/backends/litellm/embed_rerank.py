@@ -17,8 +17,11 @@ from litellm.types.utils import CallTypes
 
 from bridge_worker.backends.litellm import pricing, receipts, request_diff
 from bridge_worker.backends.litellm.model_names import Routed
+from bridge_worker.backends.litellm.responses import counts
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.backends.litellm.upstream import Target
+from bridge_worker.backends.wire.decoder import UNREADABLE
+from bridge_worker.backends.wire.json_values import count_of
 from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Ranking, RerankRequest
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers import price_map
@@ -35,11 +38,19 @@ async def embed(router: Any, request: EmbedRequest, routed: Routed | None = None
     call = {"input": request.input, **request.options, **_model(request.model, routed)}
     made = router.aembedding(**call) if router else litellm.aembedding(**call, **_DIRECT)
     response, target = await _answer(made, request, CallTypes.aembedding)
+    try:
+        return _embeddings(response, request, target)
+    except UNREADABLE as error:
+        raise _bad("the provider sent embeddings that can't be read", request.model) from error
+
+
+def _embeddings(response: Any, request: EmbedRequest, target: Target) -> Embeddings:
     rows = sorted(getattr(response, "data", None) or [], key=lambda row: row["index"])
     if [row["index"] for row in rows] != list(range(len(request.input))):
         raise _bad(f"the provider sent {len(rows)} embeddings for {len(request.input)} inputs", request.model)
-    usage = response.usage
-    counted = Usage(input_tokens=usage.prompt_tokens, total_tokens=usage.total_tokens) if usage and usage.prompt_tokens else None
+    count = counts(response.usage)
+    input_tokens = count("prompt_tokens")
+    counted = Usage(input_tokens=input_tokens, total_tokens=count("total_tokens")) if input_tokens else None
     hidden = _hidden(response)
     return Embeddings(
         vectors=[_vector(row["embedding"], request.model) for row in rows],
@@ -61,6 +72,13 @@ async def rerank(router: Any, request: RerankRequest, routed: Routed | None = No
     }
     made = router.arerank(**call) if router else litellm.arerank(**call, **_DIRECT)
     response, target = await _answer(made, request, CallTypes.arerank)
+    try:
+        return _ranking(response, request, target)
+    except UNREADABLE as error:
+        raise _bad("the provider sent a ranking that can't be read", request.model) from error
+
+
+def _ranking(response: Any, request: RerankRequest, target: Target) -> Ranking:
     scores = [(row["index"], row["relevance_score"]) for row in response.results or []]
     places = range(len(request.documents))
     if not scores or len({index for index, _ in scores} & set(places)) != len(scores):
@@ -129,9 +147,9 @@ def _vector(given: Any, model: str) -> list[float]:
 def _rerank_usage(meta: Mapping[str, Any]) -> Usage | None:
     counted, billed = meta.get("tokens") or {}, meta.get("billed_units") or {}
     usage = Usage(
-        input_tokens=counted.get("input_tokens"),
-        output_tokens=counted.get("output_tokens"),
-        total_tokens=billed.get("total_tokens"),
+        input_tokens=count_of(counted.get("input_tokens")),
+        output_tokens=count_of(counted.get("output_tokens")),
+        total_tokens=count_of(billed.get("total_tokens")),
     )
     return usage if any(usage.model_dump().values()) else None
 

@@ -5,11 +5,11 @@ Owns that order and the summary of what was left out. Refuses to know any fault.
 
 from __future__ import annotations
 
-from bridge_worker.backends.litellm.patches import correctness, hosts, schemas
+from bridge_worker.backends.litellm.patches import correctness, hosts, redirects, schemas
 from bridge_worker.backends.litellm.patches.patch import EVERY_PROVIDER, apply_each, effect_without, left_out
 from bridge_worker.system.versions import litellm_version
 
-PATCHES = (*hosts.PATCHES, *schemas.PATCHES, *correctness.PATCHES)
+PATCHES = (*hosts.PATCHES, *redirects.PATCHES, *schemas.PATCHES, *correctness.PATCHES)
 
 
 class UnsafeError(Exception):
