@@ -77,11 +77,11 @@ def unset(name: str) -> str:
 
 
 class Resolver:
-    """Replaces references, member by member, and gathers the secrets that it meets. ``unset`` has the place of each reference to a
-    variable that is not set, with the variable's name; None is its value, as in the gateway."""
+    """Replaces references, member by member. ``values`` has the place of each reference with the text that it stands for, ``unset``
+    the place of each reference to a variable that is not set, with the variable's name; None is its value, as in the gateway."""
 
     def __init__(self, document: Document, report: Report, lookup: Lookup) -> None:
-        self.secrets: list[str] = []
+        self.values: list[tuple[tuple[object, ...], str]] = []
         self.unset: dict[tuple[object, ...], str] = {}
         self._document, self._report, self._lookup = document, report, lookup
 
@@ -96,8 +96,6 @@ class Resolver:
         elif isinstance(value, str) and _SHELL.search(value):
             hint = f"write {PREFIX}NAME as the whole value"
             self._report.pass_over(self._document.at(*steps), "has ${...}, which nothing replaces", hint)
-        if isinstance(value, str) and is_secret(steps[-1]):
-            self.secrets.append(value)
         return value
 
     def _item(self, item: Any, *steps: object) -> Any:
@@ -112,6 +110,8 @@ class Resolver:
         if value is None:
             self.unset[steps] = name
             self._report.pass_over(self._document.at(*steps), unset(name))
+        elif isinstance(value, str):
+            self.values.append((steps, value))
         return value
 
 

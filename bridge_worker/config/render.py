@@ -1,7 +1,7 @@
 """The config as it is in force, for a person: each setting, each member of the gateway's sections, and where it was said.
 
 Owns how that looks: YAML that could be a config again, with a comment behind each line. Refuses to show a secret: references stand
-as they are written, and what a member's name or the look of a value gives away as a key is masked.
+as they are written, and a value is masked unless its member is known to be harmless.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from bridge_worker.budgets.limits import Budgets
-from bridge_worker.config.env_references import PREFIX, is_secret
+from bridge_worker.config.env_references import PREFIX
 from bridge_worker.config.settings import SECTION, SETTINGS
+from bridge_worker.config.shown import is_shown
 from bridge_worker.config.source import Config
 from bridge_worker.config.yaml_document import Document
 from bridge_worker.security.redaction import REDACTED, Redactor
@@ -58,9 +59,11 @@ class _Printing:
 
     def _masked(self, steps: tuple[Any, ...], value: Any) -> Any:
         """A reference shows nothing but a name."""
-        if not isinstance(value, str) or value.startswith(PREFIX):
+        if value is None or isinstance(value, bool | dict | list) or (isinstance(value, str) and value.startswith(PREFIX)):
             return value
-        return REDACTED if value and any(map(is_secret, steps)) else self._redactor.redact(value)
+        if not is_shown(*steps):
+            return REDACTED
+        return self._redactor.redact(value) if isinstance(value, str) else value
 
 
 def _plain(value: Any) -> Any:

@@ -88,6 +88,7 @@ def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]
         return Config(settings, sources=sources), tuple(report.mistakes)
     from bridge_worker.config.env_references import Lookup, Resolver, secrets_in, variables
     from bridge_worker.config.gateway import read_gateway
+    from bridge_worker.config.shown import hidden_texts, is_shown
     from bridge_worker.config.yaml_document import read_document
 
     document = read_document(path, report)
@@ -99,7 +100,8 @@ def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]
         if who := _writable_by_others(file):
             report.note(file, f"can be changed by {who}, who can thereby read every key", "chmod go-w it")
     settings = replace(settings, image_policy=settings.image_policy.opened(gateway.open_hosts))
-    secrets = (*resolver.secrets, *secrets_in(environment))
+    referred = (text for steps, text in resolver.values if not is_shown(*steps))
+    secrets = (*hidden_texts(document.tree), *referred, *secrets_in(environment))
     return Config(settings, gateway, environment, secrets, report.warnings(), document, sources), tuple(report.mistakes)
 
 

@@ -16,6 +16,7 @@ from bridge_worker.config import gateway_keys
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.render import printed
 from bridge_worker.config.source import Config, ConfigError, load_config
+from bridge_worker.security.redaction import Redactor
 
 Write = Callable[..., str]
 
@@ -123,7 +124,43 @@ environment_variables: {SOME_KEY: e-8, SOME_PLACE: here}
 """
     config = load_config(write(f"model_list: [{{model_name: a, litellm_params: {params}}}]{rest}"))
     assert set(config.secrets) >= {"sk-1", "s-2", "t-3", "r-4", "o-5", "c-6", "v-7", "e-8"}
-    assert not {"here", "localhost", "https://example.com", "m", "a"} & set(config.secrets)
+    assert not {"localhost", "https://example.com", "m", "a"} & set(config.secrets)
+
+
+@pytest.mark.rule("CFG-9", "LOG-4")
+@pytest.mark.parametrize(
+    "content",
+    [
+        "model_list: [{model_name: b, litellm_params: {model: m, extra_headers: {x-team: PLACE}}}]",
+        "model_list: [{model_name: b, litellm_params: {model: m, extra_body: {deep: [{er: PLACE}]}}}]",
+        "model_list: [{model_name: b, litellm_params: {model: m, some_new_param: PLACE}}]",
+        "model_list: [{model_name: b, litellm_params: {model: m}, model_info: {note: PLACE}}]",
+        "model_list: []\nlitellm_settings: {headers: {x: PLACE}}",
+        "model_list: []\nlitellm_settings: {generic_logger_headers: PLACE}",
+        "model_list: []\ngeneral_settings: {alert_to_webhook_url: {budget_alerts: 'https://hooks.example/PLACE'}}",
+        "model_list: []\ngeneral_settings: {pass_through_endpoints: [{path: /a, headers: {Authorization: PLACE}}]}",
+        "model_list: []\nmcp_servers: {a: {command: npx, env: {ANYTHING: PLACE}, url: 'https://mcp.example/PLACE'}}",
+        "model_list: []\nenvironment_variables: {ANYTHING: PLACE}",
+        "model_list: []\nrouter_settings: {cache_kwargs: {x: PLACE}, default_litellm_params: {extra_headers: {x: PLACE}}}",
+        "model_list: []\nrouter_settings: {fallbacks: [{a: [{model: a, api_key: PLACE}]}]}",
+        "model_list: []\nours: {deep: [PLACE]}",
+    ],
+)
+def test_a_text_is_masked_unless_its_member_is_known_to_be_harmless(write: Write, content: str) -> None:
+    secret = "Zebra7crossing9plain"
+    config = load_config(write(content.replace("PLACE", secret)))
+    assert secret not in printed(config)
+    redactor = Redactor()
+    for known in config.secrets:
+        redactor.add(known)
+    assert secret not in redactor.redact(f"an echo of {secret}, https://hooks.example/{secret} and https://mcp.example/{secret}")
+
+
+def test_what_the_reader_of_a_config_needs_is_printed(write: Write) -> None:
+    params = "{model: openai/gpt-4o, api_base: 'https://host/v1', api_version: 2024-10-21, max_tokens: 5, tags: [eu]}"
+    text = printed(load_config(write(f"model_list: [{{model_name: a, litellm_params: {params}, model_info: {{id: one}}}}]")))
+    for shown in ("openai/gpt-4o", "https://host/v1", "2024-10-21", "max_tokens: 5", "eu", "id: one"):
+        assert shown in text
 
 
 def test_the_routers_timeout_is_that_of_a_single_call_unless_the_file_sets_another(write: Write) -> None:
