@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import litellm
 
-from bridge_worker.backends.litellm import decoders, exceptions, gemini_schema, provider_state, request_diff, tool_names
+from bridge_worker.backends.litellm import decoders, exceptions, provider_state, request_diff, tool_names
 from bridge_worker.backends.litellm.capture import CapturedRequest, NothingSent, capture
-from bridge_worker.backends.litellm.prepared_requests import PreparedRequest, PreparedRequests, Rewritten
+from bridge_worker.backends.litellm.prepared_requests import PreparedRequest, PreparedRequests
+from bridge_worker.backends.litellm.request_forms import rewrite_call
 from bridge_worker.backends.litellm.router_errors import fault_of
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.backends.litellm.upstream import Target, Upstream, open_upstream
@@ -142,7 +143,7 @@ class ChatCall:
         if prepared is not None and (body := prepared.body(messages)) is not None:
             self._note_known(prepared, held_back)
         else:
-            prepared, body = await self._capture(key, prepared, call, target, messages, held_back, rule)
+            prepared, body = await self._capture(key, prepared, call, target, messages, held_back)
         timeout = call.get("timeout")
         if call.get("stream") and call.get("stream_timeout") is not None:  # LiteLLM 1.110's Router passes both
             timeout = call["stream_timeout"]
@@ -157,12 +158,11 @@ class ChatCall:
         target: Target,
         messages: list[dict[str, Any]],
         held_back: list[Change],
-        rule: tool_names.Rule | None,
     ) -> tuple[PreparedRequest, bytes]:
         if not decoders.may_capture(str(call["model"]), target.provider or ""):
             raise NoDecoder(f"LiteLLM's requests to {target.provider} can't be captured")
         arguments = {name: value for name, value in call.items() if name not in _NOT_OF_THE_REQUEST and name[:1] != "_"}
-        rewritten, lost = known.rewritten if known is not None else _rewritten(call, target, rule)
+        rewritten, lost = known.rewritten if known is not None else rewrite_call(call, target.provider, target.model or "")
         arguments |= {**rewritten, "messages": _copied(messages), "max_retries": 0, "_skip_mcp_handler": True}
         if self.request.stream:
             arguments |= {"stream": True, "stream_options": {"include_usage": True}}
@@ -234,13 +234,6 @@ class ChatCall:
             return await work
         finally:
             current.reset(token)
-
-
-def _rewritten(call: Mapping[str, Any], target: Target, rule: tool_names.Rule | None) -> Rewritten:
-    """The arguments that LiteLLM gets instead of the caller's: with names and schemas that the provider takes."""
-    made, changes = tool_names.renamed_options(call, rule) if rule is not None else ({}, [])
-    schemas, lost = gemini_schema.rewrite_call({**call, **made}, target.provider, target.model or "")
-    return made | schemas, changes + lost
 
 
 def request_key(call: Mapping[str, Any], *, stream: bool) -> Any:

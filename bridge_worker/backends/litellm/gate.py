@@ -22,8 +22,8 @@ from litellm.types.utils import Choices, Message
 
 from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
-from bridge_worker.backends.litellm.gemini_schema import rewrite_call
 from bridge_worker.backends.litellm.provider_state import for_provider
+from bridge_worker.backends.litellm.request_forms import rewrite_call
 from bridge_worker.backends.litellm.router_errors import for_router, with_fault
 from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream, target_of
 from bridge_worker.core.deltas import Delta, TokenUsage
@@ -102,7 +102,7 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     target = _target(kwargs)
     call.begin(target, fallback=bool(kwargs.get("fallback_depth")))
     messages, held_back = for_provider(kwargs["messages"], target.provider, target.model)
-    rewritten, lost = rewrite_call(kwargs, target.provider, target.model or "")
+    rewritten, lost = rewrite_call(kwargs, target.provider, target.model or "", names=False)
     held_back += lost
     receipt = call.request.receipt
     if receipt.dropped is not None or held_back:

@@ -1,38 +1,33 @@
-"""Rewrites a JSON Schema into the form that Gemini has for it, before LiteLLM sees it, and names what that form can't say.
+"""Rewrites a JSON Schema into OpenAPI's subset, as Gemini has it, and names what that can't express.
 
-Owns two forms: OpenAPI's subset, for the parameters of a function and for the responses of Gemini 1.5, and JSON Schema without
-``const`` and ``allOf``, for later models' responses. LiteLLM drops what it does not know of the first, or raises AttributeError.
-Refuses to know LiteLLM and a request.
+Owns that form, of a function's parameters and of the responses of models that read no JSON Schema. LiteLLM drops what it does not
+know of it, or raises AttributeError. Refuses to know LiteLLM and a request.
 
-Sources: ai.google.dev/api/caching#Schema, ai.google.dev/gemini-api/docs/structured-output.
+Source: ai.google.dev/api/caching#Schema.
 """
 
 from __future__ import annotations
 
 import copy
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bridge_worker.backends.litellm.schema_merge import ANNOTATIONS, MAX_BRANCHES, Json, listed, merged, target
 from bridge_worker.core.receipt import Change
 from bridge_worker.errors import BridgeError
 from bridge_worker.security.schema_size import is_recursive
 
-Json = dict[str, Any]
-_READS_JSON_SCHEMA = re.compile(r"gemini-(?:[2-9]|[1-9]\d+)[.-]")  # as LiteLLM decides it
 MAX_CHANGES = 100  # named for one request
-MAX_BRANCHES = 64  # of one anyOf, after conditions beside it were written into each branch
 MAX_COPIES = 20_000  # JSON values that are copied into branches of one schema
 MAX_DEPTH = 64
 MAX_SCHEMAS = 20_000  # inner schemas of one, references inlined
 
-_ANNOTATIONS = ("title", "description", "default", "example")
-# Of no meaning for what is generated, or written elsewhere.
+# They do not constrain a value, or are written elsewhere.
 _SILENT = frozenset(
     """$schema $id $comment $anchor $defs definitions additionalProperties additionalItems propertyOrdering discriminator deprecated
     readOnly writeOnly""".split()
 )
-# Members with a meaning for one type only, by which a schema without a type shows what it is.
+# Members with a meaning for one type only: a schema without a type has the type of its members.
 _OF_TYPE: Mapping[str, tuple[str, ...]] = {
     "object": ("properties", "required", "additionalProperties", "patternProperties", "minProperties", "maxProperties"),
     "array": ("items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains", "additionalItems"),
@@ -43,36 +38,6 @@ _OWN = {**_OF_TYPE, "integer": _OF_TYPE["number"], "boolean": ()}
 _ANY_TYPE = [{"type": name} for name in ("string", "number", "boolean", "object")]
 _PLAIN = {"minItems", "maxItems", "minProperties", "maxProperties", "minLength", "maxLength", "pattern", "minimum", "maximum"}
 _FORMATS = ("date-time", "enum")
-
-
-def rewrite_call(call: Mapping[str, Any], provider: str | None, model: str) -> tuple[Json, list[Change]]:
-    """The members of a call's keyword arguments that Gemini needs in another form, and what that form can't say."""
-    if not _is_gemini(provider, model):
-        return {}, []
-    changes: list[Change] = []
-    made: Json = {}
-    if tools := call.get("tools"):
-        made["tools"] = [_tool(tool, f"tools[{at}]", changes) for at, tool in enumerate(tools)]
-    format = call.get("response_format")
-    described = format.get("json_schema") if isinstance(format, dict) else None
-    if isinstance(described, dict) and isinstance(schema := described.get("schema"), dict):
-        place = "response_format.json_schema.schema"
-        reads = _READS_JSON_SCHEMA.search(model.lower()) is not None
-        sent = json_schema(schema) if reads else response(schema, place, changes)
-        made["response_format"] = {**call["response_format"], "json_schema": {**described, "schema": sent}}
-    return made, changes
-
-
-def _is_gemini(provider: str | None, model: str) -> bool:
-    return provider == "gemini" or (provider in ("vertex_ai", "vertex_ai_beta") and "gemini" in model)
-
-
-def _tool(tool: Any, place: str, changes: list[Change]) -> Any:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    schema = function.get("parameters") if isinstance(function, dict) else None
-    if not isinstance(schema, dict) or not schema:
-        return tool
-    return {**tool, "function": {**tool["function"], "parameters": parameters(schema, f"{place}.function.parameters", changes)}}
 
 
 def parameters(schema: Json, place: str, changes: list[Change]) -> Json:
@@ -88,36 +53,6 @@ def parameters(schema: Json, place: str, changes: list[Change]) -> Json:
 def response(schema: Json, place: str, changes: list[Change]) -> Json:
     """The same for any root."""
     return _Rewriter(schema, changes).rewrite(schema, place)
-
-
-def json_schema(schema: Any) -> Any:
-    """``schema`` with ``enum`` instead of ``const``, and a single ``allOf`` merged. References stay."""
-    if isinstance(schema, list):
-        return [json_schema(member) for member in schema]
-    if not isinstance(schema, dict):
-        return schema
-    made = {name: _members(name, value) for name, value in schema.items()}
-    if "const" in made and "enum" not in made:
-        made["enum"] = [made.pop("const")]
-    parts = made.get("allOf")
-    if isinstance(parts, list) and all(isinstance(part, dict) for part in parts):
-        rest = {name: value for name, value in made.items() if name != "allOf"}
-        lost: list[str] = []
-        merged = _merged([*parts, rest], lost.append)
-        if not lost and not any("$ref" in part for part in parts[1:]) and not ("$ref" in parts[0] and "properties" in merged):
-            return merged
-    return made
-
-
-def _members(name: str, value: Any) -> Any:
-    """A member's schemas; names of properties and values are a caller's own."""
-    if name in ("properties", "$defs", "definitions", "patternProperties") and isinstance(value, dict):
-        return {key: _without_boolean(json_schema(member)) for key, member in value.items()}
-    return value if name in ("enum", "const", "default", "examples", "required") else json_schema(value)
-
-
-def _without_boolean(schema: Any) -> Any:
-    return {} if schema is True else schema
 
 
 class _Rewriter:
@@ -153,7 +88,7 @@ class _Rewriter:
         if not branches or not all(branch.get("type") == "object" for branch in branches):
             return made
         self.note(f"{place}.anyOf", rewritten="one object with the properties of all")
-        whole: Json = {name: made[name] for name in _ANNOTATIONS if name in made} | {"type": "object"}
+        whole: Json = {name: made[name] for name in ANNOTATIONS if name in made} | {"type": "object"}
         properties: Json = {}
         for branch in branches:
             for name, value in branch.get("properties", {}).items():
@@ -164,10 +99,9 @@ class _Rewriter:
     def _written(self, flat: Json, place: str) -> Json:
         nullable = flat.pop("nullable", None) is True
         branches = flat.pop("anyOf", None)
-        types = flat.pop("type", None)
+        types = self._types(flat.pop("type", None), place)
         if isinstance(types, list):
-            names = [name for name in types if isinstance(name, str)]
-            nullable, types = nullable or "null" in names, [name for name in names if name != "null"]
+            nullable, types = nullable or "null" in types, [name for name in types if name != "null"]
             types = types[0] if len(types) == 1 else types or "null"
         if types == "null" or _is_null(flat):  # with nothing else: Gemini knows null only as a possibility
             nullable, types = True, "string"
@@ -180,12 +114,19 @@ class _Rewriter:
         made = self._of_type(types or self._type_of(flat), flat, place)
         return made | ({"nullable": True} if nullable else {})
 
+    def _types(self, given: Any, place: str) -> Any:
+        """A name, a list of names, or None; some callers write them in upper case, as Gemini itself does."""
+        names = [name.lower() for name in listed(given) if isinstance(name, str) and name.lower() in (*_OWN, "null")]
+        if given is not None and not names:
+            self.note(f"{place}.type")
+        return names if len(names) > 1 else names[0] if names else None
+
     def _union(self, branches: list[Json], beside: Json, place: str, *, nullable: bool) -> Json:
         """Conditions beside a union are written into each of its branches: Gemini takes nothing else beside ``anyOf``."""
         kept = [branch for branch in branches if not _is_null(branch)]
         nullable = nullable or len(kept) < len(branches)
-        conditions = {name: value for name, value in beside.items() if name not in _ANNOTATIONS}
-        annotations = {name: beside[name] for name in _ANNOTATIONS if beside.get(name) is not None}
+        conditions = {name: value for name, value in beside.items() if name not in ANNOTATIONS}
+        annotations = {name: beside[name] for name in ANNOTATIONS if beside.get(name) is not None}
         self._copies += len(kept) * _size(conditions)
         if self._copies > MAX_COPIES or len(kept) > MAX_BRANCHES:
             self.note(f"{place}.anyOf")
@@ -293,7 +234,8 @@ class _Rewriter:
                 properties[name] = self.rewrite(schema, f"{place}.properties.{name}")
         if properties:
             made["properties"] = properties
-        required = [name for name in flat.get("required") or () if isinstance(name, str)]
+        names = flat.get("required")
+        required = [name for name in (names if isinstance(names, list) else ()) if isinstance(name, str)]
         if known := [name for name in dict.fromkeys(required) if name in properties]:
             made["required"] = known
         if set(required) - properties.keys():
@@ -341,17 +283,14 @@ class _Rewriter:
     def _referred(self, reference: str, place: str, seen: tuple[str, ...]) -> Any:
         if reference in seen:
             raise _recursive()
-        value: Any = self._root
-        for step in reference.removeprefix("#").strip("/").split("/") if reference.startswith("#/") else ():
-            name = step.replace("~1", "/").replace("~0", "~")
-            value = value.get(name) if isinstance(value, dict) else None
-        if not reference.startswith("#") or value is None:
+        value = target(reference, self._root)
+        if value is None:
             self.note(f"{place}.$ref")
             return {}
         return value
 
     def _merge(self, parts: list[Json], place: str) -> Json:
-        return _merged(copy.deepcopy(parts), lambda name: self.note(f"{place}.{name}"))
+        return merged(copy.deepcopy(parts), lambda name: self.note(f"{place}.{name}"))
 
 
 def _recursive() -> BridgeError:
@@ -359,111 +298,12 @@ def _recursive() -> BridgeError:
     return BridgeError("rejected_by_provider", f"a schema of this request can't be sent to this provider: {wrong}")
 
 
-# -- merging, for allOf ------------------------------------------------------------------------------------------------------------
-
-
-def _merged(parts: list[Json], lost: Callable[[str], object]) -> Json:
-    """One schema that holds where all ``parts`` hold. ``lost`` gets the members that contradict or can't be joined."""
-    whole: Json = {}
-    for part in parts:
-        for name, value in part.items():
-            if name not in whole or whole[name] == value:
-                whole[name] = value
-            elif (joined := _JOIN.get(name, _last)(whole[name], value, lost)) is None:
-                lost(name)
-            else:
-                whole[name] = joined
-    return whole
-
-
-def _last(one: Any, other: Any, lost: Any) -> Any:
-    return None
-
-
-def _outer(one: Any, other: Any, lost: Any) -> Any:
-    """Words: those nearest to the place where the schema is used."""
-    return other
-
-
-def _common_types(one: Any, other: Any, lost: Any) -> Any:
-    here, there = _listed(one), _listed(other)
-    common = [name for name in here if name in there or (name == "integer" and "number" in there)]
-    common += [name for name in there if name == "integer" and "number" in here and name not in common]
-    return (common[0] if len(common) == 1 else common) if common else None
-
-
-def _common_values(one: Any, other: Any, lost: Any) -> Any:
-    return [value for value in one if value in other] or None if isinstance(one, list) and isinstance(other, list) else None
-
-
-def _all_names(one: Any, other: Any, lost: Any) -> Any:
-    return list(dict.fromkeys([*one, *other])) if isinstance(one, list) and isinstance(other, list) else None
-
-
-def _all_members(one: Any, other: Any, lost: Any) -> Any:
-    if not isinstance(one, dict) or not isinstance(other, dict):
-        return None
-    both = {name: {"allOf": [one[name], other[name]]} for name in one.keys() & other.keys() if one[name] != other[name]}
-    return {**one, **other, **both}
-
-
-def _both(one: Any, other: Any, lost: Any) -> Any:
-    return {"allOf": [one, other]}
-
-
-def _product(one: Any, other: Any, lost: Any) -> Any:
-    """Each branch of one with each of the other."""
-    if not isinstance(one, list) or not isinstance(other, list) or len(one) * len(other) > MAX_BRANCHES:
-        return None
-    return [{"allOf": [here, there]} for here in one for there in other]
-
-
-def _greatest(one: Any, other: Any, lost: Any) -> Any:
-    return max(one, other) if _is_number(one) and _is_number(other) else None
-
-
-def _least(one: Any, other: Any, lost: Any) -> Any:
-    return min(one, other) if _is_number(one) and _is_number(other) else None
-
-
-def _either_true(one: Any, other: Any, lost: Any) -> Any:
-    return bool(one and other)
-
-
-_JOIN: Mapping[str, Callable[[Any, Any, Any], Any]] = {
-    "type": _common_types,
-    "enum": _common_values,
-    "required": _all_names,
-    "properties": _all_members,
-    "$defs": _all_members,
-    "definitions": _all_members,
-    "items": _both,
-    "anyOf": _product,
-    "nullable": _either_true,
-    **dict.fromkeys((*_ANNOTATIONS, "$schema", "$id", "$comment"), _outer),
-    **dict.fromkeys(("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"), _greatest),
-    **dict.fromkeys(("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"), _least),
-    "additionalProperties": lambda one, other, lost: False if one is False or other is False else other,
-}
-
-
-# -- small facts -------------------------------------------------------------------------------------------------------------------
-
-
-def _listed(types: Any) -> list[str]:
-    return types if isinstance(types, list) else [types]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_null(schema: Json) -> bool:
     return schema.get("type") == "null" or schema.get("enum") == [None]
 
 
 def _is_map(flat: Json) -> bool:
-    """An object that may have other names than those of its properties, and says so."""
+    """An object that allows other names than those of its properties, explicitly."""
     others = flat.get("additionalProperties")
     return isinstance(others, dict) or (others is True and not flat.get("properties"))
 
@@ -498,7 +338,7 @@ def _either(one: Json, other: Json) -> Json:
 
 
 def _handled(name: str) -> tuple[str, ...]:
-    """Members that were read for this type, or that say nothing of it."""
+    """Members that were read for this type, or that do not concern it."""
     read: Mapping[str, tuple[str, ...]] = {
         "object": ("properties", "required"),
         "array": ("items", "prefixItems"),
@@ -506,7 +346,7 @@ def _handled(name: str) -> tuple[str, ...]:
         "number": ("exclusiveMinimum", "exclusiveMaximum"),
     }
     of_others = (member for members in _OF_TYPE.values() for member in members if member not in _OWN.get(name, ()))
-    return (*read.get(name, ()), *of_others, *_ANNOTATIONS)
+    return (*read.get(name, ()), *of_others, *ANNOTATIONS)
 
 
 def _size(value: Any) -> int:

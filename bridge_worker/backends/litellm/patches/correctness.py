@@ -314,7 +314,7 @@ PATCHES = (
     *(
         Patch(
             name=f"properties named strict, {provider}",
-            wrong='a property that is called "strict" is taken out of a tool\'s schema, as if it were OpenAI\'s flag',
+            wrong="a property that is called \"strict\" is taken out of a tool's schema, as if it were OpenAI's flag",
             evidence=f"{_TESTS}::test_a_property_named_strict_stays_in_a_schema",
             places=(f"litellm.llms.{module}:remove_strict_from_schema", f"litellm.llms.{module}:_remove_strict_from_schema"),
             takes=("schema",),
