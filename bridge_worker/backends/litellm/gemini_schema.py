@@ -121,12 +121,12 @@ class _Rewriter:
             self.note(f"{place}.type")
         return names if len(names) > 1 else names[0] if names else None
 
-    def _union(self, branches: list[Json], beside: Json, place: str, *, nullable: bool) -> Json:
-        """Conditions beside a union are written into each of its branches: Gemini takes nothing else beside ``anyOf``."""
+    def _union(self, branches: list[Json], common: Json, place: str, *, nullable: bool) -> Json:
+        """Conditions next to a union are written into each of its branches: Gemini takes nothing else next to ``anyOf``."""
         kept = [branch for branch in branches if not _is_null(branch)]
         nullable = nullable or len(kept) < len(branches)
-        conditions = {name: value for name, value in beside.items() if name not in ANNOTATIONS}
-        annotations = {name: beside[name] for name in ANNOTATIONS if beside.get(name) is not None}
+        conditions = {name: value for name, value in common.items() if name not in ANNOTATIONS}
+        annotations = {name: common[name] for name in ANNOTATIONS if common.get(name) is not None}
         self._copies += len(kept) * _size(conditions)
         if self._copies > MAX_COPIES or len(kept) > MAX_BRANCHES:
             self.note(f"{place}.anyOf")
@@ -137,7 +137,7 @@ class _Rewriter:
             one = self._merge([conditions, branch], where) if conditions else branch
             made.append(self.rewrite(one | ({"nullable": True} if nullable else {}), where))
         if not made:
-            return self._written(beside | ({"nullable": True} if nullable else {}), place)
+            return self._written(common | ({"nullable": True} if nullable else {}), place)
         if len(made) == 1:
             return annotations | made[0]
         unique = [one for at, one in enumerate(made) if one not in made[:at]]
@@ -321,7 +321,7 @@ def _type_name(value: Any) -> str | None:
 
 
 def _described(schema: Json, words: Json) -> Json:
-    """``schema`` with the words of the union that it is a branch of, in front of its own."""
+    """``schema`` with the words of the union that it is a branch of, in front that exist already."""
     made = dict(schema)
     for name in ("title", "description"):
         text, own = words.get(name), schema.get(name)

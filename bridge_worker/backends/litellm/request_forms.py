@@ -1,6 +1,6 @@
 """Gives LiteLLM arguments that the provider takes instead of the caller's: names of tools, and schemas in Gemini's forms.
 
-Owns which form a schema needs, and JSON Schema as Gemini reads it: without ``const`` and ``allOf``, and with nothing beside a
+Owns which form a schema needs, and JSON Schema as Gemini reads it: without ``const`` and ``allOf``, and with nothing next to a
 reference. Refuses to send anything.
 
 Source: ai.google.dev/gemini-api/docs/structured-output.
@@ -60,7 +60,7 @@ def _tool(tool: Any, place: str, changes: list[Change]) -> Any:
 
 
 def json_schema(schema: Json) -> Json:
-    """``schema`` with ``enum`` instead of ``const`` and ``allOf`` merged. A reference stays, but nothing else beside it."""
+    """``schema`` with ``enum`` instead of ``const`` and ``allOf`` merged. A reference stays, but nothing else next to it."""
     made: Json = _json_schema(schema, schema, ())
     return made
 
