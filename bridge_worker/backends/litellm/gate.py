@@ -23,6 +23,7 @@ from litellm.types.utils import Choices, Message
 from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
 from bridge_worker.backends.litellm.provider_state import for_provider
+from bridge_worker.backends.litellm.request_forms import rewrite_call
 from bridge_worker.backends.litellm.router_errors import for_router, for_unusable, with_fault
 from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream, target_of
 from bridge_worker.config import unusable
@@ -102,12 +103,14 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     target = _target(kwargs)
     call.begin(target, fallback=bool(kwargs.get("fallback_depth")))
     messages, held_back = for_provider(kwargs["messages"], target.provider, target.model)
+    rewritten, lost = rewrite_call(kwargs, target.provider, target.model or "", names=False)
+    held_back += lost
     receipt = call.request.receipt
     if receipt.dropped is not None or held_back:
         receipt.dropped = [*held_back, *(change for change in receipt.dropped or () if change not in held_back)]
     try:
         # PRIVATE, _skip_mcp_handler: else tools need the mcp package, and could be run here instead of by the agent.
-        response = await _real(**kwargs | {"messages": messages, "_skip_mcp_handler": True})
+        response = await _real(**kwargs | rewritten | {"messages": messages, "_skip_mcp_handler": True})
     except Exception as error:
         raise with_fault(error, call.fail(error)) from error.__cause__
     if not call.request.stream:
