@@ -6,7 +6,8 @@ lost or re-ordered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -14,17 +15,29 @@ from pydantic import BaseModel, ValidationError
 from bridge_worker.budgets.limits import BUDGET, check_path
 from bridge_worker.config.settings import Settings
 from bridge_worker.errors import BridgeError
+from bridge_worker.schema.chat_request import MAX_MESSAGES, ChatParams
 from bridge_worker.schema.validation_errors import explain
 from bridge_worker.security.refused_params import ParamsTooLarge, is_address, refused_member
 from bridge_worker.security.schema_size import MAX_TOTAL_NODES, SchemaTooLarge, nodes_when_inlined
 from bridge_worker.security.url_policy import UrlPolicy, faults
 
 M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R")
 _STRICT = UrlPolicy()
+_TEXT_ROLES = ("user", "assistant", "system", "developer")  # a message of theirs may be a text and nothing else
 
 
 def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRICT) -> M:
     """Raises BridgeError ``invalid_request`` that names the member at fault. ``policy`` is the operator's, for params with URLs."""
+    return _validated(params, type.model_validate, policy)
+
+
+def validate_chat(params: Mapping[str, Any], policy: UrlPolicy = _STRICT) -> None:
+    """`validate` for `ChatParams`, in a third of the time for a long conversation: most of its messages are a role and a text."""
+    _validated(params, _validate_chat, policy)
+
+
+def _validated(params: Mapping[str, Any], model: Callable[[Mapping[str, Any]], R], policy: UrlPolicy) -> R:
     try:
         if refused := refused_member(params):
             wrong = f"{refused} is refused: it could send a key elsewhere, read a secret or run code"
@@ -32,7 +45,7 @@ def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRI
         if is_address(str(params.get("model"))):  # some of LiteLLM's providers take an address there, and send it the key
             raise BridgeError("invalid_request", "model must be a name, not an address or a part of one")
         _check_schemas(params)
-        validated = type.model_validate(params)
+        validated = model(params)
         _check_urls(params, policy)
         if (budget := (params.get("metadata") or {}).get(BUDGET)) is not None:
             check_path(budget, f"metadata.{BUDGET}")
@@ -45,8 +58,30 @@ def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRI
         raise BridgeError("invalid_request", "the params are nested too deeply") from None
 
 
+def _validate_chat(params: Mapping[str, Any]) -> None:
+    messages = params.get("messages")
+    if isinstance(messages, list) and 1 < len(messages) <= MAX_MESSAGES:
+        others = [message for message in messages if not _is_text(message)]
+        with suppress(ValidationError):  # whose position would be that among the others
+            ChatParams.model_validate({**params, "messages": others or messages[:1]})
+            return
+    ChatParams.model_validate(params)
+
+
+def _is_text(message: Any) -> bool:
+    """Whether ``message`` is a role with a text, which is valid whatever the text is."""
+    return (
+        isinstance(message, dict)
+        and len(message) == 2
+        and isinstance(message.get("content"), str)
+        and message.get("role") in _TEXT_ROLES
+    )
+
+
 def _check_schemas(params: Mapping[str, Any]) -> None:
     """Before any library reads a schema: some inline every reference, and nothing limits the size of the result."""
+    if params.keys().isdisjoint(_WITH_SCHEMAS):
+        return
     total = 0
     for place, schema in _schemas(params):
         try:
@@ -56,6 +91,9 @@ def _check_schemas(params: Mapping[str, Any]) -> None:
         if total > MAX_TOTAL_NODES:
             limit = f"the schemas up to here have more than {MAX_TOTAL_NODES:,} nodes when their references are inlined, the limit"
             raise BridgeError("invalid_request", f"{place}: {limit} for all schemas of a request")
+
+
+_WITH_SCHEMAS = ("tools", "response_format", "provider_params")
 
 
 def _schemas(params: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
