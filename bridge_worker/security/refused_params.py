@@ -5,6 +5,7 @@ Owns the names that could send a key to another host, read a secret or run code.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -45,8 +46,7 @@ _REFUSED_WORDS = frozenset(
     "credentials password passwd url urls uri proxy proxies webhook".split()
 )
 _HARMLESS = frozenset({"prompt_cache_key", "first_token_ms"})  # members of the wire's own types
-_DATA = (("messages",), ("metadata",), ("documents",), ("input",), ("arguments",))
-_METADATA = ("metadata",)
+_DATA = ("messages", "metadata", "documents", "input", "arguments")
 # What LiteLLM keeps in metadata for itself: it trusts what it finds there, and breaks on what it has not written.
 _RESERVED_METADATA = re.compile(
     r"_.*|user_api_key.*|litellm.*|requester_.*|routing_.*|attempted_.*|applied_.*|standard_logging_.*|request_retry_count|max_retries"
@@ -58,6 +58,7 @@ _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\\?#%]|://|(?:^|/)\.{1,2}(?:/|$)")
 _LONGEST_NAME = 128
 # Within these a name is data: the members of a JSON Schema.
 _SCHEMAS = (("tools", "[]", "function", "parameters"), ("response_format", "json_schema", "schema"))
+_NESTED = (dict, list)
 MAX_DEPTH = 64
 MAX_MEMBERS = 1_000  # of one object: more than any provider's API has, and each one that is wrong costs an error
 
@@ -80,10 +81,12 @@ def _is_refused_in_data(name: str) -> bool:
     return len(name) < _LONGEST_NAME and _is_listed(name)
 
 
+@functools.lru_cache(4096)  # the same few names occur in each of a thousand messages
 def _is_listed(name: str) -> bool:
     return name in REFUSED or _REFUSED_SHAPES.fullmatch(name) is not None
 
 
+@functools.lru_cache(4096)
 def _has_refused_word(name: str) -> bool:
     return name not in _HARMLESS and not _REFUSED_WORDS.isdisjoint(word.lower() for word in _WORD.findall(name))
 
@@ -104,7 +107,7 @@ def _find(value: object, kind: tuple[str, ...]) -> list[str | int] | None:
     if isinstance(value, list):
         below = _below(kind, "[]")
         for position, member in enumerate(value):
-            if isinstance(member, dict | list) and (steps := _find(member, below)) is not None:
+            if isinstance(member, _NESTED) and (steps := _find(member, below)) is not None:
                 steps.append(position)
                 return steps
     return None
@@ -113,34 +116,14 @@ def _find(value: object, kind: tuple[str, ...]) -> list[str | int] | None:
 def _find_in_object(value: dict[str, object], kind: tuple[str, ...]) -> list[str | int] | None:
     if len(value) > MAX_MEMBERS:
         raise ParamsTooLarge(f"an object of the params has {len(value):,} members; the limit is {MAX_MEMBERS:,}")
-    refused = _refused_name(tuple(value), kind[:1] in _DATA, kind == _METADATA)
+    is_refused_here = _is_refused_in_data if kind[:1] and kind[0] in _DATA else is_refused
     for name, member in value.items():
-        if name == refused:
+        if is_refused_here(name) or (kind == ("metadata",) and _RESERVED_METADATA.fullmatch(name)):
             return [name]
-        if isinstance(member, dict | list) and (steps := _find(member, _below(kind, name))) is not None:
+        if isinstance(member, _NESTED) and (steps := _find(member, _below(kind, name))) is not None:
             steps.append(name)
             return steps
     return None
-
-
-def _refused_name(names: tuple[str, ...], in_data: bool, in_metadata: bool) -> str | None:
-    key = (names, in_data, in_metadata)
-    if key in _allowed:
-        return None
-    is_refused_here = _is_refused_in_data if in_data else is_refused
-    for name in names:
-        if is_refused_here(name) or (in_metadata and _RESERVED_METADATA.fullmatch(name)):
-            return name
-    if len(names) <= _MAX_ALLOWED_NAMES and len("".join(names)) <= _MAX_ALLOWED_CHARACTERS:
-        if len(_allowed) >= _MAX_ALLOWED:
-            _allowed.clear()
-        _allowed.add(key)
-    return None
-
-
-# Sets of names without a refused one: the messages of a conversation have the same few. A caller's names must not fill the memory.
-_allowed: set[tuple[tuple[str, ...], bool, bool]] = set()
-_MAX_ALLOWED, _MAX_ALLOWED_NAMES, _MAX_ALLOWED_CHARACTERS = 4096, 32, 512
 
 
 def _below(kind: tuple[str, ...], step: str) -> tuple[str, ...]:

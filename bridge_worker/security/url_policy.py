@@ -93,7 +93,7 @@ def faults(messages: object, policy: UrlPolicy) -> Iterator[tuple[str, str]]:
 
 def urls(messages: object) -> Iterator[tuple[str, str]]:
     """(path, URL) of each part of validated messages that has one."""
-    for index, message in _rich(messages):
+    for index, message in enumerate(messages if isinstance(messages, list) else ()):
         for name in ("content", "images"):
             parts = message.get(name)
             for position, part in enumerate(parts if isinstance(parts, list) else ()):
@@ -102,18 +102,12 @@ def urls(messages: object) -> Iterator[tuple[str, str]]:
 
 def opaque_urls(messages: object) -> Iterator[tuple[str, str]]:
     """(path, URL) of each member of a provider's own state with the name of a URL or URI. A citation's page may be ``http:``."""
-    for index, message in _rich(messages):
+    for index, message in enumerate(messages if isinstance(messages, list) else ()):
         for name in _OPAQUE & message.keys():
             yield from _named_urls(message[name], f"messages[{index}].{name}")
         for position, call in enumerate(message.get("tool_calls") or ()):
             place = f"messages[{index}].tool_calls[{position}].provider_specific_fields"
             yield from _named_urls(call.get("provider_specific_fields"), place)
-
-
-def _rich(messages: object) -> list[tuple[int, Mapping[str, Any]]]:
-    """The messages that are more than a role and a text, with their positions."""
-    listed = messages if isinstance(messages, list) else []
-    return [(at, message) for at, message in enumerate(listed) if len(message) > 2 or not isinstance(message.get("content"), str)]
 
 
 def _named_urls(value: object, place: str) -> Iterator[tuple[str, str]]:

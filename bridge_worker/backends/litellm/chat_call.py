@@ -81,6 +81,7 @@ class ChatCall:
         self.on_failed: Callable[[str, BridgeError], None] | None = None  # and what fails
         self.upstream: Upstream | None = None
         self.facts: Facts | None = None  # of a plain chat that was read in the lane
+        self.has_streamed = False  # content of a stream that came through LiteLLM
         self.own_path = False  # LiteLLM serves every call of this chat
         self.outcome: Outcome | None = None  # of a plain chat, as it was returned to LiteLLM
         self.next: Ready | Exception | None = None  # what the call that LiteLLM's wrapper is about to make will send, or raise
@@ -211,7 +212,7 @@ class ChatCall:
     async def open(self, ready: Ready) -> Upstream:
         """Sends the request. Raises AttemptError."""
         prepared = ready.prepared
-        upstream = await open_upstream(prepared.decoder, prepared.url, prepared.headers, ready.body, ready.timeout, ready.target)
+        upstream = await open_upstream(prepared.decoder, prepared.destination, ready.body, ready.timeout, ready.target)
         self.upstream = upstream
         self.request.upstream_open = True
         return upstream

@@ -265,7 +265,7 @@ def _response(deltas: list[Delta], facts: Facts, target: Target, headers: Mappin
     made.usage = _usage(end.usage)
     made._hidden_params = {
         "custom_llm_provider": target.provider,
-        "additional_headers": get_response_headers(dict(headers)),
+        "additional_headers": get_response_headers({name.lower(): value for name, value in headers.items()}),
     }
     return made
 

@@ -20,6 +20,7 @@ from litellm.types.utils import LlmProviders
 from litellm.utils import ProviderConfigManager
 
 from bridge_worker.backends.litellm.capture import CapturedRequest
+from bridge_worker.backends.litellm.transport import Destination
 from bridge_worker.backends.litellm.upstream import Target, target_of
 from bridge_worker.backends.wire.decoder import Decoder
 
@@ -44,11 +45,15 @@ class PreparedRequest:
     is for what a chat's receipt says of it, by the chat's options.
     """
 
-    __slots__ = ("_head", "_shapes", "_tail", "_transform", "decoder", "headers", "model", "notes", "provider", "settings", "url")
+    __slots__ = (
+        *("_head", "_shapes", "_tail", "_transform", "decoder", "destination", "headers", "model", "notes", "provider", "settings"),
+        "url",
+    )
 
     def __init__(self, captured: CapturedRequest, decoder: Callable[[], Decoder]) -> None:
         self.url: httpx.URL = captured.url
         self.headers = {**captured.headers, "accept-encoding": "identity"}
+        self.destination = Destination(captured.url, self.headers)
         self.model = captured.model
         self.provider = captured.provider
         self.decoder = decoder

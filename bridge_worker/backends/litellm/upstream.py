@@ -16,7 +16,7 @@ from bridge_worker.backends.litellm import transport
 from bridge_worker.backends.litellm.exceptions import about_key
 from bridge_worker.backends.litellm.pricing import price
 from bridge_worker.backends.litellm.rate_limits import rate_limits
-from bridge_worker.backends.litellm.transport import ConnectionFailed, Response
+from bridge_worker.backends.litellm.transport import ConnectionFailed, Destination, Response
 from bridge_worker.backends.wire.decoder import Decoder
 from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import Facts
@@ -168,11 +168,11 @@ def _shows(delta: Delta) -> bool:
 
 
 async def open_upstream(
-    decoder: Callable[[], Decoder], url: Any, headers: Mapping[str, str], body: bytes, timeout: float, target: Target
+    decoder: Callable[[], Decoder], destination: Destination, body: bytes, timeout: float, target: Target
 ) -> Upstream:
     """Sends a request. Returns when the response's headers have arrived with a good status. Raises AttemptError."""
     try:
-        response = await transport.send(url, headers, body, timeout)
+        response = await transport.send(destination, body, timeout)
     except ConnectionFailed as error:
         raise AttemptError(_of_connection(error, target), is_connection=True) from error
     except BridgeError as error:
