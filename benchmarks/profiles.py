@@ -81,7 +81,10 @@ def measure(one: Scenario, upstream: Upstream, folder: Path, functions: int) -> 
     figures = sorted(done["cpu_s"] / (done["chunks"] if one.stream else done["chats"]) * 1e6 for done in loads)
     unit = "delta" if one.stream else "chat"
     rate = statistics.median((done["chunks"] if one.stream else done["chats"]) / done["seconds"] for done in loads)
-    print(f"{one.name:26} {statistics.median(figures):9.1f} us CPU a {unit} {[round(f, 1) for f in figures]}, {rate:,.0f}/s", flush=True)
+    print(
+        f"{one.name:26} {statistics.median(figures):9.1f} us CPU a {unit} {[round(f, 1) for f in figures]}, {rate:,.0f}/s",
+        flush=True,
+    )
     if functions and not one.plain:
         _show(running, load, one, report, functions)
     running.close()

@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 WORKER = [str(ROOT / "bin/omni-bridge"), "--stdio", "--max-in-flight", "1024"]
-PYTHON = str(ROOT / ".venv-dev/bin/python")
+PYTHON = str(ROOT / ".venv/bin/python")
 PROXY_PYTHON = str(ROOT / ".venv-proxy/bin/python")
 PROXY = str(ROOT / ".venv-proxy/bin/litellm")
 UPSTREAM, LOAD = (str(HERE / "rig/target/release" / name) for name in ("upstream", "load"))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -25,6 +24,7 @@ from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 from multidict import CIMultiDict
 from yarl import URL
 
+from bridge_worker.backends.litellm.inflate import Inflate
 from bridge_worker.errors import BridgeError
 
 # One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
@@ -32,9 +32,6 @@ from bridge_worker.errors import BridgeError
 REQUEST_TIMEOUT_SECONDS = 600.0
 MAX_ERROR_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
-_MAX_INFLATED_BYTES = 16 * 1024 * 1024  # ... unless what arrived is a 50th of it at least
-_MAX_RATIO = 50  # JSON is compressed to a tenth; a thousandth is a bomb
-_INFLATED_BYTES = 256 * 1024  # at most so much of a compressed stream is decompressed at a time
 _CLOSE_SECONDS = 1.0  # how long a connection may take to close before the receipt of a cancel says that it has not
 _LAST_BYTES_SECONDS = 0.05  # after a stream's own end marker, for the end of the body; then the connection is closed, not kept
 
@@ -124,35 +121,6 @@ class Response:
         return bool(done) and task.exception() is None
 
 
-class Inflate:
-    """Decompresses a body in bounded steps, because a provider may compress although it was not invited to."""
-
-    def __init__(self, encoding: str) -> None:
-        if encoding not in ("gzip", "x-gzip", "deflate"):
-            raise BridgeError("bad_upstream_response", f"the provider's response has the content-encoding {encoding!r:.40}")
-        self._engine = zlib.decompressobj(zlib.MAX_WBITS | 32)
-        self._received = 0
-        self._inflated = 0
-
-    def feed(self, data: bytes) -> bytes:
-        self._received += len(data)
-        return self._step(self._engine.unconsumed_tail + data)
-
-    def pending(self) -> bytes:
-        return self._step(self._engine.unconsumed_tail) if self._engine.unconsumed_tail else b""
-
-    def _step(self, data: bytes) -> bytes:
-        try:
-            inflated = self._engine.decompress(data, _INFLATED_BYTES)
-        except zlib.error as error:
-            raise BridgeError("bad_upstream_response", f"the provider's compressed response can't be read ({error})") from error
-        self._inflated += len(inflated)
-        if self._inflated > max(_MAX_INFLATED_BYTES, _MAX_RATIO * self._received):
-            wrong = f"the provider's compressed response is more than {_MAX_RATIO} times as long when it is decompressed"
-            raise BridgeError("bad_upstream_response", wrong)
-        return inflated
-
-
 async def send(destination: Destination, body: bytes, timeout: float = REQUEST_TIMEOUT_SECONDS) -> Response:
     """POSTs ``body``. Returns as soon as the response's headers have arrived. ``timeout``: seconds of silence.
 
@@ -160,7 +128,9 @@ async def send(destination: Destination, body: bytes, timeout: float = REQUEST_T
     """
     client = _client()
     try:
-        return await (client.send(destination, body, timeout) if client.is_aiohttp else client.send_by_httpx(destination, body, timeout))
+        return await (
+            client.send(destination, body, timeout) if client.is_aiohttp else client.send_by_httpx(destination, body, timeout)
+        )
     except _FAILURES as error:
         raise _connection_failed(error) from error
     except asyncio.CancelledError as error:
