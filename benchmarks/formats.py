@@ -1,4 +1,4 @@
-"""The canned responses of Anthropic, Gemini and Bedrock Converse, for the upstream: about as long as OpenAI's, plain and in 200 events.
+"""Canned responses of Anthropic, Gemini and Bedrock Converse for the upstream: as long as its own of OpenAI, plain and in 200 events.
 
 Owns the bytes. Refuses to know who reads them.
 """

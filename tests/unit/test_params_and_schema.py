@@ -55,7 +55,7 @@ def tool(**members: Any) -> Json:
 
 
 def refusal(params: Json) -> str:
-    """The same for a chat, which looks only once at the messages that are a text, and with such messages around those of ``params``."""
+    """The same for a chat, which has a short check for messages that are a text, also with such messages around the wrong one."""
     with pytest.raises(BridgeError) as caught:
         validate(params, ChatParams)
     assert caught.value.kind == "invalid_request"

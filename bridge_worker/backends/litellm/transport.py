@@ -2,8 +2,8 @@
 
 Owns the one HTTP client per event loop, its timeouts, and the limits on what a provider may send: a body of an error is read up to
 64 KiB, a plain response up to 64 MiB after decompression, and no redirect is followed. The client is LiteLLM's, with the operator's
-proxies, TLS settings and connection limits; requests go to its pool of connections past LiteLLM's wrapping of aiohttp's requests and
-responses, which takes 50 us a chat. Refuses to know a wire format.
+proxies, TLS settings and connection limits. Requests go to its pool of connections past LiteLLM's wrapping of aiohttp's requests
+and responses, which takes 50 us a chat. Refuses to know a wire format.
 
 PRIVATE: three members of LiteLLM's transport. Without one of them requests take its public method.
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
 import litellm
 
@@ -116,7 +115,7 @@ class Upstream:
                 error.extra.setdefault("partial", {"content": self._text, "tool_calls": []})
             raise self._failed(error) from error
         headers = self._response.headers
-        charged = end.cost_usd
+        charged: float | str | None = end.cost_usd
         if charged is None and _PROXY in headers:
             charged = headers.get(_PROXY_COST)
         if end.model is not None and target.provider is not None:
