@@ -1,4 +1,4 @@
-"""Canned responses of Anthropic, Gemini and Bedrock Converse for the upstream: as long as its own of OpenAI, plain and in 200 events.
+"""Canned responses of Anthropic, Gemini and Bedrock for the upstream: as long as its own of OpenAI, plain and in 200 events.
 
 Owns the bytes. Refuses to know who reads them.
 """

@@ -1,8 +1,8 @@
 """Dispatches a request to its method. THE boundary where an exception becomes an error on the wire.
 
 Owns jsonrpcserver, which calls a request's function and makes its response, the log line of a request and its counters. Refuses to
-know bytes, tasks, the lifecycle, and what a method does. No exception leaves `Dispatcher.dispatch`: a `BridgeError` is sent cleaned,
-anything else is logged whole and sent bare as ``internal``.
+know bytes, tasks, the lifecycle, and what a method does. No exception leaves `Dispatcher.dispatch`: a `BridgeError` is cleaned and
+sent, anything else is logged whole and sent bare as ``internal``.
 """
 
 from __future__ import annotations

@@ -207,6 +207,11 @@ class ChatCall:
             self.request.receipt.dropped = dropped
             self.request.receipt.added = request_diff.additions(self._asked, body)
 
+    def target_of(self, call: Mapping[str, Any]) -> Target:
+        """What ``call``, the keyword arguments of one deployment's call, names."""
+        deployment = (call.get("model_info") or {}).get("id")
+        return self._prepared.target(call["model"], call.get("custom_llm_provider"), call.get("api_base"), deployment)
+
     # ---- the response ------------------------------------------------------------------------------------------------------
 
     async def open(self, ready: Ready) -> Upstream:

@@ -123,7 +123,7 @@ class PreparedRequests:
     def __init__(self, *, remembers: bool = True) -> None:
         """``remembers``: False where each request is to be captured."""
         self._remembers = remembers
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[tuple[str | None, ...], Target] = {}
         self._prepared: dict[Any, PreparedRequest] = {}
         self._environment: Mapping[Any, Any] = {}
 
@@ -134,13 +134,13 @@ class PreparedRequests:
             self._prepared.clear()
         return self._prepared.get(key)
 
-    def target(self, model: str) -> Target:
-        """The names that LiteLLM has for ``model``, which take it 30 us to find."""
-        found = self._targets.get(model)
+    def target(self, *names: str | None) -> Target:
+        """`target_of` these names, which takes LiteLLM 30 us to find."""
+        found = self._targets.get(names)
         if found is None:
             if len(self._targets) >= MAX_PREPARED:
                 self._targets.clear()
-            found = self._targets[model] = target_of(model)
+            found = self._targets[names] = target_of(*names)
         return found
 
     def store(self, key: Any, prepared: PreparedRequest) -> None:

@@ -48,7 +48,7 @@ class Target:
         self.deployment = deployment
 
 
-def target_of(model: str, provider: str | None = None, api_base: str | None = None, deployment: str | None = None) -> Target:
+def target_of(model: str | None, provider: str | None = None, api_base: str | None = None, deployment: str | None = None) -> Target:
     with suppress(Exception):  # a name that is the Router's, or a provider that LiteLLM does not know
         name, found, _, _ = litellm.get_llm_provider(model, provider, api_base)
         return Target(name, found, deployment)
