@@ -6,7 +6,7 @@ between them are one JSON string. Then its value can differ in nothing but that 
 
 from __future__ import annotations
 
-from json.decoder import scanstring
+from json.decoder import scanstring  # type: ignore[attr-defined]  # the stubs lack it
 
 _LESSONS = 3  # events without a match after which no more are looked at: some providers pad each event to another length
 
@@ -41,6 +41,7 @@ class RepeatedEvents:
         if not head or not data.startswith(head) or not data.endswith(tail) or len(data) < len(head) + len(tail):
             return None
         string = data[len(head) : len(data) - len(tail) + 1].decode("utf-8", "replace")  # with its closing quote
+        text: str
         try:
             text, end = scanstring(string, 0)
         except ValueError:
