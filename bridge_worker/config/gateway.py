@@ -6,6 +6,7 @@ this to it) and the bridge's own section.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,7 @@ class Gateway:
     """``router`` are the keyword arguments of LiteLLM's Router, None without a model list: any model is then served by its LiteLLM
     name. ``litellm`` are settings of LiteLLM's module, ``places`` where each deployment is written, and ``open_hosts`` those that
     callers' URLs may name although they are private. ``completion_model`` serves each chat, whatever model it requests.
+    ``folder`` is the file's, where the operator's own code is; ``settings_at`` says where each of litellm_settings is written.
     """
 
     router: dict[str, Any] | None = None
@@ -35,6 +37,8 @@ class Gateway:
     places: tuple[str, ...] = ()
     open_hosts: frozenset[str] = frozenset()
     completion_model: str | None = None
+    folder: str = ""
+    settings_at: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_gateway(document: Document, report: Report, resolver: Resolver) -> Gateway:
@@ -48,7 +52,9 @@ def read_gateway(document: Document, report: Report, resolver: Resolver) -> Gate
     litellm |= {name: value for name, value in general.items() if name in gateway_keys.GENERAL_LITELLM}
     hosts = reading.open_hosts(litellm)
     callbacks = reading.resolved_section("callback_settings")
-    return Gateway(router, litellm, credentials, callbacks, places, hosts, general.get(gateway_keys.COMPLETION_MODEL))
+    at = {name: document.at("litellm_settings", name) for name in litellm}
+    folder = os.path.dirname(os.path.abspath(document.path))
+    return Gateway(router, litellm, credentials, callbacks, places, hosts, general.get(gateway_keys.COMPLETION_MODEL), folder, at)
 
 
 class _Reading:
@@ -83,8 +89,8 @@ class _Reading:
         for position, callback in enumerate(value if isinstance(value, list) else [value]):
             if not isinstance(callback, str):
                 self.checks.wrong("must be the name of a callback", *at, position)
-            elif "." in callback:  # the gateway would import it from beside the config
-                self._report.ignored.append(f"litellm_settings.{at[-1]}.{callback} (only installed code runs here)")
+            elif callback in gateway_keys.CALLBACKS_OF_A_SERVER:
+                self._report.ignored.append(f"litellm_settings.{at[-1]}.{callback} (a server's)")
             else:
                 named.append(callback)
         return named

@@ -85,6 +85,7 @@ LITELLM = frozenset(
     add_function_to_prompt aiohttp_trust_env allowed_fails anthropic_prompt_caching_ttl api_base api_key api_version
     apply_search_free_tier bedrock_neutralize_orphaned_tool_blocks bedrock_request_metadata_fields
     block_requests_for_models_without_pricing budget_duration cache cache_params callbacks content_policy_fallbacks
+    custom_provider_map
     context_window_fallbacks cost_discount_config cost_margin_config custom_prompt_dict default_fallbacks default_in_memory_ttl
     default_redis_batch_cache_expiry default_redis_ttl disable_add_prefix_to_prompt disable_add_transform_inline_image_block
     disable_aiohttp_transport disable_aiohttp_trust_env disable_anthropic_gemini_context_caching_transform
@@ -114,6 +115,7 @@ LITELLM_KINDS = {
     "allowed_fails": "whole",
     "cache": "flag",
     "cache_params": "mapping",
+    "custom_provider_map": "list",
     "content_policy_fallbacks": "list",
     "context_window_fallbacks": "list",
     "default_fallbacks": "list",
@@ -129,6 +131,15 @@ LITELLM_KINDS = {
     "provider_url_destination_allowed_hosts": "list",
 }
 CALLBACKS = ("callbacks", "success_callback", "failure_callback")
+# They guard or count what callers of a server do, or need a port to be read from.
+CALLBACKS_OF_A_SERVER = frozenset(
+    """
+    aporia_prompt_injection azure_content_safety banned_keywords batch_redis_requests blocked_user_check detect_prompt_injection
+    dynamic_rate_limiter dynamic_rate_limiter_v3 email google_text_moderation hide_secrets lakera_prompt_injection
+    llamaguard_moderations llmguard_moderations max_budget_limiter openai_moderations presidio prometheus resend_email
+    sendgrid_email slack smtp_email
+    """.split()
+)
 # The gateway takes them, or LiteLLM's module has them: a server's, the log's (which is the bridge's own), LiteLLM's insides, or
 # code beside the config.
 LITELLM_IGNORED = frozenset(
@@ -138,7 +149,7 @@ LITELLM_IGNORED = frozenset(
     banned_keywords_list blocked_user_list blog_posts_url budget_exceeded_status_code budget_exceeded_throttle_percentage
     budget_reset_time budget_rollover caching callback_settings check_provider_endpoint client_session cold_storage_custom_logger
     common_cloud_provider_auth_params config_path cooldown_time credential_list custom_prometheus_metadata_labels
-    custom_prometheus_tags custom_provider_map default_internal_user_params default_key_generate_params
+    custom_prometheus_tags default_internal_user_params default_key_generate_params
     default_key_max_budget_alert_emails default_max_internal_user_budget default_soft_budget default_team_params
     default_team_settings disable_add_user_agent_to_request_tags disable_copilot_system_to_assistant disable_end_user_cost_tracking
     disable_end_user_cost_tracking_prometheus_only disable_hf_tokenizer_download disable_token_counter

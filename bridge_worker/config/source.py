@@ -97,7 +97,7 @@ def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]
     resolver = Resolver(document, report, Lookup(environ, environment))
     gateway = read_gateway(document, report, resolver)
     for file in document.files:
-        if who := _writable_by_others(file):
+        if who := writable_by_others(file):
             report.note(file, f"can be changed by {who}, who can thereby read every key", "chmod go-w it")
     settings = replace(settings, image_policy=settings.image_policy.opened(gateway.open_hosts))
     referred = (text for steps, text in resolver.values if not is_shown(*steps))
@@ -113,7 +113,7 @@ def _settings(flags: Mapping[str, str], document: Document | None, report: Repor
     return validated(flags, document, report)
 
 
-def _writable_by_others(path: str) -> str:
+def writable_by_others(path: str) -> str:
     """Who may write to the file sees every prompt and, through an api_base, every key."""
     try:
         status = Path(path).stat()

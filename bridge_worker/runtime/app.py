@@ -190,9 +190,9 @@ class App:
         from bridge_worker.backends.litellm.warm_up import warm_up
 
         config = self._loaded.config
-        litellm = self._new_litellm(config)
         if not self._embedded:
-            warm_up()
+            warm_up()  # before the config's callbacks are on, which would hear of it
+        litellm = self._new_litellm(config)
         self._loaded = self._complete(config, litellm)
         self._warm_ms = round((time.monotonic() - self._started) * 1000, 1)
 

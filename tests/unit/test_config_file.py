@@ -176,12 +176,12 @@ def test_what_only_a_server_needs_is_named_in_one_warning(write: Write) -> None:
         + """
 general_settings: {master_key: sk-1, database_url: postgres}
 guardrails: []
-litellm_settings: {json_logs: true, callbacks: [my_module.handler]}
+litellm_settings: {json_logs: true, callbacks: [prometheus]}
 router_settings: {debug_level: DEBUG}
 """
     )
     (warning,) = load_config(path).warnings
-    for name in ("general_settings.master_key", "guardrails", "litellm_settings.json_logs", "my_module.handler", "debug_level"):
+    for name in ("general_settings.master_key", "guardrails", "litellm_settings.json_logs", "callbacks.prometheus", "debug_level"):
         assert name in warning
     assert "sk-1" not in warning
 

@@ -14,7 +14,7 @@ from litellm.constants import ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG
 from litellm.models.credentials import CredentialItem
 from litellm.types.router import RouterGeneralSettings, holds_secret_pointer
 
-from bridge_worker.backends.litellm import gateway_config
+from bridge_worker.backends.litellm import callbacks
 from bridge_worker.config import env_references, gateway_keys
 
 PACKAGE = Path(litellm.__file__).parent
@@ -83,8 +83,8 @@ def test_the_pointers_are_litellms() -> None:
 
 
 def test_the_callbacks_that_need_a_package_exist() -> None:
-    known = {*litellm._known_custom_logger_compatible_callbacks, *gateway_config._OLDER_CALLBACKS}
-    assert not gateway_config._PACKAGES.keys() - known
+    known = {*litellm._known_custom_logger_compatible_callbacks, *callbacks.OLDER}
+    assert not callbacks.PACKAGES.keys() - known
 
 
 def test_what_the_router_is_made_with_exists() -> None:

@@ -10,52 +10,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
-from importlib.util import find_spec
 from typing import Any
 
 import litellm
 from litellm.models.credentials import CredentialItem
 from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 from litellm.types.router import RouterGeneralSettings
+from litellm.utils import custom_llm_setup  # PRIVATE: makes a provider's name known
 
+from bridge_worker.backends.litellm import callbacks as named_callbacks
 from bridge_worker.backends.litellm import router
+from bridge_worker.backends.litellm.callbacks import unserved
 from bridge_worker.backends.litellm.router_redis import InMemoryUntilThen
 from bridge_worker.config import unusable
-from bridge_worker.config.diagnostics import Diagnostic, suggestion
+from bridge_worker.config.diagnostics import Diagnostic
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.gateway_keys import CALLBACKS
 from bridge_worker.config.redis_settings import cache_settings, client_settings, without_redis
 
-# Callbacks that need a package which LiteLLM does not bring, by its top module. A canary test holds the names against LiteLLM's.
-_PACKAGES = {
-    "agentops": "opentelemetry",
-    "argilla": "argilla",
-    "arize": "opentelemetry",
-    "arize_phoenix": "opentelemetry",
-    "azure_storage": "azure",
-    "dynamodb": "boto3",
-    "langfuse": "langfuse",
-    "langfuse_otel": "opentelemetry",
-    "langtrace": "opentelemetry",
-    "levo": "opentelemetry",
-    "logfire": "opentelemetry",
-    "lunary": "lunary",
-    "mlflow": "mlflow",
-    "otel": "opentelemetry",
-    "prometheus": "prometheus_client",
-    "s3": "boto3",
-    "sentry": "sentry_sdk",
-    "signoz": "opentelemetry",
-    "supabase": "supabase",
-    "traceloop": "traceloop",
-    "wandb": "wandb",
-    "weave_otel": "opentelemetry",
-}
-# Those of LiteLLM's older kind, which has no list of its own.
-_OLDER_CALLBACKS = frozenset("athina dynamodb greenscale helicone lunary promptlayer s3 sentry supabase traceloop wandb".split())
-_OTHERWISE = {"cache", "cache_params", "drop_params", "max_budget", *CALLBACKS}
+_OTHERWISE = {"cache", "cache_params", "custom_provider_map", "drop_params", "max_budget", *CALLBACKS}
 
 _defaults: dict[str, Any] = {}  # of the module, before the first config changed them
 _cache_params: Mapping[str, Any] | None = None
@@ -72,13 +47,14 @@ class Configured:
         self._tasks: list[Future[Any]] = []
         self._router_settings = gateway.router or {}
         names = _defaults.keys() | gateway.litellm.keys() - _OTHERWISE | {"drop_params", "max_budget", "credential_list", "cache"}
-        names |= {"callback_settings", "request_timeout_explicitly_set"}
+        names |= {"callback_settings", "custom_provider_map", "request_timeout_explicitly_set"}
         self._before = {name: getattr(litellm, name, None) for name in names}
         self._params_before = _cache_params
         try:
             self._set_module(gateway)
+            self._set_providers(gateway)
             self._set_cache(gateway.litellm)
-            self.complaints += _add_callbacks(gateway)
+            self.complaints += named_callbacks.add(gateway)
             self._set_router(gateway, loop)
         except BaseException:
             self.take_back()
@@ -122,6 +98,15 @@ class Configured:
             setattr(litellm, name, wanted.get(name, default))
         litellm.credential_list = [CredentialItem.model_validate(credential) for credential in gateway.credentials]
 
+    def _set_providers(self, gateway: Gateway) -> None:
+        """Of `custom_provider_map`, besides the bridge's own."""
+        entries, wrong = named_callbacks.providers(gateway)
+        self.complaints += wrong
+        ours = [entry for entry in litellm.custom_provider_map if entry["provider"] == "local"]
+        if entries or litellm.custom_provider_map != ours:
+            litellm.custom_provider_map = [*entries, *ours]
+            custom_llm_setup()
+
     def _set_cache(self, settings: Mapping[str, Any]) -> None:
         """The same cache stays for the same params, so that a reload forgets nothing."""
         global _cache_params
@@ -133,9 +118,7 @@ class Configured:
             try:
                 litellm.cache = litellm.Cache(**{"type": "redis"} | wanted | self._backend(settings))
             except Exception as error:
-                self.complaints.append(
-                    _unserved("litellm_settings.cache_params", f"LiteLLM can make no such cache: {_line(error)}")
-                )
+                self.complaints.append(unserved("litellm_settings.cache_params", f"LiteLLM can make no such cache: {_line(error)}"))
         _cache_params = wanted
 
     def _backend(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,7 +173,7 @@ def _skipped(gateway: Gateway, made: Any, loop: asyncio.AbstractEventLoop | None
         if unusable.is_unusable(model):  # a warning of the config has the reason
             continue
         if served[_pair(model)] < wanted[_pair(model)] and (reason := _refusal(model, loop)):
-            yield _unserved(place, f"LiteLLM leaves it out: {reason}")
+            yield unserved(place, f"LiteLLM leaves it out: {reason}")
 
 
 def _pair(model: Mapping[str, Any]) -> tuple[str, str]:
@@ -203,30 +186,6 @@ def _refusal(model: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) -
     except Exception as error:
         return _line(error)
     return ""
-
-
-def _add_callbacks(gateway: Gateway) -> Iterator[Diagnostic]:
-    """Returns what is wrong with them. One that is on stays on until the process ends: LiteLLM keeps copies of it in many lists."""
-    known = {*litellm._known_custom_logger_compatible_callbacks, *_OLDER_CALLBACKS}  # PRIVATE: no other place lists them
-    manager = litellm.logging_callback_manager
-    add: Mapping[str, Callable[[str], None]] = {
-        "callbacks": manager.add_litellm_callback,
-        "success_callback": manager.add_litellm_success_callback,
-        "failure_callback": manager.add_litellm_failure_callback,
-    }
-    for setting in CALLBACKS:
-        for name in gateway.litellm.get(setting, ()):
-            package = _PACKAGES.get(name)
-            if name not in known:
-                yield _unserved(f"litellm_settings.{setting}", f"there is no callback {name!r}", suggestion(name, known))
-            elif package and find_spec(package) is None:
-                yield _unserved(f"litellm_settings.{setting}", f"{name} needs the package {package}, which is not installed")
-            else:
-                add[setting](name)
-
-
-def _unserved(place: str, problem: str, hint: str = "") -> Diagnostic:
-    return Diagnostic(place, problem, hint, strict=True)
 
 
 def _line(error: Exception) -> str:
