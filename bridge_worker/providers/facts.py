@@ -61,5 +61,23 @@ UNUSABLE_PROVIDERS: Mapping[str, str] = {
     "vllm": _IN_PROCESS,
 }
 
+
+class Package(NamedTuple):
+    """``module``: what must be importable. ``install``: what brings it."""
+
+    module: str
+    install: str
+
+
+# Providers for which LiteLLM needs a package that it does not bring. AWS's (bedrock, sagemaker) has boto3, which it brings.
+_GOOGLE = Package("google.auth", "omni-bridge[vertex]")
+PACKAGES: Mapping[str, Package] = {
+    "vertex_ai": _GOOGLE,
+    "vertex_ai_beta": _GOOGLE,
+    "oci": Package("cryptography", "cryptography"),
+}
+# By the top module that an import does not find.
+INSTALLS: Mapping[str, str] = {"google": _GOOGLE.install, "azure": "azure-identity", "cryptography": "cryptography"}
+
 # They may have a key from a role, a login or a file, or need none: a missing variable means nothing.
 KEY_MAY_BE_ELSEWHERE = ("bedrock", "sagemaker", "vertex_ai", "azure", "watsonx", "oci", "snowflake", "ollama", "ollama_chat")

@@ -20,6 +20,7 @@ import openai
 
 from bridge_worker.backends.wire import retry_after
 from bridge_worker.errors import KINDS, BridgeError
+from bridge_worker.providers import facts
 from bridge_worker.security.error_text import MAX_TEXT, sentence
 
 _BY_STATUS = {
@@ -65,6 +66,8 @@ _CAUSES = {
     "json.JSONDecodeError": "bad_upstream_response",
     "pydantic_core.ValidationError": "bad_upstream_response",
     "builtins.UnicodeDecodeError": "bad_upstream_response",
+    "google.TransportError": "provider_unavailable",  # Google's token endpoint
+    "google.GoogleAuthError": "authentication",
     "builtins.ModuleNotFoundError": "model_not_found",  # an optional dependency of LiteLLM: this worker can't serve such models
     "asyncio.CancelledError": "cancelled",
     "builtins.TimeoutError": "timeout",
@@ -91,6 +94,7 @@ _BY_FUNCTION = {
 _BY_SENTENCE = {
     r"[Mm]issing (?:credentials|[\w ]{0,20}(?i:api[ _]key))|API_KEY is (?:not set|required)": "authentication",
     r"(?i:api[ _]key) is required|Missing \w{1,30} (?:JWT key|Tenant ID)": "authentication",
+    r"credentials file could not be|`vertex_credentials` value|vertex_credentials": "authentication",
     r"(?:api_base|base_url|API base) (?:is required|not set|must be)|Missing (?:api_base|base_url)": "model_not_found",
     r"Unsupported provider: ": "rejected_by_provider",  # for reranking
     r"no healthy deployments|LLM Provider NOT provided": "model_not_found",
@@ -252,6 +256,9 @@ def _provider(chain: list[BaseException], model: str | None) -> str | None:
 
 def _message(found: _Finding, chain: list[BaseException], provider: str | None, model: str | None) -> str:
     who, said = provider or "the provider", sentence(str(chain[0])[:MAX_TEXT])
+    if found.kind == "authentication" and found.response is None and str(provider).startswith("vertex_ai"):
+        where = "check GOOGLE_APPLICATION_CREDENTIALS, or vertex_credentials in the config"
+        return f"Google's credentials can't be used: {said}; {where}"
     if found.kind == "authentication":
         return about_key(said, provider, answered=found.response is not None)
     if found.response is not None:
@@ -262,7 +269,9 @@ def _message(found: _Finding, chain: list[BaseException], provider: str | None, 
     if found.kind == "rate_limited":
         return said if provider else f"every deployment of {model} is cooling down or at its limit; try again later"
     if isinstance(found.cause, ModuleNotFoundError):
-        return f"this model needs the Python package {found.cause.name}, which is not installed here"
+        install = facts.INSTALLS.get(str(found.cause.name).partition(".")[0])
+        hint = f"; pip install '{install}'" if install else ""
+        return f"this model needs the Python package {found.cause.name}, which is not installed here{hint}"
     if found.kind == "rejected_by_provider" and _is_accident(found.cause):
         return f"no request for {who} can be made of this; check the model's name and the params"
     accident = type(found.cause).__module__ == "builtins"  # "'list' object has no attribute 'get'" is for the log

@@ -12,6 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from importlib.util import find_spec
 from typing import Any
 
 import litellm
@@ -29,6 +30,7 @@ from bridge_worker.config.diagnostics import Diagnostic
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.gateway_keys import CALLBACKS
 from bridge_worker.config.redis_settings import cache_settings, client_settings, without_redis
+from bridge_worker.providers import facts
 
 _OTHERWISE = {"cache", "cache_params", "custom_provider_map", "drop_params", "max_budget", *CALLBACKS}
 
@@ -147,7 +149,7 @@ class Configured:
         ]
         self._of_router = [callback for callback in added if type(callback).__module__.startswith("litellm.router")]
         _share_cache(self.router)
-        self.complaints += _skipped(gateway, self.router, loop)
+        self.complaints += [*_without_package(gateway), *_skipped(gateway, self.router, loop)]
 
 
 def _callback_lists() -> list[list[Any]]:
@@ -174,6 +176,24 @@ def _skipped(gateway: Gateway, made: Any, loop: asyncio.AbstractEventLoop | None
             continue
         if served[_pair(model)] < wanted[_pair(model)] and (reason := _refusal(model, loop)):
             yield unserved(place, f"LiteLLM leaves it out: {reason}")
+
+
+def _without_package(gateway: Gateway) -> Iterator[Diagnostic]:
+    """The deployments that need a package which is not installed. They stay: their group's fallbacks serve."""
+    assert gateway.router is not None  # noqa: S101  # as above
+    for model, place in zip(gateway.router["model_list"], gateway.places, strict=True):
+        provider = unusable.provider_of(model["litellm_params"])
+        package = facts.PACKAGES.get(provider)
+        if package is not None and not _is_installed(package.module):
+            problem = f"{provider} needs the Python package {package.module}, which is not installed"
+            yield unserved(place, problem, f"pip install '{package.install}'")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package around it
+        return False
 
 
 def _pair(model: Mapping[str, Any]) -> tuple[str, str]:
