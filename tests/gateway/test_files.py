@@ -1,7 +1,7 @@
 """Gateway files in the shapes that public ones have: a LiteLLM proxy and a worker do the same with each (`bin/try-config`).
 
-One process imports the proxy and forks one child for each file; one worker reads the files one after the other. What a difference is:
-tests/support/try_config.py. The files' features are combined as operators combine them; no text is copied.
+One process imports the proxy and forks one child for each file; one worker reads the files one after the other. What counts as a
+difference: tests/support/try_config.py. The files combine features as operators combine them; no text is copied.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from typing import Any
 
 import litellm
 
+from bridge_worker.backends.litellm import usage_limits
 from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
 from bridge_worker.backends.litellm.listeners import needs_wrapper
@@ -115,6 +116,7 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
         raise with_fault(error, call.fail(error)) from error.__cause__
     if not call.request.stream:
         call.end("ok")
+        await usage_limits.spend(target.deployment, getattr(getattr(response, "usage", None), "total_tokens", None))
     return response
 
 
@@ -127,9 +129,10 @@ async def _serve(call: ChatCall, kwargs: dict[str, Any]) -> Any:
         error = for_unusable(str(why), call.target)
         call.fail(error)
         raise error
+    deployment = info.get("id")
+    await usage_limits.admit(deployment, call.request.model)
     if call.own_path:
         return await call_litellm(call, kwargs)
-    deployment = info.get("id")
     pending, call.pending = call.pending, None
     send = _heard if needs_wrapper() else acompletion
     if pending is not None and pending[0] == deployment:
@@ -189,6 +192,7 @@ async def acompletion(**kwargs: Any) -> Any:
         raise
     await call.close()
     call.end("ok")
+    await usage_limits.spend(ready.target.deployment, _total(facts))
     response = model_response(deltas, facts, ready.target, upstream.headers)
     call.outcome = Outcome(deltas, facts, response, response.choices[0].message.content)
     return response
@@ -214,6 +218,7 @@ async def _pieces(call: ChatCall, upstream: Upstream, deltas: list[Delta], targe
                 received += deltas
         facts = upstream.facts()
         call.end("ok")
+        await usage_limits.spend(target.deployment, _total(facts))
         if is_heard:
             response = model_response(received, facts, target, upstream.headers)
             await _cache(response, log)
@@ -235,6 +240,12 @@ async def _pieces(call: ChatCall, upstream: Upstream, deltas: list[Delta], targe
 
 
 _heard = litellm.client(acompletion)
+
+
+def _total(facts: Facts) -> int:
+    """Tokens of a response; 0 where the provider reports none."""
+    usage = facts.end.usage
+    return 0 if usage is None else usage.total_tokens or (usage.input_tokens or 0) + (usage.output_tokens or 0)
 
 
 async def _cache(response: Any, log: Any) -> None:

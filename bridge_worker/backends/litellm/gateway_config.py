@@ -22,7 +22,7 @@ from litellm.types.router import RouterGeneralSettings
 from litellm.utils import custom_llm_setup  # PRIVATE: makes a provider's name known
 
 from bridge_worker.backends.litellm import callbacks as named_callbacks
-from bridge_worker.backends.litellm import router
+from bridge_worker.backends.litellm import router, usage_limits
 from bridge_worker.backends.litellm.callbacks import unserved
 from bridge_worker.backends.litellm.router_redis import InMemoryUntilThen
 from bridge_worker.config import unusable
@@ -52,6 +52,7 @@ class Configured:
         names |= {"callback_settings", "custom_provider_map", "request_timeout_explicitly_set"}
         self._before = {name: getattr(litellm, name, None) for name in names}
         self._params_before = _cache_params
+        self._limits_before: Mapping[str, usage_limits.Limits] | None = None
         try:
             self._set_module(gateway)
             self._set_providers(gateway)
@@ -68,6 +69,8 @@ class Configured:
         _cache_params = self._params_before
         for name, value in self._before.items():
             setattr(litellm, name, value)
+        if self._limits_before is not None:
+            usage_limits.restore(self._limits_before)
         self.discard()
 
     def discard(self) -> None:
@@ -133,17 +136,21 @@ class Configured:
         if gateway.router is None:
             return
         before = [callback for callbacks in _callback_lists() for callback in callbacks]
+        models = unusable.to_serve(gateway.router["model_list"])
+        enforced = usage_limits.are_enforced(gateway.router)
+        models = [usage_limits.with_room(model) for model in models] if enforced else models
         self.router = router.make(
             {"cache_responses": litellm.cache is not None}
             | without_redis(gateway.router)
             | {
-                "model_list": unusable.to_serve(gateway.router["model_list"]),
+                "model_list": models,
                 "router_general_settings": RouterGeneralSettings(async_only_mode=True),
                 "ignore_invalid_deployments": True,
             },
             loop,
             self._tasks,
         )
+        self._limits_before = usage_limits.activate(self.router if enforced else None)
         added = [
             callback for callbacks in _callback_lists() for callback in callbacks if not any(callback is one for one in before)
         ]

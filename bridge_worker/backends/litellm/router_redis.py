@@ -17,6 +17,7 @@ from litellm.caching.caching import InMemoryCache
 from litellm.caching.redis_cache import RedisCache
 from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 
+from bridge_worker.backends.litellm import usage_limits
 from bridge_worker.backends.litellm.router import attach_redis, store
 from bridge_worker.system.redis_connection import SECONDS, RedisLink
 
@@ -29,6 +30,7 @@ class InMemoryUntilThen(InMemoryCache):  # type: ignore[misc]  # LiteLLM's types
 
 def share(router: Any, link: RedisLink | None, loop: asyncio.AbstractEventLoop) -> None:
     """Call it in the thread that made the Router; ``loop`` is the one that it works in."""
+    usage_limits.share(link)
     for strategy in _strategies():
         _end_stray_task(strategy)
         if link is None:
