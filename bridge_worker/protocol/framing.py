@@ -134,6 +134,14 @@ class _ValueCounter:
         return self._exact
 
 
+def has_too_many_values(text: str) -> bool:
+    """Whether ``text``, as JSON, has more than `MAX_VALUES` values; without decoding it."""
+    if len(text) <= MAX_VALUES:
+        return False
+    line = bytearray(text, "utf-8", "surrogatepass")
+    return _ValueCounter().count_up_to(line) > MAX_VALUES
+
+
 def _marks(text: bytes | bytearray, start: int = 0) -> int:
     return text.count(b",", start) + text.count(b"[", start) + text.count(b"{", start)
 
