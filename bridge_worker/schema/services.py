@@ -242,6 +242,14 @@ class RedisState(Closed):
     since_ms: float | None  # how long it has been so
 
 
+class Degraded(Closed):
+    """``part`` of the bridge does not fit the installed LiteLLM, for ``reason``; ``effect`` says what that means for chats."""
+
+    part: str
+    reason: str
+    effect: str
+
+
 class Status(Closed):
     version: str
     uptime_ms: float
@@ -249,3 +257,4 @@ class Status(Closed):
     memory_bytes: int | None  # resident
     engine: EngineState
     redis: RedisState
+    degraded: list[Degraded] | None  # null until it is known

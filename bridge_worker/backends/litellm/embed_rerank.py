@@ -16,6 +16,7 @@ import litellm
 from litellm.types.utils import CallTypes
 
 from bridge_worker.backends.litellm import pricing, receipts, request_diff
+from bridge_worker.backends.litellm.model_names import Routed
 from bridge_worker.backends.litellm.responses import counts
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.backends.litellm.upstream import Target
@@ -32,9 +33,9 @@ _NO_METHOD = re.compile(r"Unsupported provider: |Unmapped LLM provider|does not 
 _DIRECT = {"timeout": REQUEST_TIMEOUT_SECONDS, "max_retries": 0}  # the Router has its own
 
 
-async def embed(router: Any, request: EmbedRequest) -> Embeddings:
-    """Raises BridgeError. Cancelling the task closes the connection before it ends."""
-    call = {"model": request.model, "input": request.input, **request.options}
+async def embed(router: Any, request: EmbedRequest, routed: Routed | None = None) -> Embeddings:
+    """Raises BridgeError. Cancelling the task closes the connection before it ends. ``routed``: what the Router gets."""
+    call = {"input": request.input, **request.options, **_model(request.model, routed)}
     made = router.aembedding(**call) if router else litellm.aembedding(**call, **_DIRECT)
     response, target = await _answer(made, request, CallTypes.aembedding)
     try:
@@ -60,14 +61,14 @@ def _embeddings(response: Any, request: EmbedRequest, target: Target) -> Embeddi
     )
 
 
-async def rerank(router: Any, request: RerankRequest) -> Ranking:
+async def rerank(router: Any, request: RerankRequest, routed: Routed | None = None) -> Ranking:
     """Raises BridgeError. Cancelling the task closes the connection before it ends."""
     call = {
-        "model": request.model,
         "query": request.query,
         "documents": request.documents,
         "return_documents": False,
         **request.options,
+        **_model(request.model, routed),
     }
     made = router.arerank(**call) if router else litellm.arerank(**call, **_DIRECT)
     response, target = await _answer(made, request, CallTypes.arerank)
@@ -90,6 +91,10 @@ def _ranking(response: Any, request: RerankRequest, target: Target) -> Ranking:
         model=hidden.get("model") or request.model.rpartition("/")[2],
         provider=hidden.get("custom_llm_provider") or target.provider,
     )
+
+
+def _model(requested: str, routed: Routed | None) -> dict[str, Any]:
+    return {"model": requested} if routed is None else {"model": routed.name, **routed.options}
 
 
 async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, call_type: CallTypes) -> tuple[Any, Target]:
@@ -122,7 +127,7 @@ def _cost(hidden: Mapping[str, Any], target: Target) -> Cost | None:
     usd = hidden.get("response_cost")
     if usd is not None and pricing.has_prices(target.deployment):
         return Cost(usd, "deployment")
-    if usd is None or pricing.is_unpriced(target.model, target.provider):
+    if usd is None or (not usd and pricing.is_unpriced(target.model, target.provider, target.deployment)):
         return None
     return Cost(usd, "price_map", price_map.DATE)
 

@@ -23,8 +23,9 @@ from litellm.types.utils import Choices, Message
 from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
 from bridge_worker.backends.litellm.provider_state import for_provider
-from bridge_worker.backends.litellm.router_errors import for_router, with_fault
+from bridge_worker.backends.litellm.router_errors import for_router, for_unusable, with_fault
 from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream, target_of
+from bridge_worker.config import unusable
 from bridge_worker.core.deltas import Delta, TokenUsage
 from bridge_worker.core.ports import Facts
 
@@ -117,9 +118,15 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
 async def _serve(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     """One call of a deployment. What can't be prepared is raised where LiteLLM's callbacks and the Router's cooldowns hear it."""
     call.outcome = None
+    info = kwargs.get("model_info") or {}
+    if why := info.get(unusable.MARK):
+        call.begin(_target(kwargs), fallback=bool(kwargs.get("fallback_depth")))
+        error = for_unusable(str(why), call.target)
+        call.fail(error)
+        raise error
     if call.own_path:
         return await call_litellm(call, kwargs)
-    deployment = (kwargs.get("model_info") or {}).get("id")
+    deployment = info.get("id")
     pending, call.pending = call.pending, None
     if pending is not None and pending[0] == deployment:
         call.next = pending[1]

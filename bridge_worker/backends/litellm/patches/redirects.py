@@ -11,20 +11,31 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from bridge_worker.backends.litellm.patches.patch import EVERY_PROVIDER, Patch
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _KEY_NAME = re.compile(r"(?i)authorization|cookie|.*(?:key|token|secret|signature|credential).*|x-amz-.*")
 
-_target = requests.Session.get_redirect_target
+
+def _within_origin(original: Any) -> Any:
+    def get_redirect_target(self: requests.Session, response: requests.Response) -> str | None:
+        """The caller gets the redirect itself when it is not followed."""
+        target: str | None = original(self, response)
+        request = response.request
+        if target is None or not _is_confidential(request):
+            return target
+        origin = _origin(str(request.url))
+        return target if _origin(urljoin(str(request.url), target)) == origin else None
+
+    return get_redirect_target
 
 
-def _target_within_origin(self: requests.Session, response: requests.Response) -> str | None:
-    """Without it a redirect takes a body and each header but ``Authorization`` to any host. The caller gets the redirect itself."""
-    target = _target(self, response)
-    request = response.request
-    if target is None or not _is_confidential(request):
-        return target
-    origin = _origin(str(request.url))
-    return target if _origin(urljoin(str(request.url), target)) == origin else None
+def _leaves_origin(original: Any) -> bool:
+    response = requests.Response()
+    response.status_code = 307
+    response.headers["location"] = "http://two.example"
+    response.request = requests.Request("POST", "https://one.example", data=b"a conversation").prepare()
+    return original(requests.Session(), response) is not None
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
@@ -36,6 +47,15 @@ def _is_confidential(request: Any) -> bool:
     return request.method not in ("GET", "HEAD") or any(_KEY_NAME.fullmatch(name) for name in request.headers)
 
 
-def install() -> None:
-    """Replaces a method of requests. Repeating it changes nothing."""
-    requests.Session.get_redirect_target = _target_within_origin  # type: ignore[method-assign,assignment]
+PATCHES = (
+    Patch(
+        name="redirects of requests",
+        wrong="a redirect takes a body and each header but Authorization to any host",
+        evidence="tests/process/test_hosts.py::test_a_redirect_to_another_origin_is_an_error",
+        places=("requests.sessions:Session.get_redirect_target",),
+        takes=("self", "resp"),
+        make=_within_origin,
+        has_fault=_leaves_origin,
+        protects=EVERY_PROVIDER,
+    ),
+)
