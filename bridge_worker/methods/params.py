@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from bridge_worker.budgets.limits import BUDGET, check_path
 from bridge_worker.config.settings import Settings
 from bridge_worker.errors import BridgeError
+from bridge_worker.protocol.framing import MAX_VALUES, has_too_many_values
 from bridge_worker.schema.chat_request import MAX_MESSAGES, ChatParams
 from bridge_worker.schema.validation_errors import explain
 from bridge_worker.security.refused_params import ParamsTooLarge, is_address, refused_member
@@ -37,6 +38,7 @@ def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRI
         _check_schemas(params)
         validated = type.model_validate(params)
         _check_urls(params, policy)
+        _check_arguments(params)
         if (budget := (params.get("metadata") or {}).get(BUDGET)) is not None:
             check_path(budget, f"metadata.{BUDGET}")
         return validated
@@ -105,6 +107,15 @@ def _member(value: object, *names: str) -> object:
 def _check_urls(params: Mapping[str, Any], policy: UrlPolicy) -> None:
     if fault := next(faults(params, policy), None):
         raise BridgeError("invalid_request", f"{fault[0]} can't be passed on: {fault[1]}")
+
+
+def _check_arguments(params: Mapping[str, Any]) -> None:
+    """Before LiteLLM decodes what a tool was called with, as some providers get it, on the loop."""
+    for index, message in enumerate(params.get("messages") or ()):
+        for position, call in enumerate(message.get("tool_calls") or ()):
+            if has_too_many_values(call["function"]["arguments"]):
+                place = f"messages[{index}].tool_calls[{position}].function.arguments"
+                raise BridgeError("invalid_request", f"{place}: has more than {MAX_VALUES:,} JSON values, the limit")
 
 
 def check_provider_params(params: Mapping[str, Any], settings: Settings) -> None:

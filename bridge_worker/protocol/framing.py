@@ -18,6 +18,7 @@ from bridge_worker.errors import BridgeError
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_VALUES = 200_000  # JSON values of one line: 10 MB of "[]," would block all other responses for 3 s
 _BOM = b"\xef\xbb\xbf"
+_WINDOW_BYTES = 256 * 1024
 _HEAD_BYTES = 4096  # of a line over the limit; searched for its id
 MAX_ID_LENGTH = 1_024  # characters or digits: each delta and each line of the log repeats an id
 _MAX_INTEGER_ID = 10**MAX_ID_LENGTH
@@ -138,6 +139,30 @@ class _ValueCounter:
         self._in_string ^= len(parts) % 2 == 0
         self._exact_to = end
         return self._exact
+
+
+def has_too_many_values(text: str | bytes | bytearray, limit: int = MAX_VALUES) -> bool:
+    """Whether ``text``, as JSON, has more than ``limit`` values; without decoding it, and without reading on when it has."""
+    if len(text) <= limit:
+        return False
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return _marks(data) > limit and _marks_outside_strings(data, limit) > limit
+
+
+def _marks_outside_strings(data: bytes | bytearray, limit: int) -> int:
+    found, in_string, start = 0, False, 0
+    while start < len(data) and found <= limit:
+        end = min(start + _WINDOW_BYTES, len(data))
+        while end < len(data) and data[end - 1] == ord("\\"):  # what it escapes is behind it
+            end += 1
+        window = data[start:end]
+        if b"\\" in window:
+            window = window.replace(b"\\\\", b"").replace(b'\\"', b"")
+        parts = window.split(b'"')
+        found += sum(_marks(part) for part in parts[in_string::2])
+        in_string ^= len(parts) % 2 == 0
+        start = end
+    return found
 
 
 def _marks(text: bytes | bytearray, start: int = 0) -> int:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge_worker.protocol.framing import Fault, Framer, Message, decode, encode
+from bridge_worker.protocol import framing
+from bridge_worker.protocol.framing import Fault, Framer, Message, decode, encode, has_too_many_values
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -298,7 +299,8 @@ def test_a_value_that_json_lacks_is_not_encoded(value: object) -> None:
         ('{"p":"' + "x" * 4096 + '","id":7,"q":"', None),  # beyond the first 4,096 bytes
         ('{"p":"' + "x" * 4080 + '","id":123456,"q":"', None),  # cut within the number
         ('{"p" 1,"id":7,"q":"', None),
-        ('{"id":"' + "x" * 300 + '","p":"', None),
+        ('{"id":"' + "x" * 1_024 + '","p":"', "x" * 1_024),
+        ('{"id":"' + "x" * 1_025 + '","p":"', None),
         ("{" * 4096, None),
         ("[" * 4096, None),
         ("", None),
@@ -319,3 +321,28 @@ def test_the_id_of_a_line_that_is_too_long_is_found_below_a_small_limit() -> Non
     (fault,) = Framer(10).feed(b'{"id":3,"method":"ping"}\n')
     assert isinstance(fault, Fault)
     assert fault.id == 3
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.integers() | st.text('",[{\\\\x', max_size=6),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text('",[\\\\', max_size=3), values, max_size=3),
+    max_leaves=20,
+)
+
+
+def marks(value: object) -> int:
+    """The brackets that open and the commas of ``value`` as JSON, without those in strings."""
+    members = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if members is None else 1 + max(0, len(members) - 1) + sum(map(marks, members))
+
+
+@pytest.mark.rule("BND-3", "BND-6")
+@quick
+@given(value=JSON_VALUES, window=st.integers(1, 9))
+def test_values_are_counted_without_decoding_wherever_the_windows_end(value: object, window: int) -> None:
+    text = json.dumps(value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(framing, "_WINDOW_BYTES", window)
+        for limit in (0, 1, 3, 8):
+            assert has_too_many_values(text, limit) == (marks(value) > limit)
+            assert has_too_many_values(text.encode(), limit) == (marks(value) > limit)

@@ -20,6 +20,7 @@ from bridge_worker.errors import BridgeError
 from bridge_worker.security.error_text import MAX_TEXT
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+MAX_CONTAINERS = 1_000_000  # arrays and objects of a whole body: an embedding is one, and 64 MiB of "[]," block the loop for 6 s
 _WHOLE = "application/json"
 _READ_BYTES = 64 * 1024
 
@@ -95,6 +96,7 @@ class _Bounds:
         self._is_error = is_error
         self._is_stream = is_stream
         self._size = 0
+        self._containers = 0
         self.ended = False
 
     def take(self, data: bytes) -> bytes:
@@ -102,11 +104,19 @@ class _Bounds:
         if self._is_error and self._size + len(data) >= MAX_TEXT:
             self.ended = True
             return data[: MAX_TEXT - self._size]
+        self._count(data)
         end = max(data.rfind(b"\n"), data.rfind(b"\r")) if self._is_stream else -1
         self._size = self._size + len(data) if end < 0 else len(data) - end - 1
         if self._size > (MAX_LINE_BYTES if self._is_stream else MAX_BODY_BYTES):
             raise _too_long(self._is_stream)
         return data
+
+    def _count(self, data: bytes) -> None:
+        if self._is_stream:
+            return
+        self._containers += data.count(b"[") + data.count(b"{")
+        if self._containers > MAX_CONTAINERS:
+            raise BridgeError("bad_upstream_response", f"the provider sent more than {MAX_CONTAINERS:,} JSON arrays and objects")
 
     def of(self, parts: Iterator[bytes]) -> Iterator[bytes]:
         for data in parts:

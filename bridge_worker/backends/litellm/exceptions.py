@@ -188,7 +188,7 @@ def _find(chain: list[BaseException]) -> _Finding:
         if isinstance(link, httpx.HTTPStatusError):
             kind = _match(_BY_PROXY, chain[0]) or reading or _by_status(link.response.status_code)
             return _Finding(kind, link, link.response)
-        cause = _named(_CAUSES, link) or _in_stream(link) or _by_function(link)
+        cause = _of_the_params(link) or _named(_CAUSES, link) or _in_stream(link) or _by_function(link)
         if cause:
             return _Finding(reading or cause, link)
         reading = reading or _named(_READINGS, link)
@@ -204,6 +204,11 @@ def _by_status(status: int) -> str:
 def _named(table: Mapping[str, str], error: BaseException) -> str | None:
     names = (f"{base.__module__.partition('.')[0]}.{base.__name__}" for base in type(error).__mro__)
     return next((table[name] for name in names if name in table), None)
+
+
+def _of_the_params(error: BaseException) -> str | None:
+    """A tool call's arguments with NaN or a number beyond a double, which a provider gets as an object."""
+    return "rejected_by_provider" if isinstance(error, ValueError) and str(error)[:30] == "Out of range float values are " else None
 
 
 def _in_stream(error: BaseException) -> str | None:

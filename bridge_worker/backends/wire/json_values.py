@@ -11,14 +11,21 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from bridge_worker.errors import BridgeError
+from bridge_worker.protocol.framing import has_too_many_values
+
 Json = dict[str, Any]
+MAX_VALUES = 1_000_000  # of one message: 0.3 s to decode; 4,000 tokens with 20 log probabilities each have 640,000
 MAX_QUOTE = 500  # characters of an unreadable response that an error quotes
 
 _MAX_COUNT = 2**53  # a token count beyond it is not one
 
 
 def parse(data: bytes | bytearray) -> Any:
-    """The value. Raises ValueError for what is not JSON: also for nesting too deep and integers of thousands of digits."""
+    """The value. Raises ValueError for what is not JSON: also for nesting too deep and integers of thousands of digits; BridgeError
+    ``bad_upstream_response`` for more than `MAX_VALUES` values, because their decoding would block the loop."""
+    if len(data) > MAX_VALUES and has_too_many_values(data, MAX_VALUES):
+        raise BridgeError("bad_upstream_response", f"the provider sent more than {MAX_VALUES:,} JSON values in one message")
     text = data.decode("utf-8", "replace")
     try:
         value, end = _SCAN(text, 0)

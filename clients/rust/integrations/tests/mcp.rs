@@ -22,9 +22,8 @@ fn chat(text: &str) -> CallToolRequestParams {
 }
 
 async fn talk(client: RunningService<RoleClient, ()>, revision: &ProtocolVersion) {
-    assert_eq!(client.peer().protocol_version().as_ref(), Some(revision));
-    let mut names: Vec<String> =
-        soon(client.list_all_tools()).await.unwrap().iter().map(|tool| tool.name.to_string()).collect();
+    assert_eq!(&client.peer_info().unwrap().protocol_version, revision);
+    let mut names: Vec<String> = soon(client.list_all_tools()).await.unwrap().iter().map(|tool| tool.name.to_string()).collect();
     names.sort();
     assert_eq!(names, ["chat", "count_tokens", "list_models"]);
     let result = soon(client.call_tool(chat("two words"))).await.unwrap();
@@ -49,8 +48,7 @@ async fn a_client_that_discovers_needs_no_handshake() {
 
 #[tokio::test]
 async fn a_client_that_finds_out_discovers() {
-    let lifecycle =
-        ClientLifecycleMode::Auto { preferred_versions: vec![ProtocolVersion::LATEST], legacy_version: None };
+    let lifecycle = ClientLifecycleMode::Auto { preferred_versions: vec![ProtocolVersion::LATEST], legacy_version: None };
     let client = soon(().serve_with_lifecycle(worker(), lifecycle)).await.unwrap();
     talk(client, &ProtocolVersion::V_2026_07_28).await;
 }
