@@ -103,7 +103,7 @@ def _member(value: object, *names: str) -> object:
 
 
 def _check_urls(params: Mapping[str, Any], policy: UrlPolicy) -> None:
-    if fault := next(faults(params.get("messages"), policy), None):
+    if fault := next(faults(params, policy), None):
         raise BridgeError("invalid_request", f"{fault[0]} can't be passed on: {fault[1]}")
 
 

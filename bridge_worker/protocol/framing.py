@@ -19,7 +19,8 @@ DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 MAX_VALUES = 200_000  # JSON values of one line: 10 MB of "[]," would block all other responses for 3 s
 _BOM = b"\xef\xbb\xbf"
 _HEAD_BYTES = 4096  # of a line over the limit; searched for its id
-_MAX_ID = 256  # characters
+MAX_ID_LENGTH = 1_024  # characters or digits: each delta and each line of the log repeats an id
+_MAX_INTEGER_ID = 10**MAX_ID_LENGTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,15 +175,18 @@ def id_in(head: bytes) -> str | int | None:
             if text[at] not in ",}":  # also the end: a number may continue after it
                 return None
             if name == "id":
-                return value if _is_id(value) else None
+                return value if is_id(value) else None
             if text[at] == "}":
                 return None
     except (ValueError, IndexError, RecursionError):
         return None
 
 
-def _is_id(value: object) -> TypeGuard[str | int]:
-    return (isinstance(value, str) and len(value) <= _MAX_ID) or (isinstance(value, int) and not isinstance(value, bool))
+def is_id(value: object) -> TypeGuard[str | int]:
+    """Whether ``value`` can be the id of a request, or a token that messages repeat."""
+    if isinstance(value, str):
+        return len(value) <= MAX_ID_LENGTH
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _MAX_INTEGER_ID
 
 
 def _skip(text: str, at: int) -> int:

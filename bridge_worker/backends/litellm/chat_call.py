@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import litellm
 
-from bridge_worker.backends.litellm import decoders, exceptions, provider_state, request_diff
+from bridge_worker.backends.litellm import decoders, exceptions, provider_state, request_diff, tool_names
 from bridge_worker.backends.litellm.capture import CapturedRequest, NothingSent, capture
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequest, PreparedRequests
+from bridge_worker.backends.litellm.request_forms import rewrite_call
 from bridge_worker.backends.litellm.router_errors import fault_of
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.backends.litellm.upstream import Target, Upstream, open_upstream
@@ -136,6 +137,9 @@ class ChatCall:
         Raises NoDecoder, and what LiteLLM raises before it would send.
         """
         messages, held_back = provider_state.for_provider(call["messages"], target.provider, target.model)
+        rule = tool_names.rule_of(target.provider, target.model or "")
+        if rule is not None and any("tool_calls" in message for message in messages):
+            messages = tool_names.renamed_messages(messages, rule)
         prepared = self._prepared.find(key)
         if prepared is not None and (body := prepared.body(messages)) is not None:
             self._note_known(prepared, held_back)
@@ -159,7 +163,8 @@ class ChatCall:
         if not decoders.may_capture(str(call["model"]), target.provider or ""):
             raise NoDecoder(f"LiteLLM's requests to {target.provider} can't be captured")
         arguments = {name: value for name, value in call.items() if name not in _NOT_OF_THE_REQUEST and name[:1] != "_"}
-        arguments |= {"messages": _copied(messages), "max_retries": 0, "_skip_mcp_handler": True}
+        rewritten, lost = known.rewritten if known is not None else rewrite_call(call, target.provider, target.model or "")
+        arguments |= {**rewritten, "messages": _copied(messages), "max_retries": 0, "_skip_mcp_handler": True}
         if self.request.stream:
             arguments |= {"stream": True, "stream_options": {"include_usage": True}}
         try:
@@ -171,7 +176,7 @@ class ChatCall:
                 "authentication", exceptions.about_key("", captured.provider, answered=False), provider=captured.provider
             )
         body = json.loads(captured.body)
-        self._diff(body, held_back)
+        self._diff(body, held_back + lost)
         found = decoders.format_of(captured.provider, captured.url, body)
         if found is None:
             raise NoDecoder(f"the bridge has no decoder for the responses of {captured.provider} at {captured.url.path}", captured)
@@ -181,7 +186,7 @@ class ChatCall:
             except ImportError as error:
                 decoders.switch_off(found)
                 raise NoDecoder(f"the decoder of {found.module} can't be loaded ({error})", captured) from error
-            known = PreparedRequest(captured, decoder)
+            known = PreparedRequest(captured, decoder, (rewritten, lost))
             self._prepared.store(key, known)
         known.learn(captured, messages)
         return known, captured.body
@@ -195,7 +200,7 @@ class ChatCall:
             if len(prepared.notes) < MAX_NOTES:
                 prepared.notes[self.options_key] = notes
         receipt = self.request.receipt
-        receipt.dropped = [*held_back, *notes[0]]
+        receipt.dropped = [*held_back, *prepared.rewritten[1], *notes[0]]
         receipt.added = notes[1]
 
     def _diff(self, body: Any, held_back: list[Change]) -> None:

@@ -24,8 +24,10 @@ from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
 from bridge_worker.backends.litellm.listeners import needs_wrapper
 from bridge_worker.backends.litellm.provider_state import for_provider
-from bridge_worker.backends.litellm.router_errors import for_router, with_fault
+from bridge_worker.backends.litellm.request_forms import rewrite_call
+from bridge_worker.backends.litellm.router_errors import for_router, for_unusable, with_fault
 from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream
+from bridge_worker.config import unusable
 from bridge_worker.core.deltas import Delta, TokenUsage
 from bridge_worker.core.ports import Facts
 
@@ -102,12 +104,14 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     target = call.target_of(kwargs)
     call.begin(target, fallback=bool(kwargs.get("fallback_depth")))
     messages, held_back = for_provider(kwargs["messages"], target.provider, target.model)
+    rewritten, lost = rewrite_call(kwargs, target.provider, target.model or "", names=False)
+    held_back += lost
     receipt = call.request.receipt
     if receipt.dropped is not None or held_back:
         receipt.dropped = [*held_back, *(change for change in receipt.dropped or () if change not in held_back)]
     try:
         # PRIVATE, _skip_mcp_handler: else tools need the mcp package, and could be run here instead of by the agent.
-        response = await _real(**kwargs | {"messages": messages, "_skip_mcp_handler": True})
+        response = await _real(**kwargs | rewritten | {"messages": messages, "_skip_mcp_handler": True})
     except Exception as error:
         raise with_fault(error, call.fail(error)) from error.__cause__
     if not call.request.stream:
@@ -118,9 +122,15 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
 async def _serve(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     """One call of a deployment. What can't be prepared is raised where LiteLLM's callbacks and the Router's cooldowns hear it."""
     call.outcome = None
+    info = kwargs.get("model_info") or {}
+    if why := info.get(unusable.MARK):
+        call.begin(call.target_of(kwargs), fallback=bool(kwargs.get("fallback_depth")))
+        error = for_unusable(str(why), call.target)
+        call.fail(error)
+        raise error
     if call.own_path:
         return await call_litellm(call, kwargs)
-    deployment = (kwargs.get("model_info") or {}).get("id")
+    deployment = info.get("id")
     pending, call.pending = call.pending, None
     send = _heard if needs_wrapper() else acompletion
     if pending is not None and pending[0] == deployment:

@@ -23,6 +23,7 @@ from bridge_worker.backends.litellm.capture import CapturedRequest
 from bridge_worker.backends.litellm.transport import Destination
 from bridge_worker.backends.litellm.upstream import Target, target_of
 from bridge_worker.backends.wire.decoder import Decoder
+from bridge_worker.core.receipt import Change
 
 MAX_PREPARED = 512  # templates that are kept; the oldest is forgotten first
 MAX_LEARNED_BYTES = 1024 * 1024  # to learn from a body copies it several times, and a small one teaches the same
@@ -38,19 +39,36 @@ _SHORT_ID = 40  # OpenAI takes ids up to here; what is longer may be rewritten
 _URL_HEAD = 24  # characters of a URL that show its scheme and its media type
 
 
+Rewritten = tuple[Mapping[str, Any], list[Change]]
+NOT_REWRITTEN: Rewritten = ({}, [])
+
+
 class PreparedRequest:
     """The request of one model with one set of options, plain or streamed. ``model`` and ``provider`` are LiteLLM's names.
 
     `body` is exact for every conversation that it returns bytes for. ``settings`` is the body without the conversation; ``notes``
-    is for what a chat's receipt says of it, by the chat's options.
+    is for what a chat's receipt says of it, by the chat's options. ``rewritten`` are the arguments that were given to LiteLLM
+    instead of the caller's, and what that lost.
     """
 
     __slots__ = (
-        *("_head", "_shapes", "_tail", "_transform", "decoder", "destination", "headers", "model", "notes", "provider", "settings"),
+        "_head",
+        "_shapes",
+        "_tail",
+        "_transform",
+        "decoder",
+        "destination",
+        "headers",
+        "model",
+        "notes",
+        "provider",
+        "rewritten",
+        "settings",
         "url",
     )
 
-    def __init__(self, captured: CapturedRequest, decoder: Callable[[], Decoder]) -> None:
+    def __init__(self, captured: CapturedRequest, decoder: Callable[[], Decoder], rewritten: Rewritten = NOT_REWRITTEN) -> None:
+        self.rewritten = rewritten
         self.url: httpx.URL = captured.url
         self.headers = {**captured.headers, "accept-encoding": "identity"}
         self.destination = Destination(captured.url, self.headers)

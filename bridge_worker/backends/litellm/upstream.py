@@ -6,6 +6,7 @@ callbacks and receipts.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
@@ -58,7 +59,8 @@ def target_of(model: str | None, provider: str | None = None, api_base: str | No
 class Upstream:
     """A response with a good status. `aclose` must be awaited. All methods raise AttemptError only."""
 
-    def __init__(self, response: Response, decoder: Decoder, target: Target) -> None:
+    def __init__(self, response: Response, decoder: Decoder, target: Target, sent: float) -> None:
+        """``sent``: when the request was, on `time.monotonic`."""
         self._response = response
         self._decoder = decoder
         self._target = target
@@ -66,6 +68,7 @@ class Upstream:
         self._text = ""
         self.has_content = False  # a delta has been read
         self.status = response.status
+        self._sent = sent
 
     async def whole(self) -> list[Delta]:
         """The deltas of a plain response."""
@@ -126,6 +129,7 @@ class Upstream:
             deployment=target.deployment,
             models=(target.model, end.model),
             charged=charged,
+            seconds=time.monotonic() - self._sent,
         )
         usd, source, date = cost or (None, None, None)
         return Facts(end, target.provider, usd, source, date, rate_limits(headers.items()))
@@ -170,6 +174,7 @@ async def open_upstream(
     decoder: Callable[[], Decoder], destination: Destination, body: bytes, timeout: float, target: Target
 ) -> Upstream:
     """Sends a request. Returns when the response's headers have arrived with a good status. Raises AttemptError."""
+    sent = time.monotonic()
     try:
         response = await transport.send(destination, body, timeout)
     except ConnectionFailed as error:
@@ -179,7 +184,7 @@ async def open_upstream(
         raise AttemptError(error) from error
     made = decoder()
     if 200 <= response.status < 300:
-        return Upstream(response, made, target)
+        return Upstream(response, made, target, sent)
     try:
         raise AttemptError(await _of_status(response, made, target), response.headers)
     finally:
