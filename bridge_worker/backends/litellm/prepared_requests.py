@@ -52,18 +52,8 @@ class PreparedRequest:
     """
 
     __slots__ = (
-        "_head",
-        "_shapes",
-        "_tail",
-        "_transform",
-        "decoder",
-        "destination",
-        "headers",
-        "model",
-        "notes",
-        "provider",
-        "rewritten",
-        "settings",
+        *("_head", "_shapes", "_tail", "_transform", "decoder", "destination", "headers", "model", "notes", "provider"),
+        *("rewritten", "settings"),
         "url",
     )
 
