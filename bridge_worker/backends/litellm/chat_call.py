@@ -82,6 +82,7 @@ class ChatCall:
         self.on_failed: Callable[[str, BridgeError], None] | None = None  # and what fails
         self.upstream: Upstream | None = None
         self.facts: Facts | None = None  # of a plain chat that was read in the lane
+        self.has_streamed = False  # content of a stream that came through LiteLLM
         self.own_path = False  # LiteLLM serves every call of this chat
         self.outcome: Outcome | None = None  # of a plain chat, as it was returned to LiteLLM
         self.next: Ready | Exception | None = None  # what the call that LiteLLM's wrapper is about to make will send, or raise
@@ -218,12 +219,17 @@ class ChatCall:
             return bool(invented)
         return False
 
+    def target_of(self, call: Mapping[str, Any]) -> Target:
+        """What ``call``, the keyword arguments of one deployment's call, names."""
+        deployment = (call.get("model_info") or {}).get("id")
+        return self._prepared.target(call["model"], call.get("custom_llm_provider"), call.get("api_base"), deployment)
+
     # ---- the response ------------------------------------------------------------------------------------------------------
 
     async def open(self, ready: Ready) -> Upstream:
         """Sends the request. Raises AttemptError."""
         prepared = ready.prepared
-        upstream = await open_upstream(prepared.decoder, prepared.url, prepared.headers, ready.body, ready.timeout, ready.target)
+        upstream = await open_upstream(prepared.decoder, prepared.destination, ready.body, ready.timeout, ready.target)
         self.upstream = upstream
         self.request.upstream_open = True
         return upstream

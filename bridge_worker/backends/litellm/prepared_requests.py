@@ -20,6 +20,7 @@ from litellm.types.utils import LlmProviders
 from litellm.utils import ProviderConfigManager
 
 from bridge_worker.backends.litellm.capture import CapturedRequest
+from bridge_worker.backends.litellm.transport import Destination
 from bridge_worker.backends.litellm.upstream import Target, target_of
 from bridge_worker.backends.wire.decoder import Decoder
 from bridge_worker.core.receipt import Change
@@ -51,17 +52,8 @@ class PreparedRequest:
     """
 
     __slots__ = (
-        "_head",
-        "_shapes",
-        "_tail",
-        "_transform",
-        "decoder",
-        "headers",
-        "model",
-        "notes",
-        "provider",
-        "rewritten",
-        "settings",
+        *("_head", "_shapes", "_tail", "_transform", "decoder", "destination", "headers", "model", "notes", "provider"),
+        *("rewritten", "settings"),
         "url",
     )
 
@@ -69,6 +61,7 @@ class PreparedRequest:
         self.rewritten = rewritten
         self.url: httpx.URL = captured.url
         self.headers = {**captured.headers, "accept-encoding": "identity"}
+        self.destination = Destination(captured.url, self.headers)
         self.model = captured.model
         self.provider = captured.provider
         self.decoder = decoder
@@ -138,7 +131,7 @@ class PreparedRequests:
     def __init__(self, *, remembers: bool = True) -> None:
         """``remembers``: False where each request is to be captured."""
         self._remembers = remembers
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[tuple[str | None, ...], Target] = {}
         self._prepared: dict[Any, PreparedRequest] = {}
         self._environment: Mapping[Any, Any] = {}
 
@@ -149,13 +142,13 @@ class PreparedRequests:
             self._prepared.clear()
         return self._prepared.get(key)
 
-    def target(self, model: str) -> Target:
-        """The names that LiteLLM has for ``model``, which take it 30 us to find."""
-        found = self._targets.get(model)
+    def target(self, *names: str | None) -> Target:
+        """`target_of` these names, which takes LiteLLM 30 us to find."""
+        found = self._targets.get(names)
         if found is None:
             if len(self._targets) >= MAX_PREPARED:
                 self._targets.clear()
-            found = self._targets[model] = target_of(model)
+            found = self._targets[names] = target_of(*names)
         return found
 
     def store(self, key: Any, prepared: PreparedRequest) -> None:

@@ -16,9 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import litellm
-from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
 
-from bridge_worker.backends.litellm.patches.patch import Patch, apply_each
+from bridge_worker.backends.litellm.patches.patch import Patch
 
 _NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None, "index": 0, "tool_use": None}
 _BUILDER = "litellm.litellm_core_utils.streaming_chunk_builder_utils"
@@ -113,6 +112,8 @@ def _in_loop() -> bool:
 
 
 def _ends_as_a_stream(original: Any) -> Any:
+    from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator  # not at the top: its move costs this patch
+
     def _should_defer_streaming_cache_hit_callbacks(*, cached_result: Any) -> bool:
         return isinstance(cached_result, litellm.CustomStreamWrapper | BaseResponsesAPIStreamingIterator)
 
@@ -337,8 +338,3 @@ PATCHES = (
         has_fault=_splits_at_other_characters,
     ),
 )
-
-
-def install() -> None:
-    """Applies each patch by itself. Repeating it changes nothing."""
-    apply_each(PATCHES)
