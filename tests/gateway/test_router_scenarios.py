@@ -137,6 +137,10 @@ SCENARIOS = {
     "usage-based-routing-v2 over its rpm": scenario(
         [{**A, "rpm": 2}], {"routing_strategy": "usage-based-routing-v2"}, "g", "g", "g"
     ),
+    "latency-based-routing": scenario([A], {"routing_strategy": "latency-based-routing"}, "g", "g"),
+    "simple-shuffle with limits": scenario([{**A, "rpm": 100, "tpm": 100_000}], {"enable_pre_call_checks": True}, "g", "g"),
+    "429 is tried again": scenario([A], {**COOL, "num_retries": 1, "retry_after": 0}, "g", a={"status": 429}),
+    "a stream that is cut after its first delta": scenario([A, SPARE], BACKED, "g", "g", a={"cut": "later", "status": 503}),
     "a stream that is cut before its first delta": scenario([A, SPARE], BACKED, "g", a={"cut": True, "status": 503}),
 }
 
@@ -163,7 +167,9 @@ def play(mode: str, stream: bool, name: str) -> Log:
 
 
 def write_script(upstream: Upstream, model: str, script: Json, stream: bool) -> None:
-    if "cut" in script and stream:
+    if script.get("cut") == "later" and stream:
+        upstream.script(model, chunks=[chunk({"role": "assistant", "content": "half"}), End.CLOSE])
+    elif "cut" in script and stream:
         upstream.script(model, chunks=[End.CLOSE])
     elif script:
         body = script.get("body") or {"error": {"message": "no"}}

@@ -21,7 +21,7 @@ from bridge_worker.backends.wire.openai_chat import OpenAIChat
 from bridge_worker.backends.wire.openai_responses import OpenAIResponses
 from tests.support.every_mode import IGNORED_WARNINGS, EveryMode, Outcome, bridge, provider, raw
 from tests.support.provider_formats import FORMATS, Format
-from tests.unit.wire import cases, test_anthropic, test_bedrock_converse, test_gemini
+from tests.unit.wire import anthropic_cases, bedrock_converse_cases, cases, gemini_cases
 from tests.unit.wire.joined import Joined, plain, streamed
 
 __all__ = ["bridge", "provider"]  # fixtures
@@ -52,7 +52,7 @@ def _forms() -> Iterator[Played]:
         for form, data in (("plain", case.body), ("streamed", case.data)):
             if data is not None:
                 yield _played(case.name, case.make, "", form == "streamed", data)
-    for case in (*test_anthropic.CASES, *test_bedrock_converse.CASES, *test_gemini.CASES):
+    for case in (*anthropic_cases.CASES, *bedrock_converse_cases.CASES, *gemini_cases.CASES):
         if case.body is not None:
             yield _played(case.name, case.make, "", False, case.body)
         for form, data in (case.data or {}).items():

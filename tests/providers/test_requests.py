@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from bridge_worker.backends.litellm.chat import LiteLLM
 from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import BridgeError
+from tests.support import vertex
 from tests.support.cases import TOOLS
 from tests.support.provider_formats import FORMATS, environment
 from tests.support.requests import chat_request
@@ -50,8 +51,13 @@ LIKE_OPENAI = {
     "azure_ai/mistral-large": "AZURE_AI",
     "databricks/dbrx": "DATABRICKS",
     "litellm_proxy/gpt-4o": "LITELLM_PROXY",
+    "github/gpt-4o": "GITHUB",
+    "watsonx/ibm/granite-3-8b-instruct": "WATSONX",
 }
-MODELS = [*(wire.model for wire in FORMATS.values()), "openai/gpt-5.1", "openai/o3-mini", *LIKE_OPENAI]
+# The other families: under another host or another credential than their format's usual one, or without a decoder.
+OTHERS = ["azure/responses/gpt-4.1", vertex.VertexGemini.model, vertex.VertexClaude.model]
+OWN_PATH = ["ollama/llama3.1"]
+MODELS = [*(wire.model for wire in FORMATS.values()), "openai/gpt-5.1", "openai/o3-mini", *LIKE_OPENAI, *OTHERS]
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False}
 PARAMS: list[Json] = [
     {},
@@ -141,8 +147,11 @@ def bench() -> Iterator[Bench]:
         for prefix in LIKE_OPENAI.values():
             patch.setenv(f"{prefix}_API_KEY", f"key-of-{prefix}")
             patch.setenv(f"{prefix}_API_BASE", f"{origin}/v1")
+        patch.setenv("WATSONX_TOKEN", "token-of-watsonx")
+        patch.setenv("WATSONX_PROJECT_ID", "p1")
         bench = Bench(upstream, runner)
-        yield bench
+        with vertex.credentials(origin):
+            yield bench
         runner.run(bench.ours.aclose())
 
 
@@ -211,3 +220,11 @@ def test_the_bridge_sends_to_every_provider_of_these(model: str, bench: Bench, s
     error = bench.run(_refused(bench.ours, {"model": model, "messages": FIRST, "stream": streamed}))
     receipt: Any = error.extra["receipt"]
     assert (receipt["engine"]["name"], error.kind) == ("litellm-direct", "rejected_by_provider"), receipt["engine"]["reason"]
+
+
+@pytest.mark.parametrize("model", OWN_PATH)
+def test_a_format_without_a_decoder_goes_by_litellms_own_path(model: str, bench: Bench, streamed: bool) -> None:
+    chat = {"model": model, "messages": FIRST, "stream": streamed}
+    assert bench.sent(bench.ours, chat) == bench.sent(bench.own, chat)
+    receipt: Any = bench.run(_refused(bench.ours, chat)).extra["receipt"]
+    assert receipt["engine"]["name"] == "litellm"

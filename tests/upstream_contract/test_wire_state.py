@@ -16,9 +16,9 @@ from litellm.llms.vertex_ai.gemini.transformation import _gemini_convert_message
 from bridge_worker.backends.wire.anthropic import Anthropic
 from bridge_worker.backends.wire.bedrock_converse import BedrockConverse
 from bridge_worker.backends.wire.gemini import Gemini
-from tests.unit.wire import test_anthropic as claude
-from tests.unit.wire import test_bedrock_converse as bedrock
-from tests.unit.wire import test_gemini as google
+from tests.unit.wire import anthropic_cases as claude
+from tests.unit.wire import bedrock_converse_cases as bedrock
+from tests.unit.wire import gemini_cases as google
 from tests.unit.wire.joined import plain
 
 VERSION = tuple(int(part) for part in importlib.metadata.version("litellm").split(".")[:2])

@@ -176,7 +176,7 @@ class ChatCall:
                 "authentication", exceptions.about_key("", captured.provider, answered=False), provider=captured.provider
             )
         body = json.loads(captured.body)
-        self._diff(body, held_back + lost)
+        is_invented = self._diff(body, held_back + lost)
         found = decoders.format_of(captured.provider, captured.url, body)
         if found is None:
             raise NoDecoder(f"the bridge has no decoder for the responses of {captured.provider} at {captured.url.path}", captured)
@@ -188,7 +188,8 @@ class ChatCall:
                 raise NoDecoder(f"the decoder of {found.module} can't be loaded ({error})", captured) from error
             known = PreparedRequest(captured, decoder, (rewritten, lost))
             self._prepared.store(key, known)
-        known.learn(captured, messages)
+        if not is_invented:  # a template would repeat the text, and no receipt would name it
+            known.learn(captured, messages)
         return known, captured.body
 
     def _note_known(self, prepared: PreparedRequest, held_back: list[Change]) -> None:
@@ -203,14 +204,20 @@ class ChatCall:
         receipt.dropped = [*held_back, *prepared.rewritten[1], *notes[0]]
         receipt.added = notes[1]
 
-    def _diff(self, body: Any, held_back: list[Change]) -> None:
-        """Notes what of the caller's request is not in ``body``, and what is there that the caller did not give."""
+    def _diff(self, body: Any, held_back: list[Change]) -> bool:
+        """Notes what of the caller's request is not in ``body``, and what is there that the caller did not give.
+
+        True where the conversation has text that LiteLLM wrote.
+        """
         if self._asked is None:
             self._asked = request_diff.asked_of(self.request)
         with suppress(Exception):  # a body of an unknown form: the receipt then has null
             dropped = held_back + request_diff.changes(self._asked, body, held_back)
             self.request.receipt.dropped = dropped
-            self.request.receipt.added = request_diff.additions(self._asked, body)
+            invented = request_diff.invented(self._asked, body)
+            self.request.receipt.added = request_diff.additions(self._asked, body) + invented
+            return bool(invented)
+        return False
 
     def target_of(self, call: Mapping[str, Any]) -> Target:
         """What ``call``, the keyword arguments of one deployment's call, names."""

@@ -321,7 +321,7 @@ def _type_name(value: Any) -> str | None:
 
 
 def _described(schema: Json, words: Json) -> Json:
-    """``schema`` with the words of the union that it is a branch of, in front that exist already."""
+    """``schema`` with the words of the union that it is a branch of, in front of those that it has."""
     made = dict(schema)
     for name in ("title", "description"):
         text, own = words.get(name), schema.get(name)

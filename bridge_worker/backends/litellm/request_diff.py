@@ -48,6 +48,8 @@ _STRUCTURE = {"model", "modelId", "model_id", "stream"}  # each request has them
 _CONTAINERS = {"options", "generationConfig", "generation_config", "inferenceConfig", "parameters"}
 _SCHEMA_TOOL = "json_tool_call"  # LiteLLM's name for the tool that stands for a response_format
 _MIN_STATE = 16  # characters: shorter words of a provider's state may stand in any text
+MAX_INVENTED = 16  # texts that are named
+MAX_TEXT = 200  # characters of one
 _PROBE = 64  # characters of an image's data that are looked for; its end is as good as a checksum
 
 
@@ -57,13 +59,14 @@ class Asked(NamedTuple):
     options: Mapping[str, Any]
     probes: list[tuple[str, str]]
     marked: bool  # for the provider's cache
+    texts: frozenset[str] | None = None  # of the conversation; None where it is in the body as it is
 
 
 def asked_of(request: ChatRequest) -> Asked:
     messages = request.messages
     probes = [found for index, message in enumerate(messages) for found in _probes(message, f"messages[{index}]")]
     marked = any(_is_marked(value) for value in [*messages, *request.options.get("tools", ())])
-    return Asked(request.options, probes, marked)
+    return Asked(request.options, probes, marked, frozenset(text.strip() for text in _leaves(messages)))
 
 
 def changes(asked: Asked, body: Any, known: list[Change]) -> list[Change]:
@@ -82,6 +85,41 @@ def additions(asked: Asked, body: Any) -> list[Addition]:
     """The settings of ``body`` that no parameter of the caller's has become."""
     names = {alias for name in asked.options for alias in _NAMES.get(name, frozenset([name]))}
     return list(_added(body, names, ""))
+
+
+def invented(asked: Asked, body: Mapping[str, Any]) -> list[Addition]:
+    """Texts in the conversation of ``body`` that the caller did not write: LiteLLM fills empty messages and describes schemas."""
+    found: list[Addition] = []
+    known = asked.texts or frozenset()
+    for place in sorted(_CONVERSATION & body.keys()) if asked.texts is not None else ():
+        for text in _spoken(body[place]):
+            rest = text.strip()
+            if rest and rest not in known and (rest := _without(rest, known)) and len(found) < MAX_INVENTED:
+                found.append(Addition(place, rest[:MAX_TEXT]))
+    return found
+
+
+def _spoken(value: Any, name: str = "text") -> Iterator[str]:
+    """The texts that a model reads as such; ids, types and arguments are none."""
+    if isinstance(value, str):
+        if name in ("text", "content"):
+            yield value
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            yield from _spoken(member, key if isinstance(member, str) else name)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _spoken(member, name)
+
+
+def _without(text: str, known: frozenset[str]) -> str:
+    """What remains of a text that LiteLLM joined of several."""
+    if any(text in own or json.dumps(text)[1:-1] in own or json.dumps(text, ensure_ascii=False)[1:-1] in own for own in known):
+        return ""
+    for own in sorted(known, key=len, reverse=True):
+        if own:
+            text = text.replace(own, "").strip()
+    return text
 
 
 def _added(body: Mapping[str, Any], names: set[str], path: str) -> Iterator[Addition]:

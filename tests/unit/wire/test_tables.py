@@ -16,6 +16,7 @@ from bridge_worker.errors import KINDS
 from tests.unit.wire.cases import COHERE, OLLAMA, RESPONSES, chunk, cohere_end, cohere_message, lines, message, response
 from tests.unit.wire.cases import line as ollama_line
 from tests.unit.wire.joined import events, plain, streamed
+from tests.unit.wire.wordings import WORDINGS
 
 REASONS = {"stop", "length", "tool_calls", "content_filter"}
 
@@ -163,44 +164,6 @@ def test_ollama_cases_cover_each_finish_word() -> None:
 
 # ---- errors ----------------------------------------------------------------------------------------------------------------------
 
-WORDINGS = [
-    "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens.",
-    "Your input exceeds the context window of this model. Please adjust your input and try again.",
-    "Input exceeds this model's context window",
-    "Please reduce the length of the messages or completion.",
-    "string too long. Expected a string with maximum length 1048576",
-    "prompt is too long: 210000 tokens > 200000 maximum",
-    "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000",
-    "The input token count (1100000) exceeds the maximum number of tokens allowed (1048576).",
-    "The input token count is 40000 but model only supports up to 32767",
-    "This model's maximum prompt length is 131072 but the request contains 140000 tokens.",
-    "the request exceeds the available context size, try increasing it",
-    "Context size has been exceeded.",
-    "The number of tokens to keep from the initial prompt is greater than the context length",
-    "Trying to keep the first 5000 tokens when context the overflows",
-    "the input length exceeds the context length",
-    "prompt too long; exceeded max context length by 4 tokens",
-    "Input is too long for requested model.",
-    "Too many input tokens. Max input tokens: 8192",
-    "Malformed input request: expected maxLength: 50000, actual: 60000",
-    "too many tokens: total number of tokens in the prompt cannot exceed 4081",
-    "Prompt contains 40000 tokens, too large for model with 32768 maximum context length",
-    "The total length of all messages is too long.",
-    "Input length 131393 exceeds the maximum allowed input length of 131040 tokens.",
-    "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
-    "The decoder prompt (length 5000) is longer than the maximum model length of 4096.",
-    "Requested tokens (5000) exceed context window of 4096",
-    "Input validation error: `inputs` must have less than 4096 tokens. Given: 5000",
-    "`inputs` tokens + `max_new_tokens` must be <= 4096",
-    "prompt token count of 140000 exceeds the limit of 128000",
-    "Invalid request: Your request exceeded model token limit: 131072",
-    "invalid params, context window exceeds limit",
-    "Prompt exceeds max length",
-    "Range of input length should be [1, 30720]",
-    "the number of input tokens 9000 cannot exceed the total tokens limit 8192 for this model",
-    "Token limit exceeded",
-    "context length exceeded",
-]
 CONTEXT_CODES = [code for code, kind in error_tables.BY_CODE.items() if kind == "context_length_exceeded"]
 
 

@@ -9,16 +9,27 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bridge_worker.backends.wire import anthropic, bedrock_converse
+from bridge_worker.backends.wire.anthropic import Anthropic
+from bridge_worker.backends.wire.bedrock_converse import BedrockConverse
 from bridge_worker.backends.wire.cohere import Cohere
+from bridge_worker.backends.wire.gemini import Gemini
 from bridge_worker.backends.wire.ollama import Ollama
 from bridge_worker.backends.wire.openai_chat import OpenAIChat
 from bridge_worker.backends.wire.openai_responses import EVENTS, OpenAIResponses
+from tests.unit.wire import anthropic_cases, aws_frames, bedrock_converse_cases, gemini_cases
 from tests.unit.wire.cases import CASES, Case
 from tests.unit.wire.joined import plain, streamed
 
-MAKERS = [OpenAIChat, OpenAIResponses, Ollama, Cohere]
-STREAMS = [case for case in CASES if case.data and len(case.data) < 20_000]
-COMMON = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MAKERS = [OpenAIChat, OpenAIResponses, Ollama, Cohere, Anthropic, Gemini, BedrockConverse]
+FORMED = [
+    Case(f"{case.name}, {form}", case.make, case.expected, data=data)
+    for module in (anthropic_cases, bedrock_converse_cases, gemini_cases)
+    for case in module.CASES
+    for form, data in (case.data or {}).items()
+]
+STREAMS = [case for case in (*CASES, *FORMED) if case.data and len(case.data) < 20_000]
+COMMON = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 _LEAVES: Any = (
     st.none()
@@ -52,6 +63,19 @@ _OBJECTS = (
             _VALUES,
         ),
     )
+    | st.fixed_dictionaries(
+        {"type": st.sampled_from([*anthropic.EVENTS])},
+        optional={
+            **dict.fromkeys(("message", "content_block", "usage", "error"), _VALUES),
+            "index": st.sampled_from([0, None, 1, "0"]),
+            "delta": _VALUES | st.fixed_dictionaries({"type": st.sampled_from([*anthropic.DELTAS])}, optional={"text": _VALUES}),
+        },
+    )
+    | st.fixed_dictionaries(
+        {"candidates": st.lists(st.fixed_dictionaries({"content": _VALUES}, optional={"finishReason": _VALUES}), max_size=2)},
+        optional={"usageMetadata": _VALUES, "promptFeedback": _VALUES, "error": _VALUES},
+    )
+    | st.fixed_dictionaries({"contentBlockIndex": _VALUES}, optional={"start": _VALUES, "delta": _VALUES, "stopReason": _VALUES})
     | st.fixed_dictionaries({"message": _VALUES, "done": st.booleans()}, optional={"done_reason": _VALUES, "error": _VALUES})
 )
 _EVENTS = st.lists(_OBJECTS | _VALUES, max_size=4)
@@ -62,6 +86,9 @@ def framed(make: type[Any], values: list[Any]) -> bytes:
     texts = [json.dumps(value) for value in values]  # NaN and Infinity too
     if make is Ollama:
         return "".join(f"{text}\n" for text in texts).encode()
+    if make is BedrockConverse:
+        names = [*bedrock_converse.EVENTS]
+        return b"".join(aws_frames.event(names[at % len(names)], text.encode()) for at, text in enumerate(texts, 1))
     return "".join(f"data: {text}\n\n" for text in texts).encode()
 
 
@@ -96,7 +123,7 @@ def test_any_bytes_give_a_result_or_an_error(make: type[Any], data: bytes, cuts:
 
 
 @given(case=st.sampled_from(STREAMS), cuts=_CUTS, at=st.integers(0, 5000), junk=st.binary(max_size=6), drop=st.integers(0, 40))
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_damaged_stream_gives_a_result_or_an_error_whatever_the_cut(
     case: Case, cuts: list[int], at: int, junk: bytes, drop: int
 ) -> None:
