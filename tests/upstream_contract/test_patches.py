@@ -221,6 +221,12 @@ def test_a_line_without_an_event_is_what_litellm_makes_of_one() -> None:
     assert GenericStreamingChunk.__required_keys__ <= correctness._NOTHING.keys()
 
 
+def test_a_property_named_strict_stays_in_a_schema() -> None:
+    clean = PATCHES["properties named strict, Gemini"].make(None)
+    tool = {"function": {"strict": True, "parameters": {"strict": None, "properties": {"strict": {"type": "boolean"}}}}}
+    assert clean([tool]) == [{"function": {"parameters": {"properties": {"strict": {"type": "boolean"}}}}}]
+
+
 def test_the_tokenizer_is_loaded_at_its_first_use() -> None:
     loads: list[str] = []
 

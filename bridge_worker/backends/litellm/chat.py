@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
 
-from bridge_worker.backends.litellm import gate, local_deployment, pricing, responses, router
+from bridge_worker.backends.litellm import gate, local_deployment, pricing, responses, router, transport
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder
 from bridge_worker.backends.litellm.gate import Piece
 from bridge_worker.backends.litellm.gateway_config import Configured
@@ -37,6 +37,7 @@ from bridge_worker.errors import BridgeError
 from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, UNUSABLE_PROVIDERS
 from bridge_worker.system.versions import litellm_version
 
+MAX_KNOWN = 1024  # names and reasons that are remembered
 CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
 
 
@@ -69,6 +70,7 @@ class LiteLLM:
         self._router: Any = self._configured.router
         self.complaints = self._configured.complaints
         self._chats, self._retired = 0, False
+        self._engines: dict[tuple[str, str | None], EngineVersion] = {}
         self._permitted_before = hosts.permit(local_services | hosts.named_in((gateway and gateway.router) or {}))
         self._prepared = PreparedRequests(remembers=remembers)
         self._only = engine == "direct"
@@ -118,7 +120,6 @@ class LiteLLM:
         if routed is not None:
             request.model = routed.name
         call = ChatCall(request, self._prepared)
-        reader = StreamReader()
         self._chats += 1
         try:
             upstream, deltas, response = await self._open(call, routed)
@@ -136,34 +137,42 @@ class LiteLLM:
                 yield deltas
                 yield facts
             else:
-                request.upstream_open = True
-                last: Facts | None = None
-                try:
-                    items = aiter(response)
-                    while (item := await call.within(_next(items))) is not None:
-                        if not isinstance(item, Piece):
-                            yield reader.feed(item)
-                        elif item.facts is not None:
-                            last = item.facts
-                        else:
-                            reader.has_content = True
-                            yield item.deltas
-                finally:
-                    request.upstream_open = not await close(response)
-                last = last or reader.facts(response, call.target)
-                call.end("ok")
-                yield last
+                async with aclosing(self._stream(call, response)) as steps:
+                    async for step in steps:
+                        yield step
         except AttemptError as failed:
             call.fail_attempt(failed.fault)
             raise failed.fault from failed
         except Exception as error:
-            raise call.fail(error, streamed=reader.has_content) from error
+            raise call.fail(error, streamed=call.has_streamed) from error
         finally:
             self._sign(call)
             call.end("cancelled")
             await call.close()
             self._chats -= 1
             self._forget_if_done()
+
+    async def _stream(self, call: ChatCall, response: Any) -> AsyncGenerator[list[Delta] | Facts, None]:
+        """The steps of a stream that came through LiteLLM: its own items, or the bridge's from under the Router."""
+        request, reader = call.request, StreamReader()
+        request.upstream_open = True
+        last: Facts | None = None
+        try:
+            items = aiter(response)
+            while (item := await call.within(_next(items))) is not None:
+                if not isinstance(item, Piece):
+                    yield reader.feed(item)
+                elif item.facts is not None:
+                    last = item.facts
+                else:
+                    reader.has_content = True
+                    yield item.deltas
+        finally:
+            call.has_streamed = reader.has_content
+            request.upstream_open = not await close(response)
+        last = last or reader.facts(response, call.target)
+        call.end("ok")
+        yield last
 
     async def _open(self, call: ChatCall, routed: Routed | None) -> tuple[Upstream | None, list[Delta], Any]:
         """(a response that is read here, its first deltas, a response of LiteLLM's or of the Router's)"""
@@ -229,14 +238,21 @@ class LiteLLM:
         return await gate.call_litellm(call, arguments | {"max_retries": 0})
 
     def _sign(self, call: ChatCall) -> None:
-        name = f"litellm-{call.mode}" if call.mode not in ("", "litellm") else "litellm"
-        call.request.receipt.engine = EngineVersion(name, self._version, call.reason)
+        key = (call.mode, call.reason)
+        engine = self._engines.get(key)
+        if engine is None:
+            name = f"litellm-{call.mode}" if call.mode not in ("", "litellm") else "litellm"
+            engine = EngineVersion(name, self._version, call.reason)
+            if len(self._engines) < MAX_KNOWN:
+                self._engines[key] = engine
+        call.request.receipt.engine = engine
 
     async def aclose(self) -> None:
         """Flushes LiteLLM's callbacks and closes its connections."""
         with suppress(TimeoutError):
             await asyncio.wait_for(GLOBAL_LOGGING_WORKER.flush(), 2)
         await GLOBAL_LOGGING_WORKER.stop()
+        await transport.aclose()
         await litellm.close_litellm_async_clients()
 
     def route(self, model: str, *, chat: bool = False) -> Routed | None:

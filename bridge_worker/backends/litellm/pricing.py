@@ -165,9 +165,11 @@ def _linear(plain: float, out: float, cached: float, written: float, reasoning: 
 def _first_tier(model: str, provider: str | None) -> float:
     """The length of the input, in tokens, from which a price changes."""
     rows = [litellm.model_cost.get(name) or {} for name in (model, f"{provider}/{model}", model.rpartition("/")[2])]
-    if any("tiered_pricing" in row for row in rows):
+    if any(row.get("tiered_pricing") for row in rows):
         return 0
-    return min((int(found[1]) * 1_000 for row in rows for name in row if (found := _TIER.search(name))), default=math.inf)
+    # The Router writes into the row of each model that it serves, and None for what the model has not.
+    names = (name for row in rows for name, value in row.items() if value is not None)
+    return min((int(found[1]) * 1_000 for name in names if (found := _TIER.search(name))), default=math.inf)
 
 
 def _countable(usage: TokenUsage) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
 import litellm
 
@@ -17,7 +16,7 @@ from bridge_worker.backends.litellm import transport
 from bridge_worker.backends.litellm.exceptions import about_key
 from bridge_worker.backends.litellm.pricing import price
 from bridge_worker.backends.litellm.rate_limits import rate_limits
-from bridge_worker.backends.litellm.transport import ConnectionFailed, Response
+from bridge_worker.backends.litellm.transport import ConnectionFailed, Destination, Response
 from bridge_worker.backends.wire.decoder import Decoder
 from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import Facts
@@ -50,7 +49,7 @@ class Target:
         self.deployment = deployment
 
 
-def target_of(model: str, provider: str | None = None, api_base: str | None = None, deployment: str | None = None) -> Target:
+def target_of(model: str | None, provider: str | None = None, api_base: str | None = None, deployment: str | None = None) -> Target:
     with suppress(Exception):  # a name that is the Router's, or a provider that LiteLLM does not know
         name, found, _, _ = litellm.get_llm_provider(model, provider, api_base)
         return Target(name, found, deployment)
@@ -119,7 +118,7 @@ class Upstream:
                 error.extra.setdefault("partial", {"content": self._text, "tool_calls": []})
             raise self._failed(error) from error
         headers = self._response.headers
-        charged = end.cost_usd
+        charged: float | str | None = end.cost_usd
         if charged is None and _PROXY in headers:
             charged = headers.get(_PROXY_COST)
         if end.model is not None and target.provider is not None:
@@ -172,12 +171,12 @@ def _shows(delta: Delta) -> bool:
 
 
 async def open_upstream(
-    decoder: Callable[[], Decoder], url: Any, headers: Mapping[str, str], body: bytes, timeout: float, target: Target
+    decoder: Callable[[], Decoder], destination: Destination, body: bytes, timeout: float, target: Target
 ) -> Upstream:
     """Sends a request. Returns when the response's headers have arrived with a good status. Raises AttemptError."""
     sent = time.monotonic()
     try:
-        response = await transport.send(url, headers, body, timeout)
+        response = await transport.send(destination, body, timeout)
     except ConnectionFailed as error:
         raise AttemptError(_of_connection(error, target), is_connection=True) from error
     except BridgeError as error:

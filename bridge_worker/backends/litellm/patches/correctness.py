@@ -159,6 +159,25 @@ def _renames_the_model(original: Any) -> bool:
     return bool(item._hidden_params.get("provider_response_model") != "of the provider")
 
 
+def _flags_only(original: Any) -> Any:
+    def remove_strict_from_schema(schema: Any) -> Any:
+        if isinstance(schema, dict):
+            if isinstance(schema.get("strict"), bool | None):
+                schema.pop("strict", None)
+            for member in schema.values():
+                remove_strict_from_schema(member)
+        elif isinstance(schema, list):
+            for member in schema:
+                remove_strict_from_schema(member)
+        return schema
+
+    return remove_strict_from_schema
+
+
+def _removes_a_property(original: Any) -> bool:
+    return "strict" not in original({"properties": {"strict": {"type": "boolean"}}})["properties"]
+
+
 class SseLineDecoder:
     """Lines as server-sent events have them: ended by LF, CRLF or CR.
 
@@ -292,6 +311,22 @@ PATCHES = (
         takes=("cached_result",),
         make=_ends_as_a_stream,
         has_fault=_source_has("import"),
+    ),
+    *(
+        Patch(
+            name=f"properties named strict, {provider}",
+            wrong="a property that is called \"strict\" is taken out of a tool's schema, as if it were OpenAI's flag",
+            evidence=f"{_TESTS}::test_a_property_named_strict_stays_in_a_schema",
+            places=(f"litellm.llms.{module}:remove_strict_from_schema", f"litellm.llms.{module}:_remove_strict_from_schema"),
+            takes=("schema",),
+            make=_flags_only,
+            has_fault=_removes_a_property,
+        )
+        for provider, module in (
+            ("Gemini", "vertex_ai.gemini.vertex_and_google_ai_studio_gemini"),
+            ("vLLM", "hosted_vllm.chat.transformation"),
+            ("watsonx", "watsonx.chat.transformation"),
+        )
     ),
     Patch(
         name="lines of httpx",
