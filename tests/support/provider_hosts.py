@@ -17,9 +17,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, SERVICE_OF
 from tests.support.worker import clean_environment
 
 if TYPE_CHECKING:  # it would read the environment too early
@@ -195,14 +197,35 @@ def accepted() -> list[str]:
     return [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")][1:]
 
 
+def by_method(table: Table) -> dict[str, str]:
+    """``PROVIDER METHOD`` -> its hosts, as `bin/try-litellm` compares them with the accepted ones."""
+    return {f"{provider} {method}": ", ".join(row[method]) for provider, row in table.items() for method in METHODS}
+
+
+def forbidden(table: Table) -> Iterator[str]:
+    """What can't be accepted, whatever the reviewed table has: OpenAI, a model hub or this machine, of another provider."""
+    owners = {r"api\.openai\.com": {"openai", "text-completion-openai"}, r"(.*\.)?(huggingface\.co|hf\.co)": {"huggingface"}}
+    for provider, row in table.items():
+        for host in (host for hosts in row.values() for host in hosts):
+            local = SERVICE_OF.get(provider, provider) in DEFAULT_LOCAL_SERVICES
+            elsewhere = any(re.fullmatch(pattern, host) and provider not in own for pattern, own in owners.items())
+            if elsewhere or "not by the proxy" in host or local != host.startswith("http://"):
+                yield f"{provider} contacts {host}"
+
+
+def page(table: Table) -> str:
+    """`docs/hosts.md` with these rows."""
+    head, _, _ = TABLE.read_text(encoding="utf-8").partition("| provider |")
+    rows = "\n".join(lines(table))
+    return f"{head}| provider | chat | embed | rerank |\n|---|---|---|---|\n{rows}\n"
+
+
 def _cell(hosts: list[str]) -> str:
     return ", ".join(f"`{host}`" for host in hosts)
 
 
 def _accept() -> None:
-    head, _, _ = TABLE.read_text(encoding="utf-8").partition("| provider |")
-    rows = "\n".join(lines(record()))
-    TABLE.write_text(f"{head}| provider | chat | embed | rerank |\n|---|---|---|---|\n{rows}\n", encoding="utf-8")
+    TABLE.write_text(page(record()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ def _at(base: str) -> dict[str, Any]:
     return {"api_key": "none", "api_base": _NOWHERE + base}
 
 
+# Not Ollama: LiteLLM asks its server on this machine about the model before it makes a request.
 # Format -> the model that is captured for it, and what else its request needs.
 FORMATS: Mapping[Format, tuple[str, dict[str, Any]]] = {
     decoders.OPENAI_CHAT: ("lm_studio/rehearsal", _at("/v1")),
@@ -45,7 +46,6 @@ FORMATS: Mapping[Format, tuple[str, dict[str, Any]]] = {
     decoders.BEDROCK_CONVERSE: ("bedrock/converse/anthropic.claude-3-sonnet-20240229-v1:0", _AWS),
     decoders.BEDROCK_ANTHROPIC: ("bedrock/invoke/anthropic.claude-3-sonnet-20240229-v1:0", _AWS),
     decoders.COHERE: ("cohere_chat/command-r", _at("/v2/chat")),
-    decoders.OLLAMA: ("ollama_chat/rehearsal", _at("")),
 }
 _AHEAD = (decoders.OPENAI_CHAT,)  # rehearsed before the worker is ready; the others after it
 _WRAPPER, _ROUTER, _LANE = "mode full", "gate under the Router", "mode lane"
