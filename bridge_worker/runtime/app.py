@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bridge_worker.config.source import Config, ConfigError, Source
+from bridge_worker.engines.engine import HandBack
 from bridge_worker.errors import BridgeError
 from bridge_worker.runtime.loader import Loader, Part
 from bridge_worker.runtime.reload import Reloader
@@ -53,7 +54,8 @@ class App:
     it.
 
     ``embedded``: in a host's process. Only `chat` is used then, LiteLLM is loaded on first use, and the host may set it otherwise
-    at any time.
+    at any time. ``early``: in an engine without LiteLLM, which hands back what it can't serve. ``budget_store``: where accounts are
+    kept, unless the config names a Redis.
     """
 
     def __init__(
@@ -64,8 +66,12 @@ class App:
         source: Source | None = None,
         preload_local: bool = False,
         embedded: bool = False,
+        early: bool = False,
+        budget_store: Store | None = None,
     ) -> None:
         self._redactor = redactor
+        self._early = early
+        self._budget_store = budget_store
         self._preload_local = preload_local
         self._embedded = embedded
         self._loaded = Loaded(config)
@@ -89,11 +95,12 @@ class App:
                 activate=self._activate,
             )
 
-    def start(self) -> None:
-        """Call it once, in the loop that serves."""
+    def start(self, output: object = None) -> None:
+        """Call it once, in the loop that serves. ``output`` is not needed: requests wait for the client themselves."""
         self._started = time.monotonic()
         self._loop = asyncio.get_running_loop()
-        Loader([self._dispatcher.load, self._start_local, self._litellm.load, self._preload_rest]).start()
+        later = () if self._early else (self._start_local, self._litellm.load, self._preload_rest)
+        Loader([self._dispatcher.load, *later]).start()
 
     # The dispatch port of `runtime.server`.
 
@@ -105,10 +112,17 @@ class App:
         return await (await self._dispatcher.get()).dispatch(start, received, notify)
 
     async def ready(self) -> Mapping[str, object]:
+        if self._early:
+            return {}
         await self._litellm.get()
         return {"engine": self.state(), "warmMs": self._warm_ms}
 
     # What else a process needs of it.
+
+    def redis_state(self) -> Mapping[str, object]:
+        from bridge_worker.system.redis_connection import no_redis
+
+        return self._redis.state() if self._redis else no_redis()
 
     def settings(self) -> Settings:
         return self._loaded.config.settings
@@ -151,16 +165,18 @@ class App:
         self._redis = find_redis(self._loaded.config.gateway)
         if self._redis is not None:
             self._run_in_loop(self._redis.watch)
-        return Spending(lambda: self.settings().budgets, _budget_store(self._redis))
+        return Spending(lambda: self.settings().budgets, _redis_store(self._redis) or self._budget_store)
 
     def _registry(self, local: Local) -> Registry:
         from bridge_worker.backends.registry import Registry
 
-        return Registry(local, self._backend, lambda: self._loaded.config.configured)
+        return Registry(local, self._backend, lambda: self._loaded.config.configured, only_offline=self._early)
 
     async def _backend(self) -> Backend:
         from bridge_worker.backends.registry import Backend
 
+        if self._early:
+            raise HandBack
         if self._loaded.litellm is None:
             await self._litellm.get()
         loaded = self._loaded
@@ -262,8 +278,7 @@ class App:
             old.litellm.retire()
 
 
-def _budget_store(redis: RedisLink | None) -> Store | None:
-    """None: in memory."""
+def _redis_store(redis: RedisLink | None) -> Store | None:
     if redis is None or not redis.installed:
         return None
     from bridge_worker.budgets.redis_store import RedisStore

@@ -242,10 +242,21 @@ class RedisState(Closed):
     since_ms: float | None  # how long it has been so
 
 
+class EngineProcess(Closed):
+    """``state`` "draining": it ends when it has no request. ``requests`` it has answered, ``rss_mib`` as it last reported it."""
+
+    pid: int | None
+    state: Literal["starting", "ready", "draining", "ending", "lost"]
+    in_flight: int
+    requests: int
+    rss_mib: float | None
+
+
 class Status(Closed):
     version: str
     uptime_ms: float
     requests: RequestCounts
-    memory_bytes: int | None  # resident
+    memory_bytes: int | None  # resident, of the worker and its engine processes together
     engine: EngineState
     redis: RedisState
+    engines: list[EngineProcess] = []  # empty in a worker of one process

@@ -19,6 +19,7 @@ import httpx
 from litellm.llms.custom_httpx.aiohttp_transport import LiteLLMAiohttpTransport
 from litellm.llms.custom_httpx.http_handler import get_async_httpx_client
 
+from bridge_worker.core.progress import Progress, note_progress
 from bridge_worker.errors import BridgeError
 
 # One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
@@ -154,6 +155,7 @@ async def send(url: httpx.URL, headers: Mapping[str, str], body: bytes, timeout:
     """
     client = get_async_httpx_client("omni_bridge", {"timeout": REQUEST_TIMEOUT_SECONDS}).client
     transport = client._transport
+    note_progress(Progress.SENT)
     try:
         if isinstance(transport, LiteLLMAiohttpTransport):
             request = _Request("POST", url, headers, body, {"timeout": _timeout(timeout)})

@@ -1,0 +1,157 @@
+"""The dispatch port over engine processes: requests go to a pool, and what must always be answered is answered here.
+
+Owns ``status``, the request counters and the budget accounts of all engines. Imports the standard library and light modules of the
+bridge only: this process never runs a provider's or LiteLLM's code.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from bridge_worker.budgets.remote_store import StoreService
+from bridge_worker.config.source import Config
+from bridge_worker.engines.handle import EngineHandle, OnLog
+from bridge_worker.engines.pool import EnginePool, Outcome, Output
+from bridge_worker.engines.supervisor import Limits, Supervisor
+from bridge_worker.engines.template_process import TemplateProcess, spawn_template
+from bridge_worker.errors import BridgeError
+from bridge_worker.protocol.framing import encode
+from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
+from bridge_worker.runtime.engine_process import Setup, encode_setup
+from bridge_worker.runtime.server import DELTA_QUEUE_BYTES, Notifier
+from bridge_worker.security.redaction import Redactor
+from bridge_worker.system.resources import memory_bytes
+from bridge_worker.telemetry.request_counters import RequestCounters
+from bridge_worker.version import __version__
+
+_TRACE_CONTEXT = ("traceparent", "tracestate")
+_log = logging.getLogger("bridge_worker.requests")
+
+
+class PooledApp:
+    """``template`` was forked from this process while it had one thread. ``on_log`` gets each line of the processes' logs."""
+
+    def __init__(self, config: Config, redactor: Redactor, template: TemplateProcess, on_log: OnLog, *, preload_local: bool) -> None:
+        self._config = config
+        self._redactor = redactor
+        self._template = template
+        self._on_log = on_log
+        self._preload_local = preload_local
+        self._counters = RequestCounters()
+        self._budgets = StoreService()
+        self._started = time.monotonic()
+        self._warm_ms = 0.0
+        self._pool: EnginePool | None = None
+        self._supervisor: Supervisor | None = None
+        self.reloader = None  # not yet
+        self._own: Mapping[str, Callable[[], dict[str, object]]] = {"status": self._status, "config/reload": self._reload}
+
+    def start(self, output: Output) -> None:
+        """Call it once, in the loop that serves. ``output`` is what the client reads."""
+        settings = self._config.settings
+        limits = Limits(
+            settings.engines, settings.engine_hang_seconds, settings.engine_max_mib or 0, settings.engine_max_requests or 0
+        )
+        self._pool = EnginePool(output, DELTA_QUEUE_BYTES, lambda: settings.deadline_total_ms, self._serve_call, self._engine_lost)
+        self._supervisor = Supervisor(self._pool, limits, self._template, _spawn, self._setup, self._on_log)
+        self._pool.start(self._supervisor)
+
+    async def aclose(self) -> None:
+        if self._supervisor:
+            await self._supervisor.close()
+
+    # The dispatch port of `runtime.server`.
+
+    def state(self) -> Mapping[str, object]:
+        loaded = self._loaded()
+        return loaded["engine"] if "engine" in loaded else {"name": "litellm", "version": None, "ready": False}
+
+    async def dispatch(self, start: Start, received: float, notify: Notifier) -> Response | Encoded:
+        self._counters.begin()
+        id, method = start.id, start.method
+        if method in self._own:
+            outcome = self._run_own(start)
+        else:
+            running = self._pool_of().run(start, received, notify)
+            del start  # it may be long
+            outcome = await running
+        self._counters.end(outcome.outcome, outcome.chat_path)
+        if not outcome.by_engine:
+            ms = round((time.monotonic() - received) * 1000, 3)
+            _log.info("request", extra={"fields": {"id": id, "method": method, "outcome": outcome.outcome, "ms": ms}})
+        return outcome.line
+
+    async def ready(self) -> Mapping[str, object]:
+        loaded = await self._pool_of().wait_loaded()
+        if "failed" in loaded:
+            raise BridgeError("internal", str(loaded["failed"]))
+        return {"engine": loaded["engine"], "warmMs": self._warm_ms}
+
+    # What this process does itself.
+
+    def _run_own(self, start: Start) -> Outcome:
+        try:
+            _check_no_params(start.params)
+            return Outcome("ok", None, encode(response(start.id, self._own[start.method]())), by_engine=False)
+        except BridgeError as error:
+            return Outcome(error.kind, None, encode(error_response(start.id, error)), by_engine=False)
+
+    def _status(self) -> dict[str, object]:
+        """The members of `schema.services.Status`."""
+        engines = self._supervisor.engines if self._supervisor else []
+        own = memory_bytes()
+        return {
+            "version": __version__,
+            "uptime_ms": self._counters.uptime_ms,
+            "requests": self._counters.requests(),
+            "memory_bytes": None if own is None else own + sum(engine.memory_bytes for engine in engines),
+            "engine": dict(self.state()),
+            "redis": self._redis_state(),
+            "engines": [engine.row() for engine in engines],
+        }
+
+    def _redis_state(self) -> Mapping[str, object]:
+        """As the engine that reported last has it."""
+        reports = [engine.report for engine in (self._supervisor.engines if self._supervisor else []) if "redis" in engine.report]
+        return reports[-1]["redis"] if reports else {"state": "none", "since_ms": None}
+
+    def _reload(self) -> dict[str, object]:
+        raise BridgeError("invalid_request", "a worker with engine processes does not reload its config yet: restart it")
+
+    # What engines need of it.
+
+    def _setup(self, early: bool) -> bytes:
+        return encode_setup(Setup(self._config, self._redactor, self._preload_local and not early, early))
+
+    async def _serve_call(self, engine: EngineHandle, call: Mapping[str, Any]) -> object:
+        return await self._budgets.serve(engine.key, call)
+
+    async def _engine_lost(self, engine: EngineHandle) -> None:
+        await self._budgets.engine_lost(engine.key)
+
+    def _pool_of(self) -> EnginePool:
+        assert self._pool is not None  # noqa: S101  # for mypy: `start` has made it
+        return self._pool
+
+    def _loaded(self) -> Mapping[str, Any]:
+        return self._pool.loaded if self._pool and self._pool.loaded else {}
+
+
+def _spawn() -> TemplateProcess:
+    return spawn_template("bridge_worker.runtime.engine_process")
+
+
+def _check_no_params(params: Mapping[str, object]) -> None:
+    """Raises BridgeError ``invalid_request``. ``_meta`` is about the call, as in MCP."""
+    for name in params:
+        if name != "_meta":
+            raise BridgeError("invalid_request", f"{name:.256}: no such member; see protocol.md for those there are")
+    meta = params.get("_meta")
+    if meta is not None and not isinstance(meta, dict):
+        raise BridgeError("invalid_request", "_meta: must be an object")
+    for name in _TRACE_CONTEXT:
+        if isinstance(meta, dict) and meta.get(name) is not None and not isinstance(meta[name], str):
+            raise BridgeError("invalid_request", f"_meta.{name}: must be a text")
