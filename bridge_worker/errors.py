@@ -59,6 +59,7 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+NO_SUCH_MEMBER = "no such member; protocol.md lists the members"
 INTERNAL_MESSAGE = "internal error in the bridge; the worker's log on stderr has the traceback under this request's id"
 
 

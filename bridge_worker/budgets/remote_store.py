@@ -15,7 +15,7 @@ Call = Callable[[str, Mapping[str, object]], Awaitable[Any]]
 
 
 class RemoteStore:
-    """A `Store` whose accounts are kept by `StoreService` in another process."""
+    """A `Store`: `StoreService` keeps the accounts, in another process."""
 
     def __init__(self, call: Call) -> None:
         self._call = call

@@ -83,7 +83,7 @@ class Settings:
         0, "engine processes that run the requests: a number or auto, one a core; 0: none, one process does all", metavar="ENGINES"
     )
     engine_hang_seconds: float = setting(
-        5.0, "an engine process whose loop does not answer for so long is replaced", least=0.5, metavar="SECONDS"
+        5.0, "an engine process is replaced when its event loop has not run for so long", least=0.5, metavar="SECONDS"
     )
     engine_max_mib: int | None = setting(None, "an engine process with more resident memory is replaced", least=1, metavar="MIB")
     engine_max_requests: int | None = setting(

@@ -1,6 +1,6 @@
 """Notes how far the running request is, for a process that outlives this one.
 
-Owns the context variable with the function that takes the note. Refuses to know who reads it. Costs nothing where nobody does.
+Owns the context variable with the function that takes the note. Refuses to know who reads it.
 """
 
 from __future__ import annotations

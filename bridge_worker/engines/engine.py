@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import socket
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -21,7 +20,8 @@ from bridge_worker.engines.link import Link
 from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError
 from bridge_worker.protocol.framing import Message, decode, encode
 from bridge_worker.protocol.link_frames import HEAD, RECEIVED, Frame, Kind, Progress
-from bridge_worker.protocol.session import Id, Response, Start, encode_response, error_response
+from bridge_worker.protocol.responses import encode_response
+from bridge_worker.protocol.session import Response, Start, error_response
 
 _log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class Engine:
 
     def _server_ended(self) -> None:
         if not self._stop.is_set():
-            os._exit(0)  # nobody is left who could read a response; connections to providers close with the process
+            os._exit(0)  # no reader of a response is left; connections to providers close with the process
 
 
 def _log_unencodable() -> None:

@@ -13,15 +13,13 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bridge_worker.engines.board import SLOTS, Board, open_board
 from bridge_worker.engines.link import Link, OnFrame
+from bridge_worker.engines.requests import PendingRequest
 from bridge_worker.protocol.link_frames import Frame, Kind
 from bridge_worker.system.child_processes import how_it_ended
-
-if TYPE_CHECKING:
-    from bridge_worker.engines.pool import PendingRequest
 
 _LOG_READ_BYTES = 64 * 1024
 _MAX_LOG_LINE_BYTES = 256 * 1024
@@ -55,7 +53,7 @@ class EngineHandle:
     outgrown: bool = False  # another is to take its place
     loaded: dict[str, Any] | None = None  # as the engine reported it
     report: dict[str, Any] = field(default_factory=dict)  # of the last PONG
-    requests: dict[int, PendingRequest] = field(default_factory=dict)
+    requests: dict[int, PendingRequest[EngineHandle]] = field(default_factory=dict)
     hung: bool = False
     reaped: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)

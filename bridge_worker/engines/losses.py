@@ -1,4 +1,4 @@
-"""What a client gets for a request whose engine was lost.
+"""The error for a request of a lost engine.
 
 Owns the error and what is known of the request: whether it was sent to a provider, and the content of its deltas. Refuses to know
 why an engine is lost.

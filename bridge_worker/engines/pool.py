@@ -1,7 +1,7 @@
 """Places requests on engines and relays what comes back.
 
-Owns the requests in flight: which engine has one, what is returned when that engine is lost, and the deadline as a backstop. Refuses
-to know what a request means: bytes pass through. Processes are the supervisor's.
+Owns the requests in flight: which engine has one, what is returned when that engine is lost, the deadline as a backstop. Refuses to
+know what a request means: bytes pass through. Processes are the supervisor's.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from bridge_worker.engines.handle import EngineHandle, State
 from bridge_worker.engines.losses import engine_lost, partial_of, was_sent
+from bridge_worker.engines.requests import Outcome, PendingRequest, Relay
 from bridge_worker.engines.supervisor import Supervisor
 from bridge_worker.errors import BridgeError, cancelled_error
 from bridge_worker.protocol.framing import encode
@@ -30,13 +30,6 @@ _LATE_SECONDS = 2.0  # beyond a deadline: the engine itself responds before
 _log = logging.getLogger(__name__)
 
 
-class Relay(Protocol):
-    """Where the notifications of one request go."""
-
-    def relay(self, lines: bytes) -> None:
-        """Writes whole lines; never waits."""
-
-
 class Output(Protocol):
     """The queue that the client reads."""
 
@@ -46,36 +39,13 @@ class Output(Protocol):
 
 
 AfterLoss = Callable[[EngineHandle], Awaitable[None]]
+Request = PendingRequest[EngineHandle]
 Serve = Callable[[EngineHandle, Mapping[str, Any]], Awaitable[object]]
 
 
-class Outcome(NamedTuple):
-    """``line`` is the response. ``by_engine``: false for one that the server process made."""
-
-    outcome: str
-    chat_path: str | None
-    line: bytes
-    by_engine: bool = True
-
-
-@dataclass(slots=True, eq=False)
-class PendingRequest:
-    """``deadline`` is when the server process responds in the engine's place (time.monotonic())."""
-
-    start: Start
-    received: float
-    relay: Relay
-    done: asyncio.Future[Outcome]
-    deadline: float
-    engine: EngineHandle | None = None
-    number: int = 0
-    cancelled: bool = False
-    deltas: list[bytes] = field(default_factory=list)
-
-
 class EnginePool:
-    """``default_total_ms`` is the deadline of requests that set none. ``serve`` carries out a CALL of an engine, ``after_loss`` what is left to do for a lost one. ``output`` is what
-    ``limit`` bytes may wait in before engines are asked to pause."""
+    """``default_total_ms`` is the deadline of requests that set none. ``serve`` carries out a CALL of an engine, ``after_loss``
+    what remains to be done for a lost one. Engines pause their deltas while ``output`` holds more than ``limit`` bytes."""
 
     def __init__(
         self, output: Output, limit: int, default_total_ms: Callable[[], int | None], serve: Serve, after_loss: AfterLoss
@@ -88,8 +58,8 @@ class EnginePool:
         self._limit = limit
         self._default_total_ms = default_total_ms
         self._serve = serve
-        self._waiting: deque[PendingRequest] = deque()
-        self._requests: set[PendingRequest] = set()
+        self._waiting: deque[Request] = deque()
+        self._requests: set[Request] = set()
         self._pausing = False
         self._failing = False
         self._started = time.monotonic()
@@ -103,7 +73,7 @@ class EnginePool:
     async def run(self, start: Start, received: float, relay: Relay) -> Outcome:
         """A cancelled task gets its response too."""
         done = asyncio.get_running_loop().create_future()
-        request = PendingRequest(start, received, relay, done, self._deadline(start, received))
+        request: Request = PendingRequest(start, received, relay, done, self._deadline(start, received))
         del start  # `_sweep` lets go of it
         self._requests.add(request)
         try:
@@ -127,7 +97,7 @@ class EnginePool:
 
     # Placing.
 
-    def _place(self, request: PendingRequest) -> None:
+    def _place(self, request: Request) -> None:
         if request.done.done():
             return
         engine = self._least_busy()
@@ -145,7 +115,7 @@ class EnginePool:
             return min(ready, key=lambda engine: len(engine.requests))
         return next((one for one in self.engines() if one.early and one.state is State.STARTING), None)
 
-    def _send(self, engine: EngineHandle, request: PendingRequest) -> None:
+    def _send(self, engine: EngineHandle, request: Request) -> None:
         number = request.number = engine.free_number()
         request.engine = engine
         engine.requests[number] = request
@@ -155,12 +125,12 @@ class EnginePool:
         )
         engine.link.send(Kind.REQUEST, number, RECEIVED.pack(request.received), line)
 
-    def _leave(self, request: PendingRequest) -> None:
+    def _leave(self, request: Request) -> None:
         """The request is over for the client; a number that its engine still uses is not given to another."""
         if request.engine is None and request in self._waiting:
             self._waiting.remove(request)
 
-    def _cancel(self, request: PendingRequest) -> None:
+    def _cancel(self, request: Request) -> None:
         request.cancelled = True
         request.done = asyncio.get_running_loop().create_future()
         if request.engine is None:
@@ -168,7 +138,7 @@ class EnginePool:
         else:
             request.engine.link.send(Kind.CANCEL, request.number)
 
-    def _respond(self, request: PendingRequest, error: BridgeError) -> None:
+    def _respond(self, request: Request, error: BridgeError) -> None:
         if not request.done.done():
             line = encode(error_response(request.start.id, error))
             request.done.set_result(Outcome(error.kind, None, line, by_engine=False))
@@ -292,7 +262,7 @@ class EnginePool:
         if self.loaded is None and now > self._started + START_SECONDS:
             self._give_up_start()
 
-    def _respond_late(self, request: PendingRequest) -> None:
+    def _respond_late(self, request: Request) -> None:
         if request.engine is not None:
             request.engine.link.send(Kind.CANCEL, request.number)
         message = "the engine process did not respond within the deadline total_ms; raise it in deadlines, or try again"

@@ -60,10 +60,8 @@ class Template:
         if not data:
             os._exit(0)
         command = json.loads(data)
-        try:
+        with contextlib.suppress(OSError):  # no memory or too many processes: the server process sees the link's end
             self._fork(command["engine"], command["server"], descriptors)
-        except OSError:  # no memory or too many processes: the server process sees the link's end, and tries again later
-            pass
         for fd in descriptors:
             os.close(fd)
 

@@ -1,4 +1,4 @@
-"""The template process as the server process sees it: forks it, or starts it as a program, sends it commands and reads its messages.
+"""The template process as the server process sees it: forks or spawns it, sends it commands and reads its messages.
 
 Owns the two descriptors of it. Refuses to decide when one is started.
 """
@@ -40,7 +40,7 @@ class TemplateProcess:
         asyncio.get_running_loop().add_reader(self._control.fileno(), self._read)
 
     def command(self, command: dict[str, Any], descriptors: Sequence[int]) -> None:
-        """Is lost with the template: then nobody holds the descriptors, and the links' ends report it."""
+        """It is lost with the template: then no process holds the descriptors, and the ends of the links report it."""
         with contextlib.suppress(OSError):
             socket.send_fds(self._control, [json.dumps(command).encode()], list(descriptors))
 
@@ -91,7 +91,7 @@ def spawn_template(module: str) -> TemplateProcess:
     ours, theirs = _control_pair()
     log_read, log_write = os.pipe()
     command = [sys.executable, "-I", "-X", "utf8", "-m", module, str(theirs.fileno()), str(os.getpid())]
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: S603  # this very program
         command, stdin=subprocess.DEVNULL, stdout=log_write, stderr=log_write, pass_fds=(theirs.fileno(),)
     )
     process.returncode = 0  # the supervisor reaps it

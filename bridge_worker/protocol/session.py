@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 from bridge_worker.errors import BridgeError
 from bridge_worker.protocol import mcp_envelope
-from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.lifecycle_table import LIFECYCLE, Action, Input, State
 
 PROTOCOL_VERSION = "omni-bridge/1"
@@ -101,21 +100,6 @@ def error_response(id: Id | None, error: BridgeError) -> Response:
     return {"jsonrpc": "2.0", "id": id, "error": {"code": error.code, "message": error.message, "data": error.data()}}
 
 
-def encode_response(value: Response | Encoded | list[Response | Encoded], on_failure: Callable[[], object]) -> bytes:
-    """As one line. ``on_failure`` is called, within the exception's handler, for a response that has no JSON form; an error is
-    sent instead."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, list):  # the members that can be sent are sent
-        return b"[" + b",".join(encode_response(member, on_failure).rstrip(b"\n") for member in value) + b"]\n"
-    try:
-        return encode(value)
-    except (ValueError, TypeError, RecursionError):
-        on_failure()
-    id = value["id"]
-    return encode(error_response(id if isinstance(id, str | int) else None, BridgeError("internal", "the answer has no JSON form")))
-
-
 class Session:
     """Session of one client. ``engine`` returns the current engine state for the ``initialize`` response."""
 
@@ -189,7 +173,9 @@ class Session:
             unanswerable = id is None and error.kind != "invalid_message"  # a notification, well-formed but with invalid params
             return [] if unanswerable else self._place(error_response(id, error), batch)
 
-    def _act(self, id: Id | None, method: str, params: dict[str, object], batch: _Batch | None, line: bytes | bytearray) -> list[Event]:
+    def _act(
+        self, id: Id | None, method: str, params: dict[str, object], batch: _Batch | None, line: bytes | bytearray
+    ) -> list[Event]:
         if id is None:
             action, self.state = LIFECYCLE[self.state, Input.CANCELLED if method in _CANCELLED_ID else Input.NOTIFICATION]
             return self._cancel(params.get(_CANCELLED_ID[method])) if action is Action.CANCEL else []

@@ -110,9 +110,7 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
     async def call(name: str, arguments: Mapping[str, object]) -> object:
         return await engine.call(name, arguments)
 
-    app = App(
-        setup.config, setup.redactor, preload_local=setup.preload_local, early=setup.early, budget_store=RemoteStore(call)
-    )
+    app = App(setup.config, setup.redactor, preload_local=setup.preload_local, early=setup.early, budget_store=RemoteStore(call))
 
     def report() -> Mapping[str, object]:
         return {"memory_bytes": memory_bytes(), "redis": app.redis_state()}
@@ -125,7 +123,7 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
 
 
 class _Noted:
-    """`App` whose requests note on the engine's board how far they are."""
+    """`App`, with requests that note on the engine's board how far they are."""
 
     def __init__(self, app: App) -> None:
         self._app = app

@@ -1,7 +1,7 @@
-"""The dispatch port over engine processes: requests go to a pool, and what must always be answered is answered here.
+"""The dispatch port over engine processes: requests go to a pool, and what must always get a response gets it here.
 
-Owns ``status``, the request counters and the budget accounts of all engines. Imports the standard library and light modules of the
-bridge only: this process never runs a provider's or LiteLLM's code.
+Owns ``status``, the request counters and the budget accounts of all engines. Refuses to run a provider's or LiteLLM's code: it
+imports the standard library and light modules of the bridge only.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 from bridge_worker.budgets.remote_store import StoreService
 from bridge_worker.config.source import Config
 from bridge_worker.engines.handle import EngineHandle, OnLog
-from bridge_worker.engines.pool import EnginePool, Outcome, Output
+from bridge_worker.engines.pool import EnginePool, Output
+from bridge_worker.engines.requests import Outcome
 from bridge_worker.engines.supervisor import Limits, Supervisor
 from bridge_worker.engines.template_process import TemplateProcess, spawn_template
-from bridge_worker.errors import BridgeError
+from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
 from bridge_worker.runtime.engine_process import Setup, encode_setup
@@ -34,7 +35,9 @@ _log = logging.getLogger("bridge_worker.requests")
 class PooledApp:
     """``template`` was forked from this process while it had one thread. ``on_log`` gets each line of the processes' logs."""
 
-    def __init__(self, config: Config, redactor: Redactor, template: TemplateProcess, on_log: OnLog, *, preload_local: bool) -> None:
+    def __init__(
+        self, config: Config, redactor: Redactor, template: TemplateProcess, on_log: OnLog, *, preload_local: bool
+    ) -> None:
         self._config = config
         self._redactor = redactor
         self._template = template
@@ -66,8 +69,8 @@ class PooledApp:
     # The dispatch port of `runtime.server`.
 
     def state(self) -> Mapping[str, object]:
-        loaded = self._loaded()
-        return loaded["engine"] if "engine" in loaded else {"name": "litellm", "version": None, "ready": False}
+        engine: Mapping[str, object] | None = self._loaded().get("engine")
+        return engine or {"name": "litellm", "version": None, "ready": False}
 
     async def dispatch(self, start: Start, received: float, notify: Notifier) -> Response | Encoded:
         self._counters.begin()
@@ -148,7 +151,7 @@ def _check_no_params(params: Mapping[str, object]) -> None:
     """Raises BridgeError ``invalid_request``. ``_meta`` is about the call, as in MCP."""
     for name in params:
         if name != "_meta":
-            raise BridgeError("invalid_request", f"{name:.256}: no such member; see protocol.md for those there are")
+            raise BridgeError("invalid_request", f"{name:.256}: {NO_SUCH_MEMBER}")
     meta = params.get("_meta")
     if meta is not None and not isinstance(meta, dict):
         raise BridgeError("invalid_request", "_meta: must be an object")

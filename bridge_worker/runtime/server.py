@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError, cancelled_error
 from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES, Fault, Framer, Message, encode
+from bridge_worker.protocol.responses import encode_response
 from bridge_worker.protocol.session import (
     DEFAULT_MAX_IN_FLIGHT,
     Cancel,
@@ -27,7 +28,6 @@ from bridge_worker.protocol.session import (
     Send,
     Session,
     Start,
-    encode_response,
     error_response,
 )
 from bridge_worker.protocol.transport import Transport

@@ -259,4 +259,4 @@ class Status(Closed):
     memory_bytes: int | None  # resident, of the worker and its engine processes together
     engine: EngineState
     redis: RedisState
-    engines: list[EngineProcess] = []  # empty in a worker of one process
+    engines: list[EngineProcess] = Field(default_factory=list)  # empty in a worker of one process

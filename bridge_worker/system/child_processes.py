@@ -24,7 +24,7 @@ def end_with_parent(parent: int) -> None:
 
 
 def adopt_orphans() -> bool:
-    """Makes this process the parent of each descendant whose parent ends. False where the system does not have that."""
+    """Makes this process the parent of each descendant that loses its parent. False where the system does not have that."""
     return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

@@ -81,6 +81,7 @@ EARLY = {
     "engines.board",
     "engines.link",
     "protocol.link_frames",
+    "protocol.responses",
     "runtime.server",
     "runtime.startup",
     "cli.main",
@@ -260,7 +261,7 @@ def test_the_litellm_model_is_imported_late_by_other_packages() -> None:
         for target, one in ours(module)
         if target in ("backends.litellm.chat", "backends.litellm.services") and not module.startswith("backends.litellm.")
     }
-    assert importers == {("runtime.app", True), ("runtime.check_config", True)}
+    assert importers == {("runtime.app", True), ("runtime.check_config", True), ("runtime.engine_process", True)}
 
 
 def test_the_package_itself_imports_nothing_of_ours_before_it_is_used() -> None:

@@ -16,8 +16,8 @@ from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # P
 
 @functools.cache
 def warm_up() -> None:
-    """Does once, in the calling thread, what would else stall the loop for half a second at the first call. A process that is forked
-    from one where it was done does nothing."""
+    """Does once, in the calling thread, what would else stall the loop for half a second at the first call. A process that is
+    forked from one where it was done does nothing."""
 
     async def first_calls() -> None:
         call: dict[str, Any] = {"model": "openai/warm-up", "messages": [{"role": "user", "content": "hi"}], "mock_response": "hi"}
