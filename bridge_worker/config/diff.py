@@ -24,6 +24,20 @@ def merged(old: Settings, new: Settings) -> Settings:
     return replace(new, **{name: getattr(old, name) for name, one in SETTINGS.items() if not one.metadata["reloads"]})
 
 
+# Settings of the process that reads the pipe. Engines that are started with a new config have all others.
+OF_THE_SERVER = frozenset(
+    ("max_message_bytes", "max_in_flight", "grace_seconds", "engines", "log_level", "log_format", "trace", "trace_content")
+)
+
+
+def changes_with_new_engines(old: Config, new: Config) -> dict[str, Any]:
+    """The result of `config/reload` where engine processes with the new config take over."""
+    result = changes(old, new)
+    names = sorted({*result["settings"], *result["restart_needed"]})
+    restart = [name for name in names if name.removeprefix(f"{SECTION}.") in OF_THE_SERVER]
+    return result | {"settings": [name for name in names if name not in restart], "restart_needed": restart}
+
+
 def changes(old: Config, new: Config) -> dict[str, Any]:
     """The result of `config/reload`. ``new`` is as it was read."""
     before, after = _deployments(old), _deployments(new)

@@ -51,7 +51,8 @@ class EnginePool:
         self, output: Output, limit: int, default_total_ms: Callable[[], int | None], serve: Serve, after_loss: AfterLoss
     ) -> None:
         self.supervisor: Supervisor | None = None
-        self.loaded: Mapping[str, Any] | None = None  # what the first engine with LiteLLM has reported
+        self.loaded: Mapping[str, Any] | None = None  # what the last engine to load LiteLLM has reported
+        self.loaded_ms = 0.0  # from the start to the first of them
         self._has_loaded = asyncio.Event()
         self._after_loss = after_loss
         self._output = output
@@ -162,6 +163,8 @@ class EnginePool:
 
     def on_ready(self, engine: EngineHandle) -> None:
         self._failing = False
+        if self.loaded is None:
+            self.loaded_ms = round((time.monotonic() - self._started) * 1000, 1)
         self.loaded = engine.loaded or {}
         self._has_loaded.set()
         waiting, self._waiting = self._waiting, deque()

@@ -25,6 +25,7 @@ _REAP_SECONDS = 0.5  # between the end of a link and the end of its process: it 
 _LEFTOVER_SECONDS = 1.0  # for a lost engine's own children to end by themselves
 _MAX_FAILURES = 3  # processes that ended before they were of use, one after the other; then a pause
 _PAUSE_SECONDS = 5.0
+_CANDIDATE_SECONDS = 60.0  # for an engine with a new config to load
 _END_SECONDS = 2.0  # for all processes to end at the end
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,15 @@ class Owner(Protocol):
     def on_failing(self) -> None: ...
 
 
+def _complaints(engine: EngineHandle) -> list[str]:
+    """Why an engine with a new config is of no use; empty when it is."""
+    if engine.state is State.LOST:
+        return [f"an engine process with it ended ({engine.how_it_ended()})"]
+    if engine.loaded is None:
+        return [f"an engine process has not loaded it within {_CANDIDATE_SECONDS:.0f} s"]
+    return [str(engine.loaded["failed"])] if "failed" in engine.loaded else list(engine.loaded.get("complaints", ()))
+
+
 class Supervisor:
     """``template`` has been started already; ``start_template`` starts another when it is lost. ``setup`` is what an engine
     receives first, given whether it is an early one; ``on_log`` gets each line of the processes' logs."""
@@ -77,6 +87,8 @@ class Supervisor:
         self._server: int | None = None  # the process that adopts engines, this one
         self._keys = 0
         self._opening = 0
+        self._candidate: EngineHandle | None = None  # with a config that is not active yet
+        self._candidate_loaded = asyncio.Event()
         self._failures = 0
         self._pausing = False
         self._closing = False
@@ -111,8 +123,35 @@ class Supervisor:
 
     def take_loaded(self, engine: EngineHandle, frame: Frame) -> None:
         engine.loaded = json.loads(frame.body)
-        if engine.early or engine.state is not State.STARTING:
-            return
+        if engine is self._candidate:
+            self._candidate_loaded.set()
+        elif not engine.early and engine.state is State.STARTING:
+            self._make_ready(engine)
+
+    async def start_generation(self, setup: Callable[[bool], bytes]) -> list[str]:
+        """Starts an engine with another setup. It and its like take over when it loads without a complaint; else they are returned,
+        and everything stays."""
+        self._candidate_loaded.clear()
+        engine = self._candidate = await self._open(setup, self.generation + 1, early=False)
+        try:
+            async with asyncio.timeout(_CANDIDATE_SECONDS):
+                await self._candidate_loaded.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._candidate = None
+        complaints = _complaints(engine)
+        if complaints:
+            engine.state = State.ENDING
+            engine.link.send(Kind.STOP)
+            return complaints
+        self.generation = engine.generation
+        self._setup = setup
+        self._make_ready(engine)
+        self.maintain()
+        return []
+
+    def _make_ready(self, engine: EngineHandle) -> None:
         engine.state = State.READY
         self._failures = 0
         for old in [old for old in self.engines if old.early or old.generation < engine.generation]:
@@ -139,7 +178,7 @@ class Supervisor:
         adopts = await asyncio.to_thread(child_processes.adopt_orphans)  # it imports ctypes
         self._server = os.getpid() if adopts else None
         self._template.listen(self._on_log, self._take_message, self._template_lost)
-        await self._open(early=True)
+        await self._open(self._setup, self.generation, early=True)
         self._tick()
 
     def _take_message(self, message: dict[str, Any]) -> None:
@@ -159,29 +198,35 @@ class Supervisor:
         serving = [engine for engine in self.engines if self._counts(engine)]
         for _ in range(self._limits.engines - len(serving) - self._opening):
             self._opening += 1
-            self._run(self._open(early=False))
+            self._run(self._open_one())
 
     def _counts(self, engine: EngineHandle) -> bool:
         """Whether it is one of those that there shall be."""
         current = engine.generation == self.generation and engine.state in (State.STARTING, State.READY)
         return current and not engine.early and not engine.outgrown
 
-    async def _open(self, *, early: bool) -> None:
+    async def _open_one(self) -> None:
+        try:
+            await self._open(self._setup, self.generation, early=False)
+        finally:
+            self._opening -= 1
+
+    async def _open(self, setup: Callable[[bool], bytes], generation: int, *, early: bool) -> EngineHandle:
         self._keys += 1
         engine, descriptors = await open_engine(
             self._keys,
-            self.generation,
+            generation,
             early,
             lambda frame: self._owner.on_frame(engine, frame),
             lambda: self._link_lost(engine),
             self._on_log,
         )
-        self._opening -= not early
         self.engines.append(engine)
-        send_setup(engine, self._setup(early))
+        send_setup(engine, setup(early))
         self._template.command({"engine": engine.key, "server": self._server}, descriptors)
         for fd in descriptors:
             os.close(fd)  # so that the link ends when the engine does, or was never started
+        return engine
 
     def _replace(self, engine: EngineHandle) -> None:
         """Another is started; `take_loaded` drains this one when it is ready."""
@@ -193,7 +238,7 @@ class Supervisor:
 
     def _tick(self) -> None:
         self._loop.call_later(self._limits.hang_seconds / _TICKS, self._tick)
-        for engine in [one for one in self.engines if one.pid is not None or self._template.loaded]:
+        for engine in [one for one in self.engines if one.state is not State.LOST and (one.pid or self._template.loaded)]:
             engine.missed += 1  # counted in turns of this loop, so that a process that was stopped as a whole kills nothing
             if engine.missed > _TICKS + 1:
                 self._hung(engine)
@@ -215,6 +260,8 @@ class Supervisor:
         expected = engine.state is State.ENDING
         was_ready = engine.state is not State.STARTING or engine.early
         engine.state = State.LOST
+        if engine is self._candidate:
+            self._candidate_loaded.set()
         if not was_ready:
             self._count_failure()
         self._run(self._finish(engine, expected))

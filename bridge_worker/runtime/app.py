@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.engines.engine import HandBack
 from bridge_worker.errors import BridgeError
 from bridge_worker.runtime.loader import Loader, Part
-from bridge_worker.runtime.reload import Reloader
+from bridge_worker.runtime.reload import NO_CONFIG, InPlace, Reloads
 
 if TYPE_CHECKING:
     from bridge_worker.backends.litellm.chat import LiteLLM
@@ -84,9 +84,9 @@ class App:
         self._litellm_version: str | None = None
         self._started = time.monotonic()
         self._warm_ms = 0.0
-        self.reloader: Reloader[Loaded] | None = None  # there is a file to read again
+        self.reloader: Reloads | None = None  # there is a file to read again
         if source is not None and source.path:
-            self.reloader = Reloader(
+            in_place = InPlace(
                 source,
                 redactor,
                 current=lambda: self._loaded.config,
@@ -94,6 +94,7 @@ class App:
                 build=self._build,
                 activate=self._activate,
             )
+            self.reloader = Reloads(in_place.reload_once)
 
     def start(self, output: object = None) -> None:
         """Call it once, in the loop that serves. ``output`` is not needed: requests wait for the client themselves."""
@@ -118,6 +119,10 @@ class App:
         return {"engine": self.state(), "warmMs": self._warm_ms}
 
     # What else a process needs of it.
+
+    def complaints(self) -> Sequence[str]:
+        """What LiteLLM does not take of the config; empty until it is loaded."""
+        return [str(complaint) for complaint in self._loaded.litellm.complaints] if self._loaded.litellm else []
 
     def redis_state(self) -> Mapping[str, object]:
         from bridge_worker.system.redis_connection import no_redis
@@ -253,7 +258,7 @@ class App:
 
     async def _reload(self) -> dict[str, Any]:
         if self.reloader is None:
-            raise BridgeError("invalid_request", "no config to reload: the worker was started without --config")
+            raise BridgeError("invalid_request", NO_CONFIG)
         return await self.reloader.reload()
 
     async def _is_loaded(self) -> None:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
-from bridge_worker.config.source import Config
+from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.board import Board
 from bridge_worker.engines.engine import Engine, Notifier, receive_setup
 from bridge_worker.engines.template import Template
@@ -35,9 +35,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What an engine receives first. ``redactor`` knows the secrets of the environment and the config."""
+    """What an engine receives first. ``redactor`` knows the secrets of the environment and the config. ``source`` has the
+    environment before any config, ``environment`` what the config of the start added to it, in the template too."""
 
     config: Config
+    source: Source
+    environment: Mapping[str, str]
     redactor: Redactor
     preload_local: bool
     early: bool
@@ -85,8 +88,10 @@ def _load_litellm() -> None:
 def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:
     """Runs in a process that was forked from the template, to its end."""
     setup: Setup = pickle.loads(receive_setup(end))  # noqa: S301  # from the server process
+    from bridge_worker.runtime.reload import set_environment
     from bridge_worker.telemetry.log import set_up
 
+    set_environment(setup.source, setup.environment, setup.config.environment)
     settings = setup.config.settings
     writer = set_up(settings.log_level, settings.log_format, setup.redactor.redact, log)
     code = 0
@@ -127,7 +132,9 @@ class _Noted:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self.ready = app.ready
+
+    async def ready(self) -> Mapping[str, object]:
+        return {**await self._app.ready(), "complaints": list(self._app.complaints())}
 
     async def dispatch(self, start: Start, received: float, notify: Notifier) -> Response:
         from bridge_worker.core.progress import on_progress

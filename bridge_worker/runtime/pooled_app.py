@@ -6,13 +6,17 @@ imports the standard library and light modules of the bridge only.
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from bridge_worker.budgets.remote_store import StoreService
-from bridge_worker.config.source import Config
+from bridge_worker.config.diff import OF_THE_SERVER, changes_with_new_engines
+from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.handle import EngineHandle, OnLog
 from bridge_worker.engines.pool import EnginePool, Output
 from bridge_worker.engines.requests import Outcome
@@ -22,6 +26,7 @@ from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
 from bridge_worker.runtime.engine_process import Setup, encode_setup
+from bridge_worker.runtime.reload import NO_CONFIG, Reloads, mistakes_of, refused
 from bridge_worker.runtime.server import DELTA_QUEUE_BYTES, Notifier
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.system.resources import memory_bytes
@@ -36,21 +41,28 @@ class PooledApp:
     """``template`` was forked from this process while it had one thread. ``on_log`` gets each line of the processes' logs."""
 
     def __init__(
-        self, config: Config, redactor: Redactor, template: TemplateProcess, on_log: OnLog, *, preload_local: bool
+        self,
+        config: Config,
+        source: Source,
+        redactor: Redactor,
+        template: TemplateProcess,
+        on_log: OnLog,
+        *,
+        preload_local: bool,
     ) -> None:
         self._config = config
+        self._source = source
+        self._environment = config.environment
         self._redactor = redactor
         self._template = template
         self._on_log = on_log
         self._preload_local = preload_local
         self._counters = RequestCounters()
         self._budgets = StoreService()
-        self._started = time.monotonic()
-        self._warm_ms = 0.0
         self._pool: EnginePool | None = None
         self._supervisor: Supervisor | None = None
-        self.reloader = None  # not yet
-        self._own: Mapping[str, Callable[[], dict[str, object]]] = {"status": self._status, "config/reload": self._reload}
+        self.reloader = Reloads(self._reload_once) if source.path else None
+        self._own = {"status": self._status, "config/reload": self._reload}
 
     def start(self, output: Output) -> None:
         """Call it once, in the loop that serves. ``output`` is what the client reads."""
@@ -58,8 +70,9 @@ class PooledApp:
         limits = Limits(
             settings.engines, settings.engine_hang_seconds, settings.engine_max_mib or 0, settings.engine_max_requests or 0
         )
-        self._pool = EnginePool(output, DELTA_QUEUE_BYTES, lambda: settings.deadline_total_ms, self._serve_call, self._engine_lost)
-        self._supervisor = Supervisor(self._pool, limits, self._template, _spawn, self._setup, self._on_log)
+        self._pool = EnginePool(output, DELTA_QUEUE_BYTES, self._default_total_ms, self._serve_call, self._engine_lost)
+        setup = functools.partial(self._setup, config=self._config)
+        self._supervisor = Supervisor(self._pool, limits, self._template, _spawn, setup, self._on_log)
         self._pool.start(self._supervisor)
 
     async def aclose(self) -> None:
@@ -76,7 +89,7 @@ class PooledApp:
         self._counters.begin()
         id, method = start.id, start.method
         if method in self._own:
-            outcome = self._run_own(start)
+            outcome = await self._run_own(start)
         else:
             running = self._pool_of().run(start, received, notify)
             del start  # it may be long
@@ -91,18 +104,18 @@ class PooledApp:
         loaded = await self._pool_of().wait_loaded()
         if "failed" in loaded:
             raise BridgeError("internal", str(loaded["failed"]))
-        return {"engine": loaded["engine"], "warmMs": self._warm_ms}
+        return {"engine": loaded["engine"], "warmMs": self._pool_of().loaded_ms}
 
     # What this process does itself.
 
-    def _run_own(self, start: Start) -> Outcome:
+    async def _run_own(self, start: Start) -> Outcome:
         try:
             _check_no_params(start.params)
-            return Outcome("ok", None, encode(response(start.id, self._own[start.method]())), by_engine=False)
+            return Outcome("ok", None, encode(response(start.id, await self._own[start.method]())), by_engine=False)
         except BridgeError as error:
             return Outcome(error.kind, None, encode(error_response(start.id, error)), by_engine=False)
 
-    def _status(self) -> dict[str, object]:
+    async def _status(self) -> dict[str, object]:
         """The members of `schema.services.Status`."""
         engines = self._supervisor.engines if self._supervisor else []
         own = memory_bytes()
@@ -121,13 +134,37 @@ class PooledApp:
         reports = [engine.report for engine in (self._supervisor.engines if self._supervisor else []) if "redis" in engine.report]
         return reports[-1]["redis"] if reports else {"state": "none", "since_ms": None}
 
-    def _reload(self) -> dict[str, object]:
-        raise BridgeError("invalid_request", "a worker with engine processes does not reload its config yet: restart it")
+    # A reload: engines with the new config take over, and those with the old one end when they have no request.
+
+    async def _reload(self) -> dict[str, object]:
+        if self.reloader is None:
+            raise BridgeError("invalid_request", NO_CONFIG)
+        return await self.reloader.reload()
+
+    async def _reload_once(self) -> tuple[Config, dict[str, Any]]:
+        await self._pool_of().wait_loaded()
+        old = self._config
+        try:
+            new = await asyncio.to_thread(self._source.load)
+            for secret in new.secrets:
+                self._redactor.add(secret)
+            kept = {name: getattr(old.settings, name) for name in OF_THE_SERVER}
+            config = replace(new, settings=replace(new.settings, **kept))
+        except Exception as error:
+            raise refused(self._source, mistakes_of(self._source, error), self._redactor) from error
+        if complaints := await self._supervisor_of().start_generation(functools.partial(self._setup, config=config)):
+            raise refused(self._source, tuple(complaints), self._redactor)
+        self._config = config
+        return config, changes_with_new_engines(old, new)
 
     # What engines need of it.
 
-    def _setup(self, early: bool) -> bytes:
-        return encode_setup(Setup(self._config, self._redactor, self._preload_local and not early, early))
+    def _setup(self, early: bool, config: Config) -> bytes:
+        preload_local = self._preload_local and not early
+        return encode_setup(Setup(config, self._source, self._environment, self._redactor, preload_local, early))
+
+    def _default_total_ms(self) -> int:
+        return self._config.settings.deadline_total_ms
 
     async def _serve_call(self, engine: EngineHandle, call: Mapping[str, Any]) -> object:
         return await self._budgets.serve(engine.key, call)
@@ -138,6 +175,10 @@ class PooledApp:
     def _pool_of(self) -> EnginePool:
         assert self._pool is not None  # noqa: S101  # for mypy: `start` has made it
         return self._pool
+
+    def _supervisor_of(self) -> Supervisor:
+        assert self._supervisor is not None  # noqa: S101  # as above
+        return self._supervisor
 
     def _loaded(self) -> Mapping[str, Any]:
         return self._pool.loaded if self._pool and self._pool.loaded else {}

@@ -80,7 +80,7 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
     try:
         app: App | PooledApp
         if template is not None:
-            app = _pooled(config, redactor, template, writer, preload_local=preload_local)
+            app = _pooled(config, source, redactor, template, writer, preload_local=preload_local)
         else:
             app = App(config, redactor, source=source, preload_local=preload_local)
         # Not asyncio.run(), nor closing the runner: they wait for executor threads, one of which may hang for good.
@@ -108,10 +108,12 @@ def _fork_template() -> TemplateProcess:
     return fork_template(run_template)
 
 
-def _pooled(config: Config, redactor: Redactor, template: TemplateProcess, writer: LineWriter, *, preload_local: bool) -> PooledApp:
+def _pooled(
+    config: Config, source: Source, redactor: Redactor, template: TemplateProcess, writer: LineWriter, *, preload_local: bool
+) -> PooledApp:
     from bridge_worker.runtime.pooled_app import PooledApp
 
-    return PooledApp(config, redactor, template, writer.write_line, preload_local=preload_local)
+    return PooledApp(config, source, redactor, template, writer.write_line, preload_local=preload_local)
 
 
 async def _run(settings: Settings, app: App | PooledApp, recorder: Recorder | None, source: int, sink: int) -> int:
