@@ -5,7 +5,7 @@ Owns the comparison. Refuses to load LiteLLM and to set anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,21 +31,26 @@ OF_THE_SERVER = frozenset(
 
 
 def changes_with_new_engines(old: Config, new: Config) -> dict[str, Any]:
-    """The result of `config/reload` where engine processes with the new config take over."""
-    result = changes(old, new)
-    names = sorted({*result["settings"], *result["restart_needed"]})
-    restart = [name for name in names if name.removeprefix(f"{SECTION}.") in OF_THE_SERVER]
-    return result | {"settings": [name for name in names if name not in restart], "restart_needed": restart}
+    """The result of `config/reload` where engine processes with the new config take over. ``new`` is as it was read."""
+    return _changes(old, new, lambda name: name.removeprefix(f"{SECTION}.") in OF_THE_SERVER)
 
 
 def changes(old: Config, new: Config) -> dict[str, Any]:
-    """The result of `config/reload`. ``new`` is as it was read."""
+    """The result of `config/reload` in a process that goes on. ``new`` is as it was read."""
+    return _changes(old, new, _is_fixed)
+
+
+def _is_fixed(name: str) -> bool:
+    """Whether a running process can't change it."""
+    own = SETTINGS.get(name.removeprefix(f"{SECTION}."))
+    return (own is not None and not own.metadata["reloads"]) or name in _CALLBACKS or name.startswith(_REDIS)
+
+
+def _changes(old: Config, new: Config, needs_restart: Callable[[str], bool]) -> dict[str, Any]:
     before, after = _deployments(old), _deployments(new)
-    differing = [name for name in SETTINGS if getattr(old.settings, name) != getattr(new.settings, name)]
-    restart = [f"{SECTION}.{name}" for name in differing if not SETTINGS[name].metadata["reloads"]]
-    sections = list(_differing(old, new))
-    restart += [name for name in sections if name in _CALLBACKS or name.startswith(_REDIS)]
-    settings = [f"{SECTION}.{name}" for name in differing] + sections
+    differing = [f"{SECTION}.{name}" for name in SETTINGS if getattr(old.settings, name) != getattr(new.settings, name)]
+    settings = differing + list(_differing(old, new))
+    restart = [name for name in settings if needs_restart(name)]
     return {
         "models": sorted(after),
         "added": sorted(after.keys() - before.keys()),

@@ -141,7 +141,7 @@ class Recorder:
         return TracedPipe(pipe, self)
 
     def put(self, way: str, data: bytes) -> None:
-        """Takes bytes down; never waits. Incoming ones are any piece of the stream, b"" is its end; outgoing ones whole messages."""
+        """Takes bytes down; never waits. Incoming ones are any piece of the stream, b"" is its end; outgoing whole messages."""
         with self._changed:
             if self._stopped:
                 return
