@@ -174,15 +174,16 @@ class EnginePool:
     def on_lost(self, engine: EngineHandle) -> None:
         lost, engine.requests = engine.requests, {}
         for number, request in lost.items():
-            if engine.board[number] == Progress.PLACED and not request.cancelled:
-                request.engine = None
-                self._place(request)
-            elif request.cancelled:  # its connections have closed with the process
+            progress = engine.board[number]
+            if request.cancelled:  # its connections have closed with the process
                 error = cancelled_error(upstream_closed=True)
                 error.extra["partial"] = partial_of(request.deltas)
+                self._respond(request, error)
+            elif progress == Progress.PLACED:
+                request.engine = None
+                self._place(request)
             else:
-                error = engine_lost(engine.how_it_ended(), was_sent(engine.board[number]), request.deltas)
-            self._respond(request, error)
+                self._respond(request, engine_lost(engine.how_it_ended(), was_sent(progress), request.deltas))
         self._in_background(self._after_loss(engine))
 
     def on_failing(self) -> None:

@@ -276,10 +276,12 @@ class Supervisor:
         if not expected:
             about = {"pid": engine.pid, "how": engine.how_it_ended(), "requests": len(engine.requests)}
             _log.error("an engine process is lost", extra={"fields": about})
-        self._owner.on_lost(engine)
-        engine.release()
-        self.engines.remove(engine)
-        engine.ended.set()
+        try:
+            self._owner.on_lost(engine)
+        finally:
+            engine.release()
+            self.engines.remove(engine)
+            engine.ended.set()
         self._loop.call_later(_LEFTOVER_SECONDS, self._kill_leftovers)
 
     async def _is_reaped(self, engine: EngineHandle) -> bool:
