@@ -127,7 +127,7 @@ class Budgets:
 
     def accounts(self, path: str | None) -> tuple[Account, ...]:
         """Those that a request of ``path`` counts against: of each prefix, the limits of the most specific pattern that matches."""
-        return tuple(self._accounts(path.split("/") if path else []))
+        return tuple(self._accounts(path.split("/") if path else [])) if self.limits else ()
 
     def section(self) -> list[dict[str, Any]]:
         """As a config would have it."""

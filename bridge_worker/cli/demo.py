@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import click
 
+from bridge_worker.cli.model_choice import EXAMPLE
 from bridge_worker.cli.transcript_view import Screen
 from bridge_worker.cli.worker_process import Json, Worker
 from bridge_worker.config.local_models import DEFAULT, PREFIX, packaged_file
@@ -76,7 +77,7 @@ def _play(talk: Worker, show: Screen, model: str) -> None:
 
 _NEXT = (
     "ask it         bin/omni-bridge chat -m local/smollm2   is a talk by turns; with a question behind it, one answer",
-    "your own key   export OPENAI_API_KEY=...   then bin/omni-bridge chat -m openai/gpt-4o-mini",
+    f"your own key   export OPENAI_API_KEY=...   then bin/omni-bridge chat -m {EXAMPLE}",
     'one line       echo \'{"jsonrpc":"2.0","id":1,"method":"chat","params":{"model":"local/smollm2","messages":'
     '[{"role":"user","content":"hello"}]}}\' | bin/omni-bridge --stdio',
     "your gateway   bin/omni-bridge --stdio --config config.yaml   with a LiteLLM gateway's file",

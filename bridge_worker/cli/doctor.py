@@ -73,6 +73,7 @@ def _of_worker(path: str | None, config: Config, offline: bool) -> Iterator[Chec
                 yield from doctor_checks.of_redis(worker.call("status", {})["result"]["redis"]["state"])
                 names = doctor_probes.configured_models(worker) if path else doctor_probes.models_with_a_key(is_installed())
                 yield from doctor_probes.of_models(worker, names, offline=offline)
+                yield from doctor_probes.of_litellm(worker)
         except Problem as problem:
             yield Check("worker", "problem", f"{problem.message.partition(';')[0]}: {_end_of(log)}", "mend what it says")
             return

@@ -18,6 +18,7 @@ from bridge_worker.providers import key_variables
 
 MODEL_SECONDS = 30.0
 _AT_ONCE = 8
+_POLL_SECONDS = 0.05
 _TOKENS = 16
 _NO_SUCH_MODEL = "doctor/there-is-none"  # LiteLLM prints a list of providers when it is asked for one that it does not know
 
@@ -54,6 +55,20 @@ def of_log(lines: Sequence[str]) -> Iterator[Check]:
             continue
         if told.get("level") in ("error", "critical") and str(told.get("logger")).startswith("bridge_worker"):
             yield Check("worker's log", "problem", f"{told['message']:.500}", "mend what it says")
+
+
+def of_litellm(worker: Worker) -> Iterator[Check]:
+    """A check for each part of the bridge that does not fit the installed LiteLLM: patches, formats, modes."""
+    end = time.monotonic() + MODEL_SECONDS
+    while (rows := worker.call("status", {})["result"]["degraded"]) is None and time.monotonic() < end:
+        time.sleep(_POLL_SECONDS)
+    if rows is None:
+        yield Check("LiteLLM fits", "note", "not known: LiteLLM is still loading", "run omni-bridge doctor again")
+    elif not rows:
+        yield Check("LiteLLM fits", "ok", "each patch, format and mode of the bridge")
+    for row in rows or ():
+        remedy = f"{row['effect']}; install the version of LiteLLM that omni-bridge pins, or a newer omni-bridge"
+        yield Check("LiteLLM fits", "problem", f"not the {row['part']}: {row['reason']}", remedy)
 
 
 def of_models(worker: Worker, names: Sequence[str], *, offline: bool) -> Iterator[Check]:

@@ -31,6 +31,7 @@ FIRST_MODELS = {
     "COHERE_API_KEY": "cohere_chat/command-r7b-12-2024",
     "PERPLEXITYAI_API_KEY": "perplexity/sonar",
 }
+EXAMPLE = FIRST_MODELS["OPENAI_API_KEY"]  # what messages name
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -64,7 +65,7 @@ def offered_model() -> str:
     if not there and not _installs():
         raise Problem(f"no model; for the one on this machine: {_remedy(there)}", 2)
     if not click.confirm("Take it?" if there else "Install it, 130 MB, and take it?", default=True, err=True):
-        raise Problem("no model; name one with -m, as in -m openai/gpt-4o-mini", 2)
+        raise Problem(f"no model; name one with -m, as in -m {EXAMPLE}", 2)
     if not there:
         _start_anew()
     return LOCAL

@@ -181,7 +181,14 @@ GENERAL_ROUTER = {
     "health_check_ignore_transient_errors": "health_check_ignore_transient_errors",
 }
 
+COMPLETION_MODEL = "completion_model"
+
 DEPLOYMENT = frozenset({"model_name", "litellm_params", "model_info"})
+# Those that LiteLLM calculates with; written as texts, some of them would fail a request.
+NUMBERS = frozenset(
+    "rpm tpm weight order timeout stream_timeout max_retries num_retries max_parallel_requests cooldown_time max_budget "
+    "input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second temperature max_tokens top_p".split()
+)
 # Not all there are: any other goes to the provider as it is. A name that is one letter away from these was probably meant so.
 PARAMS = frozenset(
     "model api_key api_base base_url api_version organization custom_llm_provider rpm tpm weight order tags timeout stream_timeout "

@@ -156,7 +156,7 @@ def _read(path: str, document: Document, report: Report) -> dict[str, Any]:
         raise _Unreadable(f"{path}: can't be read: {error.strerror}", missing=True) from None
     except UnicodeDecodeError as error:
         raise _Unreadable(f"{path}: not UTF-8 at byte {error.start}") from None
-    except (yaml.YAMLError, ValueError) as error:  # the second for a date that there is not
+    except (yaml.YAMLError, ValueError) as error:  # the second for a number that Python does not read
         mark = getattr(error, "problem_mark", None)
         place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
         raise _Unreadable(f"{path}{place}: not YAML: {getattr(error, 'problem', None) or 'it can not be parsed'}") from None
@@ -168,7 +168,8 @@ def _read(path: str, document: Document, report: Report) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Notes the line of each member, and tells a key that stands twice in a mapping, of which YAML would keep the last."""
+    """Notes the line of each member, and reports a key that a mapping has twice. An unquoted date stays the text that it is written
+    as: `api_version: 2024-10-21` is a version."""
 
     def __init__(self, text: str, path: str, document: Document, report: Report) -> None:
         super().__init__(text)
@@ -189,16 +190,22 @@ class _Loader(yaml.SafeLoader):
         for position, item in enumerate(node.value):
             self._document.mark(data, position, self._path, item.start_mark.line + 1)
 
+    def text(self, node: yaml.ScalarNode) -> str:
+        return self.construct_scalar(node)
+
     def _tell_twins(self, node: yaml.MappingNode) -> None:
         first: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if key.tag == "tag:yaml.org,2002:str" and first.setdefault(key.value, line) != line:
-                self._report.wrong(f"{self._path}:{line}: {key.value}", f"is in line {first[key.value]} too; keep one of them")
+                problem = f"is in line {first[key.value]} too; the last one counts"
+                self._report.pass_over(f"{self._path}:{line}: {key.value}", problem, "keep one of them")
+                first[key.value] = line
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.mapping)
 _Loader.add_constructor("tag:yaml.org,2002:seq", _Loader.sequence)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.text)
 
 
 def _height(value: object, known: dict[int, float]) -> float:

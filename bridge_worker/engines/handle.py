@@ -151,3 +151,12 @@ async def open_engine(
 
 def send_setup(handle: EngineHandle, setup: bytes) -> None:
     handle.link.send(Kind.SETUP, 0, setup)
+
+
+def reason_against(engine: EngineHandle) -> str | None:
+    """Why an engine with a new config is of no use; None when it serves."""
+    if engine.state is State.LOST:
+        return f"an engine process with it ended ({engine.how_it_ended()})"
+    if engine.loaded is None:
+        return "an engine process with it has not loaded in time"
+    return engine.loaded.get("failed")

@@ -7,15 +7,16 @@ the pool decides which engine gets one, and what becomes of it when its engine i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from bridge_worker.engines.handle import EngineHandle, OnLog, State, open_engine, send_setup
+from bridge_worker.engines.handle import EngineHandle, OnLog, State, open_engine, reason_against, send_setup
+from bridge_worker.engines.owner import Limits, Owner
 from bridge_worker.engines.template_process import TemplateProcess
 from bridge_worker.protocol.link_frames import Frame, Kind
 from bridge_worker.system import child_processes
@@ -29,37 +30,6 @@ _CANDIDATE_SECONDS = 60.0  # for an engine with a new config to load
 _END_SECONDS = 2.0  # for all processes to end at the end
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """``max_mib`` and ``max_requests`` of one engine, after which it is replaced; 0 for none."""
-
-    engines: int = 1
-    hang_seconds: float = 5.0
-    max_mib: float = 0
-    max_requests: int = 0
-
-
-class Owner(Protocol):
-    """The pool. ``on_lost`` is called once the process has ended, or does not end; ``on_failing`` when none can be started."""
-
-    def on_frame(self, engine: EngineHandle, frame: Frame) -> None: ...
-
-    def on_ready(self, engine: EngineHandle) -> None: ...
-
-    def on_lost(self, engine: EngineHandle) -> None: ...
-
-    def on_failing(self) -> None: ...
-
-
-def _complaints(engine: EngineHandle) -> list[str]:
-    """Why an engine with a new config is of no use; empty when it is."""
-    if engine.state is State.LOST:
-        return [f"an engine process with it ended ({engine.how_it_ended()})"]
-    if engine.loaded is None:
-        return [f"an engine process has not loaded it within {_CANDIDATE_SECONDS:.0f} s"]
-    return [str(engine.loaded["failed"])] if "failed" in engine.loaded else list(engine.loaded.get("complaints", ()))
 
 
 class Supervisor:
@@ -128,28 +98,24 @@ class Supervisor:
         elif not engine.early and engine.state is State.STARTING:
             self._make_ready(engine)
 
-    async def start_generation(self, setup: Callable[[bool], bytes]) -> list[str]:
-        """Starts an engine with another setup. It and its like take over when it loads without a complaint; else they are returned,
-        and everything stays."""
+    async def start_generation(self, setup: Callable[[bool], bytes]) -> EngineHandle:
+        """Starts an engine with another setup. When nothing speaks against it (`reason_against`), it and its like take over; else
+        everything stays."""
         self._candidate_loaded.clear()
         engine = self._candidate = await self._open(setup, self.generation + 1, early=False)
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CANDIDATE_SECONDS):
                 await self._candidate_loaded.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._candidate = None
-        complaints = _complaints(engine)
-        if complaints:
+        self._candidate = None
+        if reason_against(engine):
             engine.state = State.ENDING
             engine.link.send(Kind.STOP)
-            return complaints
+            return engine
         self.generation = engine.generation
         self._setup = setup
         self._make_ready(engine)
         self.maintain()
-        return []
+        return engine
 
     def _make_ready(self, engine: EngineHandle) -> None:
         engine.state = State.READY
@@ -287,12 +253,10 @@ class Supervisor:
     async def _is_reaped(self, engine: EngineHandle) -> bool:
         if self._server is None:  # the template's child: the system does not report its end here
             return False
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REAP_SECONDS):
                 await engine.reaped.wait()
-        except TimeoutError:
-            return False
-        return True
+        return engine.reaped.is_set()
 
     def _reap(self) -> None:
         for pid, code in child_processes.reap().items():

@@ -20,6 +20,7 @@ from bridge_worker.core.ports import Params, RequestContext
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.params import validate
 from bridge_worker.protocol import mcp_envelope
+from bridge_worker.protocol.framing import MAX_ID_LENGTH, is_id
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatResult
 from bridge_worker.schema.mcp import McpTool, TextContent, ToolsCallParams, ToolsCallResult, ToolsListParams
@@ -84,7 +85,7 @@ class Tools:
 
     async def list(self, call: RequestContext, params: Params) -> dict[str, Any]:
         mcp_envelope.check_envelope(params)
-        if ToolsListParams.model_validate(params).cursor is not None:
+        if validate(_without_meta(params), ToolsListParams).cursor is not None:
             raise BridgeError("invalid_request", "cursor: there is one page of tools")
         return mcp_envelope.result(params, {"tools": _listed()}, lasting=True)
 
@@ -94,10 +95,11 @@ class Tools:
         if asked.name not in _TOOLS:
             raise BridgeError("invalid_request", f"there is no tool {asked.name!r:.100}; there are: {', '.join(_TOOLS)}")
         arguments = asked.arguments or {}
-        call.log |= {"tool": asked.name, "model": arguments.get("model")}
+        model = arguments.get("model")
+        call.log |= {"tool": asked.name, "model": model if isinstance(model, str) else None}
         try:
             if asked.name == "chat":
-                result = await self._call_chat(call, arguments, (asked.meta or {}).get("progressToken"))
+                result = await self._call_chat(call, arguments, _progress_token(asked.meta or {}))
             else:
                 result = (await self._run[asked.name](call, arguments)).model_dump()
         except BridgeError as error:
@@ -107,11 +109,11 @@ class Tools:
             return mcp_envelope.result(params, _failed(self._cleaned(error)))
         return mcp_envelope.result(params, _succeeded(result))
 
-    async def _call_chat(self, call: RequestContext, arguments: Params, token: object) -> Params:
+    async def _call_chat(self, call: RequestContext, arguments: Params, token: str | int | None) -> Params:
         """With a progress token the answer is streamed, and each piece of its text is told as progress."""
         if "stream" in arguments:
             raise BridgeError("invalid_request", "stream: no such member; a progressToken in _meta asks for the text as it comes")
-        if not isinstance(token, str | int) or isinstance(token, bool):
+        if token is None:
             return await self._chat(arguments, call.received, None)
         pieces = 0
 
@@ -128,13 +130,28 @@ class Tools:
 
 def _checked(params: Params) -> ToolsCallParams:
     """The envelope's members; the tool's arguments are checked as its method's params are."""
-    without = {name: value for name, value in params.items() if name not in ("arguments", "_meta")}
-    validate(without, ToolsCallParams)
-    if not isinstance(params.get("arguments"), dict | None):
+    arguments = params.get("arguments")
+    call = validate({name: value for name, value in _without_meta(params).items() if name != "arguments"}, ToolsCallParams)
+    if not isinstance(arguments, dict | None):
         raise BridgeError("invalid_request", "arguments: must be an object")
+    return call.model_copy(update={"arguments": arguments, "meta": params.get("_meta")})
+
+
+def _without_meta(params: Params) -> Params:
+    """Names are data in ``_meta``. Raises BridgeError where it is not an object."""
     if not isinstance(params.get("_meta"), dict | None):
         raise BridgeError("invalid_request", "_meta: must be an object")
-    return ToolsCallParams.model_validate(params)
+    return {name: value for name, value in params.items() if name != "_meta"}
+
+
+def _progress_token(meta: Params) -> str | int | None:
+    """Anything that is not a token asks for no progress. Raises BridgeError for one that is too long to be repeated."""
+    token = meta.get("progressToken")
+    if is_id(token):
+        return token
+    if isinstance(token, str | int) and not isinstance(token, bool):
+        raise BridgeError("invalid_request", f"_meta.progressToken: must have at most {MAX_ID_LENGTH:,} characters")
+    return None
 
 
 @functools.cache

@@ -7,15 +7,16 @@ Owns what is loaded and in which order: the methods first (jsonrpcserver, pydant
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bridge_worker.config.source import Config, ConfigError, Source
+from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.engine import HandBack
 from bridge_worker.errors import BridgeError
 from bridge_worker.runtime.loader import Loader, Part
@@ -84,6 +85,7 @@ class App:
         self._litellm_version: str | None = None
         self._started = time.monotonic()
         self._warm_ms = 0.0
+        self._has_rehearsed = False
         self.reloader: Reloads | None = None  # there is a file to read again
         if source is not None and source.path:
             in_place = InPlace(
@@ -94,7 +96,7 @@ class App:
                 build=self._build,
                 activate=self._activate,
             )
-            self.reloader = Reloads(in_place.reload_once)
+            self.reloader = Reloads(functools.partial(self._reload_in_place, in_place))
 
     def start(self, output: object = None) -> None:
         """Call it once, in the loop that serves. ``output`` is not needed: requests wait for the client themselves."""
@@ -109,6 +111,12 @@ class App:
         """``engine`` on the wire."""
         return {"name": "litellm", "version": self._litellm_version, "ready": self._loaded.litellm is not None}
 
+    def degraded(self) -> list[dict[str, str]] | None:
+        """``status.degraded``: what of the bridge does not fit the installed LiteLLM; None until all is rehearsed."""
+        from bridge_worker.backends.litellm import setup
+
+        return setup.degraded() if self._has_rehearsed else None
+
     async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
         return await (await self._dispatcher.get()).dispatch(start, received, notify)
 
@@ -120,7 +128,7 @@ class App:
 
     # What else a process needs of it.
 
-    def complaints(self) -> Sequence[str]:
+    def complaints(self) -> list[str]:
         """What LiteLLM does not take of the config; empty until it is loaded."""
         return [str(complaint) for complaint in self._loaded.litellm.complaints] if self._loaded.litellm else []
 
@@ -159,7 +167,7 @@ class App:
         self._telemetry = from_environment(os.environ)
         counters, spending = RequestCounters(), self._make_spending()
         self._local = Local(self.settings().local)
-        status = GetStatus(counters, self.state, self._redis.state if self._redis else no_redis)
+        status = GetStatus(counters, self.state, self._redis.state if self._redis else no_redis, self.degraded)
         methods = method_table(self._registry(self._local), self.settings, spending, self._redactor, status, self._reload)
         return Dispatcher(methods, self._redactor, counters, self._telemetry)
 
@@ -205,8 +213,6 @@ class App:
 
         config = self._loaded.config
         litellm = self._new_litellm(config)
-        for complaint in litellm.complaints:
-            _log.error("a part of the config is not served: %s", complaint)
         if not self._embedded:
             warm_up()
         self._loaded = self._complete(config, litellm)
@@ -225,6 +231,8 @@ class App:
             remembers=not self._embedded,
         )
         setup.set_switches(self.settings().image_policy)  # the gateway's settings may have set them otherwise
+        for complaint in litellm.complaints:
+            _log.error("a part of the config is not served: %s", complaint)
         return litellm
 
     def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
@@ -239,8 +247,13 @@ class App:
 
     def _preload_rest(self) -> None:
         """What only some providers need. The first chat does not wait for it."""
-        if self._loaded.litellm is None:
-            return
+        try:
+            if self._loaded.litellm is not None:
+                self._rehearse_rest()
+        finally:
+            self._has_rehearsed = True
+
+    def _rehearse_rest(self) -> None:
         from bridge_worker.backends.litellm.rehearsal import rehearse_rest
         from bridge_worker.backends.litellm.warm_up import warm_up_openai
 
@@ -261,18 +274,19 @@ class App:
             raise BridgeError("invalid_request", NO_CONFIG)
         return await self.reloader.reload()
 
+    async def _reload_in_place(self, in_place: InPlace[Loaded]) -> tuple[Config, dict[str, Any]]:
+        config, result = await in_place.reload_once()
+        result["warnings"] += in_place.shown(self.complaints())
+        return config, result
+
     async def _is_loaded(self) -> None:
         await self._dispatcher.get()
         with suppress(BridgeError):  # what failed to load may do so with a better config
             await self._litellm.get()
 
     def _build(self, config: Config) -> Loaded:
-        """In a thread. Raises ConfigError; then LiteLLM is as it was."""
-        litellm = self._new_litellm(config)
-        if litellm.complaints:
-            litellm.take_back()
-            raise ConfigError(*litellm.complaints)
-        return self._complete(config, litellm)
+        """In a thread. Raises what LiteLLM raises for a Router that it can't make; then LiteLLM is as it was."""
+        return self._complete(config, self._new_litellm(config))
 
     def _activate(self, new: Loaded) -> None:
         from bridge_worker.backends.litellm import setup

@@ -118,7 +118,7 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
     app = App(setup.config, setup.redactor, preload_local=setup.preload_local, early=setup.early, budget_store=RemoteStore(call))
 
     def report() -> Mapping[str, object]:
-        return {"memory_bytes": memory_bytes(), "redis": app.redis_state()}
+        return {"memory_bytes": memory_bytes(), "redis": app.redis_state(), "degraded": app.degraded() if not setup.early else None}
 
     engine = Engine(_Noted(app), board, report)
     app.start()

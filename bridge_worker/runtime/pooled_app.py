@@ -17,16 +17,17 @@ from typing import Any
 from bridge_worker.budgets.remote_store import StoreService
 from bridge_worker.config.diff import OF_THE_SERVER, changes_with_new_engines
 from bridge_worker.config.source import Config, Source
-from bridge_worker.engines.handle import EngineHandle, OnLog
+from bridge_worker.engines.handle import EngineHandle, OnLog, reason_against
+from bridge_worker.engines.owner import Limits
 from bridge_worker.engines.pool import EnginePool, Output
 from bridge_worker.engines.requests import Outcome
-from bridge_worker.engines.supervisor import Limits, Supervisor
+from bridge_worker.engines.supervisor import Supervisor
 from bridge_worker.engines.template_process import TemplateProcess, spawn_template
 from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
 from bridge_worker.runtime.engine_process import Setup, encode_setup
-from bridge_worker.runtime.reload import NO_CONFIG, Reloads, mistakes_of, refused
+from bridge_worker.runtime.reload import NO_CONFIG, Reloads, mistakes_of, refused, shown
 from bridge_worker.runtime.server import DELTA_QUEUE_BYTES, Notifier
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.system.resources import memory_bytes
@@ -125,14 +126,15 @@ class PooledApp:
             "requests": self._counters.requests(),
             "memory_bytes": None if own is None else own + sum(engine.memory_bytes for engine in engines),
             "engine": dict(self.state()),
-            "redis": self._redis_state(),
+            "redis": self._reported("redis") or {"state": "none", "since_ms": None},
+            "degraded": self._reported("degraded"),
             "engines": [engine.row() for engine in engines],
         }
 
-    def _redis_state(self) -> Mapping[str, object]:
-        """As the engine that reported last has it."""
-        reports = [engine.report for engine in (self._supervisor.engines if self._supervisor else []) if "redis" in engine.report]
-        return reports[-1]["redis"] if reports else {"state": "none", "since_ms": None}
+    def _reported(self, name: str) -> object:
+        """As the newest engine has it; None until one has reported it."""
+        reports = [engine.report for engine in (self._supervisor.engines if self._supervisor else []) if name in engine.report]
+        return reports[-1][name] if reports else None
 
     # A reload: engines with the new config take over, and those with the old one end when they have no request.
 
@@ -152,10 +154,13 @@ class PooledApp:
             config = replace(new, settings=replace(new.settings, **kept))
         except Exception as error:
             raise refused(self._source, mistakes_of(self._source, error), self._redactor) from error
-        if complaints := await self._supervisor_of().start_generation(functools.partial(self._setup, config=config)):
-            raise refused(self._source, tuple(complaints), self._redactor)
+        engine = await self._supervisor_of().start_generation(functools.partial(self._setup, config=config))
+        if reason := reason_against(engine):
+            raise refused(self._source, (reason,), self._redactor)
         self._config = config
-        return config, changes_with_new_engines(old, new)
+        result = changes_with_new_engines(old, new)
+        warnings = [*result["warnings"], *(engine.loaded or {}).get("complaints", ())]
+        return config, result | {"warnings": [shown(line, self._source, self._redactor) for line in warnings]}
 
     # What engines need of it.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -94,8 +94,13 @@ class InPlace(Generic[T]):
         await self._is_loaded()
         config, built = await asyncio.to_thread(self._read_and_build)
         result = changes(self._current(), config)
+        result["warnings"] = self.shown(result["warnings"])
         self._activate(built)
         return config, result
+
+    def shown(self, lines: Iterable[object]) -> list[str]:
+        """Warnings as a client may see them."""
+        return [shown(str(line), self._source, self._redactor) for line in lines]
 
     def _read_and_build(self) -> tuple[Config, T]:
         """The config as it was read, and what was built from it. On an error everything is as it was."""
@@ -132,11 +137,14 @@ def mistakes_of(source: Source, error: Exception) -> tuple[str, ...]:
 
 
 def refused(source: Source, mistakes: tuple[str, ...], redactor: Redactor) -> BridgeError:
-    """Logs why a config is not taken, and returns the error that a client gets. No error shows a path of this machine: a file is
-    named without its folder."""
-    folder = os.path.dirname(source.path or "")
-    lines = [mistake.replace(folder + os.sep, "") if folder else mistake for mistake in mistakes[:_MISTAKES]]
-    lines = [clean(line, redactor, _MISTAKE_BYTES) for line in lines]
+    """The error of `config/reload`, which is logged too."""
+    lines = [shown(mistake, source, redactor) for mistake in mistakes[:_MISTAKES]]
     message = f"the config is wrong, so the old one goes on: {lines[0]}" + (f" (and {len(mistakes) - 1} more)" if lines[1:] else "")
     _log.error("the config was not reloaded", extra={"fields": {"mistakes": lines}})
     return BridgeError("invalid_request", message, extra={"mistakes": lines})
+
+
+def shown(line: str, source: Source, redactor: Redactor) -> str:
+    """A file is named without its folder: no response shows a path of this machine."""
+    folder = os.path.dirname(source.path or "")
+    return clean(line.replace(folder + os.sep, "") if folder else line, redactor, _MISTAKE_BYTES)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge_worker.schema.base import Closed, Id, ListOf, ModelName, Name
+from bridge_worker.schema.base import Closed, Id, ListOf, Milliseconds, ModelName, Name, PositiveCount
 from bridge_worker.schema.budgets import Budget
 from bridge_worker.schema.chat_request import MAX_MESSAGES, MAX_TOOLS, ChatMessage, Tool
 from bridge_worker.schema.chat_result import CostSource, Receipt, Usage
@@ -21,7 +21,7 @@ MAX_TEXTS = 10_000  # of one `embed` or `rerank`
 class TotalDeadline(Closed):
     """Milliseconds from the arrival of the request. Null is the default, 600,000."""
 
-    total_ms: Annotated[int, Field(gt=0)] | None = None
+    total_ms: Milliseconds | None = None
 
 
 class ModelsListParams(Closed):
@@ -144,7 +144,7 @@ class EmbedParams(Closed):
         | Annotated[ListOf[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_TEXTS)]
     )
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(gt=0)] | None = None
+    dimensions: PositiveCount | None = None
     user: Id | None = None
     metadata: dict[Name, str] | None = None
     deadlines: TotalDeadline | None = None
@@ -169,7 +169,7 @@ class RerankParams(Closed):
     model: ModelName
     query: Annotated[str, Field(min_length=1)]
     documents: Annotated[ListOf[str], Field(min_length=1, max_length=MAX_TEXTS)]
-    top_n: Annotated[int, Field(gt=0)] | None = None
+    top_n: PositiveCount | None = None
     return_documents: bool | None = None
     metadata: dict[Name, str] | None = None
     deadlines: TotalDeadline | None = None
@@ -252,6 +252,14 @@ class EngineProcess(Closed):
     rss_mib: float | None
 
 
+class Degraded(Closed):
+    """``part`` of the bridge does not fit the installed LiteLLM, for ``reason``; ``effect`` says what that means for chats."""
+
+    part: str
+    reason: str
+    effect: str
+
+
 class Status(Closed):
     version: str
     uptime_ms: float
@@ -259,4 +267,5 @@ class Status(Closed):
     memory_bytes: int | None  # resident, of the worker and its engine processes together
     engine: EngineState
     redis: RedisState
+    degraded: list[Degraded] | None  # null until it is known
     engines: list[EngineProcess] = Field(default_factory=list)  # empty in a worker of one process

@@ -79,9 +79,9 @@ def test_requests_in_flight_end_on_the_old_engine_and_new_ones_go_to_the_new(
     [
         {"router_settings": {"no_such_setting": 1}},
         {"router_settings": {"fallbacks": [{"stays": ["no-such-model"]}]}},
-        {"model_list": [{"model_name": "odd", "litellm_params": {"model": "no-such-provider/odd"}}]},
+        {"router_settings": {"routing_strategy": "no-such-strategy"}},
     ],
-    ids=["unknown", "fallback", "found-by-litellm"],
+    ids=["unknown", "fallback", "strategy"],
 )
 def test_a_config_with_errors_leaves_the_old_engines_serving(worker: Worker, upstream: Upstream, path: Path, wrong: Json) -> None:
     before = pids(worker, "ready")
@@ -93,6 +93,16 @@ def test_a_config_with_errors_leaves_the_old_engines_serving(worker: Worker, ups
     assert pids(worker, "ready") == before
     assert worker.chat("stays")["content"]
     wait_until(lambda: len(rows(worker)) == 1, "no engine with the wrong config is left")
+
+
+def test_a_deployment_that_litellm_does_not_accept_is_a_warning(worker: Worker, upstream: Upstream, path: Path) -> None:
+    odd = {"model_name": "odd", "litellm_params": {"model": "no-such-provider/odd", "api_key": "none"}}
+    new = config(upstream, "stays")
+    new["model_list"].append(odd)
+    write(path, new)
+    result = worker.call("config/reload")["result"]
+    assert any("odd" in warning for warning in result["warnings"])
+    assert worker.chat("stays")["content"]
 
 
 @pytest.mark.rule("RLD-6", "ENG-9")

@@ -31,7 +31,7 @@ def engines(worker: Worker, state: str = "ready") -> list[int]:
 
 
 def wait_for_engines(worker: Worker, count: int) -> list[int]:
-    wait_until(lambda: len(engines(worker)) == count, f"{count} engines are ready")
+    wait_until(lambda: len(engines(worker)) == count, f"{count} engines are ready", seconds=180)
     return engines(worker)
 
 
@@ -264,7 +264,7 @@ def test_a_cancel_that_meets_the_end_of_its_engine_is_still_a_cancel(one: Worker
 
 
 @pytest.mark.rule("ENG-1")
-def test_while_its_engine_is_stopped_a_cancel_is_answered_within_two_seconds(one: Worker) -> None:
+def test_while_its_engine_is_stopped_a_cancel_gets_its_response_within_two_seconds(one: Worker) -> None:
     stream = start_stream(one)
     (pid,) = engines(one)
     os.kill(pid, signal.SIGSTOP)
