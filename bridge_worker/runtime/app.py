@@ -128,7 +128,7 @@ class App:
 
     # What else a process needs of it.
 
-    def complaints(self) -> list[str]:
+    def unserved(self) -> list[str]:
         """What LiteLLM does not take of the config; empty until it is loaded."""
         return [str(complaint) for complaint in self._loaded.litellm.complaints] if self._loaded.litellm else []
 
@@ -276,7 +276,7 @@ class App:
 
     async def _reload_in_place(self, in_place: InPlace[Loaded]) -> tuple[Config, dict[str, Any]]:
         config, result = await in_place.reload_once()
-        result["warnings"] += in_place.shown(self.complaints())
+        result["warnings"] += in_place.shown(self.unserved())
         return config, result
 
     async def _is_loaded(self) -> None:

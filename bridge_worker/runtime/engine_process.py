@@ -134,7 +134,7 @@ class _Noted:
         self._app = app
 
     async def ready(self) -> Mapping[str, object]:
-        return {**await self._app.ready(), "complaints": list(self._app.complaints())}
+        return {**await self._app.ready(), "unserved": list(self._app.unserved())}
 
     async def dispatch(self, start: Start, received: float, notify: Notifier) -> Response:
         from bridge_worker.core.progress import on_progress

@@ -159,7 +159,7 @@ class PooledApp:
             raise refused(self._source, (reason,), self._redactor)
         self._config = config
         result = changes_with_new_engines(old, new)
-        warnings = [*result["warnings"], *(engine.loaded or {}).get("complaints", ())]
+        warnings = [*result["warnings"], *(engine.loaded or {}).get("unserved", ())]
         return config, result | {"warnings": [shown(line, self._source, self._redactor) for line in warnings]}
 
     # What engines need of it.

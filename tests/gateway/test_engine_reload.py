@@ -77,11 +77,11 @@ def test_requests_in_flight_end_on_the_old_engine_and_new_ones_go_to_the_new(
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"router_settings": {"no_such_setting": 1}},
-        {"router_settings": {"fallbacks": [{"stays": ["no-such-model"]}]}},
+        {"omni_bridge": {"max_in_flight": "many"}},
+        {"model_list": "none"},
         {"router_settings": {"routing_strategy": "no-such-strategy"}},
     ],
-    ids=["unknown", "fallback", "strategy"],
+    ids=["setting", "models", "strategy"],
 )
 def test_a_config_with_errors_leaves_the_old_engines_serving(worker: Worker, upstream: Upstream, path: Path, wrong: Json) -> None:
     before = pids(worker, "ready")

@@ -180,7 +180,7 @@ def chat_message(id: str, model: str) -> Json:
     return {"jsonrpc": "2.0", "id": id, "method": "chat", "params": params}
 
 
-@pytest.mark.rule("STA-5")
+@pytest.mark.rule("STA-9")
 def test_status_lists_the_engines_and_counts_all_requests(two: Worker) -> None:
     before = two.call("status")["result"]
     for _ in range(4):
