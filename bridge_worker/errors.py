@@ -52,10 +52,14 @@ KINDS: Mapping[str, Kind] = {
     "stream_interrupted": Kind(
         1014, False, "the upstream broke off after the first delta; `partial` has the content received so far"
     ),
+    "engine_lost": Kind(
+        1015, True, "the engine process of the request crashed or hung; `sent_upstream` and `partial` have what is known of it"
+    ),
     "cancelled": Kind(-32800, False, "the caller cancelled it"),
 }
 
 
+NO_SUCH_MEMBER = "no such member; protocol.md lists the members"
 INTERNAL_MESSAGE = "internal error in the bridge; the worker's log on stderr has the traceback under this request's id"
 
 
@@ -85,7 +89,7 @@ class BridgeError(Exception):
 
     @property
     def retryable(self) -> bool:
-        return KINDS[self.kind].retryable
+        return bool(self.extra.get("retryable", KINDS[self.kind].retryable))
 
     def data(self) -> dict[str, object]:
         """``error.data`` on the wire: always these six members, then the members of the kind."""

@@ -26,15 +26,21 @@ class Backend(NamedTuple):
 
 class Registry:
     """A `core.ports.Backends`. ``litellm`` waits until LiteLLM is loaded; ``is_configured`` is true when a gateway's config names
-    the models."""
+    the models. ``only_offline``: a local model is found like one of LiteLLM's."""
 
     def __init__(
-        self, local: Local, litellm: Callable[[], Awaitable[Backend]], is_configured: Callable[[], bool] = lambda: False
+        self,
+        local: Local,
+        litellm: Callable[[], Awaitable[Backend]],
+        is_configured: Callable[[], bool] = lambda: False,
+        *,
+        only_offline: bool = False,
     ) -> None:
         self._offline = Backend(Offline(), OfflineServices())
         self._local = Backend(local, LocalServices(local))
         self._litellm = litellm
         self._is_configured = is_configured
+        self._only_offline = only_offline
 
     async def chat_model(self, name: str) -> Model:
         return (await self._backend(name)).chat_model
@@ -52,4 +58,4 @@ class Registry:
     async def _backend(self, name: str) -> Backend:
         if name.startswith(OFFLINE):
             return self._offline
-        return self._local if name.startswith(LOCAL) else await self._litellm()
+        return self._local if name.startswith(LOCAL) and not self._only_offline else await self._litellm()

@@ -22,6 +22,7 @@ _REMEDIES = {
     "timeout": "try again",
     "provider_unavailable": "try again, or look at the network with omni-bridge doctor",
     "stream_interrupted": "try again",
+    "engine_lost": "try again",
     "budget_exceeded": "the provider's account or the config's budget is used up",
 }
 

@@ -5,7 +5,7 @@ Owns the comparison. Refuses to load LiteLLM and to set anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -24,14 +24,33 @@ def merged(old: Settings, new: Settings) -> Settings:
     return replace(new, **{name: getattr(old, name) for name, one in SETTINGS.items() if not one.metadata["reloads"]})
 
 
+# Settings of the process that reads the pipe. Engines that are started with a new config have all others.
+OF_THE_SERVER = frozenset(
+    ("max_message_bytes", "max_in_flight", "grace_seconds", "engines", "log_level", "log_format", "trace", "trace_content")
+)
+
+
+def changes_with_new_engines(old: Config, new: Config) -> dict[str, Any]:
+    """The result of `config/reload` where engine processes with the new config take over. ``new`` is as it was read."""
+    return _changes(old, new, lambda name: name.removeprefix(f"{SECTION}.") in OF_THE_SERVER)
+
+
 def changes(old: Config, new: Config) -> dict[str, Any]:
-    """The result of `config/reload`. ``new`` is as it was read."""
+    """The result of `config/reload` in a process that goes on. ``new`` is as it was read."""
+    return _changes(old, new, _is_fixed)
+
+
+def _is_fixed(name: str) -> bool:
+    """Whether a running process can't change it."""
+    own = SETTINGS.get(name.removeprefix(f"{SECTION}."))
+    return (own is not None and not own.metadata["reloads"]) or name in _CALLBACKS or name.startswith(_REDIS)
+
+
+def _changes(old: Config, new: Config, needs_restart: Callable[[str], bool]) -> dict[str, Any]:
     before, after = _deployments(old), _deployments(new)
-    differing = [name for name in SETTINGS if getattr(old.settings, name) != getattr(new.settings, name)]
-    restart = [f"{SECTION}.{name}" for name in differing if not SETTINGS[name].metadata["reloads"]]
-    sections = list(_differing(old, new))
-    restart += [name for name in sections if name in _CALLBACKS or name.startswith(_REDIS)]
-    settings = [f"{SECTION}.{name}" for name in differing] + sections
+    differing = [f"{SECTION}.{name}" for name in SETTINGS if getattr(old.settings, name) != getattr(new.settings, name)]
+    settings = differing + list(_differing(old, new))
+    restart = [name for name in settings if needs_restart(name)]
     return {
         "models": sorted(after.keys() | _aliases(new)),
         "added": sorted(after.keys() - before.keys()),

@@ -79,6 +79,16 @@ class Settings:
         "litellm: LiteLLM's own path only; direct: the bridge's path only; auto: both",
         choices=("auto", "direct", "litellm"),
     )
+    engines: int = setting(
+        0, "engine processes that run the requests: a number or auto, one a core; 0: none, one process does all", metavar="ENGINES"
+    )
+    engine_hang_seconds: float = setting(
+        5.0, "an engine process is replaced when its event loop has not run for so long", least=0.5, metavar="SECONDS"
+    )
+    engine_max_mib: int | None = setting(None, "an engine process with more resident memory is replaced", least=1, metavar="MIB")
+    engine_max_requests: int | None = setting(
+        None, "an engine process is replaced after so many requests", least=1, metavar="REQUESTS"
+    )
     log_level: str = setting("warning", "log level; info logs one line per request", choices=("debug", "info", "warning", "error"))
     log_format: str = setting("json", "format of the log on stderr", choices=("json", "text"))
     trace: str | None = setting(

@@ -7,6 +7,7 @@ fields of `settings.Settings`. Imports pydantic, so it is imported only when som
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -22,6 +23,7 @@ from bridge_worker.config.settings import FLAGS, PREFIX, SECTION, SETTINGS, Sett
 from bridge_worker.config.yaml_document import Document
 from bridge_worker.security.url_policy import UrlPolicy
 
+MAX_ENGINES = 64
 # Settings that are mappings with members of their own: (value, folder of the config) -> what is served. Raises ValueError, whose
 # message names the member.
 READERS: Mapping[str, Callable[[Any, Path], Any]] = {
@@ -29,6 +31,15 @@ READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "local": read_local_models,
     "budgets": lambda value, _: read_budgets(value),
 }
+
+
+def _engines(value: Any) -> int:
+    if value == "auto":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if type(number) is not int or not 0 <= number <= MAX_ENGINES:
+        raise ValueError(f"must be auto or a whole number from 0 to {MAX_ENGINES}")
+    return number
 
 
 def validated(flags: Mapping[str, str], document: Document | None, report: Report) -> tuple[Settings, dict[str, str]]:
@@ -109,6 +120,8 @@ def _model(section: Mapping[str, Any], flags: set[str], folder: Path) -> type[Ba
 
 def _type(name: str, hint: Any, folder: Path) -> Any:
     about = SETTINGS[name].metadata
+    if name == "engines":
+        return Annotated[int, NoDecode, PlainValidator(_engines)]
     if name in READERS:
         return Annotated[Any, NoDecode, PlainValidator(lambda value: READERS[name](_from_json(value), folder))]
     if hint == frozenset[str]:

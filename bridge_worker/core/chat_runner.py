@@ -15,6 +15,7 @@ from typing import Any
 from bridge_worker.core.accumulator import ChatAccumulator, WireDelta
 from bridge_worker.core.deadlines import DeadlineTimer
 from bridge_worker.core.ports import ChatRequest, Facts, Model
+from bridge_worker.core.progress import Progress, note_progress
 from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError
 
@@ -67,6 +68,7 @@ async def _run(request: ChatRequest, find_model: FindModel, emit: Emit | None, b
             clock.start(timer)
             model = await find_model(request.model)
             await before_send()
+            note_progress(Progress.HANDED_OVER)
             accumulator.start()
             async with aclosing(model.chat(request)) as steps:
                 async for step in steps:

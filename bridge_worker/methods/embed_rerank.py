@@ -17,6 +17,7 @@ from bridge_worker.budgets.spending import Reservation, Spending
 from bridge_worker.config.settings import Settings
 from bridge_worker.core.chat_runner import with_receipt
 from bridge_worker.core.ports import Backends, Embeddings, EmbedRequest, Params, Ranking, RequestContext, RerankRequest, Services
+from bridge_worker.core.progress import Progress, note_progress
 from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import MAX_NAME_LENGTH, BridgeError, cancelled_error
 from bridge_worker.methods.params import check_provider_params, validate
@@ -82,6 +83,7 @@ class EmbedRerank:
             async with asyncio.timeout(total_ms / 1000 - (time.monotonic() - received)):
                 services = await self._backends.services(params.model)
                 await reservation.reserve(self._backends.services)
+                note_progress(Progress.HANDED_OVER)
                 result = await call(services)
         except TimeoutError:
             error = _late(params.model, total_ms)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]  # the stubs lack the first
 from typing import TypeGuard
 
@@ -26,9 +26,10 @@ _MAX_INTEGER_ID = 10**MAX_ID_LENGTH
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A line of valid JSON: its value, of any JSON type."""
+    """A line of valid JSON: its value, of any JSON type, and the line itself."""
 
     value: object
+    line: bytes | bytearray = field(default=b"", compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ def _marks(text: bytes | bytearray, start: int = 0) -> int:
 def decode(line: bytes | bytearray) -> Message | Fault:
     """Decodes one line by RFC 8259; rejects NaN, Infinity, numbers beyond a double and duplicate members."""
     try:
-        return Message(_DECODER.decode(line.decode("utf-8")))
+        return Message(_DECODER.decode(line.decode("utf-8")), line)
     except UnicodeDecodeError as error:
         return _unreadable(f"the line is not UTF-8 (byte {error.start})")
     except json.JSONDecodeError as error:

@@ -25,7 +25,7 @@ DEFAULT_MAX_IN_FLIGHT = 256
 
 Id = str | int
 Response = dict[str, object]
-
+Encoded = bytes  # a response that is a line already
 
 _REQUESTS = {input.value: input for input in (Input.INITIALIZE, Input.PING, Input.SHUTDOWN, Input.DISCOVER)}
 _CANCELLED_ID = {"notifications/cancelled": "requestId", "$/cancelRequest": "id"}  # the latter as in LSP and ACP
@@ -35,11 +35,12 @@ MAX_BATCH = 1_000  # more requests than may be in flight; the members are taken 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Run this request; give its response to `Session.answer`."""
+    """Run this request; give its response to `Session.answer`. ``line`` is what it was read from; b"" where that was not kept."""
 
     id: Id
     method: str
     params: dict[str, object]
+    line: bytes | bytearray = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class ClientInitialized:
 class Send:
     """Write this value, a response or an array of them, as one line."""
 
-    value: Response | list[Response]
+    value: Response | Encoded | list[Response | Encoded]
 
 
 Event = Start | Cancel | Drain | ClientInitialized | Send
@@ -79,7 +80,7 @@ class _Batch:
     """Responses to one array line; written as one array when the last is complete."""
 
     open: int = 0
-    responses: list[Response] = field(default_factory=list)
+    responses: list[Response | Encoded] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -122,10 +123,10 @@ class Session:
         """Number of started requests without a response."""
         return len(self._in_flight)
 
-    def receive(self, value: object) -> list[Event]:
+    def receive(self, value: object, line: bytes | bytearray = b"") -> list[Event]:
         """Returns the events of one line's JSON value, in order."""
         if not isinstance(value, list):
-            return self._receive_one(value, None)
+            return self._receive_one(value, None, line)
         if not value:
             return [Send(error_response(None, BridgeError("invalid_message", "an empty batch has no requests; send at least one")))]
         if len(value) > MAX_BATCH:
@@ -139,7 +140,7 @@ class Session:
         """Returns the response to an unreadable line. An id that is in flight keeps its own response."""
         return [Send(error_response(None if id in self._in_flight else id, error))]
 
-    def answer(self, id: Id, response: Response) -> list[Event]:
+    def answer(self, id: Id, response: Response | Encoded) -> list[Event]:
         """Returns the events that send ``response``: none while its batch is incomplete, after an earlier response, or for a
         silent request."""
         if id not in self._in_flight:
@@ -158,7 +159,7 @@ class Session:
         waiting, self._waiting_for_end = self._waiting_for_end, {}
         return [event for id, batch in waiting.items() for event in self._deliver(response(id, {}), batch)]
 
-    def _receive_one(self, value: object, batch: _Batch | None) -> list[Event]:
+    def _receive_one(self, value: object, batch: _Batch | None, line: bytes | bytearray = b"") -> list[Event]:
         id = _readable_id(value)
         try:
             envelope = _check_envelope(value)
@@ -167,19 +168,21 @@ class Session:
             if id is not None and (id in self._in_flight or id in self._waiting_for_end):
                 raise BridgeError("invalid_message", f"id {id!r:.100} is already in flight; the first request continues")
             method, params = envelope
-            return self._act(id, method, params, batch)
+            return self._act(id, method, params, batch, line)
         except BridgeError as error:
             unanswerable = id is None and error.kind != "invalid_message"  # a notification, well-formed but with invalid params
             return [] if unanswerable else self._place(error_response(id, error), batch)
 
-    def _act(self, id: Id | None, method: str, params: dict[str, object], batch: _Batch | None) -> list[Event]:
+    def _act(
+        self, id: Id | None, method: str, params: dict[str, object], batch: _Batch | None, line: bytes | bytearray
+    ) -> list[Event]:
         if id is None:
             action, self.state = LIFECYCLE[self.state, Input.CANCELLED if method in _CANCELLED_ID else Input.NOTIFICATION]
             return self._cancel(params.get(_CANCELLED_ID[method])) if action is Action.CANCEL else []
         action, next_state = LIFECYCLE[self.state, _REQUESTS.get(method, Input.REQUEST)]
         match action:
             case Action.START:
-                events = self._start(id, method, params, batch)
+                events = self._start(Start(id, method, params, line), batch)
             case Action.PONG:
                 events = self._place(response(id, {}), batch)
             case Action.DISCOVER:
@@ -195,15 +198,15 @@ class Session:
         self.state = next_state
         return events
 
-    def _start(self, id: Id, method: str, params: dict[str, object], batch: _Batch | None) -> list[Event]:
+    def _start(self, start: Start, batch: _Batch | None) -> list[Event]:
         if len(self._in_flight) >= self._max_in_flight:
             limit = f"{self._max_in_flight} requests are in flight, the limit; wait for a response or raise --max-in-flight"
             raise BridgeError("overloaded", limit)
-        of_mcp = self._mcp or mcp_envelope.has_envelope(params)
-        self._in_flight[id] = _Flight(batch, silent_when_cancelled=of_mcp and method == "tools/call")
+        of_mcp = self._mcp or mcp_envelope.has_envelope(start.params)
+        self._in_flight[start.id] = _Flight(batch, silent_when_cancelled=of_mcp and start.method == "tools/call")
         if batch is not None:
             batch.open += 1
-        return [Start(id, method, params)]
+        return [start]
 
     def _initialize(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
         requested = params.get("protocolVersion")
@@ -241,14 +244,14 @@ class Session:
         flight.silent = flight.silent_when_cancelled
         return [Cancel(id)]
 
-    def _place(self, response: Response, batch: _Batch | None) -> list[Event]:
+    def _place(self, response: Response | Encoded, batch: _Batch | None) -> list[Event]:
         """Sends an immediate response, or adds it to its batch."""
         if batch is None:
             return [Send(response)]
         batch.responses.append(response)
         return []
 
-    def _deliver(self, response: Response, batch: _Batch | None) -> list[Event]:
+    def _deliver(self, response: Response | Encoded, batch: _Batch | None) -> list[Event]:
         """Sends the response of a started request, or completes its batch."""
         return self._place(response, batch) + (self._close_place(batch) if batch is not None else [])
 

@@ -15,7 +15,7 @@ class Transport(Protocol):
         """The next bytes, as soon as there are any; b"" at the end of input, and ever after."""
 
     def write(self, data: bytes) -> None:
-        """Queues one whole message; never blocks. Does nothing once the pipe is broken."""
+        """Queues whole messages, mostly one; never blocks. Does nothing once the pipe is broken."""
 
     def queued(self) -> int:
         """Number of bytes that were written and have not left the process."""

@@ -7,6 +7,7 @@ Owns what is loaded and in which order: the methods first (jsonrpcserver, pydant
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import time
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bridge_worker.config.source import Config, Source
+from bridge_worker.engines.engine import HandBack
 from bridge_worker.errors import BridgeError
 from bridge_worker.runtime.loader import Loader, Part
-from bridge_worker.runtime.reload import Reloader
+from bridge_worker.runtime.reload import NO_CONFIG, InPlace, Reloads
 
 if TYPE_CHECKING:
     from bridge_worker.backends.litellm.chat import LiteLLM
@@ -53,7 +55,8 @@ class App:
     it.
 
     ``embedded``: in a host's process. Only `chat` is used then, LiteLLM is loaded on first use, and the host may set it otherwise
-    at any time.
+    at any time. ``early``: in an engine without LiteLLM, which hands back what it can't serve. ``budget_store``: where accounts are
+    kept, unless the config names a Redis.
     """
 
     def __init__(
@@ -64,8 +67,12 @@ class App:
         source: Source | None = None,
         preload_local: bool = False,
         embedded: bool = False,
+        early: bool = False,
+        budget_store: Store | None = None,
     ) -> None:
         self._redactor = redactor
+        self._early = early
+        self._budget_store = budget_store
         self._preload_local = preload_local
         self._embedded = embedded
         self._loaded = Loaded(config)
@@ -79,9 +86,9 @@ class App:
         self._started = time.monotonic()
         self._warm_ms = 0.0
         self._has_rehearsed = False
-        self.reloader: Reloader[Loaded] | None = None  # there is a file to read again
+        self.reloader: Reloads | None = None  # there is a file to read again
         if source is not None and source.path:
-            self.reloader = Reloader(
+            in_place = InPlace(
                 source,
                 redactor,
                 current=lambda: self._loaded.config,
@@ -89,12 +96,14 @@ class App:
                 build=self._build,
                 activate=self._activate,
             )
+            self.reloader = Reloads(functools.partial(self._reload_in_place, in_place))
 
-    def start(self) -> None:
-        """Call it once, in the loop that serves."""
+    def start(self, output: object = None) -> None:
+        """Call it once, in the loop that serves. ``output`` is not needed: requests wait for the client themselves."""
         self._started = time.monotonic()
         self._loop = asyncio.get_running_loop()
-        Loader([self._dispatcher.load, self._start_local, self._litellm.load, self._preload_rest]).start()
+        later = () if self._early else (self._start_local, self._litellm.load, self._preload_rest)
+        Loader([self._dispatcher.load, *later]).start()
 
     # The dispatch port of `runtime.server`.
 
@@ -102,7 +111,7 @@ class App:
         """``engine`` on the wire."""
         return {"name": "litellm", "version": self._litellm_version, "ready": self._loaded.litellm is not None}
 
-    def _degraded(self) -> list[dict[str, str]] | None:
+    def degraded(self) -> list[dict[str, str]] | None:
         """``status.degraded``: what of the bridge does not fit the installed LiteLLM; None until all is rehearsed."""
         from bridge_worker.backends.litellm import setup
 
@@ -112,10 +121,21 @@ class App:
         return await (await self._dispatcher.get()).dispatch(start, received, notify)
 
     async def ready(self) -> Mapping[str, object]:
+        if self._early:
+            return {}
         await self._litellm.get()
         return {"engine": self.state(), "warmMs": self._warm_ms}
 
     # What else a process needs of it.
+
+    def unserved(self) -> list[str]:
+        """What LiteLLM does not take of the config; empty until it is loaded."""
+        return [str(complaint) for complaint in self._loaded.litellm.complaints] if self._loaded.litellm else []
+
+    def redis_state(self) -> Mapping[str, object]:
+        from bridge_worker.system.redis_connection import no_redis
+
+        return self._redis.state() if self._redis else no_redis()
 
     def settings(self) -> Settings:
         return self._loaded.config.settings
@@ -147,7 +167,7 @@ class App:
         self._telemetry = from_environment(os.environ)
         counters, spending = RequestCounters(), self._make_spending()
         self._local = Local(self.settings().local)
-        status = GetStatus(counters, self.state, self._redis.state if self._redis else no_redis, self._degraded)
+        status = GetStatus(counters, self.state, self._redis.state if self._redis else no_redis, self.degraded)
         methods = method_table(self._registry(self._local), self.settings, spending, self._redactor, status, self._reload)
         return Dispatcher(methods, self._redactor, counters, self._telemetry)
 
@@ -158,16 +178,18 @@ class App:
         self._redis = find_redis(self._loaded.config.gateway)
         if self._redis is not None:
             self._run_in_loop(self._redis.watch)
-        return Spending(lambda: self.settings().budgets, _budget_store(self._redis))
+        return Spending(lambda: self.settings().budgets, _redis_store(self._redis) or self._budget_store)
 
     def _registry(self, local: Local) -> Registry:
         from bridge_worker.backends.registry import Registry
 
-        return Registry(local, self._backend, lambda: self._loaded.config.configured)
+        return Registry(local, self._backend, lambda: self._loaded.config.configured, only_offline=self._early)
 
     async def _backend(self) -> Backend:
         from bridge_worker.backends.registry import Backend
 
+        if self._early:
+            raise HandBack
         if self._loaded.litellm is None:
             await self._litellm.get()
         loaded = self._loaded
@@ -249,11 +271,13 @@ class App:
 
     async def _reload(self) -> dict[str, Any]:
         if self.reloader is None:
-            raise BridgeError("invalid_request", "no config to reload: the worker was started without --config")
-        result = await self.reloader.reload()
-        unserved = self._loaded.litellm.complaints if self._loaded.litellm else []
-        result["warnings"] += self.reloader.shown(unserved)
-        return result
+            raise BridgeError("invalid_request", NO_CONFIG)
+        return await self.reloader.reload()
+
+    async def _reload_in_place(self, in_place: InPlace[Loaded]) -> tuple[Config, dict[str, Any]]:
+        config, result = await in_place.reload_once()
+        result["warnings"] += in_place.shown(self.unserved())
+        return config, result
 
     async def _is_loaded(self) -> None:
         await self._dispatcher.get()
@@ -273,8 +297,7 @@ class App:
             old.litellm.retire()
 
 
-def _budget_store(redis: RedisLink | None) -> Store | None:
-    """None: in memory."""
+def _redis_store(redis: RedisLink | None) -> Store | None:
     if redis is None or not redis.installed:
         return None
     from bridge_worker.budgets.redis_store import RedisStore

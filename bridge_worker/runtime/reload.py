@@ -21,31 +21,18 @@ from bridge_worker.security.redaction import Redactor
 
 _MISTAKE_BYTES = 500  # of one; a config that is all wrong has hundreds
 _MISTAKES = 50
+NO_CONFIG = "no config to reload: the worker was started without --config"
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-class Reloader(Generic[T]):
-    """``current`` returns the active config. ``is_loaded`` returns when the start is over. ``build`` runs in a thread and raises
-    when the new config can't be served; ``activate`` makes what it returned active, from the next request on."""
+class Reloads:
+    """Reloads, one at a time. ``reload_once`` returns the new config, which is active then, and the result; it raises BridgeError
+    when the old one stays."""
 
-    def __init__(
-        self,
-        source: Source,
-        redactor: Redactor,
-        *,
-        current: Callable[[], Config],
-        is_loaded: Callable[[], Awaitable[None]],
-        build: Callable[[Config], T],
-        activate: Callable[[T], None],
-    ) -> None:
-        self._source = source
-        self._redactor = redactor
-        self._current = current
-        self._is_loaded = is_loaded
-        self._build = build
-        self._activate = activate
+    def __init__(self, reload_once: Callable[[], Awaitable[tuple[Config, dict[str, Any]]]]) -> None:
+        self._reload_once = reload_once
         self._one_at_a_time = asyncio.Lock()
         self._running: set[asyncio.Task[dict[str, Any]]] = set()
 
@@ -64,10 +51,6 @@ class Reloader(Generic[T]):
         task.add_done_callback(self._ended)
         return task
 
-    def shown(self, lines: Iterable[object]) -> list[str]:
-        """Warnings as a client may see them."""
-        return [_shown(str(line), self._source, self._redactor) for line in lines]
-
     def _ended(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._running.discard(task)
         if not task.cancelled():
@@ -75,15 +58,49 @@ class Reloader(Generic[T]):
 
     async def _reload(self) -> dict[str, Any]:
         async with self._one_at_a_time:
-            await self._is_loaded()
-            config, built = await asyncio.to_thread(self._read_and_build)
-            result = changes(self._current(), config)
-            result["warnings"] = self.shown(result["warnings"])
-            self._activate(built)
+            config, result = await self._reload_once()
         _log.info("the config was reloaded", extra={"fields": {name: result[name] for name in ("added", "removed", "changed")}})
         for warning in config.warnings:
             _log.warning("the config: %s", warning)
         return result
+
+
+class InPlace(Generic[T]):
+    """One reload in a process that goes on with the new config.
+
+    ``current`` returns the active config. ``is_loaded`` returns when the start is over. ``build`` runs in a thread and raises when
+    the new config can't be served; ``activate`` makes what it returned active, from the next request on.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        redactor: Redactor,
+        *,
+        current: Callable[[], Config],
+        is_loaded: Callable[[], Awaitable[None]],
+        build: Callable[[Config], T],
+        activate: Callable[[T], None],
+    ) -> None:
+        self._source = source
+        self._redactor = redactor
+        self._current = current
+        self._is_loaded = is_loaded
+        self._build = build
+        self._activate = activate
+
+    async def reload_once(self) -> tuple[Config, dict[str, Any]]:
+        """The new config and the result of ``config/reload``. Raises BridgeError."""
+        await self._is_loaded()
+        config, built = await asyncio.to_thread(self._read_and_build)
+        result = changes(self._current(), config)
+        result["warnings"] = self.shown(result["warnings"])
+        self._activate(built)
+        return config, result
+
+    def shown(self, lines: Iterable[object]) -> list[str]:
+        """Warnings as a client may see them."""
+        return [shown(str(line), self._source, self._redactor) for line in lines]
 
     def _read_and_build(self) -> tuple[Config, T]:
         """The config as it was read, and what was built from it. On an error everything is as it was."""
@@ -99,11 +116,7 @@ class Reloader(Generic[T]):
                 set_environment(self._source, config.environment, old.environment)
                 raise
         except Exception as error:
-            lines = str(error).strip().splitlines() or [""]
-            unknown = (f"{self._source.path}: LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}",)
-            refusal = refused(self._source, error.mistakes if isinstance(error, ConfigError) else unknown, self._redactor)
-            _log.error("the config was not reloaded", extra={"fields": {"mistakes": refusal.extra["mistakes"]}})
-            raise refusal from error
+            raise refused(self._source, mistakes_of(self._source, error), self._redactor) from error
 
 
 def set_environment(source: Source, old: Mapping[str, str], new: Mapping[str, str]) -> None:
@@ -116,14 +129,22 @@ def set_environment(source: Source, old: Mapping[str, str], new: Mapping[str, st
     os.environ.update(new)
 
 
+def mistakes_of(source: Source, error: Exception) -> tuple[str, ...]:
+    """Why a config is not taken, a line for each reason."""
+    lines = str(error).strip().splitlines() or [""]
+    unknown = (f"{source.path}: LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}",)
+    return error.mistakes if isinstance(error, ConfigError) else unknown
+
+
 def refused(source: Source, mistakes: tuple[str, ...], redactor: Redactor) -> BridgeError:
-    """The error of `config/reload`."""
-    lines = [_shown(mistake, source, redactor) for mistake in mistakes[:_MISTAKES]]
+    """The error of `config/reload`, which is logged too."""
+    lines = [shown(mistake, source, redactor) for mistake in mistakes[:_MISTAKES]]
     message = f"the config is wrong, so the old one goes on: {lines[0]}" + (f" (and {len(mistakes) - 1} more)" if lines[1:] else "")
+    _log.error("the config was not reloaded", extra={"fields": {"mistakes": lines}})
     return BridgeError("invalid_request", message, extra={"mistakes": lines})
 
 
-def _shown(line: str, source: Source, redactor: Redactor) -> str:
+def shown(line: str, source: Source, redactor: Redactor) -> str:
     """A file is named without its folder: no response shows a path of this machine."""
     folder = os.path.dirname(source.path or "")
     return clean(line.replace(folder + os.sep, "") if folder else line, redactor, _MISTAKE_BYTES)

@@ -10,16 +10,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError, cancelled_error
 from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES, Fault, Framer, Message, encode
+from bridge_worker.protocol.responses import encode_response
 from bridge_worker.protocol.session import (
     DEFAULT_MAX_IN_FLIGHT,
     Cancel,
     ClientInitialized,
     Drain,
+    Encoded,
     Event,
     Id,
     Response,
@@ -30,9 +32,6 @@ from bridge_worker.protocol.session import (
 )
 from bridge_worker.protocol.transport import Transport
 from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED, EXIT_INTERNAL
-
-if TYPE_CHECKING:  # it needs pydantic
-    from bridge_worker.core.ports import Notify
 
 CANCEL_SECONDS = 2.0  # after which a cancelled request gets its response even if its task does not end
 FLUSH_SECONDS = 1.0  # time for the reader to take the last responses after the grace
@@ -51,7 +50,7 @@ class Dispatch(Protocol):
     def state(self) -> Mapping[str, object]:
         """``engine`` in the result of ``initialize``."""
 
-    async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
+    async def dispatch(self, start: Start, received: float, notify: Notifier) -> Response | Encoded:
         """Returns the whole response. Cancelling the task cancels the request; its response is still returned."""
 
     async def ready(self) -> Mapping[str, object]:
@@ -59,7 +58,8 @@ class Dispatch(Protocol):
 
 
 class Server:
-    """``watch_process`` is called with the client's process id, if it gives one."""
+    """``watch_process`` is called with the client's process id, if it gives one. ``keeps_lines``: requests go to ``app`` with the
+    line that they were read from."""
 
     def __init__(
         self,
@@ -70,11 +70,13 @@ class Server:
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         grace_seconds: float = DEFAULTS.grace_seconds,
         watch_process: Callable[[int], object] = lambda _: None,
+        keeps_lines: bool = False,
     ) -> None:
         self._pipe = pipe
         self._app = app
         self._grace_seconds = grace_seconds
         self._watch_process = watch_process
+        self._keeps_lines = keeps_lines
         self._framer = Framer(max_message_bytes)
         self._session = Session(app.state, max_message_bytes=max_message_bytes, max_in_flight=max_in_flight)
         self._tasks: dict[Id, asyncio.Task[None]] = {}
@@ -152,14 +154,16 @@ class Server:
         return await self._pipe.read()
 
     def _take(self, item: Message | Fault) -> None:
-        events = self._session.refuse(item.error, item.id) if isinstance(item, Fault) else self._session.receive(item.value)
-        self._write(events)
+        if isinstance(item, Fault):
+            self._write(self._session.refuse(item.error, item.id))
+        else:
+            self._write(self._session.receive(item.value, item.line if self._keeps_lines else b""))
 
     def _write(self, events: Iterable[Event]) -> None:
         for event in events:
             match event:
                 case Send(value):
-                    self._pipe.write(_encode_response(value))
+                    self._pipe.write(encode_response(value, _log_unencodable))
                 case Start():
                     self._start(event)
                 case Cancel(id):
@@ -173,21 +177,25 @@ class Server:
 
     def _start(self, start: Start) -> None:
         self._idle.clear()
-        self._tasks[start.id] = task = asyncio.create_task(self._run(start, time.monotonic()))
-        task.add_done_callback(lambda task: self._ended(start.id, task))
+        id = start.id
+        self._tasks[id] = task = asyncio.create_task(self._run(start, time.monotonic()))
+        task.add_done_callback(lambda task: self._ended(id, task))
 
     async def _run(self, start: Start, received: float) -> None:
-        task = asyncio.current_task()
-        notify = _Notifier(self._pipe, lambda: self._tasks.get(start.id) is task)
+        id, task = start.id, asyncio.current_task()
+        notify = Notifier(self._pipe, lambda: self._tasks.get(id) is task)
+        dispatched = self._app.dispatch(start, received, notify)
+        del start  # it may be long, and belongs to whatever runs it
+        response: Response | Encoded
         try:
-            response = await self._app.dispatch(start, received, notify)
+            response = await dispatched
         except BridgeError as error:
-            response = error_response(start.id, error)
+            response = error_response(id, error)
         except Exception:
-            _log.exception("dispatching failed", extra={"fields": {"id": start.id}})
-            response = error_response(start.id, BridgeError("internal", INTERNAL_MESSAGE))
-        if self._tasks.get(start.id) is task:
-            self._answer(start.id, response)
+            _log.exception("dispatching failed", extra={"fields": {"id": id}})
+            response = error_response(id, BridgeError("internal", INTERNAL_MESSAGE))
+        if self._tasks.get(id) is task:
+            self._answer(id, response)
 
     def _ended(self, id: Id, task: asyncio.Task[None]) -> None:
         """Responds to a request that was cancelled before its method began."""
@@ -195,7 +203,7 @@ class Server:
         if self._tasks.get(id) is task:
             self._answer(id, error_response(id, cancelled_error(upstream_closed=True)))
 
-    def _answer(self, id: Id, response: Response) -> None:
+    def _answer(self, id: Id, response: Response | Encoded) -> None:
         del self._tasks[id]
         self._write(self._session.answer(id, response))
         if not self._tasks:
@@ -246,7 +254,7 @@ class Server:
         self._pipe.write(encode({"jsonrpc": "2.0", "method": "notifications/ready", "params": dict(params)}))
 
 
-class _Notifier:
+class Notifier:
     """`Notify` for one request. Sends nothing after the response, which a slow cancel gets early."""
 
     __slots__ = ("_is_open", "_pipe")
@@ -265,16 +273,14 @@ class _Notifier:
             self._pipe.write(line)
         await self._pipe.drained(DELTA_QUEUE_BYTES)
 
+    def relay(self, lines: bytes) -> None:
+        """Writes whole lines; never waits."""
+        if self._is_open():
+            self._pipe.write(lines)
 
-def _encode_response(value: Response | list[Response]) -> bytes:
-    try:
-        return encode(value)
-    except (ValueError, TypeError, RecursionError):
-        _log.exception("a response has no JSON form")
-    if isinstance(value, list):  # the members that can be sent are sent
-        return b"[" + b",".join(_encode_response(member).rstrip(b"\n") for member in value) + b"]\n"
-    id = value["id"]
-    return encode(error_response(id if isinstance(id, str | int) else None, BridgeError("internal", "the answer has no JSON form")))
+
+def _log_unencodable() -> None:
+    _log.exception("a response has no JSON form")
 
 
 async def _first(*waits: Coroutine[object, object, object]) -> None:

@@ -28,6 +28,8 @@ from bridge_worker.system.signals import handle_signals, reset_signals
 from bridge_worker.telemetry.log import LineWriter, set_up
 
 if TYPE_CHECKING:
+    from bridge_worker.engines.template_process import TemplateProcess
+    from bridge_worker.runtime.pooled_app import PooledApp
     from bridge_worker.trace.recorder import Recorder
 
 _EXIT_LOG_SECONDS = 0.2  # what a slow reader of stderr gets at the end
@@ -67,6 +69,7 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
     for secret in config.secrets:
         redactor.add(secret)
     descriptors = claim_descriptors()
+    template = _fork_template() if config.settings.engines else None  # before the first thread
     writer = set_up(config.settings.log_level, config.settings.log_format, redactor.redact)
     recorder = _recorder(config.settings, redactor)
     raise_file_limit()
@@ -75,7 +78,11 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
     for warning in config.warnings:
         _log.warning("the config: %s", warning)
     try:
-        app = App(config, redactor, source=source, preload_local=preload_local)
+        app: App | PooledApp
+        if template is not None:
+            app = _pooled(config, source, redactor, template, writer, preload_local=preload_local)
+        else:
+            app = App(config, redactor, source=source, preload_local=preload_local)
         # Not asyncio.run(), nor closing the runner: they wait for executor threads, one of which may hang for good.
         return asyncio.Runner().run(_run(config.settings, app, recorder, *descriptors)), writer
     except Exception:
@@ -94,7 +101,22 @@ def _recorder(settings: Settings, redactor: Redactor) -> Recorder | None:
         fail(str(error))
 
 
-async def _run(settings: Settings, app: App, recorder: Recorder | None, source: int, sink: int) -> int:
+def _fork_template() -> TemplateProcess:
+    from bridge_worker.engines.template_process import fork_template
+    from bridge_worker.runtime.engine_process import run_template
+
+    return fork_template(run_template)
+
+
+def _pooled(
+    config: Config, source: Source, redactor: Redactor, template: TemplateProcess, writer: LineWriter, *, preload_local: bool
+) -> PooledApp:
+    from bridge_worker.runtime.pooled_app import PooledApp
+
+    return PooledApp(config, source, redactor, template, writer.write_line, preload_local=preload_local)
+
+
+async def _run(settings: Settings, app: App | PooledApp, recorder: Recorder | None, source: int, sink: int) -> int:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(_EXECUTOR_THREADS, thread_name_prefix="executor"))
     pipe = Stdio(source, sink)
@@ -105,6 +127,7 @@ async def _run(settings: Settings, app: App, recorder: Recorder | None, source: 
     server = Server(
         recorder.traced(pipe) if recorder else pipe,
         app,
+        keeps_lines=not isinstance(app, App),
         max_message_bytes=settings.max_message_bytes,
         max_in_flight=settings.max_in_flight,
         grace_seconds=settings.grace_seconds,
@@ -113,7 +136,7 @@ async def _run(settings: Settings, app: App, recorder: Recorder | None, source: 
     watch_reader(sink, on_reader_gone)
     watch_parent(on_reader_gone)
     handle_signals(loop, stop=server.stop, hang_up=app.reloader.reload_soon if app.reloader else server.stop)
-    app.start()
+    app.start(pipe)
     code = await server.run()
     with contextlib.suppress(Exception):
         await asyncio.wait_for(app.aclose(), _CLOSE_SECONDS)

@@ -29,6 +29,7 @@ class ErrorData(Closed):
     status: int | None
     partial: Partial | None = None
     upstream_closed: bool | None = None
+    sent_upstream: bool | None = None
     deadline: str | None = None
     receipt: Receipt | None = None
     budget: ExceededBudget | None = None

@@ -242,6 +242,16 @@ class RedisState(Closed):
     since_ms: float | None  # how long it has been so
 
 
+class EngineProcess(Closed):
+    """``state`` "draining": it ends when it has no request. ``requests`` it has answered, ``rss_mib`` as it last reported it."""
+
+    pid: int | None
+    state: Literal["starting", "ready", "draining", "ending", "lost"]
+    in_flight: int
+    requests: int
+    rss_mib: float | None
+
+
 class Degraded(Closed):
     """``part`` of the bridge does not fit the installed LiteLLM, for ``reason``; ``effect`` says what that means for chats."""
 
@@ -254,7 +264,8 @@ class Status(Closed):
     version: str
     uptime_ms: float
     requests: RequestCounts
-    memory_bytes: int | None  # resident
+    memory_bytes: int | None  # resident, of the worker and its engine processes together
     engine: EngineState
     redis: RedisState
     degraded: list[Degraded] | None  # null until it is known
+    engines: list[EngineProcess] = Field(default_factory=list)  # empty in a worker of one process

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bridge_worker.errors import NO_SUCH_MEMBER
+
 _TOLD = 3  # faults a message names; the rest are counted
 _MAX_NAME = 256  # characters of a member's name that a message repeats
 
@@ -50,7 +52,7 @@ def _is_member(location: tuple[int | str, ...], value: dict[str, Any], last: boo
 def _reason(type: str, message: str) -> str:
     match type:
         case "extra_forbidden":
-            return "no such member; see protocol.md for those there are"
+            return NO_SUCH_MEMBER
         case "missing":
             return "is missing"
         case "string_pattern_mismatch":

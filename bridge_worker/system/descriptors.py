@@ -29,7 +29,8 @@ def claim_descriptors() -> tuple[int, int]:
         if fd >= 0:
             _widen(fd)
     if hasattr(os, "register_at_fork"):  # a library's child must not hold the pipe open after this process has ended
-        os.register_at_fork(after_in_child=lambda: _close(source, sink))
+        open_here = [source, sink]
+        os.register_at_fork(after_in_child=lambda: _close_once(open_here))
     return source, sink
 
 
@@ -58,10 +59,11 @@ def wait_until_ready(fd: int, *, write: bool) -> None:
     poll.poll()
 
 
-def _close(*fds: int) -> None:
-    for fd in fds:
+def _close_once(fds: list[int]) -> None:
+    """A child of the child may have other files under these numbers."""
+    while fds:
         with contextlib.suppress(OSError):
-            os.close(fd)
+            os.close(fds.pop())
 
 
 def _is_open(fd: int) -> bool:

@@ -53,7 +53,11 @@ class LineWriter:
         threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def write(self, line: str) -> None:
-        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        self.write_line(line.encode("utf-8", "backslashreplace"))
+
+    def write_line(self, line: bytes) -> None:
+        """``line`` has no line ending."""
+        data = line + b"\n"
         with self._changed:
             if len(self._lines) >= _MAX_QUEUED_LINES or self._queued > _MAX_QUEUED_BYTES:
                 self._dropped += 1

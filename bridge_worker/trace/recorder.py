@@ -141,7 +141,7 @@ class Recorder:
         return TracedPipe(pipe, self)
 
     def put(self, way: str, data: bytes) -> None:
-        """Takes bytes down; never waits. Incoming ones are any piece of the stream, b"" is its end; outgoing ones are a message."""
+        """Takes bytes down; never waits. Incoming ones are any piece of the stream, b"" is its end; outgoing whole messages."""
         with self._changed:
             if self._stopped:
                 return
@@ -215,7 +215,8 @@ class Recorder:
                 self._lines.lose(rest=lost.in_line)
             yield self._line(when, monotonic, lost=lost.told())
         if way == "out":
-            yield self._message(when, monotonic, way, data[:-1] if len(data) <= MAX_LINE_BYTES else None, len(data))
+            for out in [data] if data.find(b"\n") == len(data) - 1 else data.splitlines(keepends=True):
+                yield self._message(when, monotonic, way, out[:-1] if len(out) <= MAX_LINE_BYTES else None, len(out))
             return
         for line, size in self._lines.feed(data) if data else self._lines.end():
             if line is None or line.strip():

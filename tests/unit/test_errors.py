@@ -28,6 +28,7 @@ CONTRACT = {
     "overloaded": (1012, True),
     "shutting_down": (1013, True),
     "stream_interrupted": (1014, False),
+    "engine_lost": (1015, True),
     "cancelled": (-32800, False),
 }
 

@@ -19,6 +19,8 @@ import httpx
 import litellm
 from litellm.litellm_core_utils.litellm_logging import Logging
 
+from bridge_worker.core.progress import Progress, note_progress
+
 _capturing: ContextVar[bool] = ContextVar("omni_bridge_capturing", default=False)
 _send = httpx.AsyncClient.send
 _complete = inspect.unwrap(litellm.acompletion)  # taken at import, before `gate` replaces the attribute
@@ -116,6 +118,7 @@ def install() -> None:
 
 async def _gated_send(self: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
     if not _capturing.get():
+        note_progress(Progress.SENT)
         return await _send(self, request, **options)
     if request.method != "POST" or request.headers.get("content-type", "").startswith(_FORM):
         return await _send(self, request, **options)  # a cloud's token, or a look-up that LiteLLM needs first

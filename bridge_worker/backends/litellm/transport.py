@@ -25,6 +25,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from bridge_worker.backends.litellm.inflate import Inflate
+from bridge_worker.core.progress import Progress, note_progress
 from bridge_worker.errors import BridgeError
 
 # One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
@@ -127,6 +128,7 @@ async def send(destination: Destination, body: bytes, timeout: float = REQUEST_T
     Raises ConnectionFailed. A cancel closes the connection.
     """
     client = _client()
+    note_progress(Progress.SENT)
     try:
         return await (
             client.send(destination, body, timeout) if client.is_aiohttp else client.send_by_httpx(destination, body, timeout)

@@ -6,6 +6,7 @@ Owns the list of what is slow once: LiteLLM's own completion, plain and streamed
 from __future__ import annotations
 
 import asyncio
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,8 +14,10 @@ import litellm
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed
 
 
+@functools.cache
 def warm_up() -> None:
-    """Does once, in the calling thread, what would else stall the loop for half a second at the first call."""
+    """Does once, in the calling thread, what would else stall the loop for half a second at the first call. A process that is
+    forked from one where it was done does nothing."""
 
     async def first_calls() -> None:
         call: dict[str, Any] = {"model": "openai/warm-up", "messages": [{"role": "user", "content": "hi"}], "mock_response": "hi"}
@@ -29,6 +32,7 @@ def warm_up() -> None:
         runner.run(first_calls())
 
 
+@functools.cache
 def warm_up_openai() -> None:
     """The same for the openai package, which LiteLLM has for Azure, embeddings and some others: 500 modules, 0.4 s."""
     from openai import AsyncOpenAI

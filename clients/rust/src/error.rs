@@ -92,6 +92,8 @@ kinds! {
     ShuttingDown = "shutting_down",
     /// The provider broke off after the first delta; see [`Error::partial`].
     StreamInterrupted = "stream_interrupted",
+    /// The worker's engine process crashed or hung with this call in flight; see [`Error::sent_upstream`] and [`Error::partial`].
+    EngineLost = "engine_lost",
     /// The request was cancelled; see [`Error::upstream_closed`].
     Cancelled = "cancelled",
     /// There is no such command to start.
@@ -150,6 +152,8 @@ pub(crate) struct ErrorData {
     pub(crate) partial: Option<Partial>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) upstream_closed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sent_upstream: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) deadline: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -307,6 +311,12 @@ impl Error {
     #[must_use]
     pub fn upstream_closed(&self) -> Option<bool> {
         self.0.data.upstream_closed
+    }
+
+    /// After [`ErrorKind::EngineLost`]: whether the request was sent to the provider; `None` where that is not known.
+    #[must_use]
+    pub fn sent_upstream(&self) -> Option<bool> {
+        self.0.data.sent_upstream
     }
 
     /// After [`ErrorKind::BudgetExceeded`] by a budget of the config: the limit that is full.

@@ -120,6 +120,14 @@ flags! {
     max_in_flight(requests: usize) "max_in_flight" => requests.to_string().into();
     /// The time that SIGTERM leaves to requests in flight.
     grace(time: Duration) "grace_seconds" => time.as_secs_f64().to_string().into();
+    /// The engine processes of a worker; 0 for a worker of one process.
+    engines(count: usize) "engines" => count.to_string().into();
+    /// The time without a sign of life after which an engine process is replaced.
+    engine_hang(time: Duration) "engine_hang_seconds" => time.as_secs_f64().to_string().into();
+    /// The resident memory, in MiB, beyond which an engine process is replaced.
+    engine_max_mib(size: u32) "engine_max_mib" => size.to_string().into();
+    /// The number of requests after which an engine process is replaced.
+    engine_max_requests(requests: usize) "engine_max_requests" => requests.to_string().into();
     /// The deadline of a request that has none.
     deadline_total(limit: Duration) "deadline_total_ms" => milliseconds(limit);
     /// The deadline for a stream's first delta, for a request that has none.

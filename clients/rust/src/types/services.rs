@@ -267,6 +267,22 @@ answers! {
         redis: RedisState,
         /// The parts that do not fit the installed LiteLLM; the others serve. None until the worker has tried them.
         degraded: Option<Vec<Degraded>>,
+        /// Its engine processes; none in a worker of one process.
+        engines: Vec<EngineProcess>,
+    }
+
+    /// An engine process of a worker.
+    EngineProcess {
+        /// Its process id, once it has one.
+        pid: Option<u32>,
+        /// `starting`, `ready`, `draining`, `ending` or `lost`.
+        state: String,
+        /// The requests that it runs.
+        in_flight: u64,
+        /// Those that it has answered.
+        requests: u64,
+        /// Its resident memory as it last reported it.
+        rss_mib: Option<f64>,
     }
 
     /// What a worker serves after its config was read anew. Settings are named as in the config.

@@ -1,0 +1,313 @@
+"""Starts, watches, replaces and ends the template process and the engines.
+
+Owns the processes: how many engines there are, when one counts as hung, what replaces one that is lost. Refuses to know requests:
+the pool decides which engine gets one, and what becomes of it when its engine is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from bridge_worker.engines.handle import EngineHandle, OnLog, State, open_engine, reason_against, send_setup
+from bridge_worker.engines.owner import Limits, Owner
+from bridge_worker.engines.template_process import TemplateProcess
+from bridge_worker.protocol.link_frames import Frame, Kind
+from bridge_worker.system import child_processes
+
+_TICKS = 5  # pings within the time after which an engine counts as hung
+_REAP_SECONDS = 0.5  # between the end of a link and the end of its process: it may have a traceback to write
+_LEFTOVER_SECONDS = 1.0  # for a lost engine's own children to end by themselves
+_MAX_FAILURES = 3  # processes that ended before they were of use, one after the other; then a pause
+_PAUSE_SECONDS = 5.0
+_CANDIDATE_SECONDS = 60.0  # for an engine with a new config to load
+_END_SECONDS = 2.0  # for all processes to end at the end
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """``template`` has been started already; ``start_template`` starts another when it is lost. ``setup`` is what an engine
+    receives first, given whether it is an early one; ``on_log`` gets each line of the processes' logs."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        limits: Limits,
+        template: TemplateProcess,
+        start_template: Callable[[], TemplateProcess],
+        setup: Callable[[bool], bytes],
+        on_log: OnLog,
+    ) -> None:
+        self.engines: list[EngineHandle] = []
+        self.generation = 0
+        self._owner = owner
+        self._limits = limits
+        self._template = template
+        self._start_template = start_template
+        self._setup = setup
+        self._on_log = on_log
+        self._loop = asyncio.get_running_loop()
+        self._server: int | None = None  # the process that adopts engines, this one
+        self._keys = 0
+        self._opening = 0
+        self._candidate: EngineHandle | None = None  # with a config that is not active yet
+        self._candidate_loaded = asyncio.Event()
+        self._failures = 0
+        self._pausing = False
+        self._closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        self._run(self._begin())
+
+    def drain(self, engine: EngineHandle) -> None:
+        """It gets no more requests, and ends when it has none."""
+        if engine.state in (State.STARTING, State.READY):
+            engine.state = State.DRAINING
+        self.end_if_idle(engine)
+
+    def end_if_idle(self, engine: EngineHandle) -> None:
+        if engine.state is State.DRAINING and not engine.requests:
+            engine.state = State.ENDING
+            engine.link.send(Kind.STOP)
+
+    def after_request(self, engine: EngineHandle) -> None:
+        """Call it when a request of ``engine`` has ended."""
+        if engine.state is State.DRAINING:
+            self.end_if_idle(engine)
+        elif self._limits.max_requests and engine.served >= self._limits.max_requests:
+            self._replace(engine)
+
+    def take_report(self, engine: EngineHandle, frame: Frame) -> None:
+        engine.take_report(frame)
+        if self._limits.max_mib and engine.memory_bytes > self._limits.max_mib * 2**20:
+            self._replace(engine)
+
+    def take_loaded(self, engine: EngineHandle, frame: Frame) -> None:
+        engine.loaded = json.loads(frame.body)
+        if engine is self._candidate:
+            self._candidate_loaded.set()
+        elif not engine.early and engine.state is State.STARTING:
+            self._make_ready(engine)
+
+    async def start_generation(self, setup: Callable[[bool], bytes]) -> EngineHandle:
+        """Starts an engine with another setup. When nothing speaks against it (`reason_against`), it and its like take over; else
+        everything stays."""
+        self._candidate_loaded.clear()
+        engine = self._candidate = await self._open(setup, self.generation + 1, early=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CANDIDATE_SECONDS):
+                await self._candidate_loaded.wait()
+        self._candidate = None
+        if reason_against(engine):
+            engine.state = State.ENDING
+            engine.link.send(Kind.STOP)
+            return engine
+        self.generation = engine.generation
+        self._setup = setup
+        self._make_ready(engine)
+        self.maintain()
+        return engine
+
+    def _make_ready(self, engine: EngineHandle) -> None:
+        engine.state = State.READY
+        self._failures = 0
+        for old in [old for old in self.engines if old.early or old.generation < engine.generation]:
+            self.drain(old)
+        if outgrown := next((old for old in self.engines if old.outgrown and old.state is State.READY), None):
+            self.drain(outgrown)
+        self._owner.on_ready(engine)
+
+    async def close(self) -> None:
+        """Ends every process; what has not ended after two seconds is killed."""
+        self._closing = True
+        for engine in self.engines:
+            engine.state = State.ENDING
+            engine.link.send(Kind.STOP)
+        self._template.close()
+        if ends := [asyncio.ensure_future(engine.ended.wait()) for engine in self.engines]:
+            await asyncio.wait(ends, timeout=_END_SECONDS)
+        for pid in child_processes.children():
+            child_processes.kill(pid)
+
+    # Starting.
+
+    async def _begin(self) -> None:
+        adopts = await asyncio.to_thread(child_processes.adopt_orphans)  # it imports ctypes
+        self._server = os.getpid() if adopts else None
+        self._template.listen(self._on_log, self._take_message, self._template_lost)
+        await self._open(self._setup, self.generation, early=True)
+        self._tick()
+
+    def _take_message(self, message: dict[str, Any]) -> None:
+        if "pid" in message:
+            for engine in self.engines:
+                if engine.key == message["engine"]:
+                    engine.pid = message["pid"]
+                    return
+            child_processes.kill(message["pid"])  # its link is lost already
+        else:
+            self.maintain()
+
+    def maintain(self) -> None:
+        """Starts the engines that are missing."""
+        if not self._template.loaded or self._closing or self._pausing:
+            return
+        serving = [engine for engine in self.engines if self._counts(engine)]
+        for _ in range(self._limits.engines - len(serving) - self._opening):
+            self._opening += 1
+            self._run(self._open_one())
+
+    def _counts(self, engine: EngineHandle) -> bool:
+        """Whether it is one of those that there shall be."""
+        current = engine.generation == self.generation and engine.state in (State.STARTING, State.READY)
+        return current and not engine.early and not engine.outgrown
+
+    async def _open_one(self) -> None:
+        try:
+            await self._open(self._setup, self.generation, early=False)
+        finally:
+            self._opening -= 1
+
+    async def _open(self, setup: Callable[[bool], bytes], generation: int, *, early: bool) -> EngineHandle:
+        self._keys += 1
+        engine, descriptors = await open_engine(
+            self._keys,
+            generation,
+            early,
+            lambda frame: self._owner.on_frame(engine, frame),
+            lambda: self._link_lost(engine),
+            self._on_log,
+        )
+        self.engines.append(engine)
+        send_setup(engine, setup(early))
+        self._template.command({"engine": engine.key, "server": self._server}, descriptors)
+        for fd in descriptors:
+            os.close(fd)  # so that the link ends when the engine does, or was never started
+        return engine
+
+    def _replace(self, engine: EngineHandle) -> None:
+        """Another is started; `take_loaded` drains this one when it is ready."""
+        if engine.state is State.READY and not engine.outgrown:
+            engine.outgrown = True
+            self.maintain()
+
+    # Watching.
+
+    def _tick(self) -> None:
+        self._loop.call_later(self._limits.hang_seconds / _TICKS, self._tick)
+        for engine in [one for one in self.engines if one.state is not State.LOST and (one.pid or self._template.loaded)]:
+            engine.missed += 1  # counted in turns of this loop, so that a process that was stopped as a whole kills nothing
+            if engine.missed > _TICKS + 1:
+                self._hung(engine)
+            else:
+                engine.link.send(Kind.PING)
+
+    def _hung(self, engine: EngineHandle) -> None:
+        if engine.pid is None:
+            _log.error("the template process does not fork; it is replaced", extra={"fields": {"pid": self._template.pid}})
+            child_processes.kill(self._template.pid)
+        else:
+            about = {"pid": engine.pid, "requests": len(engine.requests), "after_seconds": self._limits.hang_seconds}
+            _log.error("an engine process hangs and is killed", extra={"fields": about})
+            engine.hung = True
+            child_processes.kill(engine.pid)
+        engine.link.abort()
+
+    def _link_lost(self, engine: EngineHandle) -> None:
+        expected = engine.state is State.ENDING
+        was_ready = engine.state is not State.STARTING or engine.early
+        engine.state = State.LOST
+        if engine is self._candidate:
+            self._candidate_loaded.set()
+        if not was_ready:
+            self._count_failure()
+        self._run(self._finish(engine, expected))
+        self.maintain()
+
+    async def _finish(self, engine: EngineHandle, expected: bool) -> None:
+        if engine.pid is not None:
+            self._reap()
+            if not await self._is_reaped(engine):
+                child_processes.kill(engine.pid)  # without its link it is of no use
+                await self._is_reaped(engine)
+        if not expected:
+            about = {"pid": engine.pid, "how": engine.how_it_ended(), "requests": len(engine.requests)}
+            _log.error("an engine process is lost", extra={"fields": about})
+        try:
+            self._owner.on_lost(engine)
+        finally:
+            engine.release()
+            self.engines.remove(engine)
+            engine.ended.set()
+        self._loop.call_later(_LEFTOVER_SECONDS, self._kill_leftovers)
+
+    async def _is_reaped(self, engine: EngineHandle) -> bool:
+        if self._server is None:  # the template's child: the system does not report its end here
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REAP_SECONDS):
+                await engine.reaped.wait()
+        return engine.reaped.is_set()
+
+    def _reap(self) -> None:
+        for pid, code in child_processes.reap().items():
+            if pid == self._template.pid:
+                self._template_lost()
+            for engine in self.engines:
+                if engine.pid == pid:
+                    engine.exit_code = code
+                    engine.reaped.set()
+                    engine.link.abort()
+
+    def _kill_leftovers(self) -> None:
+        """Children of an engine that was lost, such as a llama.cpp that was stopped: this process has become their parent."""
+        if self._server is not None and not self._closing and all(engine.pid is not None for engine in self.engines):
+            known = {engine.pid for engine in self.engines} | {self._template.pid}
+            for pid in child_processes.children() - known:
+                child_processes.kill(pid)
+
+    def _template_lost(self) -> None:
+        if self._closing or self._template.is_lost:
+            return
+        self._template.close()
+        _log.error("the template process is lost", extra={"fields": {"pid": self._template.pid}})
+        if not self._template.loaded:
+            self._count_failure()
+        if not self._pausing:
+            self._restart_template()
+
+    def _restart_template(self) -> None:
+        self._template = self._start_template()
+        self._template.listen(self._on_log, self._take_message, self._template_lost)
+
+    def _count_failure(self) -> None:
+        self._failures += 1
+        if self._failures >= _MAX_FAILURES and not self._pausing:
+            self._pausing = True
+            self._owner.on_failing()
+            self._loop.call_later(_PAUSE_SECONDS, self._continue)
+
+    def _continue(self) -> None:
+        self._pausing = False
+        if self._template.is_lost:
+            self._restart_template()
+        self.maintain()
+
+    def _run(self, work: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("supervising the engines failed", exc_info=error)

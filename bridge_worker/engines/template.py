@@ -1,0 +1,119 @@
+"""The template process: loads what engines need, then forks one for each command. It runs no loop and no thread.
+
+Owns the order of loading and forking. Refuses to know what is loaded and what an engine runs: both are handed in. Whatever ends the
+server process ends this one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
+
+from bridge_worker.system.child_processes import end_with_parent
+
+MAX_COMMAND_BYTES = 4096
+DESCRIPTORS = 3  # of an engine: its link, its log, its board
+
+RunEngine = Callable[[socket.socket, int, int], NoReturn]
+
+
+class Template:
+    """``load_early`` loads what needs no LiteLLM, ``load`` the rest; both run in this process. Neither may leave a thread, a loop
+    or a connection. ``run_engine`` gets the descriptors of a new engine, in that engine's process."""
+
+    def __init__(
+        self, control: socket.socket, load_early: Callable[[], None], load: Callable[[], None], run_engine: RunEngine
+    ) -> None:
+        self._control = control
+        self._load_early = load_early
+        self._load = load
+        self._run_engine = run_engine
+
+    def run(self, server: int) -> NoReturn:
+        """``server`` is the process id of the server process, which is the parent of this one."""
+        end_with_parent(server)
+        ignore_terminal()
+        started = time.monotonic()
+        gc.disable()  # a collection while modules are being made finds nothing and costs a fifth of the import
+        self._load_early()
+        while select.select([self._control], [], [], 0)[0]:
+            self._obey()
+        self._load()
+        gc.collect()
+        gc.freeze()  # no collection of an engine touches these pages, so that they stay shared
+        self._tell({"loaded_ms": round((time.monotonic() - started) * 1000, 1)})
+        while True:
+            self._obey()
+
+    def _obey(self) -> None:
+        data, descriptors, _, _ = socket.recv_fds(self._control, MAX_COMMAND_BYTES, DESCRIPTORS)
+        if not data:
+            os._exit(0)
+        command = json.loads(data)
+        with contextlib.suppress(OSError):  # no memory or too many processes: the server process sees the link's end
+            self._fork(command["engine"], command["server"], descriptors)
+        for fd in descriptors:
+            os.close(fd)
+
+    def _fork(self, engine: int, server: int | None, descriptors: list[int]) -> None:
+        """``server`` adopts the engine when the process between them ends, so that it outlives this one and no other; None where
+        there is no such adoption."""
+        if server is None:
+            pid = os.fork()
+            if pid == 0:
+                self._become_engine(descriptors)
+            self._tell({"engine": engine, "pid": pid})
+            return
+        between = os.fork()
+        if between:
+            os.waitpid(between, 0)
+            return
+        between = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError:
+            os._exit(1)
+        if pid:
+            self._tell({"engine": engine, "pid": pid})
+            os._exit(0)
+        while os.getppid() == between:
+            time.sleep(0.0002)
+        end_with_parent(server)
+        self._become_engine(descriptors)
+
+    def _become_engine(self, descriptors: list[int]) -> NoReturn:
+        try:
+            self._control.close()
+            link, log, board = descriptors
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            self._run_engine(socket.socket(fileno=link), log, board)
+        except BaseException:
+            traceback.print_exc()
+        os._exit(70)  # never back into the template's loop
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the server process has ended, and so will this one
+            self._control.send(json.dumps(message).encode())
+
+
+def ignore_terminal() -> None:
+    """Ctrl-C and a closed terminal go to the whole group; the server process decides what becomes of them. Functions, not SIG_IGN,
+    which programs that are started later would inherit."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"):
+        if (number := getattr(signal, name, None)) is not None:
+            signal.signal(number, _do_nothing)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    pass

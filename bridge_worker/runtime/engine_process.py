@@ -1,0 +1,147 @@
+"""What the template process loads and what an engine process runs; a program that becomes a template process.
+
+Owns the order in which both start. Refuses to know how they are forked and watched (`engines`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pickle
+import socket
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NoReturn
+
+from bridge_worker.config.source import Config, Source
+from bridge_worker.engines.board import Board
+from bridge_worker.engines.engine import Engine, Notifier, receive_setup
+from bridge_worker.engines.template import Template
+
+if TYPE_CHECKING:
+    from bridge_worker.protocol.session import Response, Start
+    from bridge_worker.runtime.app import App
+    from bridge_worker.security.redaction import Redactor
+
+EXECUTOR_THREADS = 32  # LiteLLM prepares each call in one; asyncio's own default is 6 on two cores, and one may hang in DNS
+_CLOSE_SECONDS = 2.0  # what LiteLLM's callbacks get at the end
+_FLUSH_SECONDS = 0.2
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What an engine receives first. ``redactor`` knows the secrets of the environment and the config. ``source`` has the
+    environment before any config, ``environment`` what the config of the start added to it, in the template too."""
+
+    config: Config
+    source: Source
+    environment: Mapping[str, str]
+    redactor: Redactor
+    preload_local: bool
+    early: bool
+
+
+def encode_setup(setup: Setup) -> bytes:
+    """Only processes of this worker read it."""
+    return pickle.dumps(replace(setup, config=replace(setup.config, document=None, notes=())))
+
+
+def run_template(control: socket.socket, server: int) -> NoReturn:
+    Template(control, _load_early, _load, run_engine).run(server)
+
+
+def _load_early() -> None:
+    from bridge_worker.methods import dispatcher, table  # noqa: F401
+    from bridge_worker.runtime import app  # noqa: F401
+    from bridge_worker.telemetry import otlp  # noqa: F401
+
+
+def _load() -> None:
+    """All that does not depend on a config. A failure is each engine's own, which reports it."""
+    try:
+        _load_litellm()
+    except BaseException as error:  # SystemExit too, which an imported module may raise
+        os.write(2, f"the template process could not load LiteLLM: {type(error).__name__}\n".encode())
+
+
+def _load_litellm() -> None:
+    from bridge_worker.backends.litellm import setup
+    from bridge_worker.security.url_policy import UrlPolicy
+
+    setup.prepare(UrlPolicy())
+    from bridge_worker.backends.litellm import router_redis  # noqa: F401
+    from bridge_worker.backends.litellm.chat import LiteLLM
+    from bridge_worker.backends.litellm.rehearsal import rehearse
+    from bridge_worker.backends.litellm.services import LiteLLMServices  # noqa: F401
+    from bridge_worker.backends.litellm.warm_up import warm_up, warm_up_openai
+
+    warm_up()
+    rehearse(LiteLLM())
+    warm_up_openai()
+
+
+def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:
+    """Runs in a process that was forked from the template, to its end."""
+    setup: Setup = pickle.loads(receive_setup(end))  # noqa: S301  # from the server process
+    from bridge_worker.runtime.reload import set_environment
+    from bridge_worker.telemetry.log import set_up
+
+    set_environment(setup.source, setup.environment, setup.config.environment)
+    settings = setup.config.settings
+    writer = set_up(settings.log_level, settings.log_format, setup.redactor.redact, log)
+    code = 0
+    try:
+        asyncio.Runner().run(_serve(setup, end, Board(board)))
+    except Exception:
+        _log.critical("an engine process failed", exc_info=True)
+        code = 70
+    writer.flush(_FLUSH_SECONDS)
+    os._exit(code)
+
+
+async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
+    from bridge_worker.budgets.remote_store import RemoteStore
+    from bridge_worker.runtime.app import App
+    from bridge_worker.system.resources import memory_bytes
+
+    executor = ThreadPoolExecutor(EXECUTOR_THREADS, thread_name_prefix="executor")
+    asyncio.get_running_loop().set_default_executor(executor)
+
+    async def call(name: str, arguments: Mapping[str, object]) -> object:
+        return await engine.call(name, arguments)
+
+    app = App(setup.config, setup.redactor, preload_local=setup.preload_local, early=setup.early, budget_store=RemoteStore(call))
+
+    def report() -> Mapping[str, object]:
+        return {"memory_bytes": memory_bytes(), "redis": app.redis_state(), "degraded": app.degraded() if not setup.early else None}
+
+    engine = Engine(_Noted(app), board, report)
+    app.start()
+    await engine.run(end)
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(app.aclose(), _CLOSE_SECONDS)
+
+
+class _Noted:
+    """`App`, with requests that note on the engine's board how far they are."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def ready(self) -> Mapping[str, object]:
+        return {**await self._app.ready(), "unserved": list(self._app.unserved())}
+
+    async def dispatch(self, start: Start, received: float, notify: Notifier) -> Response:
+        from bridge_worker.core.progress import on_progress
+
+        on_progress(notify.note_progress)
+        return await self._app.dispatch(start, received, notify)
+
+
+if __name__ == "__main__":  # `engines.template_process.spawn_template`
+    run_template(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))

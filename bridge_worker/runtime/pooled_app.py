@@ -1,0 +1,206 @@
+"""The dispatch port over engine processes: requests go to a pool, and what must always get a response gets it here.
+
+Owns ``status``, the request counters and the budget accounts of all engines. Refuses to run a provider's or LiteLLM's code: it
+imports the standard library and light modules of the bridge only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bridge_worker.budgets.remote_store import StoreService
+from bridge_worker.config.diff import OF_THE_SERVER, changes_with_new_engines
+from bridge_worker.config.source import Config, Source
+from bridge_worker.engines.handle import EngineHandle, OnLog, reason_against
+from bridge_worker.engines.owner import Limits
+from bridge_worker.engines.pool import EnginePool, Output
+from bridge_worker.engines.requests import Outcome
+from bridge_worker.engines.supervisor import Supervisor
+from bridge_worker.engines.template_process import TemplateProcess, spawn_template
+from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError
+from bridge_worker.protocol.framing import encode
+from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
+from bridge_worker.runtime.engine_process import Setup, encode_setup
+from bridge_worker.runtime.reload import NO_CONFIG, Reloads, mistakes_of, refused, shown
+from bridge_worker.runtime.server import DELTA_QUEUE_BYTES, Notifier
+from bridge_worker.security.redaction import Redactor
+from bridge_worker.system.resources import memory_bytes
+from bridge_worker.telemetry.request_counters import RequestCounters
+from bridge_worker.version import __version__
+
+_TRACE_CONTEXT = ("traceparent", "tracestate")
+_log = logging.getLogger("bridge_worker.requests")
+
+
+class PooledApp:
+    """``template`` was forked from this process while it had one thread. ``on_log`` gets each line of the processes' logs."""
+
+    def __init__(
+        self,
+        config: Config,
+        source: Source,
+        redactor: Redactor,
+        template: TemplateProcess,
+        on_log: OnLog,
+        *,
+        preload_local: bool,
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._environment = config.environment
+        self._redactor = redactor
+        self._template = template
+        self._on_log = on_log
+        self._preload_local = preload_local
+        self._counters = RequestCounters()
+        self._budgets = StoreService()
+        self._pool: EnginePool | None = None
+        self._supervisor: Supervisor | None = None
+        self.reloader = Reloads(self._reload_once) if source.path else None
+        self._own = {"status": self._status, "config/reload": self._reload}
+
+    def start(self, output: Output) -> None:
+        """Call it once, in the loop that serves. ``output`` is what the client reads."""
+        settings = self._config.settings
+        limits = Limits(
+            settings.engines, settings.engine_hang_seconds, settings.engine_max_mib or 0, settings.engine_max_requests or 0
+        )
+        self._pool = EnginePool(output, DELTA_QUEUE_BYTES, self._default_total_ms, self._serve_call, self._engine_lost)
+        setup = functools.partial(self._setup, config=self._config)
+        self._supervisor = Supervisor(self._pool, limits, self._template, _spawn, setup, self._on_log)
+        self._pool.start(self._supervisor)
+
+    async def aclose(self) -> None:
+        if self._supervisor:
+            await self._supervisor.close()
+
+    # The dispatch port of `runtime.server`.
+
+    def state(self) -> Mapping[str, object]:
+        engine: Mapping[str, object] | None = self._loaded().get("engine")
+        return engine or {"name": "litellm", "version": None, "ready": False}
+
+    async def dispatch(self, start: Start, received: float, notify: Notifier) -> Response | Encoded:
+        self._counters.begin()
+        id, method = start.id, start.method
+        if method in self._own:
+            outcome = await self._run_own(start)
+        else:
+            running = self._pool_of().run(start, received, notify)
+            del start  # it may be long
+            outcome = await running
+        self._counters.end(outcome.outcome, outcome.chat_path)
+        if not outcome.by_engine:
+            ms = round((time.monotonic() - received) * 1000, 3)
+            _log.info("request", extra={"fields": {"id": id, "method": method, "outcome": outcome.outcome, "ms": ms}})
+        return outcome.line
+
+    async def ready(self) -> Mapping[str, object]:
+        loaded = await self._pool_of().wait_loaded()
+        if "failed" in loaded:
+            raise BridgeError("internal", str(loaded["failed"]))
+        return {"engine": loaded["engine"], "warmMs": self._pool_of().loaded_ms}
+
+    # What this process does itself.
+
+    async def _run_own(self, start: Start) -> Outcome:
+        try:
+            _check_no_params(start.params)
+            return Outcome("ok", None, encode(response(start.id, await self._own[start.method]())), by_engine=False)
+        except BridgeError as error:
+            return Outcome(error.kind, None, encode(error_response(start.id, error)), by_engine=False)
+
+    async def _status(self) -> dict[str, object]:
+        """The members of `schema.services.Status`."""
+        engines = self._supervisor.engines if self._supervisor else []
+        own = memory_bytes()
+        return {
+            "version": __version__,
+            "uptime_ms": self._counters.uptime_ms,
+            "requests": self._counters.requests(),
+            "memory_bytes": None if own is None else own + sum(engine.memory_bytes for engine in engines),
+            "engine": dict(self.state()),
+            "redis": self._reported("redis") or {"state": "none", "since_ms": None},
+            "degraded": self._reported("degraded"),
+            "engines": [engine.row() for engine in engines],
+        }
+
+    def _reported(self, name: str) -> object:
+        """As the newest engine has it; None until one has reported it."""
+        reports = [engine.report for engine in (self._supervisor.engines if self._supervisor else []) if name in engine.report]
+        return reports[-1][name] if reports else None
+
+    # A reload: engines with the new config take over, and those with the old one end when they have no request.
+
+    async def _reload(self) -> dict[str, object]:
+        if self.reloader is None:
+            raise BridgeError("invalid_request", NO_CONFIG)
+        return await self.reloader.reload()
+
+    async def _reload_once(self) -> tuple[Config, dict[str, Any]]:
+        await self._pool_of().wait_loaded()
+        old = self._config
+        try:
+            new = await asyncio.to_thread(self._source.load)
+            for secret in new.secrets:
+                self._redactor.add(secret)
+            kept = {name: getattr(old.settings, name) for name in OF_THE_SERVER}
+            config = replace(new, settings=replace(new.settings, **kept))
+        except Exception as error:
+            raise refused(self._source, mistakes_of(self._source, error), self._redactor) from error
+        engine = await self._supervisor_of().start_generation(functools.partial(self._setup, config=config))
+        if reason := reason_against(engine):
+            raise refused(self._source, (reason,), self._redactor)
+        self._config = config
+        result = changes_with_new_engines(old, new)
+        warnings = [*result["warnings"], *(engine.loaded or {}).get("unserved", ())]
+        return config, result | {"warnings": [shown(line, self._source, self._redactor) for line in warnings]}
+
+    # What engines need of it.
+
+    def _setup(self, early: bool, config: Config) -> bytes:
+        preload_local = self._preload_local and not early
+        return encode_setup(Setup(config, self._source, self._environment, self._redactor, preload_local, early))
+
+    def _default_total_ms(self) -> int:
+        return self._config.settings.deadline_total_ms
+
+    async def _serve_call(self, engine: EngineHandle, call: Mapping[str, Any]) -> object:
+        return await self._budgets.serve(engine.key, call)
+
+    async def _engine_lost(self, engine: EngineHandle) -> None:
+        await self._budgets.engine_lost(engine.key)
+
+    def _pool_of(self) -> EnginePool:
+        assert self._pool is not None  # noqa: S101  # for mypy: `start` has made it
+        return self._pool
+
+    def _supervisor_of(self) -> Supervisor:
+        assert self._supervisor is not None  # noqa: S101  # as above
+        return self._supervisor
+
+    def _loaded(self) -> Mapping[str, Any]:
+        return self._pool.loaded if self._pool and self._pool.loaded else {}
+
+
+def _spawn() -> TemplateProcess:
+    return spawn_template("bridge_worker.runtime.engine_process")
+
+
+def _check_no_params(params: Mapping[str, object]) -> None:
+    """Raises BridgeError ``invalid_request``. ``_meta`` is about the call, as in MCP."""
+    for name in params:
+        if name != "_meta":
+            raise BridgeError("invalid_request", f"{name:.256}: {NO_SUCH_MEMBER}")
+    meta = params.get("_meta")
+    if meta is not None and not isinstance(meta, dict):
+        raise BridgeError("invalid_request", "_meta: must be an object")
+    for name in _TRACE_CONTEXT:
+        if isinstance(meta, dict) and meta.get(name) is not None and not isinstance(meta[name], str):
+            raise BridgeError("invalid_request", f"_meta.{name}: must be a text")

@@ -1,0 +1,76 @@
+"""Processes that end with another one: who is killed when this process ends, who adopts its grandchildren, how a child ended.
+
+Owns the Linux calls for that (prctl, by ctypes, 10 ms at the first call), which do nothing on other systems. Refuses to know what a
+process is for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def end_with_parent(parent: int) -> None:
+    """This process is killed when ``parent``, its parent process, ends. Call it in the main thread. Ends now if that has ended."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux" and os.getppid() != parent:
+        os._exit(0)
+
+
+def adopt_orphans() -> bool:
+    """Makes this process the parent of each descendant that loses its parent. False where the system does not have that."""
+    return _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def reap() -> dict[int, int]:
+    """Exit codes of the children that have ended, by process id; a signal's is negative."""
+    ended: dict[int, int] = {}
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            ended[pid] = os.waitstatus_to_exitcode(status)
+    return ended
+
+
+def children() -> set[int]:
+    """Process ids of the children of this process; empty where the system does not list them."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):
+        for task in Path("/proc/self/task").iterdir():
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def how_it_ended(code: int | None) -> str:
+    """For a log line: "exit code 1", "signal 9 (SIGKILL)"."""
+    if code is None:
+        return "unknown"
+    if code >= 0:
+        return f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"signal {-code} ({signal.Signals(-code).name})"
+    return f"signal {-code}"
+
+
+def _prctl(option: int, argument: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    try:
+        import ctypes
+
+        return bool(ctypes.CDLL(None).prctl(option, ctypes.c_ulong(argument), 0, 0, 0) == 0)
+    except (ImportError, OSError, AttributeError):
+        return False

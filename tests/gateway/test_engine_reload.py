@@ -1,0 +1,129 @@
+"""A reload where engine processes serve: those with the new config take over, those with the old one end when they are idle."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.data import HELLO, Json
+from tests.support.gateway_config import deployment, write
+from tests.support.upstream import Upstream
+from tests.support.worker import Worker, wait_until
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="engine processes need Linux")
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reload") / "gateway.yaml"
+
+
+@pytest.fixture(scope="module")
+def started(upstream: Upstream, path: Path) -> Iterator[Worker]:
+    write(path, config(upstream, "stays", "goes"))
+    with Worker("--engines", "1", "--config", str(path), "--log-level=info") as worker:
+        yield worker
+
+
+@pytest.fixture
+def worker(started: Worker, upstream: Upstream, path: Path) -> Worker:
+    """With the first config active, whatever the test before did."""
+    write(path, config(upstream, "stays", "goes"))
+    assert "result" in started.call("config/reload")
+    return started
+
+
+def config(upstream: Upstream, *names: str) -> Json:
+    return {"model_list": [deployment(upstream, name, "hang-after-1" if name == "goes" else "one") for name in names]}
+
+
+def rows(worker: Worker) -> list[Json]:
+    found: list[Json] = worker.call("status")["result"]["engines"]
+    return found
+
+
+def pids(worker: Worker, state: str) -> list[int]:
+    return [row["pid"] for row in rows(worker) if row["state"] == state]
+
+
+@pytest.mark.rule("RLD-1", "RLD-2", "RLD-4", "ENG-9")
+def test_requests_in_flight_end_on_the_old_engine_and_new_ones_go_to_the_new(
+    worker: Worker, upstream: Upstream, path: Path
+) -> None:
+    (old,) = pids(worker, "ready")
+    stream = worker.request("chat", {"model": "goes", "messages": HELLO, "stream": True})
+    worker.wait_for_delta(stream)
+    write(path, config(upstream, "stays", "new"))
+    result = worker.call("config/reload")["result"]
+    assert (result["added"], result["removed"], result["restart_needed"]) == (["new"], ["goes"], [])
+    assert worker.chat("new")["content"]
+    assert worker.call("chat", {"model": "goes", "messages": HELLO})["error"]["data"]["kind"] == "model_not_found"
+    assert pids(worker, "draining") == [old]
+    worker.notify("notifications/cancelled", {"requestId": stream})
+    assert worker.response(stream)["error"]["data"]["kind"] == "cancelled"
+    wait_until(lambda: old not in [row["pid"] for row in rows(worker)], "the old engine ends")
+
+
+@pytest.mark.rule("RLD-3", "ENG-9")
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"omni_bridge": {"max_in_flight": "many"}},
+        {"model_list": "none"},
+        {"router_settings": {"routing_strategy": "no-such-strategy"}},
+    ],
+    ids=["setting", "models", "strategy"],
+)
+def test_a_config_with_errors_leaves_the_old_engines_serving(worker: Worker, upstream: Upstream, path: Path, wrong: Json) -> None:
+    before = pids(worker, "ready")
+    write(path, config(upstream, "stays") | wrong)
+    error = worker.call("config/reload")["error"]
+    assert error["data"]["kind"] == "invalid_request"
+    assert error["data"]["mistakes"]
+    assert str(path.parent) not in str(error)
+    assert pids(worker, "ready") == before
+    assert worker.chat("stays")["content"]
+    wait_until(lambda: len(rows(worker)) == 1, "no engine with the wrong config is left")
+
+
+def test_a_deployment_that_litellm_does_not_accept_is_a_warning(worker: Worker, upstream: Upstream, path: Path) -> None:
+    odd = {"model_name": "odd", "litellm_params": {"model": "no-such-provider/odd", "api_key": "none"}}
+    new = config(upstream, "stays")
+    new["model_list"].append(odd)
+    write(path, new)
+    result = worker.call("config/reload")["result"]
+    assert any("odd" in warning for warning in result["warnings"])
+    assert worker.chat("stays")["content"]
+
+
+@pytest.mark.rule("RLD-6", "ENG-9")
+def test_sighup_does_the_same(worker: Worker, upstream: Upstream, path: Path) -> None:
+    (old,) = pids(worker, "ready")
+    write(path, config(upstream, "stays", "by-signal"))
+    worker.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: old not in pids(worker, "ready"), "the new engine serves")
+    assert worker.chat("by-signal")["content"]
+
+
+@pytest.mark.rule("RLD-4", "ENG-9")
+def test_every_member_but_those_of_the_server_process_takes_effect(worker: Worker, upstream: Upstream, path: Path) -> None:
+    own = {"engine": "litellm", "max_in_flight": 7, "provider_params": ["top_k"]}
+    write(path, config(upstream, "stays") | {"omni_bridge": own, "litellm_settings": {"success_callback": []}})
+    result = worker.call("config/reload")["result"]
+    assert result["restart_needed"] == ["omni_bridge.max_in_flight"]
+    assert {"omni_bridge.engine", "omni_bridge.provider_params"} <= set(result["settings"])
+    assert worker.chat("stays")["receipt"]["engine"]["name"] == "litellm"
+
+
+@pytest.mark.rule("RLD-5")
+def test_params_get_an_error(worker: Worker) -> None:
+    assert worker.call("config/reload", {"file": "other.yaml"})["error"]["code"] == -32602

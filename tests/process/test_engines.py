@@ -1,0 +1,485 @@
+"""A worker with engine processes: what it does when one of its processes is killed, stopped or grows."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Spawn
+from tests.support.data import Json
+from tests.support.upstream import Upstream
+from tests.support.worker import Worker, run, wait_until
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="engine processes need Linux")
+
+
+HANG_SECONDS = "3"  # a busy machine must not look like a hung engine
+
+
+def engines(worker: Worker, state: str = "ready") -> list[int]:
+    """Process ids of the engines in that state."""
+    rows = worker.call("status")["result"]["engines"]
+    return [row["pid"] for row in rows if row["state"] == state]
+
+
+def wait_for_engines(worker: Worker, count: int) -> list[int]:
+    wait_until(lambda: len(engines(worker)) == count, f"{count} engines are ready", seconds=180)
+    return engines(worker)
+
+
+def descendants(pid: int) -> set[int]:
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def template(worker: Worker) -> int:
+    """The one child that is not an engine."""
+    rows = worker.call("status")["result"]["engines"]
+    (pid,) = descendants(worker.process.pid) - {row["pid"] for row in rows}
+    return pid
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
+def error_of(response: Json) -> Json:
+    assert "error" in response, response
+    data: Json = response["error"]["data"]
+    return data
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def workers(upstream: Upstream) -> Iterator[Callable[..., Worker]]:
+    """Workers by their flags, each started once: what a test does to an engine is over when its successor is ready."""
+    with ExitStack() as stack:
+
+        @cache
+        def start(*flags: str) -> Worker:
+            env = {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url}
+            return stack.enter_context(Worker("--engine-hang-seconds", HANG_SECONDS, "--engines", *flags, env=env))
+
+        def ready(*flags: str) -> Worker:
+            worker = start(*flags)
+            wait_for_engines(worker, int(flags[0]))
+            return worker
+
+        yield ready
+
+
+@pytest.fixture
+def one(workers: Callable[..., Worker]) -> Worker:
+    """A worker with one engine, which is ready."""
+    return workers("1")
+
+
+@pytest.fixture
+def two(workers: Callable[..., Worker]) -> Worker:
+    return workers("2")
+
+
+@pytest.fixture
+def own(upstream: Upstream, spawn: Spawn) -> Callable[..., Worker]:
+    """Starts a worker that a test may end."""
+
+    def start(count: int, *flags: str) -> Worker:
+        env = {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url}
+        worker = spawn("--engines", str(count), *flags, env=env)
+        wait_for_engines(worker, count)
+        return worker
+
+    return start
+
+
+def start_stream(worker: Worker, model: str = "openai/hang-after-1") -> int | str:
+    id = worker.request("chat", {"model": model, "messages": [{"role": "user", "content": "hello"}], "stream": True})
+    worker.wait_for_delta(id)
+    return id
+
+
+def start_chat(worker: Worker, upstream: Upstream) -> int | str:
+    """A chat that has reached the provider, which does not respond."""
+    return start_hanging(worker, upstream, {})
+
+
+def start_hanging(worker: Worker, upstream: Upstream, params: Json) -> int | str:
+    before = upstream.counts["hang"]
+    messages = [{"role": "user", "content": "hello"}]
+    id = worker.request("chat", {"model": "openai/hang", "messages": messages, **params})
+    upstream.wait_for_request(model="hang", nth=before + 1, timeout=60)
+    return id
+
+
+# --- serving -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("ENG-1", "LIF-2", "OFF-1")
+def test_initialize_and_offline_chats_do_not_wait_for_litellm(spawn: Spawn) -> None:
+    worker = spawn("--engines", "1")
+    result = worker.call("initialize", {"protocolVersion": "omni-bridge/1"})["result"]
+    assert result["engine"] == {"name": "litellm", "version": None, "ready": False}
+    assert worker.chat("offline/echo", "at once")["content"] == "at once"
+    assert worker.call("ping")["result"] == {}
+    ready = worker.wait_for(lambda message: isinstance(message, dict) and message.get("method") == "notifications/ready")
+    assert isinstance(ready, dict)
+    assert ready["params"]["engine"]["ready"] is True
+    assert ready["params"]["warmMs"] > 0
+
+
+@pytest.mark.rule("LIF-9")
+def test_a_chat_that_arrives_before_litellm_is_loaded_waits_for_an_engine_that_has_it(upstream: Upstream, spawn: Spawn) -> None:
+    worker = spawn("--engines", "1", env={"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url})
+    assert worker.chat("openai/gpt-4o")["content"]
+
+
+def test_the_engine_of_the_start_ends_once_another_has_litellm(one: Worker) -> None:
+    wait_until(lambda: len(descendants(one.process.pid)) == 2, "the template and one engine are left")
+
+
+def test_chats_plain_and_streamed_and_their_order(one: Worker) -> None:
+    assert one.chat("openai/gpt-4o", "hello")["content"]
+    id = one.request("chat", {"model": "openai/gpt-4o", "messages": [{"role": "user", "content": "hello"}], "stream": True})
+    content = one.response(id)["result"]["content"]
+    deltas = one.deltas(id)
+    assert [delta["seq"] for delta in deltas] == list(range(len(deltas)))
+    assert "".join(delta["delta"].get("content", "") for delta in deltas) == content
+    assert one.received.index(one.response(id)) == len(one.received) - 1
+
+
+def test_a_batch_gets_one_array(one: Worker) -> None:
+    one.send(
+        [{"jsonrpc": "2.0", "id": "a", "method": "ping"}, chat_message("b", "offline/echo"), chat_message("c", "offline/echo")]
+    )
+    batch = one.wait_for(lambda message: isinstance(message, list))
+    assert sorted(member["id"] for member in batch) == ["a", "b", "c"]
+
+
+def chat_message(id: str, model: str) -> Json:
+    params = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+    return {"jsonrpc": "2.0", "id": id, "method": "chat", "params": params}
+
+
+@pytest.mark.rule("STA-9")
+def test_status_lists_the_engines_and_counts_all_requests(two: Worker) -> None:
+    before = two.call("status")["result"]
+    for _ in range(4):
+        two.chat("openai/gpt-4o")
+    wait_until(lambda: all(row["rss_mib"] for row in two.call("status")["result"]["engines"]), "the engines have reported")
+    status = two.call("status")["result"]
+    assert [row["state"] for row in status["engines"]] == ["ready", "ready"]
+    assert sum(row["requests"] for row in status["engines"]) == sum(row["requests"] for row in before["engines"]) + 4
+    assert status["requests"]["outcomes"]["ok"] >= 5
+    assert sum(status["requests"]["engines"].values()) == sum(before["requests"]["engines"].values()) + 4
+    assert status["requests"]["in_flight"] == 1
+
+
+def test_the_least_busy_engine_gets_the_next_request(two: Worker, upstream: Upstream) -> None:
+    ids = [start_chat(two, upstream) for _ in range(4)]
+    rows = two.call("status")["result"]["engines"]
+    assert [row["in_flight"] for row in rows] == [2, 2]
+    for id in ids:
+        two.notify("notifications/cancelled", {"requestId": id})
+        assert error_of(two.response(id))["upstream_closed"] is True
+
+
+def test_a_worker_of_one_process_has_no_engines(worker: Worker) -> None:
+    assert worker.call("status")["result"]["engines"] == []
+
+
+@pytest.mark.parametrize("value", ["-1", "many", "65", "1.5"])
+def test_a_wrong_number_of_engines_is_an_error(value: str) -> None:
+    code, out, err = run("--stdio", "--engines", value)
+    assert (code, out) == (2, "")
+    assert "--engines" in err
+    assert "auto" in err
+
+
+# --- losing an engine --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("ENG-2", "ENG-3", "ERR-9")
+def test_a_killed_engines_requests_get_engine_lost_and_the_next_chat_works(one: Worker, upstream: Upstream) -> None:
+    chat, stream = start_chat(one, upstream), start_stream(one)
+    (pid,) = engines(one)
+    os.kill(pid, signal.SIGKILL)
+    data = error_of(one.response(chat))
+    assert one.response(chat)["error"]["code"] == 1015
+    assert (data["kind"], data["retryable"], data["sent_upstream"]) == ("engine_lost", True, True)
+    assert data["partial"] == {"content": None, "tool_calls": []}
+    streamed = error_of(one.response(stream))
+    assert (streamed["retryable"], streamed["sent_upstream"]) == (False, True)
+    assert streamed["partial"]["content"] == "".join(delta["delta"]["content"] for delta in one.deltas(stream))
+    assert one.chat("openai/gpt-4o")["content"]
+    assert engines(one) != [pid]
+    outcomes = one.call("status")["result"]["requests"]["outcomes"]
+    assert outcomes["engine_lost"] >= 2
+
+
+@pytest.mark.rule("ENG-2")
+def test_the_other_engines_requests_continue(two: Worker, upstream: Upstream) -> None:
+    first, second = start_chat(two, upstream), start_chat(two, upstream)
+    victim, other = engines(two)
+    os.kill(victim, signal.SIGKILL)
+    lost = two.wait_for(lambda message: isinstance(message, dict) and message.get("id") in (first, second))
+    assert isinstance(lost, dict)
+    assert error_of(lost)["kind"] == "engine_lost"
+    (remaining,) = {first, second} - {lost["id"]}
+    assert other in engines(two)
+    two.notify("notifications/cancelled", {"requestId": remaining})
+    assert error_of(two.response(remaining))["kind"] == "cancelled"
+
+
+@pytest.mark.rule("ENG-4", "CAN-1")
+def test_a_cancel_that_meets_the_end_of_its_engine_is_still_a_cancel(one: Worker) -> None:
+    stream = start_stream(one)
+    (pid,) = engines(one)
+    os.kill(pid, signal.SIGSTOP)
+    one.notify("notifications/cancelled", {"requestId": stream})
+    one.call("ping")  # the cancel was read before it
+    os.kill(pid, signal.SIGKILL)
+    data = error_of(one.response(stream))
+    assert (data["kind"], data["upstream_closed"]) == ("cancelled", True)
+    assert data["partial"]["content"]
+
+
+@pytest.mark.rule("ENG-1")
+def test_while_its_engine_is_stopped_a_cancel_gets_its_response_within_two_seconds(one: Worker) -> None:
+    stream = start_stream(one)
+    (pid,) = engines(one)
+    os.kill(pid, signal.SIGSTOP)
+    one.notify("notifications/cancelled", {"requestId": stream})
+    data = error_of(one.response(stream))
+    assert data["kind"] == "cancelled"
+
+
+@pytest.mark.rule("ENG-5", "ENG-2", "ENG-1")
+def test_a_hung_engine_is_killed_and_its_requests_get_engine_lost(one: Worker, upstream: Upstream) -> None:
+    worker = one
+    chat = start_chat(worker, upstream)
+    (pid,) = engines(worker)
+    os.kill(pid, signal.SIGSTOP)
+    assert worker.call("ping")["result"] == {}
+    assert worker.call("status")["result"]["engines"]
+    data = error_of(worker.response(chat))
+    assert (data["kind"], data["sent_upstream"]) == ("engine_lost", True)
+    wait_until(lambda: is_gone(pid), "the hung engine is killed")
+    assert worker.chat("openai/gpt-4o")["content"]
+    assert "hangs" in worker.stderr
+
+
+def test_a_request_that_a_dead_engine_never_read_is_run_by_another(one: Worker, upstream: Upstream) -> None:
+    worker = one
+    lost = lost_of(worker)
+    (pid,) = engines(worker)
+    os.kill(pid, signal.SIGSTOP)  # it reads nothing from here on
+    assert worker.chat("openai/gpt-4o")["content"]
+    assert lost_of(worker) == lost
+
+
+@pytest.mark.rule("ENG-1")
+def test_a_deadline_passes_also_while_its_engine_is_stopped(one: Worker, upstream: Upstream) -> None:
+    (pid,) = engines(one)
+    id = start_hanging(one, upstream, {"deadlines": {"total_ms": 500}})
+    os.kill(pid, signal.SIGSTOP)
+    data = error_of(one.response(id))
+    assert (data["kind"], data["deadline"]) == ("timeout", "total_ms")
+    os.kill(pid, signal.SIGCONT)
+
+
+def test_a_segmentation_fault_is_reported_with_its_signal(one: Worker) -> None:
+    (pid,) = engines(one)
+    os.kill(pid, signal.SIGSEGV)
+    wait_until(lambda: "SIGSEGV" in one.stderr, "the log names the signal")
+    assert one.chat("openai/gpt-4o")["content"]
+
+
+# --- the template process ----------------------------------------------------------------------------------------------------
+
+
+def test_engines_outlive_the_template_and_another_one_is_started(one: Worker, upstream: Upstream) -> None:
+    pid, (engine,) = template(one), engines(one)
+    stream = start_stream(one)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: is_gone(pid), "the template is gone")
+    assert one.chat("openai/gpt-4o")["content"]
+    assert engines(one) == [engine]
+    one.notify("notifications/cancelled", {"requestId": stream})
+    assert error_of(one.response(stream))["kind"] == "cancelled"
+    wait_until(lambda: len(descendants(one.process.pid)) == 2, "another template has been started")
+    os.kill(engine, signal.SIGKILL)
+    assert one.chat("openai/gpt-4o")["content"]  # by an engine of the new template
+
+
+def test_a_template_that_is_stopped_is_replaced_when_it_is_needed(one: Worker, upstream: Upstream) -> None:
+    worker = one
+    pid, (engine,) = template(worker), engines(worker)
+    os.kill(pid, signal.SIGSTOP)
+    os.kill(engine, signal.SIGKILL)
+    assert worker.chat("openai/gpt-4o")["content"]
+    assert is_gone(pid)
+
+
+# --- growing -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("ENG-6")
+def test_an_engine_is_replaced_after_so_many_requests_and_none_fails(own: Callable[..., Worker]) -> None:
+    worker = own(1, "--engine-max-requests", "10")
+    (first,) = engines(worker)
+    stream = start_stream(worker)
+    for _ in range(40):
+        assert worker.chat("offline/echo")["content"] == "hello"
+    wait_until(lambda: first not in engines(worker), "it is replaced")
+    assert engines(worker, "draining") == [first]  # it has the stream
+    worker.notify("notifications/cancelled", {"requestId": stream})
+    assert error_of(worker.response(stream))["kind"] == "cancelled"
+    wait_until(lambda: is_gone(first), "it ends once it has no request")
+    assert worker.call("status")["result"]["requests"]["outcomes"].keys() <= {"ok", "cancelled"}
+
+
+@pytest.mark.rule("ENG-6")
+def test_an_engine_is_replaced_when_it_has_too_much_memory(own: Callable[..., Worker]) -> None:
+    worker = own(1, "--engine-max-mib", "1")
+    (first,) = engines(worker)
+    wait_until(lambda: is_gone(first), "it is replaced")
+    assert worker.chat("openai/gpt-4o")["content"]
+
+
+# --- the end -----------------------------------------------------------------------------------------------------------------
+
+
+def end_of_input(worker: Worker) -> None:
+    worker.end_input()
+
+
+def terminate(worker: Worker) -> None:
+    worker.process.send_signal(signal.SIGTERM)
+
+
+def kill(worker: Worker) -> None:
+    worker.process.kill()
+
+
+@pytest.mark.rule("ENG-7")
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped"])
+@pytest.mark.parametrize("end", [end_of_input, terminate, kill])
+def test_no_process_is_left_whatever_ended_the_worker(
+    own: Callable[..., Worker], end: Callable[[Worker], Any], stopped: bool
+) -> None:
+    two = own(2)
+    pids = descendants(two.process.pid)
+    assert len(pids) >= 3
+    if stopped:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+    end(two)
+    two.process.wait(30)
+    wait_until(lambda: all(map(is_gone, pids)), "all processes have ended")
+
+
+def test_the_end_of_input_waits_for_requests_in_flight(own: Callable[..., Worker]) -> None:
+    one = own(1)
+    id = one.request("chat", {"model": "openai/slow", "messages": [{"role": "user", "content": "hello"}]})
+    one.end_input()
+    assert one.exit_code() == 0
+    assert one.response(id)["id"] == id
+
+
+def test_no_descriptor_and_no_zombie_is_left_after_many_losses(one: Worker) -> None:
+    def descriptors() -> int:
+        return len(os.listdir(f"/proc/{one.process.pid}/fd"))
+
+    wait_until(lambda: len(descendants(one.process.pid)) == 2, "the early engine has ended")
+    before = descriptors()
+    for _ in range(10):
+        (pid,) = wait_for_engines(one, 1)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "it is reaped")  # type: ignore[misc]
+    wait_for_engines(one, 1)
+    wait_until(lambda: descriptors() == before, "no descriptor is left")
+
+
+def lost_of(worker: Worker) -> int:
+    """Requests that the worker counts as lost with their engine."""
+    count: int = worker.call("status")["result"]["requests"]["outcomes"].get("engine_lost", 0)
+    return count
+
+
+# --- an account that comes out even ------------------------------------------------------------------------------------------
+
+
+def test_every_chat_gets_one_response_while_engines_are_killed_at_random(two: Worker) -> None:
+    """Chats in flight at all times, and a kill every few of them."""
+    lost = lost_of(two)
+    done = threading.Event()
+
+    def kill_now_and_then() -> None:
+        pause = threading.Event()
+        while not done.is_set():
+            pids = engines(two)
+            if len(pids) == 2:
+                with suppress(ProcessLookupError):
+                    os.kill(pids[0], signal.SIGKILL)
+            pause.wait(0.3)
+
+    killer = threading.Thread(target=kill_now_and_then)
+    killer.start()
+    try:
+        ids: list[int | str] = []
+        for _ in range(40):
+            batch = [two.request("chat", chat_message("", "openai/gpt-4o")["params"]) for _ in range(10)]
+            for id in batch:
+                two.response(id)
+            ids += batch
+    finally:
+        done.set()
+        killer.join()
+    responses = [m for m in two.received if isinstance(m, dict) and "method" not in m and m["id"] in set(ids)]
+    assert len(responses) == len(ids)
+    kinds = {error_of(one)["kind"] for one in responses if "error" in one}
+    assert kinds <= {"engine_lost"}
+    assert sum("error" in one for one in responses) == lost_of(two) - lost
+
+
+# --- budgets -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("ENG-8", "BUD-1")
+def test_a_budget_is_one_for_all_engines(own: Callable[..., Worker], upstream: Upstream) -> None:
+    worker = own(2, "--budgets", '[{"path": "team", "max_tokens": 100000}]')
+    for _ in range(4):
+        worker.chat("openai/gpt-4o", metadata={"budget": "team"}, max_tokens=10)
+    (row,) = worker.call("budgets/get", {"path": "team"})["result"]["budgets"]
+    used = row["used_tokens"]
+    assert used > 0
+    assert row["reserved_tokens"] == 0
+    id = start_hanging(worker, upstream, {"max_tokens": 1000, "metadata": {"budget": "team"}})
+    (row,) = worker.call("budgets/get", {"path": "team"})["result"]["budgets"]
+    reserved = row["reserved_tokens"]
+    assert reserved > 1000
+    for pid in engines(worker):
+        os.kill(pid, signal.SIGKILL)
+    assert error_of(worker.response(id))["kind"] == "engine_lost"
+    (row,) = worker.call("budgets/get", {"path": "team"})["result"]["budgets"]
+    assert (row["used_tokens"], row["reserved_tokens"]) == (used + reserved, 0)
