@@ -1,7 +1,7 @@
-"""The gateway's sections, as LiteLLM is to have them: deployments, Router, settings of its module, credentials.
+"""Reads the gateway's sections for LiteLLM: deployments, Router, settings of its module, credentials.
 
-Owns which member of which section is served, and the reading of each. Refuses to know LiteLLM itself (`models.configured` hands all
-this to it) and the bridge's own section.
+Owns which members of a section are supported, and their reading. Refuses to know LiteLLM itself (`backends/litellm/gateway_config`
+applies the result) and the bridge's own section.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _ROUTER_TIMEOUT_SECONDS = 600.0  # the Router's own default is 6,000
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """``router`` are the keyword arguments of LiteLLM's Router, None without a model list: any model is then served by its LiteLLM
-    name. ``litellm`` are settings of LiteLLM's module, ``places`` where each deployment is written, and ``open_hosts`` those that
-    callers' URLs may name although they are private.
+    """``router`` has the keyword arguments of LiteLLM's Router, or None without a model list: any model is then served by its
+    LiteLLM name. ``litellm`` has settings of LiteLLM's module, ``places`` the file and line of each deployment, and ``open_hosts``
+    the private hosts that URLs of callers may name.
     """
 
     router: dict[str, Any] | None = None
@@ -63,7 +63,7 @@ class _Reading:
                 self._report.ignored.append(f"litellm_settings.{name}")
             elif name not in gateway_keys.LITELLM:
                 hint = suggestion(str(name), gateway_keys.LITELLM | gateway_keys.LITELLM_IGNORED)
-                self.checks.wrong("is not a setting of LiteLLM", *at, hint=hint)
+                self.checks.error("is not a setting of LiteLLM", *at, hint=hint)
             elif value is not None:
                 value = self._resolver.resolved(value, *at)
                 if name in gateway_keys.CALLBACKS:
@@ -76,23 +76,23 @@ class _Reading:
         named = []
         for position, callback in enumerate(value if isinstance(value, list) else [value]):
             if not isinstance(callback, str):
-                self.checks.wrong("must be the name of a callback", *at, position)
-            elif "." in callback:  # the gateway would import it from beside the config
+                self.checks.error("must be the name of a callback", *at, position)
+            elif "." in callback:  # the gateway would import it from the folder of the config
                 self._report.ignored.append(f"litellm_settings.{at[-1]}.{callback} (only installed code runs here)")
             else:
                 named.append(callback)
         return named
 
     def open_hosts(self, litellm: dict[str, Any]) -> frozenset[str]:
-        """Takes the guard of URLs out of ``litellm``: it is the bridge's own too, and one policy is enough."""
+        """Removes the settings of LiteLLM's URL check from ``litellm``: the bridge's own policy does the same check."""
         if str(litellm.pop("user_url_validation", True)).strip().lower() == "false":
             place = "litellm_settings.user_url_validation"
-            self._report.note(place, "stays on", "name the hosts that may be private in user_url_allowed_hosts")
+            self._report.note(place, "can't be switched off", "list the permitted private hosts in user_url_allowed_hosts")
         hosts = litellm.pop("user_url_allowed_hosts", [])
         return frozenset(str(host).lower() for host in hosts) if isinstance(hosts, list) else frozenset()
 
     def general(self) -> dict[str, Any]:
-        """Those that mean something here. The others are a server's, or a name that the gateway passes over too."""
+        """The supported settings. The others are for a server, or are names that the gateway ignores too."""
         served = {}
         for name, value in self.checks.section("general_settings").items():
             if name in gateway_keys.GENERAL_LITELLM or name in gateway_keys.GENERAL_ROUTER:
@@ -105,15 +105,15 @@ class _Reading:
     def credentials(self) -> list[dict[str, Any]]:
         listed = self._document.tree.get("credential_list") or []
         if not isinstance(listed, list):
-            self.checks.wrong("must be a list", "credential_list")
+            self.checks.error("must be a list", "credential_list")
             return []
         served = []
         for position, credential in enumerate(listed):
             at = ("credential_list", position)
             if not isinstance(credential, dict) or not isinstance(credential.get("credential_name"), str):
-                self.checks.wrong("must be a mapping with credential_name and credential_values", *at)
+                self.checks.error("must be a mapping with credential_name and credential_values", *at)
             elif not isinstance(credential.get("credential_values"), dict):
-                self.checks.wrong("credential_values is missing: a mapping of litellm_params", *at)
+                self.checks.error("credential_values is missing: a mapping of litellm_params", *at)
             else:
                 served.append({"credential_info": {}} | self._resolver.resolved(credential, *at))
         return served
@@ -124,7 +124,7 @@ class _Reading:
         settings = self._router_settings()
         if "model_list" not in self._document.tree:
             if "omni_bridge" not in self._document.tree or self.checks.section("router_settings"):
-                self.checks.wrong("model_list must be there, a list with at least one model")
+                self.checks.error("model_list is missing: a list with at least one model")
             return None, ()
         models, places = self._models(credentials)
         groups = Groups(models, settings)
@@ -142,11 +142,11 @@ class _Reading:
         for name, value in self.checks.section("router_settings").items():
             at = ("router_settings", name)
             if name in gateway_keys.ROUTER_MISPLACED:
-                self.checks.wrong("belongs in general_settings, as the gateway says too", *at)
+                self.checks.error("belongs in general_settings, as in the gateway", *at)
             elif name in gateway_keys.ROUTER_IGNORED:
                 self._report.ignored.append(f"router_settings.{name}")
             elif name not in gateway_keys.ROUTER:
-                self.checks.wrong("is not a setting of LiteLLM's Router", *at, hint=suggestion(str(name), gateway_keys.ROUTER))
+                self.checks.error("is not a setting of LiteLLM's Router", *at, hint=suggestion(str(name), gateway_keys.ROUTER))
             elif value is not None:
                 value = self._resolver.resolved(value, *at)
                 if self.checks.kind(value, gateway_keys.ROUTER[name], *at):
@@ -154,10 +154,10 @@ class _Reading:
         return served
 
     def _models(self, credentials: set[str]) -> tuple[list[dict[str, Any]], list[str]]:
-        """The deployments, and where each is written."""
+        """The deployments, and the file and line of each."""
         listed = self._document.tree["model_list"]
         if not isinstance(listed, list) or not listed:
-            self.checks.wrong("must be a list with at least one model", "model_list")
+            self.checks.error("must be a list with at least one model", "model_list")
             return [], []
         models, places = [], []
         for position, model in enumerate(listed):
@@ -165,11 +165,11 @@ class _Reading:
                 continue
             places.append(self._document.at("model_list", position))
             models.append(resolved := self._resolver.resolved(model, "model_list", position))
-            if resolved.get("model_info") is None:  # an empty section; LiteLLM wants a mapping or nothing
+            if resolved.get("model_info") is None:  # an empty section; LiteLLM accepts a mapping or no member
                 resolved.pop("model_info", None)
             named = resolved["litellm_params"].get("litellm_credential_name")
             if named is not None and named not in credentials:
                 at = ("model_list", position, "litellm_params", "litellm_credential_name")
                 hint = suggestion(str(named), credentials)
-                self.checks.wrong(f"there is no {str(named)!r:.100} in credential_list", *at, hint=hint)
+                self.checks.error(f"{str(named)!r:.100} is not in credential_list", *at, hint=hint)
         return models, places

@@ -184,8 +184,8 @@ class App:
 
         config = self._loaded.config
         litellm = self._new_litellm(config)
-        for complaint in litellm.complaints:
-            _log.error("a part of the config is not served: %s", complaint)
+        for diagnostic in litellm.rejected:
+            _log.error("a part of the config is not served: %s", diagnostic)
         if not self._embedded:
             warm_up()
         self._loaded = self._complete(config, litellm)
@@ -248,9 +248,9 @@ class App:
     def _build(self, config: Config) -> Loaded:
         """In a thread. Raises ConfigError; then LiteLLM is as it was."""
         litellm = self._new_litellm(config)
-        if litellm.complaints:
+        if litellm.rejected:
             litellm.take_back()
-            raise ConfigError(*litellm.complaints)
+            raise ConfigError(*litellm.rejected)
         return self._complete(config, litellm)
 
     def _activate(self, new: Loaded) -> None:

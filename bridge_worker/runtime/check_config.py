@@ -21,7 +21,7 @@ def check_config(source: Source) -> int:
     try:
         config, mistakes = source.read()
     except ConfigError as error:
-        return _print_lines(error.mistakes, Redactor())
+        return _print_lines(error.lines, Redactor())
     os.environ.update(config.environment)
     redactor = Redactor()
     for secret in config.secrets:
@@ -42,7 +42,7 @@ def _late_mistakes(config: Config) -> Sequence[Diagnostic]:
 
     async def in_a_loop() -> Sequence[Diagnostic]:
         """Budgets and usage limits of a Router begin to run when it is made."""
-        return LiteLLM(config.gateway, Local(config.settings.local)).complaints
+        return LiteLLM(config.gateway, Local(config.settings.local)).rejected
 
     try:
         return asyncio.run(in_a_loop())

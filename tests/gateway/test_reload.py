@@ -239,7 +239,7 @@ def test_check_config_reports_every_error_also_those_that_only_litellm_finds(ups
     assert len(lines) == 5
     assert "warning: no effect in a worker, so ignored: general_settings.master_key" in lines[0]
     assert "litellm_settings.drop_parms: is not a setting of LiteLLM; did you mean drop_params?" in unknown
-    assert "there is no callback 'langfsue'; did you mean langfuse" in callback
+    assert "unknown callback 'langfsue'; did you mean langfuse" in callback
     assert "langfuse needs the package langfuse" in package
     assert "model_list[3]: LiteLLM leaves it out: " in left_out
     assert SECRET not in err

@@ -1,4 +1,4 @@
-"""The `Model` of every provider: LiteLLM or its Router chooses and asks, the bridge sends and reads.
+"""The `ChatModel` of every provider: LiteLLM or its Router chooses the deployment and builds the request, the bridge sends it.
 
 Owns the choice of the mode for each chat: direct (no config), lane, full (LiteLLM's callbacks and the Router hear of each call),
 and LiteLLM's own path for what the bridge has no decoder for. Importing this file imports LiteLLM. Refuses to know the wire,
@@ -36,16 +36,16 @@ from bridge_worker.errors import BridgeError
 from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, UNUSABLE_PROVIDERS
 from bridge_worker.system.versions import litellm_version
 
-CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
+CLOSE_SECONDS = 1.0  # after this time a cancel reports that the provider's stream is not closed
 
 
 class LiteLLM:
-    """A `Model`, set up for ``gateway``; ``complaints`` report what of that LiteLLM does not take.
+    """A `ChatModel`, set up for ``gateway``; ``rejected`` names the parts that LiteLLM rejects.
 
     ``local`` are the models of this machine, which a deployment may name too; ``local_services`` the providers on this machine that
     a model's name may reach at their default address. Without a gateway's models any model is served by its
     LiteLLM name, with the key and base URL that LiteLLM finds in the environment. ``loop`` is the one it will be used in, None for
-    the current one. ``remembers``: requests are kept as templates; not for a process whose LiteLLM others change under way.
+    the current one. ``remembers``: requests are kept as templates; not for a process in which other code changes LiteLLM.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LiteLLM:
             local_deployment.register(local)
         self._configured = Configured(gateway or Gateway(), loop)
         self._router: Any = self._configured.router
-        self.complaints = self._configured.complaints
+        self.rejected = self._configured.rejected
         self._chats, self._retired = 0, False
         self._permitted_before = hosts.permit(local_services | hosts.named_in((gateway and gateway.router) or {}))
         self._prepared = PreparedRequests(remembers=remembers)
@@ -223,7 +223,7 @@ class LiteLLM:
         await litellm.close_litellm_async_clients()
 
     def check_model(self, model: str) -> None:
-        """Raises BridgeError ``model_not_found`` for a name that is not served, whatever it is asked for."""
+        """Raises BridgeError ``model_not_found`` for a name that no method serves."""
         if self._router is not None:
             if not router.serves(self._router, model):
                 raise BridgeError("model_not_found", f"there is no {model!r:.100} in the config's model_list", model=model)
@@ -238,7 +238,7 @@ class LiteLLM:
         router, kinds = self._router, ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
         rows = [row for kind in kinds for row in getattr(router, kind, None) or ()]
         names = [model]
-        for name in names:  # grows on the way
+        for name in names:  # the loop appends to it
             meant = [other for row in rows for key, others in row.items() if key in (name, "*") for other in others]
             names += [other for other in dict.fromkeys(meant) if isinstance(other, str) and other not in names]
         return names
@@ -264,7 +264,7 @@ async def _next(items: AsyncIterator[Any]) -> Any:
 
 
 async def close(stream: Any) -> bool:
-    """True when it is closed. In a task of its own, because a cancel that comes meanwhile must not leave it half done."""
+    """True when it is closed. Runs in a separate task, because a cancel in the meantime must not interrupt the close."""
     closing = asyncio.ensure_future(stream.aclose())
     done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
     return bool(done) and closing.exception() is None

@@ -41,7 +41,7 @@ class PreparedRequest:
     """The request of one model with one set of options, plain or streamed. ``model`` and ``provider`` are LiteLLM's names.
 
     `body` is exact for every conversation that it returns bytes for. ``settings`` is the body without the conversation; ``notes``
-    is for what a chat's receipt says of it, by the chat's options.
+    has the facts for a chat's receipt, by the chat's options.
     """
 
     __slots__ = ("_head", "_shapes", "_tail", "_transform", "decoder", "headers", "model", "notes", "provider", "settings", "url")

@@ -24,7 +24,7 @@ _NOWHERE = "http://127.0.0.1:1"
 _KEY = {"api_key": "none"}
 _AWS = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "aws_region_name": "us-east-1"}
 _MESSAGES = [{"role": "user", "content": "hello"}]
-# Not Ollama: LiteLLM asks its server about the model before it makes a request.
+# Not Ollama: LiteLLM calls its server for facts about the model before it makes a request.
 # Format -> the model that is captured for it, and what else its request needs.
 FORMATS: Mapping[Format, tuple[str, dict[str, Any]]] = {
     decoders.OPENAI_CHAT: ("lm_studio/rehearsal", {"api_base": f"{_NOWHERE}/v1"}),

@@ -27,8 +27,8 @@ _SIGNED_ID = "__thought__"  # LiteLLM hides Gemini's signature of a call in its 
 
 def whole(response: Any, target: Target) -> tuple[list[Delta], Facts]:
     if not getattr(response, "choices", None):
-        wrong = "the provider answered without any choice; try again"
-        raise BridgeError("bad_upstream_response", wrong, provider=target.provider)
+        problem = "the provider's response has no choice; try again"
+        raise BridgeError("bad_upstream_response", problem, provider=target.provider)
     choice = response.choices[0]
     usage = getattr(response, "usage", None)
     end = End(_finish_reason(choice.finish_reason), _native(choice) or choice.finish_reason, _usage(usage))
@@ -65,9 +65,9 @@ class StreamReader:
         end = self._end
         if end.finish_reason is None:  # see patches.correctness: LiteLLM makes none up any more
             if self.has_content:
-                wrong = "the provider's stream ended without a finish reason; the answer may be cut short"
-                raise BridgeError("stream_interrupted", wrong, provider=target.provider)
-            raise BridgeError("bad_upstream_response", "the provider's stream held no answer; try again", provider=target.provider)
+                problem = "the provider's stream ended without a finish reason; the response may be cut short"
+                raise BridgeError("stream_interrupted", problem, provider=target.provider)
+            raise BridgeError("bad_upstream_response", "the provider's stream has no content; try again", provider=target.provider)
         # PRIVATE: LiteLLM does not report the model of a response that is empty in the chunks that it lets through.
         return _facts(end, stream, target, getattr(stream, "_provider_response_model", None) or end.model, self._cost)
 
@@ -171,7 +171,7 @@ def _finish_reason(reason: str | None) -> str | None:
 
 
 def _usage(usage: Any) -> TokenUsage | None:
-    """None where the provider said nothing: LiteLLM then has zeros."""
+    """None if the provider reported no usage: LiteLLM then has zeros."""
     if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
         return None
     input_details = getattr(usage, "prompt_tokens_details", None)

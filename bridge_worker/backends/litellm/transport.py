@@ -29,7 +29,7 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 _MAX_INFLATED_BYTES = 16 * 1024 * 1024  # ... unless what arrived is a 50th of it at least
 _MAX_RATIO = 50  # JSON is compressed to a tenth; a thousandth is a bomb
 _INFLATED_BYTES = 256 * 1024  # at most so much of a compressed stream is decompressed at a time
-_CLOSE_SECONDS = 1.0  # how long a connection may take to close before the receipt of a cancel says that it has not
+_CLOSE_SECONDS = 1.0  # after this time the receipt of a cancel reports that the connection is not closed
 _LAST_BYTES_SECONDS = 0.05  # after a stream's own end marker, for the end of the body; then the connection is closed, not kept
 
 Read = Callable[[], Awaitable[bytes]]
@@ -55,7 +55,7 @@ class _Request(NamedTuple):
 
 
 class Response:
-    """A response whose headers have arrived. `aclose` must be awaited; a body that was read to its end keeps its connection."""
+    """A response after its headers have arrived. `aclose` must be awaited; a body that was read to its end keeps its connection."""
 
     __slots__ = ("_at_end", "_close", "_inflate", "_read", "headers", "status")
 
@@ -96,7 +96,7 @@ class Response:
         return b"".join(parts)[:limit]
 
     async def finish(self) -> None:
-        """Waits briefly for the end of a body whose format has said that it is over, so that the connection can be kept."""
+        """Waits briefly for the end of a body after the format's end marker, so that the connection can be kept."""
         if not self._at_end():
             with suppress(ConnectionFailed, TimeoutError, BridgeError):
                 async with asyncio.timeout(_LAST_BYTES_SECONDS):
@@ -165,8 +165,10 @@ async def send(url: httpx.URL, headers: Mapping[str, str], body: bytes, timeout:
 
 
 def _of_aiohttp(response: httpx.Response) -> Response:
-    """PRIVATE: `_aiohttp_response`, whose `readany` returns the bytes of one read without a copy."""
-    stream: Any = response.stream  # must live as long as the body is read: LiteLLM closes the session of a client that is gone
+    """PRIVATE: `_aiohttp_response`, which has `readany`: it returns the bytes of one read without a copy."""
+    stream: Any = (
+        response.stream
+    )  # must live as long as the body is read: LiteLLM closes the session of a client that is garbage-collected
     inner: aiohttp.ClientResponse = stream._aiohttp_response
     content = inner.content
 

@@ -26,7 +26,7 @@ class Patch:
     """``places`` are ``module:attribute`` paths; the first that exists is used, since LiteLLM moves functions between releases.
 
     ``takes`` are the parameters that the original must have, so that the replacement can be called in its place. ``make`` gets the
-    original and returns the replacement. ``has_fault`` gets the original and tells whether the fault is still there. A patch with
+    original and returns the replacement. ``has_fault`` gets the original and returns whether the fault still exists. A patch with
     ``since_gone`` corrects a function that later releases removed together with its fault.
     """
 
