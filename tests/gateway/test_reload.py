@@ -103,7 +103,7 @@ def test_a_reload_reports_the_changes_and_serves_the_next_request(worker: Worker
             "router_settings.num_retries",
         ],
         "restart_needed": ["omni_bridge.max_in_flight"],
-        "warnings": ["no effect in a worker, so ignored: general_settings.master_key"],
+        "warnings": ["ignored, because it has no effect in a worker: general_settings.master_key"],
     }
     assert worker.chat("new")["model"] == worker.chat("stays")["model"] == "two-2026-01-01"
     assert fails(worker, "goes") == "model_not_found"
@@ -237,7 +237,7 @@ def test_check_config_reports_every_error_also_those_that_only_litellm_finds(ups
     assert (code, out) == (2, "")
     *_, unknown, callback, package, left_out = lines = err.splitlines()
     assert len(lines) == 5
-    assert "warning: no effect in a worker, so ignored: general_settings.master_key" in lines[0]
+    assert "warning: ignored, because it has no effect in a worker: general_settings.master_key" in lines[0]
     assert "litellm_settings.drop_parms: is not a setting of LiteLLM; did you mean drop_params?" in unknown
     assert "unknown callback 'langfsue'; did you mean langfuse" in callback
     assert "langfuse needs the package langfuse" in package
