@@ -21,7 +21,6 @@ import pytest
 from tests.support.data import ROOT
 from tests.support.worker import COMMAND, WAIT_SECONDS, clean_environment
 
-
 PAGES = ("README.md", "protocol.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")
 COMMANDS = ("", "chat", "models", "tokens", "demo", "doctor", "trace", "replay", "schema", "completion")
 

@@ -273,9 +273,7 @@ MODELS = "model_list: [{model_name: a, litellm_params: {model: m}}, %s]"
             MODEL + "router_settings: {redis_password: os.environ/NO_SUCH_VARIABLE}", "redis_password", id="a variable there"
         ),
         pytest.param(MODEL + "1: a\n", ":2: [1]: is not a section", id="a section with a name that is not a text"),
-        pytest.param(
-            MODEL + "modellist: []\n", ":2: modellist: is not a section; did you mean model_list?", id="a section"
-        ),
+        pytest.param(MODEL + "modellist: []\n", ":2: modellist: is not a section; did you mean model_list?", id="a section"),
         pytest.param(
             MODEL + "router_settings:\n  num_retry: 1", ":3: router_settings.num_retry: is not", id="a misspelt Router setting"
         ),

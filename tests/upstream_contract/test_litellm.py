@@ -346,7 +346,9 @@ def test_a_broken_streams_error_holds_the_first_one() -> None:
 
 def test_missing_keys_are_reported_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
-    assert litellm.validate_environment("groq/any")["missing_keys"] == ["GROQ_API_KEY"], "correct _about_key in backends/litellm/exceptions.py"
+    assert litellm.validate_environment("groq/any")["missing_keys"] == ["GROQ_API_KEY"], (
+        "correct _about_key in backends/litellm/exceptions.py"
+    )
 
 
 # ---- what models/attempts.py and models/answers.py stand on ----------------------------------------------------------------------

@@ -66,8 +66,12 @@ def test_the_price_map_has_the_members_that_we_read() -> None:
 
 def test_providers_have_the_names_that_we_use_and_a_check_of_their_keys() -> None:
     named = {*key_variables._KEY_OF, *key_variables._KEY_OF.values(), *key_variables._KEY_NAMES, *facts.KEY_MAY_BE_ELSEWHERE}
-    assert named <= {str(getattr(name, "value", name)) for name in litellm.provider_list}, "correct providers/key_variables.py or backends/litellm/services.py"
-    assert "missing_keys" in litellm.validate_environment("openai/model"), "correct _key_in_environment in backends/litellm/services.py"
+    assert named <= {str(getattr(name, "value", name)) for name in litellm.provider_list}, (
+        "correct providers/key_variables.py or backends/litellm/services.py"
+    )
+    assert "missing_keys" in litellm.validate_environment("openai/model"), (
+        "correct _key_in_environment in backends/litellm/services.py"
+    )
 
 
 def test_the_functions_of_the_catalogue_take_what_we_give_them() -> None:
@@ -81,7 +85,9 @@ def test_the_functions_of_the_catalogue_take_what_we_give_them() -> None:
 
 @pytest.mark.parametrize("model", ["gpt-4", "gpt-4-turbo", "gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-nano", "gpt-3.5-turbo"])
 def test_what_counts_as_exact_is_a_model_that_litellm_counts_as_itself(model: str) -> None:
-    assert model in litellm.open_ai_chat_completion_models, "else it is counted as another: correct _PUBLISHED in backends/litellm/tokens.py"
+    assert model in litellm.open_ai_chat_completion_models, (
+        "else it is counted as another: correct _PUBLISHED in backends/litellm/tokens.py"
+    )
     assert tokens.count(model, "openai", [{"role": "user", "content": "hello world"}], None).model_dump() == {
         "input_tokens": 9,
         "tokenizer": "cl100k_base" if model in ("gpt-4", "gpt-4-turbo", "gpt-3.5-turbo") else "o200k_base",
