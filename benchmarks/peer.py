@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks import setting_up
+from benchmarks import formats, setting_up
 from benchmarks.setting_up import GENAI, HERE, LOAD, PORTKEY, PROXY, PROXY_PYTHON, PYTHON, UPSTREAM, WORKER, Absent
 
 Json = dict[str, Any]
+MODEL = "openai/gpt-4o-mini"
 KEY = "sk-benchmark"
 _BEARER = f"authorization: Bearer {KEY}"
 IN_PROCESS = str(HERE / "peers/in_process.py")
@@ -53,6 +54,23 @@ def _proxy(upstream: str, port: int) -> Sequence[str]:
     models = [{"model_name": "*", "litellm_params": params}]
     config.write_text(json.dumps({"model_list": models, "general_settings": {"master_key": KEY}}))  # YAML enough
     return [PROXY_PYTHON, PROXY, "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
+
+
+def config(folder: Path, upstream: str, *, limits: bool) -> tuple[str, ...]:
+    """The flags of a worker with a gateway's config: five deployments of one model, a fallback, cooldowns.
+
+    ``limits``: requests and tokens a minute, never reached; LiteLLM's Router must then choose and count each chat.
+    """
+    params: Json = {"model": "openai/gpt-4o-mini", "api_base": upstream} | (_LIMITS if limits else {})
+    models = [{"model_name": MODEL, "litellm_params": params | {"api_key": f"{KEY}-{number}"}} for number in range(5)]
+    models.append({"model_name": "spare", "litellm_params": params | {"api_key": KEY}})
+    router = {"fallbacks": [{MODEL: ["spare"]}], "num_retries": 1, "cooldown_time": 5, "allowed_fails": 1}
+    file = folder / ("limits.yaml" if limits else "plain.yaml")
+    file.write_text(json.dumps({"model_list": models, "router_settings": router}))  # YAML enough
+    return "--config", str(file)
+
+
+_LIMITS = {"rpm": 10_000_000, "tpm": 1_000_000_000}
 
 
 def _engine_flag() -> None:
@@ -105,10 +123,14 @@ class Upstream:
     """The provider's stand-in, running."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen([UPSTREAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self.process.stdout
-        self.port = int(self.process.stdout.readline())
-        self.base_url = f"http://127.0.0.1:{self.port}/v1"
+        with tempfile.NamedTemporaryFile(suffix=".json") as file:
+            file.write(formats.routes())
+            file.flush()
+            self.process = subprocess.Popen([UPSTREAM, file.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            assert self.process.stdout
+            self.port = int(self.process.stdout.readline())
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.base_url = f"{self.address}/v1"
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +141,8 @@ class Upstream:
     def environment(self) -> Mapping[str, str]:
         """What all peers are started with. Nobody fetches a price map: there is no such thing on a machine without a network."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMNI_BRIDGE_", "LITELLM_", "PYTHON"))}
-        return kept | {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": self.base_url, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        given = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": self.base_url, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        return kept | given | formats.environment(self.address)
 
 
 class Running:
@@ -143,7 +166,7 @@ class Running:
         told = self._hear()
         self.first_chat_s = time.perf_counter() - began
         self.chats = 1
-        self._pid: int = self._server.pid if self._server else told["pid"]
+        self.pid: int = self._server.pid if self._server else told["pid"]
         self._settle()
 
     def _settle(self) -> None:
@@ -208,7 +231,7 @@ class Running:
 
     def _pids(self) -> list[int]:
         """The peer's process and whatever it has started."""
-        found = [self._pid]
+        found = [self.pid]
         for pid in found:
             with suppress(OSError):
                 found += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())

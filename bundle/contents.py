@@ -39,7 +39,6 @@ FROM_PACKAGES = (
         "the dashboard, pages and database schema of LiteLLM's proxy server",
     ),
     LeftOut(("litellm/proxy/_lazy_openapi_snapshot.json",), "the description of LiteLLM's proxy server"),
-    LeftOut(("litellm/rust_bridge/_native*",), "LiteLLM's engine in Rust, which takes no chats yet"),
     LeftOut(("hf_xet/*", "hf_xet-*"), "downloads from Hugging Face, which the worker switches off"),
     LeftOut(("botocore/data/*", "boto3/data/*"), "descriptions of the AWS services that LiteLLM does not call"),
     LeftOut(("boto3/examples/*", "*/tests/*", "*/test/*"), "tests and examples of packages"),

@@ -128,7 +128,7 @@ class Budgets:
 
     def accounts(self, path: str | None) -> tuple[Account, ...]:
         """The accounts of a request of ``path``: for each prefix of the path, the limits of the most specific matching pattern."""
-        return tuple(self._accounts(path.split("/") if path else []))
+        return tuple(self._accounts(path.split("/") if path else [])) if self.limits else ()
 
     def section(self) -> list[dict[str, Any]]:
         """The section as a config has it."""

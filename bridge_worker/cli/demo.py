@@ -11,6 +11,7 @@ import click
 from bridge_worker.cli.transcript_view import Screen
 from bridge_worker.cli.worker_process import Json, Worker
 from bridge_worker.config.local_models import DEFAULT, PREFIX, packaged_file
+from bridge_worker.providers.facts import EXAMPLE_MODEL
 from bridge_worker.version import __version__
 
 _WEATHER = {
@@ -76,7 +77,7 @@ def _play(worker: Worker, show: Screen, model: str) -> None:
 
 _NEXT = (
     "chat with it   bin/omni-bridge chat -m local/smollm2   interactive; with a prompt as argument, one response",
-    "your own key   export OPENAI_API_KEY=...   then bin/omni-bridge chat -m openai/gpt-4o-mini",
+    f"your own key   export OPENAI_API_KEY=...   then bin/omni-bridge chat -m {EXAMPLE_MODEL}",
     'one line       echo \'{"jsonrpc":"2.0","id":1,"method":"chat","params":{"model":"local/smollm2","messages":'
     '[{"role":"user","content":"hello"}]}}\' | bin/omni-bridge --stdio',
     "your gateway   bin/omni-bridge --stdio --config config.yaml   with a LiteLLM gateway's file",

@@ -74,6 +74,7 @@ def _of_worker(path: str | None, config: Config, offline: bool) -> Iterator[Chec
                 yield from doctor_checks.of_redis(worker.call("status", {})["result"]["redis"]["state"])
                 names = doctor_probes.configured_models(worker) if path else doctor_probes.models_with_a_key(is_installed())
                 yield from doctor_probes.of_models(worker, names, offline=offline)
+                yield from doctor_probes.of_litellm(worker)
         except CommandError as error:
             detail = f"{error.diagnostic.problem}: {_end_of(log)}"
             yield Check("worker", "problem", detail, "correct the cause in that line, then run omni-bridge doctor again")

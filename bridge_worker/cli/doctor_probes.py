@@ -19,6 +19,7 @@ from bridge_worker.providers.facts import FIRST_MODELS
 
 MODEL_SECONDS = 30.0
 _AT_ONCE = 8
+_POLL_SECONDS = 0.05
 _TOKENS = 16
 _UNKNOWN_MODEL = "doctor/unknown"  # for an unknown provider LiteLLM prints a list of all providers
 _LOG_HINT = "correct the cause that the line names"
@@ -56,6 +57,20 @@ def of_log(lines: Sequence[str]) -> Iterator[Check]:
             continue
         if record.get("level") in ("error", "critical") and str(record.get("logger")).startswith("bridge_worker"):
             yield Check("worker's log", "problem", f"{record['message']:.500}", _LOG_HINT)
+
+
+def of_litellm(worker: Worker) -> Iterator[Check]:
+    """A check for each part of the bridge that does not fit the installed LiteLLM: patches, formats, modes."""
+    end = time.monotonic() + MODEL_SECONDS
+    while (rows := worker.call("status", {})["result"]["degraded"]) is None and time.monotonic() < end:
+        time.sleep(_POLL_SECONDS)
+    if rows is None:
+        yield Check("LiteLLM fits", "note", "unknown: LiteLLM is still loading", "run omni-bridge doctor again")
+    elif not rows:
+        yield Check("LiteLLM fits", "ok", "all patches, formats and modes of the bridge")
+    for row in rows or ():
+        hint = f"{row['effect']}; install the version of LiteLLM that omni-bridge pins, or a newer omni-bridge"
+        yield Check("LiteLLM fits", "problem", f"without the {row['part']}: {row['reason']}", hint)
 
 
 def of_models(worker: Worker, names: Sequence[str], *, offline: bool) -> Iterator[Check]:

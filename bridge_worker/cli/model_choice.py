@@ -16,7 +16,7 @@ from bridge_worker.cli.command_error import CommandError
 from bridge_worker.cli.terminal import is_terminal, note
 from bridge_worker.config.local_models import DEFAULT, PREFIX, packaged_file
 from bridge_worker.config.source import Config, ConfigError, load_config
-from bridge_worker.providers.facts import FIRST_MODELS
+from bridge_worker.providers.facts import EXAMPLE_MODEL, FIRST_MODELS
 
 LOCAL = PREFIX + DEFAULT
 
@@ -53,7 +53,7 @@ def prompt_for_model() -> str:
     if not installed and not _installs():
         raise CommandError("no model", 2, hint=_local_hint(installed))
     if not click.confirm("Use it?" if installed else "Install it (130 MB) and use it?", default=True, err=True):
-        raise CommandError("no model", 2, hint="set one with -m, for example -m openai/gpt-5.4-mini")
+        raise CommandError("no model", 2, hint=f"set one with -m, for example -m {EXAMPLE_MODEL}")
     if not installed:
         _restart_in_launcher()
     return LOCAL

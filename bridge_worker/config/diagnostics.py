@@ -13,11 +13,13 @@ _LISTED = 12  # more names than this make a line unreadable
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """``place`` is a file, line and member, or a flag or a variable. ``hint`` is what to do, or empty."""
+    """``place`` is a file, line and member, or a flag or a variable. ``hint`` is what to do, or empty. ``strict``: a warning that
+    `--check-config --strict` reports as an error."""
 
     place: str
     problem: str
     hint: str = ""
+    strict: bool = False
 
     def __str__(self) -> str:
         """One line, also when a name in the YAML has line breaks."""
@@ -40,7 +42,11 @@ class ConfigError(Exception):
 
 @dataclass(slots=True)
 class Report:
-    """``ignored`` are names without an effect in a worker; `warnings` has one line for all of them."""
+    """``ignored`` are names that only a server uses; `warnings` has one line for all of them.
+
+    The rule: what the gateway serves is served, what the gateway ignores is ignored with a warning (`pass_over`), and `error` is
+    for a value that would make a request wrong or unsafe, or that the gateway rejects.
+    """
 
     errors: list[Diagnostic] = field(default_factory=list)
     notes: list[Diagnostic] = field(default_factory=list)
@@ -51,6 +57,10 @@ class Report:
 
     def note(self, place: str, problem: str, hint: str = "") -> None:
         self.notes.append(Diagnostic(place, problem, hint))
+
+    def pass_over(self, place: str, problem: str, hint: str = "") -> None:
+        """What has no effect, here as in the gateway, and was probably meant to have one."""
+        self.notes.append(Diagnostic(place, problem, hint, strict=True))
 
     def warnings(self) -> tuple[Diagnostic, ...]:
         unused = Diagnostic("ignored, because it has no effect in a worker", ", ".join(dict.fromkeys(self.ignored)))

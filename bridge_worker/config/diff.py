@@ -33,7 +33,7 @@ def changes(old: Config, new: Config) -> dict[str, Any]:
     restart += [name for name in sections if name in _CALLBACKS or name.startswith(_REDIS)]
     settings = [f"{SECTION}.{name}" for name in differing] + sections
     return {
-        "models": sorted(after),
+        "models": sorted(after.keys() | _aliases(new)),
         "added": sorted(after.keys() - before.keys()),
         "removed": sorted(before.keys() - after.keys()),
         "changed": sorted(name for name in after.keys() & before.keys() if after[name] != before[name]),
@@ -48,6 +48,13 @@ def _deployments(config: Config) -> dict[str, list[Any]]:
     for model in (config.gateway.router or {}).get("model_list", ()) if config.gateway else ():
         found.setdefault(model["model_name"], []).append(model)
     return found
+
+
+def _aliases(config: Config) -> set[str]:
+    if config.gateway is None:
+        return set()
+    of_router, of_module = ((config.gateway.router or {}).get("model_group_alias"), config.gateway.litellm.get("model_alias_map"))
+    return {str(name) for aliases in (of_router, of_module) for name in (aliases if isinstance(aliases, dict) else ())}
 
 
 def _differing(old: Config, new: Config) -> Iterator[str]:

@@ -5,6 +5,7 @@ Owns both, with the gateway's rules, and which values are secrets. Refuses to ch
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ _MCP_FLAG = "LITELLM_ENABLE_MCP_STDIO"  # the gateway ignores it too, in upper a
 # LiteLLM resolves these itself at each use; a contract test compares the list with LiteLLM's.
 POINTERS = frozenset({"anthropic_issuer_signing_key_ref", "anthropic_keycloak_client_secret_ref"})
 _OWN = "OMNI_BRIDGE_"
+_SHELL = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*(?::?-[^}]*)?\}")
 _SECRET = ("key", "token", "secret", "password", "credential", "passphrase", "auth", "dsn")
 
 
@@ -43,31 +45,31 @@ def variables(document: Document, report: Report, environ: Mapping[str, str]) ->
     """The variables that the section `environment_variables` sets."""
     section = document.tree.get("environment_variables") or {}
     if not isinstance(section, dict):
-        report.error(document.at("environment_variables"), "must be a mapping of names to values")
+        report.error(document.at("environment_variables"), "must be a mapping of names to values")  # the gateway ends here too
         return {}
     found: dict[str, str] = {}
     for name, value in section.items():
         place = document.at("environment_variables", name)
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            report.error(place, "a variable's name is a text without =")
+            report.pass_over(place, "is not set: a variable's name is a text without =")
         elif name in BLOCKED or name.upper() == _MCP_FLAG:
             report.note(place, "can't be set by a config, as in the gateway")
         elif name.startswith(_OWN):
             report.note(place, "can't be set by a config", "write the bridge's settings under omni_bridge")
         elif isinstance(value, dict | list) or value is None:
-            report.error(place, "a variable's value is a text, a number or true or false")
-        else:
-            found[name] = _referred(str(value), place, report, environ)
+            report.pass_over(place, "is not set: a variable's value is a text, a number or true or false")
+        elif (text := _referred(str(value), place, report, environ)) is not None:
+            found[name] = text
     return found
 
 
-def _referred(value: str, place: str, report: Report, environ: Mapping[str, str]) -> str:
+def _referred(value: str, place: str, report: Report, environ: Mapping[str, str]) -> str | None:
     if not value.startswith(PREFIX):
         return value
     name = value.removeprefix(PREFIX)
     if name not in environ:
-        report.error(place, unset(name))
-    return environ.get(name, "")
+        report.pass_over(place, unset(name))
+    return environ.get(name)
 
 
 def unset(name: str) -> str:
@@ -75,10 +77,12 @@ def unset(name: str) -> str:
 
 
 class Resolver:
-    """Replaces references, member by member, and collects the secrets."""
+    """Replaces references, member by member, and collects the secrets. ``unset`` has the position of each reference to a variable
+    that is not set, with the variable's name; its value is None, as in the gateway."""
 
     def __init__(self, document: Document, report: Report, lookup: Lookup) -> None:
         self.secrets: list[str] = []
+        self.unset: dict[tuple[object, ...], str] = {}
         self._document, self._report, self._lookup = document, report, lookup
 
     def resolved(self, value: Any, *steps: object) -> Any:
@@ -89,6 +93,9 @@ class Resolver:
             return [self._item(item, *steps, position) for position, item in enumerate(value)]
         if isinstance(value, str) and value.startswith(PREFIX) and steps[-1] not in POINTERS:
             value = self._value(value.removeprefix(PREFIX), *steps)
+        elif isinstance(value, str) and _SHELL.search(value):
+            hint = f"write {PREFIX}NAME as the whole value"
+            self._report.pass_over(self._document.at(*steps), "has ${...}, which nothing replaces", hint)
         if isinstance(value, str) and is_secret(steps[-1]):
             self.secrets.append(value)
         return value
@@ -103,7 +110,8 @@ class Resolver:
     def _value(self, name: str, *steps: object) -> str | bool | None:
         value = self._lookup.get(name)
         if value is None:
-            self._report.error(self._document.at(*steps), unset(name))
+            self.unset[steps] = name
+            self._report.pass_over(self._document.at(*steps), unset(name))
         return value
 
 

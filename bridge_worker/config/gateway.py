@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bridge_worker.config import gateway_keys
+from bridge_worker.config import gateway_keys, unusable
 from bridge_worker.config.diagnostics import Report, suggestion
 from bridge_worker.config.env_references import Resolver
-from bridge_worker.config.gateway_checks import Checks, Groups
+from bridge_worker.config.gateway_checks import Checks, Groups, as_number
 from bridge_worker.config.yaml_document import Document
+
+Credentials = Mapping[str, dict[str, Any]]  # values by credential_name
 
 _ROUTER_TIMEOUT_SECONDS = 600.0  # the Router's own default is 6,000
 
@@ -23,7 +25,7 @@ _ROUTER_TIMEOUT_SECONDS = 600.0  # the Router's own default is 6,000
 class Gateway:
     """``router`` has the keyword arguments of LiteLLM's Router, or None without a model list: any model is then served by its
     LiteLLM name. ``litellm`` has settings of LiteLLM's module, ``places`` the file and line of each deployment, and ``open_hosts``
-    the private hosts that URLs of callers may name.
+    the private hosts that URLs of callers may name. ``completion_model`` serves each chat, whatever model it requests.
     """
 
     router: dict[str, Any] | None = None
@@ -32,6 +34,7 @@ class Gateway:
     callback_settings: dict[str, Any] = field(default_factory=dict)
     places: tuple[str, ...] = ()
     open_hosts: frozenset[str] = frozenset()
+    completion_model: str | None = None
 
 
 def read_gateway(document: Document, report: Report, resolver: Resolver) -> Gateway:
@@ -40,10 +43,12 @@ def read_gateway(document: Document, report: Report, resolver: Resolver) -> Gate
     litellm = reading.litellm()
     general = reading.general()
     credentials = reading.credentials()
-    router, places = reading.router(litellm, general, {credential["credential_name"] for credential in credentials})
+    values = {credential["credential_name"]: credential["credential_values"] for credential in credentials}
+    router, places = reading.router(litellm, general, values)
     litellm |= {name: value for name, value in general.items() if name in gateway_keys.GENERAL_LITELLM}
     hosts = reading.open_hosts(litellm)
-    return Gateway(router, litellm, credentials, reading.resolved_section("callback_settings"), places, hosts)
+    callbacks = reading.resolved_section("callback_settings")
+    return Gateway(router, litellm, credentials, callbacks, places, hosts, general.get(gateway_keys.COMPLETION_MODEL))
 
 
 class _Reading:
@@ -56,20 +61,21 @@ class _Reading:
         return section
 
     def litellm(self) -> dict[str, Any]:
-        served = {}
+        served: dict[str, Any] = {}
         for name, value in self.checks.section("litellm_settings").items():
             at = ("litellm_settings", name)
             if name in gateway_keys.LITELLM_IGNORED:
                 self._report.ignored.append(f"litellm_settings.{name}")
             elif name not in gateway_keys.LITELLM:
                 hint = suggestion(str(name), gateway_keys.LITELLM | gateway_keys.LITELLM_IGNORED)
-                self.checks.error("is not a setting of LiteLLM", *at, hint=hint)
+                self.checks.pass_over("is not a setting of LiteLLM", *at, hint=hint)
             elif value is not None:
                 value = self._resolver.resolved(value, *at)
                 if name in gateway_keys.CALLBACKS:
                     served[name] = self._callbacks(value, *at)
-                elif self.checks.kind(value, gateway_keys.LITELLM_KINDS.get(name, "any"), *at):
-                    served[name] = value
+                elif value is not None:
+                    value = self.checks.value(value, gateway_keys.LITELLM_KINDS.get(name, "any"), *at)
+                    served |= {} if value is None else {name: value}
         return served
 
     def _callbacks(self, value: object, *at: object) -> list[str]:
@@ -95,7 +101,7 @@ class _Reading:
         """The supported settings. The others are for a server, or are names that the gateway ignores too."""
         served = {}
         for name, value in self.checks.section("general_settings").items():
-            if name in gateway_keys.GENERAL_LITELLM or name in gateway_keys.GENERAL_ROUTER:
+            if name in gateway_keys.GENERAL_LITELLM or name in gateway_keys.GENERAL_ROUTER or name == gateway_keys.COMPLETION_MODEL:
                 if value is not None:
                     served[name] = self._resolver.resolved(value, "general_settings", name)
             else:
@@ -119,12 +125,12 @@ class _Reading:
         return served
 
     def router(
-        self, litellm: Mapping[str, Any], general: Mapping[str, Any], credentials: set[str]
+        self, litellm: Mapping[str, Any], general: Mapping[str, Any], credentials: Credentials
     ) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
         settings = self._router_settings()
         if "model_list" not in self._document.tree:
             if "omni_bridge" not in self._document.tree or self.checks.section("router_settings"):
-                self.checks.error("model_list is missing: a list with at least one model")
+                self.checks.error("model_list is missing", hint="models of a gateway's database are not read")
             return None, ()
         models, places = self._models(credentials)
         groups = Groups(models, settings)
@@ -138,7 +144,7 @@ class _Reading:
         return default | passed | settings | {"model_list": models}, tuple(places)
 
     def _router_settings(self) -> dict[str, Any]:
-        served = {}
+        served: dict[str, Any] = {}
         for name, value in self.checks.section("router_settings").items():
             at = ("router_settings", name)
             if name in gateway_keys.ROUTER_MISPLACED:
@@ -146,30 +152,51 @@ class _Reading:
             elif name in gateway_keys.ROUTER_IGNORED:
                 self._report.ignored.append(f"router_settings.{name}")
             elif name not in gateway_keys.ROUTER:
-                self.checks.error("is not a setting of LiteLLM's Router", *at, hint=suggestion(str(name), gateway_keys.ROUTER))
-            elif value is not None:
-                value = self._resolver.resolved(value, *at)
-                if self.checks.kind(value, gateway_keys.ROUTER[name], *at):
-                    served[name] = value
+                self.checks.pass_over("is not a setting of LiteLLM's Router", *at, hint=suggestion(str(name), gateway_keys.ROUTER))
+            elif value is not None and (value := self._resolver.resolved(value, *at)) is not None:
+                value = self.checks.value(value, gateway_keys.ROUTER[name], *at)
+                served |= {} if value is None else {name: value}
         return served
 
-    def _models(self, credentials: set[str]) -> tuple[list[dict[str, Any]], list[str]]:
-        """The deployments, and the file and line of each."""
-        listed = self._document.tree["model_list"]
-        if not isinstance(listed, list) or not listed:
-            self.checks.error("must be a list with at least one model", "model_list")
+    def _unset(self, *at: object) -> dict[str, str]:
+        """The members there that refer to variables which are not set, with the variables."""
+        return {str(steps[-1]): name for steps, name in self._resolver.unset.items() if steps[:-1] == at}
+
+    def _unset_of_credential(self, named: object) -> dict[str, str]:
+        listed = self._document.tree.get("credential_list") or []
+        positions = [place for place, one in enumerate(listed) if isinstance(one, dict) and one.get("credential_name") == named]
+        return self._unset("credential_list", positions[-1], "credential_values") if positions else {}
+
+    def _models(self, credentials: Credentials) -> tuple[list[dict[str, Any]], list[str]]:
+        """The deployments, and where each is written."""
+        listed = self._document.tree["model_list"] or []
+        if not isinstance(listed, list):
+            self.checks.error("must be a list of models", "model_list")
             return [], []
+        if not listed:
+            self.checks.pass_over("is empty: no model of a provider is served, as in the gateway", "model_list")
         models, places = [], []
         for position, model in enumerate(listed):
             if not self.checks.deployment(model, position):
                 continue
             places.append(self._document.at("model_list", position))
-            models.append(resolved := self._resolver.resolved(model, "model_list", position))
-            if resolved.get("model_info") is None:  # an empty section; LiteLLM accepts a mapping or no member
-                resolved.pop("model_info", None)
-            named = resolved["litellm_params"].get("litellm_credential_name")
-            if named is not None and named not in credentials:
-                at = ("model_list", position, "litellm_params", "litellm_credential_name")
-                hint = suggestion(str(named), credentials)
-                self.checks.error(f"{str(named)!r:.100} is not in credential_list", *at, hint=hint)
+            models.append(self._deployment(model, credentials, "model_list", position))
         return models, places
+
+    def _deployment(self, model: Mapping[str, Any], credentials: Credentials, *at: object) -> dict[str, Any]:
+        resolved: dict[str, Any] = self._resolver.resolved(model, *at)
+        params = {name: value for name, value in resolved["litellm_params"].items() if value is not None}
+        params |= {name: as_number(params[name]) for name in gateway_keys.NUMBERS & params.keys()}
+        prefix = (*at, "litellm_params")
+        named = params.get("litellm_credential_name")
+        credential = credentials.get(named, {}) if isinstance(named, str) else {}
+        why = unusable.reason(credential | params, self._unset(*prefix) | self._unset_of_credential(named))
+        if named is not None and named not in credentials:
+            missing = f"there is no {str(named)!r:.100} in credential_list"
+            why = f"litellm_credential_name: {missing}"
+            self.checks.pass_over(missing, *prefix, "litellm_credential_name", hint=suggestion(str(named), credentials))
+        info = dict(resolved.get("model_info") or {}) | ({unusable.MARK: why} if why else {})
+        if "base_model" in params and not info.get("base_model"):  # LiteLLM looks for it in both; prices by model_info's
+            info["base_model"] = params["base_model"]
+        made = {name: value for name, value in resolved.items() if name != "model_info"}
+        return made | {"model_name": str(model["model_name"]), "litellm_params": params} | ({"model_info": info} if info else {})

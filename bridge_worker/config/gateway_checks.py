@@ -5,6 +5,7 @@ Owns these checks. Refuses to know LiteLLM's own validation, which happens when 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,6 +14,7 @@ from bridge_worker.config import gateway_keys
 from bridge_worker.config.diagnostics import Report, nearest, suggestion
 from bridge_worker.config.yaml_document import Document
 
+_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?")
 _FALLBACKS = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
 
 
@@ -27,6 +29,9 @@ class Checks:
 
     def note(self, problem: str, *steps: object, hint: str = "") -> None:
         self._report.note(self._document.at(*steps), problem, hint)
+
+    def pass_over(self, problem: str, *steps: object, hint: str = "") -> None:
+        self._report.pass_over(self._document.at(*steps), problem, hint)
 
     def section(self, name: str) -> dict[str, Any]:
         """A section of the document as a mapping; empty if it is missing."""
@@ -43,14 +48,16 @@ class Checks:
                 self._report.ignored.append(str(name))
             elif name not in gateway_keys.SECTIONS and not str(name).startswith(("x-", "_", ".")):  # sections for YAML anchors
                 hint = suggestion(str(name), gateway_keys.SECTIONS | gateway_keys.SERVER_SECTIONS)
-                self.error("is not a section", name, hint=hint)
+                self.pass_over("is not a section that the gateway or a worker reads", name, hint=hint)
 
-    def kind(self, value: object, kind: str, *steps: object) -> bool:
-        """Reports a value of another type; true if the type is right."""
+    def value(self, value: Any, kind: str, *steps: object) -> Any:
+        """``value`` as LiteLLM needs it, or None if it is an error. A number may be a text, as a reference's value is."""
+        value = as_number(value) if kind in ("whole", "number") else value
         problem, hint = _type_problem(value, kind)
         if problem:
             self.error(problem, *steps, hint=hint)
-        return not problem
+            return None
+        return value
 
     def deployment(self, model: object, position: int) -> bool:
         at = ("model_list", position)
@@ -58,9 +65,12 @@ class Checks:
             self.error("must be a mapping with model_name and litellm_params", *at)
             return False
         params, name = model.get("litellm_params"), model.get("model_name")
-        if not isinstance(name, str) or not name:
+        if isinstance(name, int | float) and not isinstance(name, bool):
+            self.pass_over(f"is a number; it is served as {str(name)!r}", *at, "model_name", hint="put it in quotes")
+        elif not isinstance(name, str) or not name:
             self.error("model_name is missing: the model's name in requests", *at)
-        elif not isinstance(params, dict) or not isinstance(params.get("model"), str):
+            return False
+        if not isinstance(params, dict) or not isinstance(params.get("model"), str):
             self.error("litellm_params.model is missing: LiteLLM's name, such as openai/gpt-4o-mini", *at)
         elif not isinstance(model.get("model_info") or {}, dict):
             self.error("must be a mapping", *at, "model_info")
@@ -72,11 +82,11 @@ class Checks:
     def _members(self, model: Mapping[str, Any], params: Mapping[str, Any], at: tuple[object, ...]) -> None:
         for name in model.keys() - gateway_keys.DEPLOYMENT:
             hint = "belongs in litellm_params" if name in gateway_keys.PARAMS else suggestion(str(name), gateway_keys.DEPLOYMENT)
-            self.note("has no effect here", *at, name, hint=hint)
+            self.pass_over("has no effect here", *at, name, hint=hint)
         for name in params.keys() - gateway_keys.PARAMS:
             meant = nearest(str(name), gateway_keys.PARAMS)
             if meant is not None and len(str(name)) > 4 and _close(str(name), meant):
-                self.note("is passed to the provider unchanged", *at, "litellm_params", name, hint=f"did you mean {meant}?")
+                self.pass_over("is passed to the provider unchanged", *at, "litellm_params", name, hint=f"did you mean {meant}?")
 
     def fallbacks(self, settings: Mapping[str, Any], section: str, groups: Groups) -> None:
         for name in _FALLBACKS:
@@ -87,15 +97,26 @@ class Checks:
                 source, targets = next(iter(entry.items()))
                 if not groups.can_have_fallback(source):
                     self._missing(source, groups, section, name, position, source)
-                for target in targets if isinstance(targets, list) else [targets]:
+                if not isinstance(targets, list):
+                    self.pass_over("is a name; it is read as a list of one", section, name, position, source, hint="put it in []")
+                    entry[source] = targets = [targets]
+                for target in targets:
                     self._target(target, groups, section, name, position, source)
         for position, target in enumerate(_list(settings.get("default_fallbacks"))):
             self._target(target, groups, section, "default_fallbacks", position)
 
     def aliases(self, settings: Mapping[str, Any], groups: Groups) -> None:
+        """Takes out those that name no single model: a request for one gets ``model_not_found``, the others are served."""
         aliases = settings.get("model_group_alias") or {}
-        for alias, target in aliases.items() if isinstance(aliases, dict) else ():
-            self._target(target, groups, "router_settings", "model_group_alias", alias)
+        for alias, target in list(aliases.items()):
+            name = target.get("model") if isinstance(target, dict) else target
+            at = ("router_settings", "model_group_alias", alias)
+            if not isinstance(name, str):
+                self.pass_over("is not served: an alias names one model_name, or a mapping with one as model", *at)
+                del aliases[alias]
+            elif name not in groups:
+                self._missing(name, groups, *at)
+                del aliases[alias]
 
     def _target(self, target: object, groups: Groups, *steps: object) -> None:
         name = target.get("model") if isinstance(target, dict) else target
@@ -105,7 +126,7 @@ class Checks:
             self._missing(name, groups, *steps)
 
     def _missing(self, name: object, groups: Groups, *steps: object) -> None:
-        self.error(f"{str(name)!r:.100} is not in model_list", *steps, hint=suggestion(str(name), groups.names))
+        self.pass_over(f"{str(name)!r:.100} is not in model_list", *steps, hint=suggestion(str(name), groups.names))
 
 
 class Groups:
@@ -117,7 +138,9 @@ class Groups:
         self._ids = {str((model.get("model_info") or {}).get("id")) for model in models}  # a deployment may be named by its id
 
     def __contains__(self, name: str) -> bool:
-        return name in self._names or name in self._ids or any(fnmatchcase(name, pattern) for pattern in self._wildcards())
+        """With a wildcard also any bare name, because the provider that LiteLLM finds for it is unknown here."""
+        patterns = list(self._wildcards())
+        return name in self._names or name in self._ids or any(fnmatchcase(name, one) or "/" not in name for one in patterns)
 
     def can_have_fallback(self, name: object) -> bool:
         """Whether a fallback for ``name`` can ever be used: LiteLLM also compares names without their provider."""
@@ -132,6 +155,13 @@ class Groups:
 
     def _wildcards(self) -> Iterator[str]:
         return (name for name in self._names if "*" in name)
+
+
+def as_number(value: Any) -> Any:
+    """``"3"`` and ``" 2.5 "`` as numbers; anything else as it is."""
+    if not isinstance(value, str) or not _NUMBER.fullmatch(value.strip()):
+        return value
+    return float(value) if "." in value else int(value)
 
 
 def _list(value: object) -> list[Any]:

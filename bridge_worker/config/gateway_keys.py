@@ -182,7 +182,14 @@ GENERAL_ROUTER = {
     "health_check_ignore_transient_errors": "health_check_ignore_transient_errors",
 }
 
+COMPLETION_MODEL = "completion_model"
+
 DEPLOYMENT = frozenset({"model_name", "litellm_params", "model_info"})
+# LiteLLM calculates with these; written as texts, some of them would fail a request.
+NUMBERS = frozenset(
+    "rpm tpm weight order timeout stream_timeout max_retries num_retries max_parallel_requests cooldown_time max_budget "
+    "input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second temperature max_tokens top_p".split()
+)
 # Some members of litellm_params; any other is passed to the provider unchanged. A name that differs from one of these by one
 # letter is probably a typing error.
 PARAMS = frozenset(

@@ -156,7 +156,7 @@ def _read(path: str, document: Document, report: Report) -> dict[str, Any]:
         raise _Unreadable(path, f"can't be read: {error.strerror}", hint) from None
     except UnicodeDecodeError as error:
         raise _Unreadable(path, f"not UTF-8 at byte {error.start}") from None
-    except (yaml.YAMLError, ValueError) as error:  # PyYAML raises ValueError for a date that does not exist
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML raises ValueError for a number that Python does not read
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
         raise _Unreadable(place, f"not YAML: {getattr(error, 'problem', None) or 'it can not be parsed'}") from None
@@ -168,7 +168,8 @@ def _read(path: str, document: Document, report: Report) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Records the line of each member, and reports a key that is twice in a mapping; YAML would silently keep the last one."""
+    """Records the line of each member, and reports a key that a mapping has twice. An unquoted date stays text as it is written:
+    `api_version: 2024-10-21` is a version."""
 
     def __init__(self, text: str, path: str, document: Document, report: Report) -> None:
         super().__init__(text)
@@ -189,17 +190,22 @@ class _Loader(yaml.SafeLoader):
         for position, item in enumerate(node.value):
             self._document.mark(data, position, self._path, item.start_mark.line + 1)
 
+    def text(self, node: yaml.ScalarNode) -> str:
+        return self.construct_scalar(node)
+
     def _report_duplicates(self, node: yaml.MappingNode) -> None:
         first: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if key.tag == "tag:yaml.org,2002:str" and first.setdefault(key.value, line) != line:
-                problem = f"is also in line {first[key.value]}"
-                self._report.error(f"{self._path}:{line}: {key.value}", problem, "keep one of them")
+                problem = f"is also in line {first[key.value]}; the last one counts"
+                self._report.pass_over(f"{self._path}:{line}: {key.value}", problem, "keep one of them")
+                first[key.value] = line
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.mapping)
 _Loader.add_constructor("tag:yaml.org,2002:seq", _Loader.sequence)
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.text)
 
 
 def _height(value: object, known: dict[int, float]) -> float:

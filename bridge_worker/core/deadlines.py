@@ -10,6 +10,8 @@ import time
 
 from bridge_worker.core.ports import ChatRequest
 
+_NEVER = float("inf")
+
 
 class DeadlineTimer:
     """Keeps an `asyncio.Timeout` at the next deadline of a request.
@@ -18,23 +20,24 @@ class DeadlineTimer:
     armed again for the deadline of that moment: a fifth of the cost of moving an `asyncio.timeout` each time.
     """
 
+    __slots__ = ("_expired", "_first", "_idle", "_limits", "_loop", "_timer", "_total", "_when", "deadline")
+
     def __init__(self, request: ChatRequest) -> None:
         self._loop = asyncio.get_running_loop()
-        limits = request.deadlines
-        passed = time.monotonic() - request.received
-        now = self._loop.time()
-        self._limits = {"total_ms": limits.total_ms, "first_token_ms": limits.first_token_ms, "idle_ms": limits.idle_ms}
-        self._total = _at(now - passed, limits.total_ms)
-        self._first = _at(now - passed, limits.first_token_ms) if request.stream else float("inf")
+        self._limits = limits = request.deadlines
+        arrival = self._loop.time() - (time.monotonic() - request.received)
+        self._total = _at(arrival, limits.total_ms)
+        self._first = _at(arrival, limits.first_token_ms) if request.stream else _NEVER
         self._idle = limits.idle_ms
         self.deadline = "total_ms"
-        self._when = float("inf")
+        self._when = _NEVER
         self._timer: asyncio.TimerHandle | None = None
         self._expired = False
 
     @property
     def limit_ms(self) -> int | None:
-        return self._limits[self.deadline]
+        limit: int | None = getattr(self._limits, self.deadline)
+        return limit
 
     def start(self, timeout: asyncio.Timeout) -> None:
         self._move(timeout, "first_token_ms", self._first)
@@ -63,7 +66,7 @@ class DeadlineTimer:
 
     def _arm(self, timeout: asyncio.Timeout) -> None:
         self.stop()
-        if self._when < float("inf"):
+        if self._when < _NEVER:
             self._timer = self._loop.call_at(self._when, self._on_timer, timeout)
 
     def _on_timer(self, timeout: asyncio.Timeout) -> None:
@@ -76,4 +79,4 @@ class DeadlineTimer:
 
 
 def _at(start: float, after_ms: int | None) -> float:
-    return float("inf") if after_ms is None else start + after_ms / 1000
+    return _NEVER if after_ms is None else start + after_ms / 1000

@@ -17,7 +17,7 @@ from bridge_worker.core.chat_runner import Emit, run_chat
 from bridge_worker.core.ports import Backends, ChatRequest, Params, RequestContext
 from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import MAX_NAME_LENGTH, BridgeError
-from bridge_worker.methods.params import check_provider_params, validate
+from bridge_worker.methods.params import check_provider_params, validate_chat
 from bridge_worker.protocol.framing import DeltaLines
 from bridge_worker.schema.chat_request import ChatParams, Deadlines
 
@@ -31,6 +31,7 @@ class Chat:
         self._backends = backends
         self._settings = settings
         self._spending = spending
+        self._known_deadlines: tuple[Settings | None, Deadlines] = (None, Deadlines())
 
     async def __call__(self, context: RequestContext, params: Params) -> dict[str, Any]:
         """Sends each delta as a notification, numbered from 0."""
@@ -56,9 +57,9 @@ class Chat:
         Raises BridgeError.
         """
         settings = self._settings()
-        validate(params, ChatParams, settings.image_policy)
+        validate_chat(params, settings.image_policy)
         check_provider_params(params, settings)
-        request = chat_request(params, received, Deadlines(**settings.deadlines))
+        request = chat_request(params, received, self._deadlines(settings))
         reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request))
 
         async def reserve() -> None:
@@ -74,6 +75,14 @@ class Chat:
             raise
         await reservation.settle(result["usage"], result["cost_usd"])
         return result
+
+    def _deadlines(self, settings: Settings) -> Deadlines:
+        """The operator's, made once for as long as the settings are active."""
+        known, deadlines = self._known_deadlines
+        if known is not settings:
+            deadlines = Deadlines(**settings.deadlines)
+            self._known_deadlines = (settings, deadlines)
+        return deadlines
 
 
 def chat_request(params: Mapping[str, Any], received: float, deadlines: Deadlines) -> ChatRequest:

@@ -42,8 +42,9 @@ class EmbedRerank:
         self._spending = spending
 
     async def embed(self, context: RequestContext, params: Params) -> EmbedResult:
-        valid = validate(params, EmbedParams)
-        check_provider_params(params, self._settings())
+        settings = self._settings()
+        valid = validate(params, EmbedParams, settings.image_policy)
+        check_provider_params(params, settings)
         options = {name: params[name] for name in ("dimensions", "user") if params.get(name) is not None}
         texts = [valid.input] if isinstance(valid.input, str) else valid.input
         receipt = Receipt(requested_model=valid.model[:MAX_NAME_LENGTH])
@@ -58,8 +59,9 @@ class EmbedRerank:
         return EmbedResult(embeddings=vectors, **_common_members(embeddings, receipt))
 
     async def rerank(self, context: RequestContext, params: Params) -> RerankResult:
-        valid = validate(params, RerankParams)
-        check_provider_params(params, self._settings())
+        settings = self._settings()
+        valid = validate(params, RerankParams, settings.image_policy)
+        check_provider_params(params, settings)
         options = {"top_n": valid.top_n} if valid.top_n is not None else {}
         receipt = Receipt(requested_model=valid.model[:MAX_NAME_LENGTH])
         request = RerankRequest(valid.model, valid.query, valid.documents, receipt, options | (valid.provider_params or {}))

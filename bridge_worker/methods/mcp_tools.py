@@ -20,6 +20,7 @@ from bridge_worker.core.ports import Params, RequestContext
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.params import validate
 from bridge_worker.protocol import mcp_envelope
+from bridge_worker.protocol.framing import MAX_ID_LENGTH, is_id
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatResult
 from bridge_worker.schema.mcp import McpTool, TextContent, ToolsCallParams, ToolsCallResult, ToolsListParams
@@ -86,7 +87,7 @@ class Tools:
 
     async def list(self, call: RequestContext, params: Params) -> dict[str, Any]:
         mcp_envelope.check_envelope(params)
-        if ToolsListParams.model_validate(params).cursor is not None:
+        if validate(_without_meta(params), ToolsListParams).cursor is not None:
             raise BridgeError("invalid_request", "cursor: the tools have one page; leave cursor out")
         return mcp_envelope.result(params, {"tools": _listed()}, lasting=True)
 
@@ -96,10 +97,11 @@ class Tools:
         if valid.name not in _TOOLS:
             raise BridgeError("invalid_request", f"tool {valid.name!r:.100} does not exist; known: {', '.join(_TOOLS)}")
         arguments = valid.arguments or {}
-        call.log |= {"tool": valid.name, "model": arguments.get("model")}
+        model = arguments.get("model")
+        call.log |= {"tool": valid.name, "model": model if isinstance(model, str) else None}
         try:
             if valid.name == "chat":
-                result = await self._call_chat(call, arguments, (valid.meta or {}).get("progressToken"))
+                result = await self._call_chat(call, arguments, _progress_token(valid.meta or {}))
             else:
                 result = (await self._run[valid.name](call, arguments)).model_dump()
         except BridgeError as error:
@@ -109,11 +111,11 @@ class Tools:
             return mcp_envelope.result(params, _failed(self._clean(error)))
         return mcp_envelope.result(params, _succeeded(result))
 
-    async def _call_chat(self, call: RequestContext, arguments: Params, token: object) -> Params:
+    async def _call_chat(self, call: RequestContext, arguments: Params, token: str | int | None) -> Params:
         """With a progress token the response is streamed: each piece of its text is sent as a progress notification."""
         if "stream" in arguments:
             raise BridgeError("invalid_request", "stream: unknown member; a progressToken in _meta streams the text")
-        if not isinstance(token, str | int) or isinstance(token, bool):
+        if token is None:
             return await self._chat(arguments, call.received, None)
         pieces = 0
 
@@ -130,13 +132,28 @@ class Tools:
 
 def _validate(params: Params) -> ToolsCallParams:
     """Validates the envelope's members; the tool's method validates the arguments."""
-    without = {name: value for name, value in params.items() if name not in ("arguments", "_meta")}
-    validate(without, ToolsCallParams)
-    if not isinstance(params.get("arguments"), dict | None):
+    arguments = params.get("arguments")
+    call = validate({name: value for name, value in _without_meta(params).items() if name != "arguments"}, ToolsCallParams)
+    if not isinstance(arguments, dict | None):
         raise BridgeError("invalid_request", "arguments: must be an object")
+    return call.model_copy(update={"arguments": arguments, "meta": params.get("_meta")})
+
+
+def _without_meta(params: Params) -> Params:
+    """Names are data in ``_meta``. Raises BridgeError where it is not an object."""
     if not isinstance(params.get("_meta"), dict | None):
         raise BridgeError("invalid_request", "_meta: must be an object")
-    return ToolsCallParams.model_validate(params)
+    return {name: value for name, value in params.items() if name != "_meta"}
+
+
+def _progress_token(meta: Params) -> str | int | None:
+    """The token, or None for a value that is not a token. Raises BridgeError for a token that is too long to be repeated."""
+    token = meta.get("progressToken")
+    if is_id(token):
+        return token
+    if isinstance(token, str | int) and not isinstance(token, bool):
+        raise BridgeError("invalid_request", f"_meta.progressToken: must have at most {MAX_ID_LENGTH:,} characters")
+    return None
 
 
 @functools.cache

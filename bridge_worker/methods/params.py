@@ -7,6 +7,7 @@ lost or re-ordered.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from bridge_worker.budgets.limits import BUDGET, check_path
 from bridge_worker.config.settings import Settings
 from bridge_worker.errors import BridgeError
+from bridge_worker.schema.chat_request import MAX_MESSAGES, ChatParams
 from bridge_worker.schema.validation_errors import explain
 from bridge_worker.security.refused_params import ParamsTooLarge, is_address, refused_member
 from bridge_worker.security.schema_size import MAX_TOTAL_NODES, SchemaTooLarge, nodes_when_inlined
@@ -21,6 +23,7 @@ from bridge_worker.security.url_policy import UrlPolicy, faults
 
 M = TypeVar("M", bound=BaseModel)
 _STRICT = UrlPolicy()
+_TEXT_ROLES = ("user", "assistant", "system", "developer")  # a message of theirs may be a text and nothing else
 
 
 def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRICT) -> M:
@@ -45,8 +48,31 @@ def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRI
         raise BridgeError("invalid_request", "the params are nested too deeply") from None
 
 
+def validate_chat(params: Mapping[str, Any], policy: UrlPolicy = _STRICT) -> None:
+    """`validate` for `ChatParams`, at a seventh of the cost of each message that is a role and a text, as most are."""
+    messages = params.get("messages")
+    if isinstance(messages, list) and 1 < len(messages) <= MAX_MESSAGES:
+        others = [message for message in messages if not _is_text(message)]
+        with suppress(BridgeError):  # it would name another position
+            validate({**params, "messages": others or messages[:1]}, ChatParams, policy)
+            return
+    validate(params, ChatParams, policy)
+
+
+def _is_text(message: Any) -> bool:
+    """Whether ``message`` is a role with a text, which passes every check whatever the text is."""
+    return (
+        isinstance(message, dict)
+        and len(message) == 2
+        and isinstance(message.get("content"), str)
+        and message.get("role") in _TEXT_ROLES
+    )
+
+
 def _check_schemas(params: Mapping[str, Any]) -> None:
     """Runs before a library reads a schema: some libraries inline every reference without a limit of the size."""
+    if params.keys().isdisjoint(_WITH_SCHEMAS):
+        return
     total = 0
     for place, schema in _schemas(params):
         try:
@@ -56,6 +82,9 @@ def _check_schemas(params: Mapping[str, Any]) -> None:
         if total > MAX_TOTAL_NODES:
             limit = f"the schemas up to here have more than {MAX_TOTAL_NODES:,} nodes when their references are inlined, the limit"
             raise BridgeError("invalid_request", f"{place}: {limit} for all schemas of a request")
+
+
+_WITH_SCHEMAS = ("tools", "response_format", "provider_params")
 
 
 def _schemas(params: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -74,7 +103,7 @@ def _member(value: object, *names: str) -> object:
 
 
 def _check_urls(params: Mapping[str, Any], policy: UrlPolicy) -> None:
-    if fault := next(faults(params.get("messages"), policy), None):
+    if fault := next(faults(params, policy), None):
         raise BridgeError("invalid_request", f"{fault[0]} can't be passed on: {fault[1]}")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bridge_worker.errors import BridgeError
+from bridge_worker.errors import MAX_NAME_LENGTH, BridgeError
 from bridge_worker.version import __version__
 
 HANDSHAKE_REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -42,7 +42,7 @@ def check_envelope(params: Mapping[str, Any]) -> None:
         raise BridgeError("invalid_request", f"_meta.{_CLIENT_CAPABILITIES} must be an object; {{}} will do")
     if revision not in ENVELOPE_REVISIONS:
         message = f"MCP's revision {revision!r:.100} is not supported in _meta; supported: {', '.join(ENVELOPE_REVISIONS)}"
-        supported = {"supported": [*ENVELOPE_REVISIONS, *HANDSHAKE_REVISIONS], "requested": revision}
+        supported = {"supported": [*ENVELOPE_REVISIONS, *HANDSHAKE_REVISIONS], "requested": revision[:MAX_NAME_LENGTH]}
         raise BridgeError("unsupported_version", message, extra=dict(supported))
 
 

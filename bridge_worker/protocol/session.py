@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from bridge_worker.errors import BridgeError
+from bridge_worker.errors import MAX_NAME_LENGTH, BridgeError
 from bridge_worker.protocol import mcp_envelope
+from bridge_worker.protocol.framing import MAX_ID_LENGTH, is_id
 from bridge_worker.protocol.lifecycle_table import LIFECYCLE, Action, Input, State
 
 PROTOCOL_VERSION = "omni-bridge/1"
@@ -29,7 +30,6 @@ Response = dict[str, object]
 _REQUESTS = {input.value: input for input in (Input.INITIALIZE, Input.PING, Input.SHUTDOWN, Input.DISCOVER)}
 _CANCELLED_ID = {"notifications/cancelled": "requestId", "$/cancelRequest": "id"}  # the latter as in LSP and ACP
 _OWN_VERSIONS = "omni-bridge/"
-_MAX_ID_LENGTH = 1_024  # characters: each delta and each line of the log repeats it
 MAX_BATCH = 1_000  # more requests than may be in flight; the members are taken in one turn of the loop
 
 
@@ -208,7 +208,7 @@ class Session:
     def _initialize(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
         requested = params.get("protocolVersion")
         process_id = params.get("processId")
-        if not isinstance(requested, str):
+        if not isinstance(requested, str) or len(requested) > MAX_NAME_LENGTH:
             raise BridgeError("invalid_request", f'initialize needs protocolVersion, a string such as "{PROTOCOL_VERSION}"')
         if process_id is not None and (type(process_id) is not int or not 0 < process_id < 2**31):
             raise BridgeError("invalid_request", "processId must be the positive process id of the client, or null")
@@ -259,9 +259,7 @@ class Session:
 
 def _readable_id(value: object) -> Id | None:
     id = value.get("id") if isinstance(value, dict) else None
-    if isinstance(id, str):
-        return id if len(id) <= _MAX_ID_LENGTH else None
-    return id if isinstance(id, int) and type(id) is not bool else None
+    return id if is_id(id) else None
 
 
 def _check_envelope(value: object) -> tuple[str, dict[str, object]] | None:
@@ -275,7 +273,7 @@ def _check_envelope(value: object) -> tuple[str, dict[str, object]] | None:
     if "id" in value and _readable_id(value) is None:
         raise BridgeError(
             "invalid_message",
-            f"an id must be a string of at most {_MAX_ID_LENGTH:,} characters or an integer; leave it out for a notification",
+            f"an id must be a string or an integer of at most {MAX_ID_LENGTH:,} characters; leave it out for a notification",
         )
     method, params = value.get("method"), value.get("params", {})
     if not isinstance(method, str):

@@ -42,6 +42,14 @@ LOCAL_SERVICES: Mapping[str, Endpoint] = {
 SERVICE_OF = {"ollama_chat": "ollama"}  # a second name of the same service
 DEFAULT_LOCAL_SERVICES = frozenset({"lm_studio", "ollama"})
 
+# LiteLLM makes one text of their conversations, by a chat template that it fetches from a model hub.
+HUB_TEMPLATES = frozenset(
+    """
+    anthropic_text azure_text bedrock huggingface predibase replicate sagemaker text-completion-codestral triton watsonx
+    watsonx_text
+    """.split()
+)
+
 # With the reason, as the error gives it.
 _INTERACTIVE = "it would wait for an interactive log-in"
 _IN_PROCESS = "it would load the model into the worker"
@@ -88,6 +96,8 @@ FIRST_MODELS: Mapping[str, str] = {
     "COHERE_API_KEY": "cohere_chat/command-r7b-12-2024",
     "PERPLEXITYAI_API_KEY": "perplexity/sonar",
 }
+
+EXAMPLE_MODEL = FIRST_MODELS["OPENAI_API_KEY"]  # the model that messages name as an example
 
 # They may get a key from a role, a login or a file, or need none, so a missing variable does not mean a missing key.
 KEY_MAY_BE_ELSEWHERE = ("bedrock", "sagemaker", "vertex_ai", "azure", "watsonx", "oci", "snowflake", "ollama", "ollama_chat")

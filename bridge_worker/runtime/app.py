@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bridge_worker.config.source import Config, ConfigError, Source
+from bridge_worker.config.source import Config, Source
 from bridge_worker.errors import BridgeError
 from bridge_worker.runtime.loader import Loader, Part
 from bridge_worker.runtime.reload import Reloader
@@ -78,6 +78,7 @@ class App:
         self._litellm_version: str | None = None
         self._started = time.monotonic()
         self._warm_ms = 0.0
+        self._has_rehearsed = False
         self.reloader: Reloader[Loaded] | None = None  # there is a file to read again
         if source is not None and source.path:
             self.reloader = Reloader(
@@ -100,6 +101,12 @@ class App:
     def state(self) -> Mapping[str, object]:
         """``engine`` on the wire."""
         return {"name": "litellm", "version": self._litellm_version, "ready": self._loaded.litellm is not None}
+
+    def _degraded(self) -> list[dict[str, str]] | None:
+        """``status.degraded``: what of the bridge does not fit the installed LiteLLM; None until all is rehearsed."""
+        from bridge_worker.backends.litellm import setup
+
+        return setup.degraded() if self._has_rehearsed else None
 
     async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
         return await (await self._dispatcher.get()).dispatch(start, received, notify)
@@ -140,7 +147,7 @@ class App:
         self._telemetry = from_environment(os.environ)
         counters, spending = RequestCounters(), self._make_spending()
         self._local = Local(self.settings().local)
-        status = GetStatus(counters, self.state, self._redis.state if self._redis else no_redis)
+        status = GetStatus(counters, self.state, self._redis.state if self._redis else no_redis, self._degraded)
         methods = method_table(self._registry(self._local), self.settings, spending, self._redactor, status, self._reload)
         return Dispatcher(methods, self._redactor, counters, self._telemetry)
 
@@ -184,8 +191,6 @@ class App:
 
         config = self._loaded.config
         litellm = self._new_litellm(config)
-        for diagnostic in litellm.rejected:
-            _log.error("a part of the config is not served: %s", diagnostic)
         if not self._embedded:
             warm_up()
         self._loaded = self._complete(config, litellm)
@@ -204,6 +209,8 @@ class App:
             remembers=not self._embedded,
         )
         setup.set_switches(self.settings().image_policy)  # the gateway's settings may have set them otherwise
+        for diagnostic in litellm.rejected:
+            _log.error("a part of the config is not served: %s", diagnostic)
         return litellm
 
     def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
@@ -218,8 +225,13 @@ class App:
 
     def _preload_rest(self) -> None:
         """What only some providers need. The first chat does not wait for it."""
-        if self._loaded.litellm is None:
-            return
+        try:
+            if self._loaded.litellm is not None:
+                self._rehearse_rest()
+        finally:
+            self._has_rehearsed = True
+
+    def _rehearse_rest(self) -> None:
         from bridge_worker.backends.litellm.rehearsal import rehearse_rest
         from bridge_worker.backends.litellm.warm_up import warm_up_openai
 
@@ -238,7 +250,10 @@ class App:
     async def _reload(self) -> dict[str, Any]:
         if self.reloader is None:
             raise BridgeError("invalid_request", "no config to reload: the worker was started without --config")
-        return await self.reloader.reload()
+        result = await self.reloader.reload()
+        unserved = self._loaded.litellm.rejected if self._loaded.litellm else []
+        result["warnings"] += self.reloader.shown(unserved)
+        return result
 
     async def _is_loaded(self) -> None:
         await self._dispatcher.get()
@@ -246,12 +261,8 @@ class App:
             await self._litellm.get()
 
     def _build(self, config: Config) -> Loaded:
-        """In a thread. Raises ConfigError; then LiteLLM is as it was."""
-        litellm = self._new_litellm(config)
-        if litellm.rejected:
-            litellm.take_back()
-            raise ConfigError(*litellm.rejected)
-        return self._complete(config, litellm)
+        """In a thread. Raises what LiteLLM raises for a Router that it can't make; then LiteLLM is as it was."""
+        return self._complete(config, self._new_litellm(config))
 
     def _activate(self, new: Loaded) -> None:
         from bridge_worker.backends.litellm import setup

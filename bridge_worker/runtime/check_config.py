@@ -9,13 +9,15 @@ import asyncio
 import os
 from collections.abc import Iterable, Sequence
 
+from bridge_worker.config import unusable
 from bridge_worker.config.diagnostics import Diagnostic
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.security.redaction import Redactor
 
 
-def check_config(source: Source) -> int:
-    """The exit code: 0, or 2 with a line for each mistake on standard error."""
+def check_config(source: Source, *, strict: bool = False) -> int:
+    """The exit code: 0, or 2 with a line for each error on standard error. What a start would pass over or not serve is a warning,
+    and with ``strict`` an error."""
     out = os.dup(1)
     os.dup2(2, 1)  # LiteLLM prints where it likes
     try:
@@ -26,14 +28,18 @@ def check_config(source: Source) -> int:
     redactor = Redactor()
     for secret in config.secrets:
         redactor.add(secret)
-    _print_lines([f"warning: {warning}" for warning in config.warnings], redactor)
-    if mistakes := (*mistakes, *_late_mistakes(config)):
+    late_mistakes, unserved = _judgement_of_litellm(config)
+    notes = (*config.notes, *unserved)
+    mistakes = (*mistakes, *late_mistakes, *(note for note in notes if strict and note.strict))
+    _print_lines([f"warning: {note}" for note in notes if note not in mistakes], redactor)
+    if mistakes:
         return _print_lines(map(str, mistakes), redactor)
-    os.write(out, f"{source.path or 'no config file'}: OK ({_models(config)})\n".encode())
+    os.write(out, f"{source.path or 'no config file'}: OK ({_models(config, unserved)})\n".encode())
     return 0
 
 
-def _late_mistakes(config: Config) -> Sequence[Diagnostic]:
+def _judgement_of_litellm(config: Config) -> tuple[Sequence[Diagnostic], Sequence[Diagnostic]]:
+    """(errors, what is not served): the same as at a start and at a reload."""
     from bridge_worker.backends.litellm import setup
 
     setup.prepare(config.settings.image_policy)
@@ -45,17 +51,20 @@ def _late_mistakes(config: Config) -> Sequence[Diagnostic]:
         return LiteLLM(config.gateway, Local(config.settings.local)).rejected
 
     try:
-        return asyncio.run(in_a_loop())
+        return (), asyncio.run(in_a_loop())
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
-        return [Diagnostic("", f"LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}")]
+        return [Diagnostic("", f"LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}")], ()
 
 
-def _models(config: Config) -> str:
+def _models(config: Config, unserved: Iterable[Diagnostic]) -> str:
     if config.gateway is None or config.gateway.router is None:
         return "every model is served by its LiteLLM name"
     deployments = config.gateway.router["model_list"]
-    return f"{len({model['model_name'] for model in deployments})} models, {len(deployments)} deployments"
+    out = sum(note.place in config.gateway.places for note in unserved)
+    dead = sum(map(unusable.is_unusable, deployments))
+    but = f", {out + dead} of them not served" if out + dead else ""
+    return f"{len({model['model_name'] for model in deployments})} models, {len(deployments)} deployments{but}"
 
 
 def _print_lines(lines: Iterable[str], redactor: Redactor) -> int:

@@ -34,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--check-config", action="store_true", help="report every error in the config, a line each, and exit")
     flags.add_argument(
+        "--strict", action="store_true", help="with --check-config: what has no effect or is not served is an error too"
+    )
+    flags.add_argument(
         "--print-config", action="store_true", help="print the effective config with the source of each value, and exit"
     )
     flags.add_argument("--config", metavar="FILE", help="a LiteLLM gateway's config.yaml; only its models exist then")

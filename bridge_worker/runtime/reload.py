@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
@@ -64,6 +64,10 @@ class Reloader(Generic[T]):
         task.add_done_callback(self._ended)
         return task
 
+    def shown(self, lines: Iterable[object]) -> list[str]:
+        """Warnings as a client may see them."""
+        return [_shown(str(line), self._source, self._redactor) for line in lines]
+
     def _ended(self, task: asyncio.Task[dict[str, Any]]) -> None:
         self._running.discard(task)
         if not task.cancelled():
@@ -74,6 +78,7 @@ class Reloader(Generic[T]):
             await self._is_loaded()
             config, built = await asyncio.to_thread(self._read_and_build)
             result = changes(self._current(), config)
+            result["warnings"] = self.shown(result["warnings"])
             self._activate(built)
         _log.info("the config was reloaded", extra={"fields": {name: result[name] for name in ("added", "removed", "changed")}})
         for warning in config.warnings:
@@ -112,9 +117,13 @@ def set_environment(source: Source, old: Mapping[str, str], new: Mapping[str, st
 
 
 def refused(source: Source, mistakes: tuple[str, ...], redactor: Redactor) -> BridgeError:
-    """A file is named without its folder: no error shows a path of this machine."""
-    folder = os.path.dirname(source.path or "")
-    lines = [mistake.replace(folder + os.sep, "") if folder else mistake for mistake in mistakes[:_MISTAKES]]
-    lines = [clean(line, redactor, _MISTAKE_BYTES) for line in lines]
+    """The error of `config/reload`."""
+    lines = [_shown(mistake, source, redactor) for mistake in mistakes[:_MISTAKES]]
     message = f"the config is wrong, so the old one goes on: {lines[0]}" + (f" (and {len(mistakes) - 1} more)" if lines[1:] else "")
     return BridgeError("invalid_request", message, extra={"mistakes": lines})
+
+
+def _shown(line: str, source: Source, redactor: Redactor) -> str:
+    """A file is named without its folder: no response shows a path of this machine."""
+    folder = os.path.dirname(source.path or "")
+    return clean(line.replace(folder + os.sep, "") if folder else line, redactor, _MISTAKE_BYTES)

@@ -226,9 +226,11 @@ class Server:
         return task
 
     def _check(self, task: asyncio.Task[None]) -> None:
-        """Ends the process, with responses to requests in flight, when a server task has died: it would not read or write."""
-        if task.cancelled() or (error := task.exception()) is None:
-            return
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Ends the process, with responses to requests in flight: with a dead task the server would not read or write."""
         _log.critical("a task of the server has died; the worker ends", exc_info=error)
         self._failed = True
         self._drain.set()

@@ -45,7 +45,7 @@ def serve(arguments: Sequence[str], isolated: bool) -> NoReturn:
     options = parser().parse_args(arguments)
     source = config_source(options)
     if options.check_config:
-        end_with(lambda: _check(source))
+        end_with(lambda: _check(source, strict=options.strict))
     if not options.stdio and not options.print_config:
         fail("no mode given: add --stdio to serve an agent, or run omni-bridge --help for the commands")
     try:
@@ -125,10 +125,10 @@ async def _run(settings: Settings, app: App, recorder: Recorder | None, source: 
     return code
 
 
-def _check(source: Source) -> int:
+def _check(source: Source, *, strict: bool) -> int:
     from bridge_worker.runtime.check_config import check_config  # LiteLLM
 
-    return check_config(source)
+    return check_config(source, strict=strict)
 
 
 def _print(config: Config) -> int:

@@ -1,6 +1,7 @@
 """`Transport` over two descriptors: bytes pass them without blocking the loop.
 
-Owns the threads that block on the descriptors. Refuses to know what the bytes are.
+Owns the threads that block on the descriptors, and reports the error that ends one of its threads or callbacks: otherwise the
+process would silently stop reading and writing. Refuses to know what the bytes are.
 
 The descriptors keep the blocking mode in which they were inherited, because it is shared with each other process that holds the
 pipe or terminal; a parent process on an event loop often leaves O_NONBLOCK set. So a read waits until there is
@@ -16,6 +17,7 @@ import queue
 import select
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from bridge_worker.system.descriptors import wait_until_ready, write_all, write_some
 
@@ -28,8 +30,9 @@ class Stdio:
 
     def __init__(self, source: int, sink: int) -> None:
         loop = asyncio.get_running_loop()
-        self._source = _Source(source, loop)
-        self._sink = _Sink(sink, loop)
+        self._fault = _Fault(loop)
+        self._source = _Source(source, loop, self._fault)
+        self._sink = _Sink(sink, loop, self._fault)
         self.read = self._source.read
         self.write = self._sink.write
         self.queued = self._sink.queued
@@ -37,23 +40,56 @@ class Stdio:
         self.break_off = self._sink.break_off
 
     async def broken(self) -> None:
-        await self._sink.broken.wait()
+        """Returns when the reader is gone. Raises what a thread or a callback has died of."""
+        gone: asyncio.Future[Any] = asyncio.ensure_future(self._sink.broken.wait())
+        found: asyncio.Future[Any] = self._fault.found
+        try:
+            await asyncio.wait({gone, found}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+        if found.done():
+            await found
+
+
+class _Fault:
+    """What a thread or a callback has died of, the first of them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.found: asyncio.Future[None] = loop.create_future()
+
+    def watched(self, callback: Callable[..., None], ended: Callable[[], object] = lambda: None) -> Callable[..., None]:
+        """``callback``, run as it is. ``ended`` is called on the loop when it dies."""
+
+        def run(*args: object) -> None:
+            try:
+                callback(*args)
+            except Exception as error:
+                _tell(self._loop, self._set, error, ended)
+
+        return run
+
+    def _set(self, error: Exception, ended: Callable[[], object]) -> None:
+        ended()
+        if not self.found.done():
+            self.found.set_exception(error)
 
 
 class _Source:
     """Reads one chunk ahead and no more: who doesn't take it, slows the sender down."""
 
-    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop, fault: _Fault) -> None:
         self._fd = fd
         self._loop = loop
+        self._on_readable = fault.watched(self._read_ready)
         self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
         self._ended = False
         self._wanted = threading.Semaphore(1)  # for the thread, where there is one
         self._paused = False  # the loop has stopped listening
         if _can_watch(fd, loop):
-            loop.add_reader(fd, self._read_ready)
+            loop.add_reader(fd, self._on_readable)
         else:
-            threading.Thread(target=self._read_in_thread, name="stdin", daemon=True).start()
+            threading.Thread(target=fault.watched(self._read_in_thread), name="stdin", daemon=True).start()
 
     async def read(self) -> bytes:
         if self._ended:
@@ -62,7 +98,7 @@ class _Source:
         self._ended = not chunk
         if self._paused and chunk:
             self._paused = False
-            self._loop.add_reader(self._fd, self._read_ready)
+            self._loop.add_reader(self._fd, self._on_readable)
         self._wanted.release()
         return chunk
 
@@ -96,10 +132,13 @@ class _Sink:
     the others, one at a time. All state belongs to the loop.
     """
 
-    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, fd: int, loop: asyncio.AbstractEventLoop, fault: _Fault) -> None:
         self.broken = asyncio.Event()
         self._fd = fd
         self._loop = loop
+        # A line may have been cut in the middle then, so nothing more is written.
+        self._pass_on = fault.watched(self._write_gathered, self.break_off)
+        self._on_written = fault.watched(self._written, self.break_off)
         self._messages: list[bytes] = []
         self._queued = 0
         self._scheduled = False
@@ -109,7 +148,7 @@ class _Sink:
         self._poll = select.poll() if hasattr(select, "poll") else None
         if self._poll and fd >= 0:
             self._poll.register(fd, select.POLLOUT)
-        threading.Thread(target=self._write_in_thread, name="stdout", daemon=True).start()
+        threading.Thread(target=fault.watched(self._write_in_thread, self.break_off), name="stdout", daemon=True).start()
 
     def write(self, data: bytes) -> None:
         if self.broken.is_set():
@@ -133,7 +172,7 @@ class _Sink:
         self.broken.set()
         self._progress.set()
 
-    def _pass_on(self) -> None:
+    def _write_gathered(self) -> None:
         self._scheduled = False
         data = self._messages[0] if len(self._messages) == 1 else b"".join(self._messages)
         self._messages.clear()
@@ -156,7 +195,7 @@ class _Sink:
     def _write_in_thread(self) -> None:
         while True:
             count, data = self._work.get()
-            if not _tell(self._loop, self._written, count, _write_all(self._fd, data)):
+            if not _tell(self._loop, self._on_written, count, _write_all(self._fd, data)):
                 return
 
     def _written(self, count: int, whole: bool) -> None:

@@ -13,6 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 Name = Annotated[str, Field(max_length=256)]
 Id = Annotated[str, Field(max_length=4096)]  # an id of a provider, sent back to it; some contain a signature
 ModelName = Annotated[str, Field(min_length=1, max_length=1024)]  # an ARN of AWS may have 1,011
+# Beyond these neither a price nor a deadline can be computed, and no provider has such a number.
+Count = Annotated[int, Field(ge=0, le=2**53)]
+PositiveCount = Annotated[int, Field(gt=0, le=2**53)]
+Milliseconds = Annotated[int, Field(gt=0, le=2**53)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+RequestId = Annotated[str, Field(max_length=1024)] | int  # `protocol.framing.MAX_ID_LENGTH`, which needs no pydantic
 T = TypeVar("T")
 # A list with a validation that ends at its first member with an error: a thousand wrong members cost no more than one.
 ListOf = Annotated[list[T], Field(fail_fast=True)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge_worker.schema.base import Closed, Id, ListOf, ModelName, Name
+from bridge_worker.schema.base import Closed, Count, Id, ListOf, Milliseconds, ModelName, Name, PositiveCount, Seed
 
 # More than any provider accepts. The limits bound the bridge's work before the provider can reject the request.
 MAX_MESSAGES = 10_000
@@ -106,7 +106,7 @@ class ToolCall(Closed):
 
 class ToolCallInMessage(ToolCall):
     provider_specific_fields: dict[str, Any] | None = None  # opaque state, such as Gemini's thought signatures
-    index: int | None = None
+    index: Count | None = None
 
 
 class SystemMessage(Closed):
@@ -136,7 +136,7 @@ class Audio(Closed):
     id: Id | None = None
     data: str | None = None
     transcript: str | None = None
-    expires_at: int | None = None
+    expires_at: Count | None = None
     format: Name | None = None
 
 
@@ -204,16 +204,16 @@ class ResponseFormat(Closed):
 
 class Thinking(Closed):
     type: Literal["enabled", "disabled", "adaptive"]
-    budget_tokens: Annotated[int, Field(ge=0)] | None = None
+    budget_tokens: Count | None = None
     display: Name | None = None
 
 
 class Deadlines(Closed):
     """Milliseconds: the first two from the arrival of the request, the last between two events of a stream. Null: the default."""
 
-    total_ms: Annotated[int, Field(gt=0)] | None = None
-    first_token_ms: Annotated[int, Field(gt=0)] | None = None
-    idle_ms: Annotated[int, Field(gt=0)] | None = None
+    total_ms: Milliseconds | None = None
+    first_token_ms: Milliseconds | None = None
+    idle_ms: Milliseconds | None = None
 
 
 class ChatParams(Closed):
@@ -227,10 +227,10 @@ class ChatParams(Closed):
     stream: bool | None = None
     temperature: float | None = None
     top_p: float | None = None
-    max_tokens: Annotated[int, Field(gt=0)] | None = None
-    max_completion_tokens: Annotated[int, Field(gt=0)] | None = None
-    stop: str | Annotated[ListOf[str], Field(max_length=MAX_STOPS)] | None = None
-    seed: int | None = None
+    max_tokens: PositiveCount | None = None
+    max_completion_tokens: PositiveCount | None = None
+    stop: Id | Annotated[ListOf[Id], Field(max_length=MAX_STOPS)] | None = None
+    seed: Seed | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: Name | None = None
     thinking: Thinking | None = None
@@ -238,7 +238,7 @@ class ChatParams(Closed):
     presence_penalty: float | None = None
     logit_bias: dict[Name, float] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0)] | None = None
+    top_logprobs: Count | None = None
     user: Id | None = None
     metadata: dict[Name, str] | None = None
     deadlines: Deadlines | None = None

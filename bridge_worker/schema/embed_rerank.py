@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge_worker.schema.base import Closed, Id, ListOf, ModelName, Name
+from bridge_worker.schema.base import Closed, Id, ListOf, Milliseconds, ModelName, Name, PositiveCount
 from bridge_worker.schema.chat_result import CostSource, Receipt, Usage
 
 MAX_TEXTS = 10_000  # of one `embed` or `rerank`
@@ -18,7 +18,7 @@ MAX_TEXTS = 10_000  # of one `embed` or `rerank`
 class TotalDeadline(Closed):
     """Milliseconds from the arrival of the request. Null is the default, 600,000."""
 
-    total_ms: Annotated[int, Field(gt=0)] | None = None
+    total_ms: Milliseconds | None = None
 
 
 class EmbedParams(Closed):
@@ -28,7 +28,7 @@ class EmbedParams(Closed):
         | Annotated[ListOf[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=MAX_TEXTS)]
     )
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[int, Field(gt=0)] | None = None
+    dimensions: PositiveCount | None = None
     user: Id | None = None
     metadata: dict[Name, str] | None = None
     deadlines: TotalDeadline | None = None
@@ -53,7 +53,7 @@ class RerankParams(Closed):
     model: ModelName
     query: Annotated[str, Field(min_length=1)]
     documents: Annotated[ListOf[str], Field(min_length=1, max_length=MAX_TEXTS)]
-    top_n: Annotated[int, Field(gt=0)] | None = None
+    top_n: PositiveCount | None = None
     return_documents: bool | None = None
     metadata: dict[Name, str] | None = None
     deadlines: TotalDeadline | None = None

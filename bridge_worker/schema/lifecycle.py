@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge_worker.schema.base import Closed, Open
+from bridge_worker.schema.base import Closed, Name, Open, RequestId
 
 
 class InitializeParams(Open):
     """Uses MCP's names. ``processId``: the worker exits when that process has exited."""
 
-    protocolVersion: str
+    protocolVersion: Name
     processId: Annotated[int, Field(gt=0, lt=2**31)] | None = None
 
 
@@ -50,14 +50,14 @@ class ShutdownParams(Open):
 
 
 class CancelledParams(Open):
-    requestId: str | int
+    requestId: RequestId
     reason: str | None = None
 
 
 class CancelRequestParams(Open):
     """`$/cancelRequest`, as clients of LSP and ACP send it: the same as ``notifications/cancelled``."""
 
-    id: str | int
+    id: RequestId
 
 
 class ReadyParams(Closed):

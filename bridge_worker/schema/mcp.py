@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge_worker.schema.base import Closed, Id, Name, Open
+from bridge_worker.schema.base import Closed, Id, Name, Open, RequestId
 
 
 class McpParams(Open):
@@ -72,6 +72,6 @@ class ToolsCallResult(McpResult):
 class ProgressParams(Closed):
     """``message`` is a piece of the response's text, ``progress`` the number of pieces so far."""
 
-    progressToken: str | int
+    progressToken: RequestId
     progress: int
     message: str

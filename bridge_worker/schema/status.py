@@ -31,6 +31,14 @@ class RedisState(Closed):
     since_ms: float | None  # time in this state
 
 
+class Degraded(Closed):
+    """``part`` of the bridge does not fit the installed LiteLLM because of ``reason``; ``effect`` is the consequence for chats."""
+
+    part: str
+    reason: str
+    effect: str
+
+
 class Status(Closed):
     version: str
     uptime_ms: float
@@ -38,6 +46,7 @@ class Status(Closed):
     memory_bytes: int | None  # resident
     engine: EngineState
     redis: RedisState
+    degraded: list[Degraded] | None  # null until it is known
 
 
 class ConfigReloaded(Closed):

@@ -58,6 +58,7 @@ _NOT_IN_NAMES = re.compile(r"[\x00-\x1f\x7f\\?#%]|://|(?:^|/)\.{1,2}(?:/|$)")
 _LONGEST_NAME = 128
 # Within these a name is data: the members of a JSON Schema.
 _SCHEMAS = (("tools", "[]", "function", "parameters"), ("response_format", "json_schema", "schema"))
+_NESTED = (dict, list)
 MAX_DEPTH = 64
 MAX_MEMBERS = 1_000  # of one object: more than any provider's API has, and each one that is wrong costs an error
 
@@ -106,7 +107,7 @@ def _find(value: object, kind: tuple[str, ...]) -> list[str | int] | None:
     if isinstance(value, list):
         below = _below(kind, "[]")
         for position, member in enumerate(value):
-            if isinstance(member, dict | list) and (steps := _find(member, below)) is not None:
+            if isinstance(member, _NESTED) and (steps := _find(member, below)) is not None:
                 steps.append(position)
                 return steps
     return None
@@ -119,7 +120,7 @@ def _find_in_object(value: dict[str, object], kind: tuple[str, ...]) -> list[str
     for name, member in value.items():
         if is_refused_here(name) or (kind == ("metadata",) and _RESERVED_METADATA.fullmatch(name)):
             return [name]
-        if isinstance(member, dict | list) and (steps := _find(member, _below(kind, name))) is not None:
+        if isinstance(member, _NESTED) and (steps := _find(member, _below(kind, name))) is not None:
             steps.append(name)
             return steps
     return None

@@ -24,6 +24,9 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # the last 32 bits are an IPv4 ad
 _OPAQUE = frozenset({"annotations", "provider_specific_fields", "reasoning_items"})  # what a provider sent, to be sent back
 _URL_NAME = re.compile(r"(?i)(?:\w*[_-])?(?:url|uri)|\w*(?:Url|Uri)")
 _MAX_URL = 8_192  # of one that is not data:
+# A text to embed or rank that a model for images or documents would take for an address. A URL within a sentence is text.
+_ADDRESS = re.compile(r"\s*(?:(?!https?:)[A-Za-z][A-Za-z0-9+.-]{0,31}://|https?://\S+\s*\Z)", re.IGNORECASE)
+_TEXT_MEMBERS = ("input", "query", "documents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +84,28 @@ class UrlPolicy:
         return "its host is private; the operator can allow it under omni_bridge: image_policy: allowed_hosts" if private else None
 
 
-def faults(messages: object, policy: UrlPolicy) -> Iterator[tuple[str, str]]:
-    """(path, what is wrong) of each URL in validated messages that must not be passed on."""
+def faults(params: Mapping[str, Any], policy: UrlPolicy) -> Iterator[tuple[str, str]]:
+    """(path, what is wrong) of each URL in validated params that must not be passed on."""
+    messages = params.get("messages")
     for place, url in urls(messages):
         if fault := policy.fault(url):
             yield place, fault
     for place, url in opaque_urls(messages):
         if fault := policy.host_fault(url):
             yield place, fault
+    for place, text in _texts(params):
+        if _ADDRESS.match(text) and (fault := policy.host_fault(text.strip())):
+            yield place, fault
+
+
+def _texts(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(path, text) of what is to be embedded or ranked."""
+    for name in _TEXT_MEMBERS:
+        member = params.get(name)
+        if isinstance(member, str):
+            yield name, member
+        elif isinstance(member, list):
+            yield from ((f"{name}[{index}]", text) for index, text in enumerate(member))
 
 
 def urls(messages: object) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,8 @@ from bridge_worker.system.descriptors import write_all
 _MAX_QUEUED_LINES = 10_000
 _MAX_QUEUED_BYTES = 8 * 1024 * 1024
 _MAX_LINE_BYTES = 64 * 1024
+_MAX_FIELD_CHARACTERS = 1_024  # a caller may send a model's name of 50 MB
+_MAX_SECRET = 4_096  # characters
 _MAX_LINE_CHARACTERS = _MAX_LINE_BYTES // 8  # a character is at most 6 bytes here, a lone surrogate's escape
 
 Redact = Callable[[str], str]
@@ -122,19 +124,20 @@ class _Json(logging.Formatter):
         self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage()
         line: dict[str, object] = {
             "time": utc(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": self._redact(record.getMessage()),
+            "message": _start(message, self._redact, _MAX_LINE_CHARACTERS),
         }
         for name, value in getattr(record, "fields", {}).items():
-            line[name] = self._redact(value) if isinstance(value, str) else value
+            line[name] = _start(value, self._redact, _MAX_FIELD_CHARACTERS) if isinstance(value, str) else value
         if record.exc_info:
-            line["exception"] = self._redact(self.formatException(record.exc_info))
+            line["exception"] = _end(self.formatException(record.exc_info), self._redact)
         text = json.dumps(line, ensure_ascii=False, default=str)
         short = len(text) <= _MAX_LINE_CHARACTERS or len(text.encode("utf-8", "backslashreplace")) <= _MAX_LINE_BYTES
-        return text if short else json.dumps(_shortened(line), ensure_ascii=False)
+        return text if short and len(message) <= _MAX_LINE_CHARACTERS else json.dumps(_shortened(line), ensure_ascii=False)
 
 
 class _Text(logging.Formatter):
@@ -143,12 +146,24 @@ class _Text(logging.Formatter):
         self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items() if value is not None)
-        text = f"{utc(record.created)} {record.levelname.lower()} {record.name}: {record.getMessage()} {fields}".rstrip()
-        text = _printable(self._redact(text))[:_MAX_LINE_CHARACTERS]
+        pairs = [(name, value) for name, value in getattr(record, "fields", {}).items() if value is not None]
+        fields = " ".join(f"{name}={_start(str(value), self._redact, _MAX_FIELD_CHARACTERS)}" for name, value in pairs)
+        message = _start(record.getMessage(), self._redact, _MAX_LINE_CHARACTERS)
+        text = f"{utc(record.created)} {record.levelname.lower()} {record.name}: {message} {fields}".rstrip()
+        text = _printable(text)[:_MAX_LINE_CHARACTERS]
         if record.exc_info:
-            text += "\n" + self._redact(self.formatException(record.exc_info))[-_MAX_LINE_CHARACTERS:]
+            text += "\n" + _end(self.formatException(record.exc_info), self._redact)
         return text
+
+
+def _start(text: str, redact: Redact, characters: int) -> str:
+    """The start of ``text`` without secrets. It is cut first, because redaction costs seconds a MB on the loop, and not within a
+    secret."""
+    return redact(text[: characters + _MAX_SECRET])[:characters]
+
+
+def _end(text: str, redact: Redact) -> str:
+    return redact(text[-_MAX_LINE_CHARACTERS - _MAX_SECRET :])[-_MAX_LINE_CHARACTERS:]
 
 
 def _shortened(line: dict[str, object]) -> dict[str, object]:

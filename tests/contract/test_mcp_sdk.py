@@ -1,4 +1,4 @@
-"""The worker as the official MCP SDK sees it, in both eras."""
+"""The worker as the official MCP SDKs see it: for Python in both eras, and for TypeScript. clients/rust/integrations has rmcp's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.support import node
 from tests.support.data import ROOT
 from tests.support.upstream import End, Upstream, chunk
 from tests.support.worker import COMMAND, clean_environment
@@ -45,6 +46,27 @@ def test_the_official_client_works_in_both_eras(sdk: str, upstream: Upstream, mo
     assert saw["failed"]["failed"] is True
     assert "offline/nothing" in saw["failed"]["text"]
     assert saw["unknown"] == {"code": -32602}
+    assert saw["cancelled"] is True
+    upstream.wait_for_request("hang-after-first").wait_closed(timeout=30)
+    assert saw["after"]["text"] == "still here"
+
+
+@pytest.mark.rule("MCP-1", "MCP-5", "MCP-6", "MCP-7", "MCP-8", "MCP-9")
+def test_the_official_client_for_typescript_works(upstream: Upstream) -> None:
+    """It checks each result by the tool's schema."""
+    upstream.script("hang-after-first", chunks=[chunk({"content": "first"}), End.HANG])
+    environment = clean_environment() | {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url}
+    saw = json.loads(node.run_program("mcp_client.mjs", *COMMAND, "--stdio", environment=environment, seconds=SECONDS))
+    assert saw["revision"] == "2025-11-25"
+    assert saw["server"] == "omni-bridge"
+    assert saw["capabilities"] == {"tools": {}}
+    assert saw["tools"] == ["chat", "count_tokens", "list_models"]
+    assert saw["chat"]["text"] == saw["chat"]["structured"]["content"] == "two words"
+    assert saw["count"]["structured"] == {"input_tokens": 2, "tokenizer": "words", "exact": True}
+    assert saw["progress"] == [[1, "first"]]  # this client drops progress that arrives in one read with the response
+    assert saw["failed"]["failed"] is True
+    assert "offline/nothing" in saw["failed"]["text"]
+    assert saw["unknown"]["code"] == -32602
     assert saw["cancelled"] is True
     upstream.wait_for_request("hang-after-first").wait_closed(timeout=30)
     assert saw["after"]["text"] == "still here"

@@ -378,21 +378,21 @@ def says_no_more_than_the_provider(both: Both) -> None:
 
 DIFFERENCES = [
     Difference(
-        "an error without an answer of the provider (timeout, no connection, a parameter that the model lacks)",
+        "an error without a response of the provider (timeout, no connection, a parameter that the model lacks)",
         "fills in a status: 408, 500, 400",
-        "`status` is null; `kind` says what it was",
+        "`status` is null; `kind` has the reason",
         no_status_of_its_own,
     ),
     Difference("a model that the config does not have", "400", "error 1003, `model_not_found`", no_such_model),
     Difference("the body of a plain chat", "has no `stream`", 'has `"stream": false`', says_that_it_is_no_stream),
-    Difference("`model` of an answer", "the name that was asked for", "what the provider says has answered", tells_who_answered),
+    Difference("`model` of a result", "the requested name", "the model that the provider reports", tells_who_answered),
     Difference(
         "a stream that the provider cuts short",
         "ends with `stop`, like a whole one",
-        "error `stream_interrupted` with what had come",
+        "error `stream_interrupted` with the content received so far",
         ends_what_was_cut_short,
     ),
-    Difference("when to try again", "the header `llm_provider-retry-after`", "`retry_after_ms` in the error", advises),
+    Difference("when to retry", "the header `llm_provider-retry-after`", "`retry_after_ms` in the error", advises),
     Difference(
         "the text of an error",
         "has LiteLLM's class names and the config's model groups",

@@ -170,7 +170,7 @@ def test_every_provider_that_litellm_names_is_in_it(bare: BareRoot) -> None:
     lost = {
         name: there["modules"].get(name) for name, was in here["modules"].items() if was == "imported" != there["modules"].get(name)
     }
-    assert lost == {"litellm.rust_bridge._native": None}  # the engine in Rust, which is left out on purpose
+    assert lost == {}
     assert len(there["modules"]) > 700
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
@@ -328,4 +328,37 @@ def test_a_citation_of_a_public_page_is_passed_on(upstream: Upstream, spawn: Spa
     cited = {"type": "url_citation", "url_citation": {"url": "http://example.com/x", "title": "x"}}
     said = {"role": "assistant", "content": "x", "annotations": [cited], "provider_specific_fields": {"url": "https://example.com"}}
     response = worker.call("chat", {"model": "openai/echo", "messages": [*HELLO, said, *HELLO]})
+    assert "result" in response, response
+
+
+@pytest.mark.rule("SEC-7")
+@pytest.mark.parametrize(
+    "text",
+    ["gs://bucket/image.png", " S3://bucket/a b.mp4", "file:///etc/passwd", "http://169.254.169.254/latest", "https://10.0.0.1/x "],
+)
+@pytest.mark.parametrize(
+    ("method", "place", "member"),
+    [
+        ("embed", "input", lambda text: {"input": text}),
+        ("embed", "input[1]", lambda text: {"input": ["x", text]}),
+        ("rerank", "query", lambda text: {"query": text, "documents": ["x"]}),
+        ("rerank", "documents[1]", lambda text: {"query": "x", "documents": ["x", text]}),
+    ],
+    ids=["input", "inputs", "query", "documents"],
+)
+def test_an_address_as_a_text_to_embed_or_rank_goes_through_the_policy(
+    keyed: Worker, nowhere: Recorder, method: str, place: str, member: Callable[[str], Json], text: str
+) -> None:
+    error = keyed.call(method, {"model": "cohere/x", **member(text)})["error"]
+    assert error["data"]["kind"] == "invalid_request", error
+    assert error["message"].startswith(place), error
+    assert nowhere.received == []
+
+
+@pytest.mark.rule("SEC-7")
+@pytest.mark.parametrize(
+    "text", ["see http://10.0.0.1/x", "https://example.com/page", "note: gs://bucket", "http://10.0.0.1 is mine"]
+)
+def test_a_text_with_an_address_in_it_is_text(spawn: Spawn, text: str) -> None:
+    response = spawn().call("embed", {"model": "offline/embed", "input": [text]})
     assert "result" in response, response

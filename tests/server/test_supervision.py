@@ -1,17 +1,21 @@
-"""A task of the server that dies ends the process with what is in flight answered."""
+"""A task, a callback or a thread of the server that dies ends the process with what is in flight answered."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge_worker.protocol.session import Response, Start
+from bridge_worker.runtime import stdio
 from bridge_worker.runtime.exit_codes import EXIT_INTERNAL
 from bridge_worker.runtime.server import Server
+from bridge_worker.runtime.stdio import Stdio
 
 
 class Broken:
@@ -63,3 +67,67 @@ def test_the_death_of_the_reader_finishes_requests_in_flight_and_exits_with_70(c
     (response,) = [json.loads(line) for line in pipe.lines]
     assert (response["id"], response["error"]["data"]["kind"]) == (7, "internal")
     assert "the reader is out of order" in caplog.text
+
+
+CHAT = b'{"jsonrpc":"2.0","id":7,"method":"chat","params":{}}\n'
+PING = b'{"jsonrpc":"2.0","id":"p","method":"ping"}\n'
+PINGS = PING.replace(b'"p"', b'"' + b"p" * 1_000 + b'"') * 40  # their responses are more than what the loop writes by itself
+
+
+def breaks(at: int, original: Callable[..., Any]) -> Callable[..., Any]:
+    """Fails at the call with this number, from 1; a second time it would not be called at all."""
+    calls = 0
+
+    def call(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise RuntimeError("out of order")
+        return original(*arguments)
+
+    return call
+
+
+def serve(source: int, sink: int) -> int:
+    async def run() -> int:
+        return await Server(Stdio(source, sink), Forever(), grace_seconds=60).run()
+
+    return asyncio.run(asyncio.wait_for(run(), 30))
+
+
+@pytest.mark.rule("EXT-4", "EXT-7")
+@pytest.mark.parametrize("kind", ["callback", "thread"])
+def test_the_death_of_what_reads_finishes_requests_in_flight_and_exits_with_70(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, kind: str
+) -> None:
+    monkeypatch.setattr(stdio, "_read", breaks(2, stdio._read))
+    from_server, sink = os.pipe()
+    if kind == "callback":
+        source, to_server = os.pipe()
+        monkeypatch.setattr(stdio, "_READ_BYTES", len(CHAT))  # so that there is a second read
+        os.write(to_server, CHAT + b"\n")
+    else:
+        (tmp_path / "lines").write_bytes(CHAT)
+        source = os.open(tmp_path / "lines", os.O_RDONLY)
+    assert serve(source, sink) == EXIT_INTERNAL
+    os.close(sink)
+    with os.fdopen(from_server, "rb") as lines:
+        responses = [json.loads(line) for line in lines]
+    assert [(response["id"], response["error"]["data"]["kind"]) for response in responses] == [(7, "internal")]
+    assert "out of order" in caplog.text
+
+
+@pytest.mark.rule("EXT-7")
+@pytest.mark.parametrize("name", ["write_some", "write_all"])
+def test_the_death_of_what_writes_exits_with_70(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """``write_some`` is called by the loop, ``write_all`` by a thread. Nothing more is written: a line may have been cut."""
+    monkeypatch.setattr(stdio, name, breaks(1, getattr(stdio, name)))
+    (source, to_server), (from_server, sink) = os.pipe(), os.pipe()
+    os.write(to_server, CHAT + (PINGS if name == "write_all" else PING))
+    assert serve(source, sink) == EXIT_INTERNAL
+    os.close(sink)
+    with os.fdopen(from_server, "rb") as lines:
+        assert lines.read() == b""
+    assert "out of order" in caplog.text

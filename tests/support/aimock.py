@@ -1,36 +1,31 @@
 """npm's aimock: one server that speaks the wire formats of ten providers, written by people who have not seen this bridge.
 
-Owns its installation (pinned in tests/node/package.json, into tests/.node, which git ignores), its process and its journal. What it
-answers is in tests/aimock.json. Without node, npm and npm's registry the tests that use it fail, and say so.
+Owns its process and its journal. What it answers is in tests/aimock.json; `tests.support.node` installs it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import socket
 import subprocess
 import urllib.request
 from pathlib import Path
 from typing import Self
 
+from tests.support import node
 from tests.support.data import Json
 from tests.support.worker import WAIT_SECONDS, wait_until
 
-_TESTS = Path(__file__).parents[1]
-_WANTED = _TESTS / "node" / "package.json"
-_FOLDER = _TESTS / ".node"
-_INSTALLED = _FOLDER / "package.json"  # written last, so what is there is whole
-_PROGRAM = _FOLDER / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
-FIXTURES = _TESTS / "aimock.json"
+_PROGRAM = node.FOLDER / "node_modules" / "@copilotkit" / "aimock" / "dist" / "cli.js"
+FIXTURES = Path(__file__).parents[1] / "aimock.json"
 
 
 class Aimock:
     """A running server. ``origin`` is its URL without a path."""
 
     def __init__(self) -> None:
-        install()
+        node.install()
         port = _free_port()
         self.origin = f"http://127.0.0.1:{port}"
         # Seven characters a chunk: several deltas for a short answer, and arguments cut in awkward places.
@@ -56,22 +51,6 @@ class Aimock:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.origin}/health", timeout=1):
             return True
         return False
-
-
-def install() -> None:
-    """Once for a checkout and a pinned version."""
-    if _INSTALLED.exists() and _INSTALLED.read_bytes() == _WANTED.read_bytes():
-        return
-    npm = shutil.which("npm")
-    assert npm, "these tests need node and npm on the PATH: they start npm's aimock"
-    shutil.rmtree(_FOLDER, ignore_errors=True)
-    _FOLDER.mkdir()
-    name, version = next(iter(json.loads(_WANTED.read_bytes())["dependencies"].items()))
-    flags = ["--no-save", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(_FOLDER)]
-    command = [npm, "install", *flags, f"{name}@{version}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    assert done.returncode == 0, f"npm could not install {name}@{version}: {done.stderr[-2000:]}"
-    shutil.copyfile(_WANTED, _INSTALLED)
 
 
 def _free_port() -> int:

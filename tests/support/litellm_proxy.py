@@ -22,7 +22,7 @@ from tests.support.worker import clean_environment
 
 MASTER_KEY = "sk-master-4711-proxy"
 START_SECONDS = 180.0  # it takes 6-20 s
-_STARTED = {
+STARTED = {
     "LITELLM_MASTER_KEY": MASTER_KEY,
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_MODE": "PRODUCTION",
@@ -74,7 +74,7 @@ class Proxy:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=clean_environment() | _STARTED,
+                env=clean_environment() | STARTED,
             )
 
     def __enter__(self) -> Self:

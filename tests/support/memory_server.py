@@ -276,7 +276,7 @@ class ScriptedEngine:
     def _make_dispatcher(self, configured: bool) -> Dispatcher:
         redactor, counters = Redactor({}), RequestCounters()
         backends = Registry(Local(), self._backend, lambda: configured)
-        status = GetStatus(counters, self.state, no_redis)
+        status = GetStatus(counters, self.state, no_redis, list)
         methods = method_table(backends, lambda: DEFAULTS, Spending(), redactor, status, self._reload)
         return Dispatcher(methods, redactor, counters)
 

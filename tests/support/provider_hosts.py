@@ -43,6 +43,8 @@ _SETTINGS = {
     "WATSONX_PROJECT_ID": "project",
 }
 
+_MODELS = {"scaledown": "compress"}  # of a provider that refuses every other name before it sends anything
+
 # ---- the recording, in a process of its own ------------------------------------------------------------------------------------
 
 
@@ -95,12 +97,13 @@ def _providers() -> list[str]:
 
 
 def _models(provider: str, method: str) -> list[str]:
-    """A plain name, one with an owner as model hubs have it, and a model that the price map of LiteLLM has for the method."""
+    """A plain name, one with an owner as model hubs have it, and a model of the provider: the price map's or ours."""
     from bridge_worker.providers import price_map
 
     mode = {"chat": "chat", "embed": "embedding", "rerank": "rerank"}[method]
-    known = next((name for name, owner, facts in price_map.rows() if owner == provider and facts["mode"] == mode), None)
-    return [f"{provider}/x", f"{provider}/owner/name", *([known] if known else [])]
+    known = [name for name, owner, facts in price_map.rows() if owner == provider and facts["mode"] == mode][:1]
+    ours = [f"{provider}/{_MODELS[provider]}"] if provider in _MODELS else []
+    return [f"{provider}/x", f"{provider}/owner/name", *known, *ours]
 
 
 def _keys(provider: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from bridge_worker.backends.offline.chat import Offline
 from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import KINDS, BridgeError
-from bridge_worker.methods.params import validate
+from bridge_worker.methods.params import validate, validate_chat
 from bridge_worker.protocol.framing import DeltaLines
 from bridge_worker.protocol.session import MCP_VERSIONS, PROTOCOL_VERSION, Cancel, ClientInitialized, Drain, Send, Session
 from bridge_worker.schema.chat_request import ChatParams
@@ -55,9 +55,22 @@ def tool(**members: Any) -> Json:
 
 
 def refusal(params: Json) -> str:
+    """The same for a chat, which has a short check for messages that are a text, also with such messages around the wrong one."""
     with pytest.raises(BridgeError) as caught:
         validate(params, ChatParams)
     assert caught.value.kind == "invalid_request"
+    assert refusal_of_chat(params) == caught.value.message
+    if isinstance(messages := params.get("messages"), list) and messages:
+        among_texts = params | {"messages": [USER, USER, *messages, USER]}
+        with pytest.raises(BridgeError) as again:
+            validate(among_texts, ChatParams)
+        assert refusal_of_chat(among_texts) == again.value.message
+    return caught.value.message
+
+
+def refusal_of_chat(params: Json) -> str:
+    with pytest.raises(BridgeError) as caught:
+        validate_chat(params)
     return caught.value.message
 
 
@@ -134,6 +147,7 @@ ACCEPTED: dict[str, Json] = {
 @pytest.mark.parametrize("params", ACCEPTED.values(), ids=ACCEPTED)
 def test_what_fits_is_let_in_by_the_types_and_by_the_schema(params: Json) -> None:
     validate(params, ChatParams)
+    validate_chat(params)
     assert not list(validator("ChatParams").iter_errors(params))
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import functools
 import logging
 import re
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,37 +17,110 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge_worker.backends.litellm.patches import correctness
-from bridge_worker.backends.litellm.patches.patch import Patch, apply_each, left_out
+from bridge_worker.backends.litellm.patches import correctness, hosts, table
+from bridge_worker.backends.litellm.patches.patch import MORE, Patch, apply_each, left_out
+from bridge_worker.errors import BridgeError
+from bridge_worker.providers.facts import HUB_TEMPLATES, UNUSABLE_PROVIDERS
 
 # LiteLLM's types make pydantic warn, which no default filter shows.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
 ]
-PATCHES = {patch.name: patch for patch in correctness.PATCHES}
+PATCHES = {patch.name: patch for patch in table.PATCHES}
 GONE = "removed by LiteLLM, and the fault with it: nothing to apply"
 
 
-@pytest.mark.parametrize("patch", correctness.PATCHES, ids=lambda patch: patch.name)
+@pytest.mark.parametrize("patch", table.PATCHES, ids=lambda patch: patch.name)
 def test_each_patch_is_applied_where_its_function_exists(patch: Patch) -> None:
     assert patch.problem is None
     assert (patch.place is None) == (patch.find() is None)
     assert patch.place is not None or patch.since_gone
 
 
-@pytest.mark.parametrize("patch", correctness.PATCHES, ids=lambda patch: patch.name)
+@pytest.mark.parametrize("patch", table.PATCHES, ids=lambda patch: patch.name)
 def test_the_fault_is_still_there(patch: Patch) -> None:
     if patch.find() is None:
         pytest.skip(GONE)
     assert patch.is_needed(), f"LiteLLM has corrected this itself: delete the patch {patch.name}"
 
 
-@pytest.mark.parametrize("patch", correctness.PATCHES, ids=lambda patch: patch.name)
+@pytest.mark.parametrize("patch", table.PATCHES, ids=lambda patch: patch.name)
 def test_the_evidence_of_a_patch_exists(patch: Patch, pytestconfig: pytest.Config) -> None:
     file, _, name = patch.evidence.partition("::")
     source = (pytestconfig.rootpath / file).read_text(encoding="utf-8")
     assert f"def {name}(" in source if name else "def test_" in source
+
+
+@pytest.mark.parametrize("patch", table.PATCHES, ids=lambda patch: patch.name)
+def test_a_patched_function_is_called_where_it_is_patched(patch: Patch) -> None:
+    """LiteLLM may stop calling a function and keep it, and then the patch has no effect."""
+    if patch.find() is None:
+        pytest.skip(GONE)
+    place = patch.place or ""
+    module, _, path = place.partition(":")
+    name = path.rpartition(".")[2]
+    own = Path(str(sys.modules[module].__file__))
+    sources = [own.read_text(encoding="utf-8")] if patch.keeps_elsewhere else sources_of(module.partition(".")[0])
+    assert any(uses(text, name) for text in sources), f"nothing calls {place} any more: find what does the work now"
+
+
+@functools.cache
+def sources_of(package: str) -> list[str]:
+    root = Path(str(sys.modules[package].__file__)).parent
+    return [file.read_text(encoding="utf-8") for file in root.rglob("*.py")]
+
+
+def uses(text: str, name: str) -> bool:
+    """Whether a module names the function anywhere but in its definition and in imports."""
+    if name not in text:
+        return False
+    nodes = ast.walk(ast.parse(text))
+    return any(name in (getattr(node, "id", ""), getattr(node, "attr", "")) for node in nodes)
+
+
+@pytest.mark.parametrize("patch", table.PATCHES, ids=lambda patch: patch.name)
+def test_no_module_keeps_what_a_patch_replaces(patch: Patch) -> None:
+    """A function that was imported by its name before it was patched would be called there as it was."""
+    if patch.original is None:
+        pytest.skip(GONE)
+    kept = [
+        f"{module.__name__}:{name}"
+        for module in list(sys.modules.values())
+        for name, value in list(getattr(module, "__dict__", {}).items())
+        if value is patch.original and module.__name__.startswith(("litellm", "httpx", "openai"))
+    ]
+    assert bool(kept) == bool(patch.keeps_elsewhere), kept
+
+
+def test_every_user_of_a_hubs_templates_is_a_provider_that_its_patch_protects() -> None:
+    folders = set()
+    root = Path(litellm.__file__).parent / "llms"
+    for file in root.rglob("*.py"):
+        if re.search(r"\b(?:prompt_factory|a?hf_chat_template)\(", file.read_text(encoding="utf-8")):
+            folders.add(file.relative_to(root).parts[0])
+    protected = HUB_TEMPLATES | UNUSABLE_PROVIDERS.keys()
+    assert folders
+    assert {folder for folder in folders if not any(folder in provider for provider in protected)} == set()
+    assert protected <= {str(getattr(provider, "value", provider)) for provider in litellm.provider_list} | {"aiohttp_openai"}
+
+
+def test_a_provider_without_its_security_patch_is_refused_wherever_it_is_resolved() -> None:
+    hosts.refuse({"replicate": "hub templates"})
+    try:
+        for resolve in (hosts.base_url, lambda provider: litellm.main.get_llm_provider(model=f"{provider}/owner/name")):
+            with pytest.raises(BridgeError, match="the security patch hub templates does not fit LiteLLM") as refused:
+                resolve("replicate")
+            assert refused.value.kind == "model_not_found"
+        assert litellm.main.get_llm_provider(model="groq/x")[1] == "groq"
+    finally:
+        hosts.refuse({})
+
+
+def test_a_protected_provider_is_one_that_exists_or_every_one() -> None:
+    known = {str(getattr(provider, "value", provider)) for provider in litellm.provider_list}
+    assert all(patch.protects <= known | {"*"} for patch in table.PATCHES)
+    assert {patch.name for patch in table.PATCHES if patch.protects} >= {"provider hosts", "rerank hosts", "redirects"}
 
 
 class Victim:
@@ -92,10 +169,18 @@ def test_a_broken_patch_costs_exactly_that_patch(
         apply_each(patches)
     assert Victim.other("a") == "A"  # type: ignore[attr-defined]
     assert Victim.good("a") == "a"
-    (only,) = left_out(patches)
-    assert reason in only
+    assert list(left_out(patches)) == [patches[1]]
+    assert reason in str(patches[1].problem)
     (line,) = caplog.records
     assert line.getMessage().startswith(f"the patch {patches[1].name} does not fit")
+
+
+def test_a_patch_may_let_the_original_take_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Victim, "other", staticmethod(lambda text, added=1: text * added), raising=False)
+    strict, lenient = patch_of("other"), patch_of("other", takes=("text", MORE))
+    apply_each([strict, lenient])
+    assert (strict.place, lenient.problem) == (None, None)
+    assert Victim.other("a") == "A"  # type: ignore[attr-defined]
 
 
 def test_applying_twice_replaces_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,6 +219,12 @@ def test_a_line_without_an_event_is_what_litellm_makes_of_one() -> None:
     from litellm.types.utils import GenericStreamingChunk
 
     assert GenericStreamingChunk.__required_keys__ <= correctness._NOTHING.keys()
+
+
+def test_a_property_named_strict_stays_in_a_schema() -> None:
+    clean = PATCHES["properties named strict, Gemini"].make(None)
+    tool = {"function": {"strict": True, "parameters": {"strict": None, "properties": {"strict": {"type": "boolean"}}}}}
+    assert clean([tool]) == [{"function": {"parameters": {"properties": {"strict": {"type": "boolean"}}}}}]
 
 
 def test_the_tokenizer_is_loaded_at_its_first_use() -> None:

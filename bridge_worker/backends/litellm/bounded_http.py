@@ -1,39 +1,49 @@
 """Bounds what LiteLLM and the SDKs under it read of a response, on the path where the bridge does not read it itself.
 
-Owns one replacement: `httpx.AsyncClient.send`, by public API only. An error's body ends after 16 KiB, because LiteLLM runs its
-regular expressions over it on the loop; a whole body is bounded after decompression, and a stream's line by its length. Refuses to
-know which method or provider a response is for.
+Owns the replacements of `send` of httpx's two clients (the plain one fetches clouds' tokens) and of `Session` of the package
+requests, by public API only. An error's body ends after 16 KiB, because LiteLLM runs its regular expressions over it on the loop; a
+whole body is bounded after decompression, and a stream's line by its length. Refuses to know which method or provider a response is
+for.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
+import requests
 
-from bridge_worker.backends.litellm.transport import MAX_BODY_BYTES, Inflate
+from bridge_worker.backends.litellm.inflate import Inflate
+from bridge_worker.backends.litellm.transport import MAX_BODY_BYTES
 from bridge_worker.errors import BridgeError
 from bridge_worker.security.error_text import MAX_TEXT
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 _WHOLE = "application/json"
+_READ_BYTES = 64 * 1024
 
 _send = httpx.AsyncClient.send
+_send_plainly = httpx.Client.send
+_send_by_requests = requests.Session.send
 
 
 def install() -> None:
-    """Puts the bounds into httpx. A second call changes nothing."""
+    """Puts the bounds into httpx and requests. A second call changes nothing."""
     global _send
     if httpx.AsyncClient.send is not _bounded_send:
         _send = httpx.AsyncClient.send
         httpx.AsyncClient.send = _bounded_send  # type: ignore[method-assign]
+    httpx.Client.send = _bounded_send_plainly  # type: ignore[method-assign]
+    requests.Session.send = _bounded_send_by_requests  # type: ignore[method-assign]
 
 
 async def _bounded_send(self: httpx.AsyncClient, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
     response = await _send(self, request, stream=True, **options)
     if not response.is_stream_consumed:
-        _bound(response, is_stream=stream and not response.headers.get("content-type", "").startswith(_WHOLE))
+        bounds, inflate = _bounds_of(response, stream)
+        inner: Any = response.stream
+        response.stream = _Bounded(inner, inflate, bounds)
     if not stream:
         try:
             await response.aread()
@@ -42,33 +52,85 @@ async def _bounded_send(self: httpx.AsyncClient, request: httpx.Request, *, stre
     return response
 
 
-def _bound(response: httpx.Response, *, is_stream: bool) -> None:
+def _bounded_send_plainly(self: httpx.Client, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+    response = _send_plainly(self, request, stream=True, **options)
+    if not response.is_stream_consumed:
+        bounds, inflate = _bounds_of(response, stream)
+        inner: Any = response.stream
+        response.stream = _BoundedPlainly(inner, inflate, bounds)
+    if not stream:
+        try:
+            response.read()
+        finally:
+            response.close()
+    return response
+
+
+def _bounded_send_by_requests(
+    self: requests.Session, request: requests.PreparedRequest, *, stream: bool = False, **options: Any
+) -> requests.Response:
+    """The package decompresses in bounded steps itself."""
+    response = _send_by_requests(self, request, stream=True, **options)
+    if not stream and not isinstance(response._content, bytes):
+        bounds = _Bounds(is_error=response.status_code >= 400, is_stream=False)
+        try:
+            response._content = b"".join(bounds.of(response.iter_content(_READ_BYTES)))  # PRIVATE: what `content` returns
+            response._content_consumed = True
+        finally:
+            response.close()
+    return response
+
+
+def _bounds_of(response: httpx.Response, stream: bool) -> tuple[_Bounds, Inflate | None]:
     encoding = response.headers.pop("content-encoding", "")
     inflate = Inflate(encoding) if encoding not in ("", "identity") else None
-    stream: Any = response.stream
-    response.stream = _Bounded(stream, inflate, is_error=response.is_error, is_stream=is_stream)
+    is_stream = stream and not response.headers.get("content-type", "").startswith(_WHOLE)
+    return _Bounds(is_error=response.is_error, is_stream=is_stream), inflate
+
+
+class _Bounds:
+    """The limits of one body. ``ended``: the rest must not be read."""
+
+    def __init__(self, *, is_error: bool, is_stream: bool) -> None:
+        self._is_error = is_error
+        self._is_stream = is_stream
+        self._size = 0
+        self.ended = False
+
+    def take(self, data: bytes) -> bytes:
+        """``data``, or as much of it as may be read. Raises BridgeError for a body or a line that is too long."""
+        if self._is_error and self._size + len(data) >= MAX_TEXT:
+            self.ended = True
+            return data[: MAX_TEXT - self._size]
+        end = max(data.rfind(b"\n"), data.rfind(b"\r")) if self._is_stream else -1
+        self._size = self._size + len(data) if end < 0 else len(data) - end - 1
+        if self._size > (MAX_LINE_BYTES if self._is_stream else MAX_BODY_BYTES):
+            raise _too_long(self._is_stream)
+        return data
+
+    def of(self, parts: Iterator[bytes]) -> Iterator[bytes]:
+        for data in parts:
+            yield self.take(data)
+            if self.ended:
+                return
 
 
 class _Bounded(httpx.AsyncByteStream):
-    def __init__(self, stream: httpx.AsyncByteStream, inflate: Inflate | None, *, is_error: bool, is_stream: bool) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, inflate: Inflate | None, bounds: _Bounds) -> None:
         self._stream = stream
         self._inflate = inflate
-        self._is_error = is_error
-        self._is_stream = is_stream
+        self._bounds = bounds
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
-        async for data in self._inflated():
-            if self._is_error and size + len(data) >= MAX_TEXT:
-                yield data[: MAX_TEXT - size]
-                await self.aclose()  # the rest is never read
-                return
-            end = max(data.rfind(b"\n"), data.rfind(b"\r")) if self._is_stream else -1
-            size = size + len(data) if end < 0 else len(data) - end - 1
-            if size > (MAX_LINE_BYTES if self._is_stream else MAX_BODY_BYTES):
-                await self.aclose()
-                raise _too_long(self._is_stream)
-            yield data
+        try:
+            async for data in self._inflated():
+                yield self._bounds.take(data)
+                if self._bounds.ended:
+                    await self.aclose()
+                    return
+        except BridgeError:
+            await self.aclose()
+            raise
 
     async def _inflated(self) -> AsyncIterator[bytes]:
         async for data in self._stream:
@@ -81,6 +143,30 @@ class _Bounded(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+class _BoundedPlainly(httpx.SyncByteStream):
+    """The same for the client that blocks; `httpx.Response` closes it, whatever happens."""
+
+    def __init__(self, stream: httpx.SyncByteStream, inflate: Inflate | None, bounds: _Bounds) -> None:
+        self._stream = stream
+        self._inflate = inflate
+        self._bounds = bounds
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._bounds.of(self._inflated())
+
+    def _inflated(self) -> Iterator[bytes]:
+        for data in self._stream:
+            if self._inflate is None:
+                yield data
+                continue
+            yield self._inflate.feed(data)
+            while data := self._inflate.pending():
+                yield data
+
+    def close(self) -> None:
+        self._stream.close()
 
 
 def _too_long(is_stream: bool) -> BridgeError:

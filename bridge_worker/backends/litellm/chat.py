@@ -8,20 +8,21 @@ deadlines and a provider's format.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, suppress
 from typing import Any
 
 import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
 
-from bridge_worker.backends.litellm import gate, local_deployment, pricing, responses, router
+from bridge_worker.backends.litellm import gate, local_deployment, pricing, responses, router, transport
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder
 from bridge_worker.backends.litellm.gate import Piece
 from bridge_worker.backends.litellm.gateway_config import Configured
 from bridge_worker.backends.litellm.lane import Lane
 from bridge_worker.backends.litellm.listeners import is_heard, reason_for_litellm
+from bridge_worker.backends.litellm.model_names import ModelNames, Routed
 from bridge_worker.backends.litellm.patches import hosts
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequests
 from bridge_worker.backends.litellm.responses import StreamReader
@@ -36,6 +37,7 @@ from bridge_worker.errors import BridgeError
 from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, UNUSABLE_PROVIDERS
 from bridge_worker.system.versions import litellm_version
 
+MAX_KNOWN = 1024  # names and reasons that are remembered
 CLOSE_SECONDS = 1.0  # after this time a cancel reports that the provider's stream is not closed
 
 
@@ -68,15 +70,25 @@ class LiteLLM:
         self._router: Any = self._configured.router
         self.rejected = self._configured.rejected
         self._chats, self._retired = 0, False
+        self._engines: dict[tuple[str, str | None], EngineVersion] = {}
         self._permitted_before = hosts.permit(local_services | hosts.named_in((gateway and gateway.router) or {}))
         self._prepared = PreparedRequests(remembers=remembers)
         self._only = engine == "direct"
         self._own_path: str | None = "the worker was started with --engine litellm" if engine == "litellm" else None
+        self._no_full: str | None = None
+        names = None
+        if gateway is not None and self._router is not None:
+            names = ModelNames(self._router, gateway.litellm.get("model_alias_map"), gateway.completion_model)
+        self.names: ModelNames | None = names
         self._lane = Lane(self._router, (gateway and gateway.router) or {}, is_heard) if self._router is not None else None
 
     def use_own_path(self, reason: str) -> None:
         """After a failed rehearsal: LiteLLM's own path serves everything."""
         self._own_path = reason
+
+    def leave_out_full(self, reason: str) -> None:
+        """Without a Router: what a callback, a cache or a budget listens to is served by LiteLLM's own path."""
+        self._no_full = reason
 
     def close_lane(self, reason: str) -> None:
         """The Router serves every chat of a config."""
@@ -104,12 +116,13 @@ class LiteLLM:
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         request.receipt.engine = self.engine
-        self.check_model(request.model)
+        routed = self.route(request.model, chat=True)
+        if routed is not None:
+            request.model = routed.name
         call = ChatCall(request, self._prepared)
-        reader = StreamReader()
         self._chats += 1
         try:
-            upstream, deltas, response = await self._open(call)
+            upstream, deltas, response = await self._open(call, routed)
             self._sign(call)
             if upstream is not None:
                 while deltas:
@@ -124,28 +137,14 @@ class LiteLLM:
                 yield deltas
                 yield facts
             else:
-                request.upstream_open = True
-                last: Facts | None = None
-                try:
-                    items = aiter(response)
-                    while (item := await call.within(_next(items))) is not None:
-                        if not isinstance(item, Piece):
-                            yield reader.feed(item)
-                        elif item.facts is not None:
-                            last = item.facts
-                        else:
-                            reader.has_content = True
-                            yield item.deltas
-                finally:
-                    request.upstream_open = not await close(response)
-                last = last or reader.facts(response, call.target)
-                call.end("ok")
-                yield last
+                async with aclosing(self._stream(call, response)) as steps:
+                    async for step in steps:
+                        yield step
         except AttemptError as failed:
             call.fail_attempt(failed.fault)
             raise failed.fault from failed
         except Exception as error:
-            raise call.fail(error, streamed=reader.has_content) from error
+            raise call.fail(error, streamed=call.has_streamed) from error
         finally:
             self._sign(call)
             call.end("cancelled")
@@ -153,33 +152,60 @@ class LiteLLM:
             self._chats -= 1
             self._forget_if_done()
 
-    async def _open(self, call: ChatCall) -> tuple[Upstream | None, list[Delta], Any]:
+    async def _stream(self, call: ChatCall, response: Any) -> AsyncGenerator[list[Delta] | Facts, None]:
+        """The steps of a stream that came through LiteLLM: its own items, or the bridge's from under the Router."""
+        request, reader = call.request, StreamReader()
+        request.upstream_open = True
+        last: Facts | None = None
+        try:
+            items = aiter(response)
+            while (item := await call.within(_next(items))) is not None:
+                if not isinstance(item, Piece):
+                    yield reader.feed(item)
+                elif item.facts is not None:
+                    last = item.facts
+                else:
+                    reader.has_content = True
+                    yield item.deltas
+        finally:
+            call.has_streamed = reader.has_content
+            request.upstream_open = not await close(response)
+        last = last or reader.facts(response, call.target)
+        call.end("ok")
+        yield last
+
+    async def _open(self, call: ChatCall, routed: Routed | None) -> tuple[Upstream | None, list[Delta], Any]:
         """(a response that is read here, its first deltas, a response of LiteLLM's or of the Router's)"""
         request = call.request
-        if self._router is not None:
-            return await self._open_by_router(call)
+        if routed is not None:
+            return await self._open_by_router(call, routed.options)
         arguments = {"model": request.model, "messages": request.messages, "timeout": REQUEST_TIMEOUT_SECONDS} | _options(request)
         if (reason := self._own_path or reason_for_litellm(request)) is not None:
             return None, [], await self._by_litellm(call, arguments, reason)
         if is_heard():
+            if self._no_full is not None:
+                return None, [], await self._by_litellm(call, arguments, self._no_full)
             call.mode, call.reason = "full", "a callback, a cache or a budget listens"
             return None, [], await gate.call_without_router(call, arguments)
         call.mode = "direct"
         target = self._prepared.target(request.model)
+        reason = None
         try:
             key = (request.model, request.stream, call.options_key)
             ready = await call.prepare(key, arguments, target)
-        except NoDecoder as no:
-            return None, [], await self._by_litellm(call, arguments, str(no))
+        except NoDecoder as no:  # LiteLLM is called below: what it raises must not have this as its context
+            reason = str(no)
         except Exception as error:
             call.begin(target)
             raise call.fail(error) from error
+        if reason is not None:
+            return None, [], await self._by_litellm(call, arguments, reason)
         call.begin(ready.target)
         upstream = await call.open(ready)
         deltas = await (upstream.read() if request.stream else upstream.whole())
         return upstream, deltas, None
 
-    async def _open_by_router(self, call: ChatCall) -> tuple[Upstream | None, list[Delta], Any]:
+    async def _open_by_router(self, call: ChatCall, routed: Mapping[str, Any]) -> tuple[Upstream | None, list[Delta], Any]:
         request, lane, routing = call.request, self._lane, {}
         if self._own_path is None and lane is not None:
             call.on_failed, call.on_prepared = lane.mark_failed, lane.learner(call)
@@ -195,7 +221,7 @@ class LiteLLM:
         if self._own_path is not None:
             call.mode, call.reason = "litellm", self._own_path
             call.own_path = True
-        options = _options(request) | routing
+        options = _options(request) | routing | dict(routed)
         if request.stream:
             options |= {"stream": True, "stream_options": {"include_usage": True}}
         # PRIVATE, _skip_mcp_handler: else tools need the mcp package, and could be run here instead of by the agent.
@@ -212,26 +238,35 @@ class LiteLLM:
         return await gate.call_litellm(call, arguments | {"max_retries": 0})
 
     def _sign(self, call: ChatCall) -> None:
-        name = f"litellm-{call.mode}" if call.mode not in ("", "litellm") else "litellm"
-        call.request.receipt.engine = EngineVersion(name, self._version, call.reason)
+        key = (call.mode, call.reason)
+        engine = self._engines.get(key)
+        if engine is None:
+            name = f"litellm-{call.mode}" if call.mode not in ("", "litellm") else "litellm"
+            engine = EngineVersion(name, self._version, call.reason)
+            if len(self._engines) < MAX_KNOWN:
+                self._engines[key] = engine
+        call.request.receipt.engine = engine
 
     async def aclose(self) -> None:
         """Flushes LiteLLM's callbacks and closes its connections."""
         with suppress(TimeoutError):
             await asyncio.wait_for(GLOBAL_LOGGING_WORKER.flush(), 2)
         await GLOBAL_LOGGING_WORKER.stop()
+        await transport.aclose()
         await litellm.close_litellm_async_clients()
 
-    def check_model(self, model: str) -> None:
-        """Raises BridgeError ``model_not_found`` for a name that no method serves."""
-        if self._router is not None:
-            if not router.serves(self._router, model):
+    def route(self, model: str, *, chat: bool = False) -> Routed | None:
+        """What the Router gets for a name; None without a config. Raises BridgeError ``model_not_found`` for a name that no method
+        serves."""
+        if self.names is not None:
+            if (routed := self.names.find(model, chat=chat)) is None:
                 raise BridgeError("model_not_found", f"there is no {model!r:.100} in the config's model_list", model=model)
-        elif (provider := model.split("/")[0]) in UNUSABLE_PROVIDERS:
+            return routed
+        if (provider := model.split("/")[0]) in UNUSABLE_PROVIDERS:
             reason = UNUSABLE_PROVIDERS[provider]
             raise BridgeError("model_not_found", f"{provider} can't be used through the bridge: {reason}", model=model)
-        else:
-            hosts.base_url(provider)
+        hosts.base_url(provider)
+        return None
 
     def alternatives(self, model: str) -> list[str]:
         """``model``, and what the Router may ask in its place, and in the place of that."""

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import litellm
 
-from bridge_worker.backends.litellm import decoders, exceptions, provider_state, request_diff
+from bridge_worker.backends.litellm import decoders, exceptions, provider_state, request_diff, tool_names
 from bridge_worker.backends.litellm.capture import CapturedRequest, NothingSent, capture
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequest, PreparedRequests
+from bridge_worker.backends.litellm.request_forms import rewrite_call
 from bridge_worker.backends.litellm.router_errors import fault_of
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.backends.litellm.upstream import Target, Upstream, open_upstream
@@ -81,6 +82,7 @@ class ChatCall:
         self.on_failed: Callable[[str, BridgeError], None] | None = None  # and what fails
         self.upstream: Upstream | None = None
         self.facts: Facts | None = None  # of a plain chat that was read in the lane
+        self.has_streamed = False  # content of a stream that came through LiteLLM
         self.own_path = False  # LiteLLM serves every call of this chat
         self.outcome: Outcome | None = None  # of a plain chat, as it was returned to LiteLLM
         self.next: Ready | Exception | None = None  # what the call that LiteLLM's wrapper is about to make will send, or raise
@@ -135,6 +137,9 @@ class ChatCall:
         Raises NoDecoder, and what LiteLLM raises before it would send.
         """
         messages, held_back = provider_state.for_provider(call["messages"], target.provider, target.model)
+        rule = tool_names.rule_of(target.provider, target.model or "")
+        if rule is not None and any("tool_calls" in message for message in messages):
+            messages = tool_names.renamed_messages(messages, rule)
         prepared = self._prepared.find(key)
         if prepared is not None and (body := prepared.body(messages)) is not None:
             self._note_known(prepared, held_back)
@@ -158,7 +163,8 @@ class ChatCall:
         if not decoders.may_capture(str(call["model"]), target.provider or ""):
             raise NoDecoder(f"LiteLLM's requests to {target.provider} can't be captured")
         arguments = {name: value for name, value in call.items() if name not in _NOT_OF_THE_REQUEST and name[:1] != "_"}
-        arguments |= {"messages": _copied(messages), "max_retries": 0, "_skip_mcp_handler": True}
+        rewritten, lost = known.rewritten if known is not None else rewrite_call(call, target.provider, target.model or "")
+        arguments |= {**rewritten, "messages": _copied(messages), "max_retries": 0, "_skip_mcp_handler": True}
         if self.request.stream:
             arguments |= {"stream": True, "stream_options": {"include_usage": True}}
         try:
@@ -170,7 +176,7 @@ class ChatCall:
                 "authentication", exceptions.about_key("", captured.provider, responded=False), provider=captured.provider
             )
         body = json.loads(captured.body)
-        self._diff(body, held_back)
+        self._diff(body, held_back + lost)
         found = decoders.format_of(captured.provider, captured.url, body)
         if found is None:
             raise NoDecoder(f"the bridge has no decoder for the responses of {captured.provider} at {captured.url.path}", captured)
@@ -180,7 +186,7 @@ class ChatCall:
             except ImportError as error:
                 decoders.switch_off(found)
                 raise NoDecoder(f"the decoder of {found.module} can't be loaded ({error})", captured) from error
-            known = PreparedRequest(captured, decoder)
+            known = PreparedRequest(captured, decoder, (rewritten, lost))
             self._prepared.store(key, known)
         known.learn(captured, messages)
         return known, captured.body
@@ -194,7 +200,7 @@ class ChatCall:
             if len(prepared.notes) < MAX_NOTES:
                 prepared.notes[self.options_key] = notes
         receipt = self.request.receipt
-        receipt.dropped = [*held_back, *notes[0]]
+        receipt.dropped = [*held_back, *prepared.rewritten[1], *notes[0]]
         receipt.added = notes[1]
 
     def _diff(self, body: Any, held_back: list[Change]) -> None:
@@ -206,12 +212,17 @@ class ChatCall:
             self.request.receipt.dropped = dropped
             self.request.receipt.added = request_diff.additions(self._asked, body)
 
+    def target_of(self, call: Mapping[str, Any]) -> Target:
+        """What ``call``, the keyword arguments of one deployment's call, names."""
+        deployment = (call.get("model_info") or {}).get("id")
+        return self._prepared.target(call["model"], call.get("custom_llm_provider"), call.get("api_base"), deployment)
+
     # ---- the response ------------------------------------------------------------------------------------------------------
 
     async def open(self, ready: Ready) -> Upstream:
         """Sends the request. Raises AttemptError."""
         prepared = ready.prepared
-        upstream = await open_upstream(prepared.decoder, prepared.url, prepared.headers, ready.body, ready.timeout, ready.target)
+        upstream = await open_upstream(prepared.decoder, prepared.destination, ready.body, ready.timeout, ready.target)
         self.upstream = upstream
         self.request.upstream_open = True
         return upstream

@@ -21,20 +21,21 @@ from bridge_worker.core.ports import ChatRequest
 
 
 class Format(NamedTuple):
-    """A wire format: the module in ``backends/wire`` and the class in it."""
+    """A wire format: its name, the module in ``backends/wire`` and the class in it."""
 
+    name: str
     module: str
     decoder: str
 
 
-OPENAI_CHAT = Format("openai_chat", "OpenAIChat")
-OPENAI_RESPONSES = Format("openai_responses", "OpenAIResponses")
-ANTHROPIC = Format("anthropic", "Anthropic")
-GEMINI = Format("gemini", "Gemini")
-BEDROCK_CONVERSE = Format("bedrock_converse", "BedrockConverse")
-BEDROCK_ANTHROPIC = Format("anthropic", "Anthropic")  # in frames of AWS's event stream
-OLLAMA = Format("ollama", "Ollama")
-COHERE = Format("cohere", "Cohere")
+OPENAI_CHAT = Format("openai_chat", "openai_chat", "OpenAIChat")
+OPENAI_RESPONSES = Format("openai_responses", "openai_responses", "OpenAIResponses")
+ANTHROPIC = Format("anthropic", "anthropic", "Anthropic")
+GEMINI = Format("gemini", "gemini", "Gemini")
+BEDROCK_CONVERSE = Format("bedrock_converse", "bedrock_converse", "BedrockConverse")
+BEDROCK_ANTHROPIC = Format("bedrock_anthropic", "anthropic", "Anthropic")  # in frames of AWS's event stream
+OLLAMA = Format("ollama", "ollama", "Ollama")
+COHERE = Format("cohere", "cohere", "Cohere")
 
 # Ends of the URL's path, in order; the first that fits decides. None: any provider.
 _BY_PATH: tuple[tuple[str, frozenset[str] | None, Format], ...] = (
@@ -47,7 +48,7 @@ _BY_PATH: tuple[tuple[str, frozenset[str] | None, Format], ...] = (
     (":streamGenerateContent", None, GEMINI),
     ("/converse", frozenset({"bedrock"}), BEDROCK_CONVERSE),
     ("/converse-stream", frozenset({"bedrock"}), BEDROCK_CONVERSE),
-    ("/invoke", frozenset({"bedrock"}), ANTHROPIC),
+    ("/invoke", frozenset({"bedrock"}), BEDROCK_ANTHROPIC),
     ("/invoke-with-response-stream", frozenset({"bedrock"}), BEDROCK_ANTHROPIC),
     ("/api/chat", frozenset({"ollama_chat"}), OLLAMA),
     ("/v2/chat", frozenset({"cohere", "cohere_chat"}), COHERE),
@@ -65,12 +66,23 @@ _PROVIDERS = frozenset(
 )
 # Of a provider that has several kinds of models: the words of which one is in the name of a model that is called so.
 _MODELS: Mapping[str, tuple[str, ...]] = {"vertex_ai": ("gemini", "claude"), "bedrock": ("converse", "anthropic", "claude", "nova")}
+# Providers that use this format for every request; those of `_PROVIDERS` that are in no row have OpenAI's.
+_ONLY: Mapping[Format, frozenset[str]] = {
+    ANTHROPIC: frozenset({"anthropic"}),
+    GEMINI: frozenset({"gemini", "vertex_ai"}),
+    BEDROCK_CONVERSE: frozenset({"bedrock"}),
+    BEDROCK_ANTHROPIC: frozenset({"bedrock"}),
+    COHERE: frozenset({"cohere", "cohere_chat"}),
+    OLLAMA: frozenset({"ollama_chat"}),
+    OPENAI_RESPONSES: frozenset(),
+}
 _off: set[Format] = set()
+_not_captured: set[str] = set()  # providers
 
 
 def may_capture(model: str, provider: str) -> bool:
     """Whether LiteLLM would call this provider by httpx. A provider that runs here, or calls by another client, is not tried."""
-    if provider not in _PROVIDERS or provider in litellm._custom_providers or _is_registered(provider):
+    if provider not in _PROVIDERS or provider in _not_captured or provider in litellm._custom_providers or _is_registered(provider):
         return False
     words = _MODELS.get(provider)
     return words is None or any(word in model for word in words)
@@ -94,6 +106,11 @@ def is_off(found: Format) -> bool:
 def switch_off(found: Format) -> None:
     """After a failed rehearsal: LiteLLM's own path serves this format."""
     _off.add(found)
+
+
+def switch_capture_off(found: Format) -> None:
+    """After a rehearsal that could not capture: a request of these providers might be sent, and then be sent again."""
+    _not_captured.update(_ONLY.get(found, _PROVIDERS.difference(*_ONLY.values())))
 
 
 @cache

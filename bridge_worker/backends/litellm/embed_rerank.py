@@ -16,8 +16,12 @@ import litellm
 from litellm.types.utils import CallTypes
 
 from bridge_worker.backends.litellm import pricing, receipts, request_diff
+from bridge_worker.backends.litellm.model_names import Routed
+from bridge_worker.backends.litellm.responses import counts
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.backends.litellm.upstream import Target
+from bridge_worker.backends.wire.decoder import UNREADABLE
+from bridge_worker.backends.wire.json_values import count_of
 from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Ranking, RerankRequest
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers import price_map
@@ -29,16 +33,24 @@ _NO_METHOD = re.compile(r"Unsupported provider: |Unmapped LLM provider|does not 
 _DIRECT = {"timeout": REQUEST_TIMEOUT_SECONDS, "max_retries": 0}  # the Router has its own
 
 
-async def embed(router: Any, request: EmbedRequest) -> Embeddings:
-    """Raises BridgeError. Cancelling the task closes the connection before it ends."""
-    call = {"model": request.model, "input": request.input, **request.options}
+async def embed(router: Any, request: EmbedRequest, routed: Routed | None = None) -> Embeddings:
+    """Raises BridgeError. Cancelling the task closes the connection before it ends. ``routed``: what the Router gets."""
+    call = {"input": request.input, **request.options, **_model(request.model, routed)}
     made = router.aembedding(**call) if router else litellm.aembedding(**call, **_DIRECT)
     response, target = await _answer(made, request, CallTypes.aembedding)
+    try:
+        return _embeddings(response, request, target)
+    except UNREADABLE as error:
+        raise _bad("the provider sent embeddings that can't be read", request.model) from error
+
+
+def _embeddings(response: Any, request: EmbedRequest, target: Target) -> Embeddings:
     rows = sorted(getattr(response, "data", None) or [], key=lambda row: row["index"])
     if [row["index"] for row in rows] != list(range(len(request.input))):
         raise _bad(f"the provider sent {len(rows)} embeddings for {len(request.input)} inputs", request.model)
-    usage = response.usage
-    counted = Usage(input_tokens=usage.prompt_tokens, total_tokens=usage.total_tokens) if usage and usage.prompt_tokens else None
+    count = counts(response.usage)
+    input_tokens = count("prompt_tokens")
+    counted = Usage(input_tokens=input_tokens, total_tokens=count("total_tokens")) if input_tokens else None
     hidden = _hidden(response)
     return Embeddings(
         vectors=[_vector(row["embedding"], request.model) for row in rows],
@@ -49,17 +61,24 @@ async def embed(router: Any, request: EmbedRequest) -> Embeddings:
     )
 
 
-async def rerank(router: Any, request: RerankRequest) -> Ranking:
+async def rerank(router: Any, request: RerankRequest, routed: Routed | None = None) -> Ranking:
     """Raises BridgeError. Cancelling the task closes the connection before it ends."""
     call = {
-        "model": request.model,
         "query": request.query,
         "documents": request.documents,
         "return_documents": False,
         **request.options,
+        **_model(request.model, routed),
     }
     made = router.arerank(**call) if router else litellm.arerank(**call, **_DIRECT)
     response, target = await _answer(made, request, CallTypes.arerank)
+    try:
+        return _ranking(response, request, target)
+    except UNREADABLE as error:
+        raise _bad("the provider sent a ranking that can't be read", request.model) from error
+
+
+def _ranking(response: Any, request: RerankRequest, target: Target) -> Ranking:
     scores = [(row["index"], row["relevance_score"]) for row in response.results or []]
     places = range(len(request.documents))
     if not scores or len({index for index, _ in scores} & set(places)) != len(scores):
@@ -72,6 +91,10 @@ async def rerank(router: Any, request: RerankRequest) -> Ranking:
         model=hidden.get("model") or request.model.rpartition("/")[2],
         provider=hidden.get("custom_llm_provider") or target.provider,
     )
+
+
+def _model(requested: str, routed: Routed | None) -> dict[str, Any]:
+    return {"model": requested} if routed is None else {"model": routed.name, **routed.options}
 
 
 async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, call_type: CallTypes) -> tuple[Any, Target]:
@@ -104,7 +127,7 @@ def _cost(hidden: Mapping[str, Any], target: Target) -> Cost | None:
     usd = hidden.get("response_cost")
     if usd is not None and pricing.has_prices(target.deployment):
         return Cost(usd, "deployment")
-    if usd is None or pricing.is_unpriced(target.model, target.provider):
+    if usd is None or (not usd and pricing.is_unpriced(target.model, target.provider, target.deployment)):
         return None
     return Cost(usd, "price_map", price_map.DATE)
 
@@ -124,9 +147,9 @@ def _vector(given: Any, model: str) -> list[float]:
 def _rerank_usage(meta: Mapping[str, Any]) -> Usage | None:
     counted, billed = meta.get("tokens") or {}, meta.get("billed_units") or {}
     usage = Usage(
-        input_tokens=counted.get("input_tokens"),
-        output_tokens=counted.get("output_tokens"),
-        total_tokens=billed.get("total_tokens"),
+        input_tokens=count_of(counted.get("input_tokens")),
+        output_tokens=count_of(counted.get("output_tokens")),
+        total_tokens=count_of(billed.get("total_tokens")),
     )
     return usage if any(usage.model_dump().values()) else None
 

@@ -80,6 +80,7 @@ _BY_FUNCTION = {
     "async_transform_request_body": "rejected_by_provider",
     "validate_and_fix_openai_messages": "rejected_by_provider",
     "transform_response": "bad_upstream_response",
+    "_transform_response": "bad_upstream_response",
     "_transform_google_generate_content_to_openai_model_response": "bad_upstream_response",
     "convert_to_model_response_object": "bad_upstream_response",
     "parse_body": "bad_upstream_response",
@@ -222,8 +223,9 @@ def _by_claim(chain: list[BaseException]) -> str:
     """By LiteLLM's status, where nothing speaks for or against it: an error event in a stream, a check before the call."""
     for link in chain:
         status = getattr(link, "status_code", None)
-        if isinstance(status, int) and type(link) is not litellm.APIConnectionError:  # which has 500 for all that LiteLLM can't map
-            return _by_status(status)
+        if type(link) is litellm.APIConnectionError or status is None:  # the former has 500 for all that LiteLLM can't map
+            continue
+        return _by_status(status) if isinstance(status, int) else "bad_upstream_response"  # an error's code that is a list
     return _by_origin(chain[-1])
 
 

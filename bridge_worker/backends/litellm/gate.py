@@ -22,9 +22,12 @@ from litellm.types.utils import Choices, Message
 
 from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
+from bridge_worker.backends.litellm.listeners import needs_wrapper
 from bridge_worker.backends.litellm.provider_state import for_provider
-from bridge_worker.backends.litellm.router_errors import for_router, with_fault
-from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream, target_of
+from bridge_worker.backends.litellm.request_forms import rewrite_call
+from bridge_worker.backends.litellm.router_errors import for_router, for_unusable, with_fault
+from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream
+from bridge_worker.config import unusable
 from bridge_worker.core.deltas import Delta, TokenUsage
 from bridge_worker.core.ports import Facts
 
@@ -98,15 +101,17 @@ async def call_without_router(call: ChatCall, kwargs: dict[str, Any]) -> Any:
 
 async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     """One call by LiteLLM's own path: it sends, reads and maps errors by itself."""
-    target = _target(kwargs)
+    target = call.target_of(kwargs)
     call.begin(target, fallback=bool(kwargs.get("fallback_depth")))
     messages, held_back = for_provider(kwargs["messages"], target.provider, target.model)
+    rewritten, lost = rewrite_call(kwargs, target.provider, target.model or "", names=False)
+    held_back += lost
     receipt = call.request.receipt
     if receipt.dropped is not None or held_back:
         receipt.dropped = [*held_back, *(change for change in receipt.dropped or () if change not in held_back)]
     try:
         # PRIVATE, _skip_mcp_handler: else tools need the mcp package, and could be run here instead of by the agent.
-        response = await _real(**kwargs | {"messages": messages, "_skip_mcp_handler": True})
+        response = await _real(**kwargs | rewritten | {"messages": messages, "_skip_mcp_handler": True})
     except Exception as error:
         raise with_fault(error, call.fail(error)) from error.__cause__
     if not call.request.stream:
@@ -117,30 +122,37 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
 async def _serve(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     """One call of a deployment. What can't be prepared is raised where LiteLLM's callbacks and the Router's cooldowns hear it."""
     call.outcome = None
+    info = kwargs.get("model_info") or {}
+    if why := info.get(unusable.MARK):
+        call.begin(call.target_of(kwargs), fallback=bool(kwargs.get("fallback_depth")))
+        error = for_unusable(str(why), call.target)
+        call.fail(error)
+        raise error
     if call.own_path:
         return await call_litellm(call, kwargs)
-    deployment = (kwargs.get("model_info") or {}).get("id")
+    deployment = info.get("id")
     pending, call.pending = call.pending, None
+    send = _heard if needs_wrapper() else acompletion
     if pending is not None and pending[0] == deployment:
         call.next = pending[1]
-        return await _heard(**kwargs)
+        return await send(**kwargs)
     try:
         call.next = await _prepare(call, kwargs)
     except NoDecoder as no:
         call.mode, call.reason = "litellm", str(no)
         return await call_litellm(call, kwargs)
     except Exception as error:
-        call.begin(_target(kwargs), fallback=bool(kwargs.get("fallback_depth")))
+        call.begin(call.target_of(kwargs), fallback=bool(kwargs.get("fallback_depth")))
         call.next = with_fault(error, call.fail(error))
     call.mode = "full"
-    return await _heard(**kwargs)
+    return await send(**kwargs)
 
 
 async def _prepare(call: ChatCall, kwargs: Mapping[str, Any]) -> Ready:
     if litellm.credential_list and "litellm_credential_name" in kwargs:
         kwargs = dict(kwargs)
         litellm.utils.load_credentials_from_list(kwargs)
-    target, key = _target(kwargs), request_key(kwargs, stream=call.request.stream)
+    target, key = call.target_of(kwargs), request_key(kwargs, stream=call.request.stream)
     ready = await call.prepare(key, kwargs, target)
     if call.on_prepared is not None and target.deployment is not None:
         call.on_prepared(key, kwargs, target)
@@ -148,7 +160,10 @@ async def _prepare(call: ChatCall, kwargs: Mapping[str, Any]) -> Ready:
 
 
 async def acompletion(**kwargs: Any) -> Any:
-    """One attempt at one deployment. LiteLLM's wrapper goes by this function's name."""
+    """One attempt at one deployment. LiteLLM's wrapper goes by this function's name.
+
+    Without the wrapper there is no log to write into: nothing listens, and LiteLLM's newer Routers count by themselves.
+    """
     call = current.get()
     if call is None:
         return await _real(**kwargs)
@@ -157,13 +172,14 @@ async def acompletion(**kwargs: Any) -> Any:
         raise ready
     if ready is None:  # LiteLLM's wrapper tries again by itself
         ready = await _prepare(call, kwargs)
-    log = kwargs.get("litellm_logging_obj") or SilentLogging(kwargs)
+    log = kwargs.get("litellm_logging_obj")
     call.begin(ready.target, fallback=bool(kwargs.get("fallback_depth")))
-    _report_start(log, kwargs, ready)
+    if log is not None:
+        _report_start(log, kwargs, ready)
     try:
         upstream = await call.open(ready)
         if call.request.stream:
-            return await _stream(call, upstream, ready.target, log)
+            return await _stream(call, upstream, ready.target, log or SilentLogging(kwargs))
         deltas, facts = await upstream.whole(), upstream.facts()
     except AttemptError as failed:
         call.fail_attempt(failed.fault)
@@ -189,23 +205,26 @@ async def _stream(call: ChatCall, upstream: Upstream, target: Target, log: Any) 
 
 
 async def _pieces(call: ChatCall, upstream: Upstream, deltas: list[Delta], target: Target, log: Any) -> AsyncGenerator[Piece, None]:
+    is_heard = not isinstance(log, SilentLogging)
     started, received = datetime.now(), list(deltas)
     try:
         while deltas:
             yield Piece(deltas)
             deltas = await upstream.read()
-            received += deltas
+            if is_heard:
+                received += deltas
         facts = upstream.facts()
         call.end("ok")
-        response = _response(received, facts, target, upstream.headers)
-        await _cache(response, log)
-        await log.dispatch_success_handlers(
-            response,
-            start_time=started,
-            end_time=datetime.now(),
-            cache_hit=False,
-            prefer_async_handlers=True,
-        )
+        if is_heard:
+            response = _response(received, facts, target, upstream.headers)
+            await _cache(response, log)
+            await log.dispatch_success_handlers(
+                response,
+                start_time=started,
+                end_time=datetime.now(),
+                cache_hit=False,
+                prefer_async_handlers=True,
+            )
         yield Piece([], facts)
     except AttemptError as failed:
         call.fail_attempt(failed.fault)
@@ -225,11 +244,6 @@ async def _cache(response: Any, log: Any) -> None:
     if litellm.cache is not None and handler is not None:
         with suppress(Exception):  # a cache that can't be written fails no chat, as with LiteLLM itself
             await handler.async_set_cache(result=response, original_function=acompletion, kwargs=handler.request_kwargs)
-
-
-def _target(kwargs: Mapping[str, Any]) -> Target:
-    deployment = (kwargs.get("model_info") or {}).get("id")
-    return target_of(kwargs["model"], kwargs.get("custom_llm_provider"), kwargs.get("api_base"), deployment)
 
 
 def _report_start(log: Any, kwargs: Mapping[str, Any], ready: Ready) -> None:
@@ -265,7 +279,7 @@ def _response(deltas: list[Delta], facts: Facts, target: Target, headers: Mappin
     made.usage = _usage(end.usage)
     made._hidden_params = {
         "custom_llm_provider": target.provider,
-        "additional_headers": get_response_headers(dict(headers)),
+        "additional_headers": get_response_headers({name.lower(): value for name, value in headers.items()}),
     }
     return made
 

@@ -22,6 +22,7 @@ from litellm.types.router import RouterGeneralSettings
 
 from bridge_worker.backends.litellm import router
 from bridge_worker.backends.litellm.router_redis import InMemoryUntilThen
+from bridge_worker.config import unusable
 from bridge_worker.config.diagnostics import Diagnostic, suggestion
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.gateway_keys import CALLBACKS
@@ -132,7 +133,8 @@ class Configured:
             try:
                 litellm.cache = litellm.Cache(**{"type": "redis"} | wanted | self._backend(settings))
             except Exception as error:
-                self.rejected.append(Diagnostic("litellm_settings.cache_params", f"LiteLLM can't make this cache: {_line(error)}"))
+                problem = f"LiteLLM can't make this cache: {_line(error)}"
+                self.rejected.append(_unserved("litellm_settings.cache_params", problem))
         _cache_params = wanted
 
     def _backend(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,6 +152,7 @@ class Configured:
             {"cache_responses": litellm.cache is not None}
             | without_redis(gateway.router)
             | {
+                "model_list": unusable.to_serve(gateway.router["model_list"]),
                 "router_general_settings": RouterGeneralSettings(async_only_mode=True),
                 "ignore_invalid_deployments": True,
             },
@@ -184,8 +187,10 @@ def _skipped(gateway: Gateway, made: Any, loop: asyncio.AbstractEventLoop | None
     served = Counter(map(_pair, router.configured_deployments(made)))
     wanted = Counter(map(_pair, gateway.router["model_list"]))
     for model, place in zip(gateway.router["model_list"], gateway.places, strict=True):
+        if unusable.is_unusable(model):  # a warning of the config has the reason
+            continue
         if served[_pair(model)] < wanted[_pair(model)] and (reason := _refusal(model, loop)):
-            yield Diagnostic(place, f"LiteLLM leaves it out: {reason}")
+            yield _unserved(place, f"LiteLLM leaves it out: {reason}")
 
 
 def _pair(model: Mapping[str, Any]) -> tuple[str, str]:
@@ -213,11 +218,15 @@ def _add_callbacks(gateway: Gateway) -> Iterator[Diagnostic]:
         for name in gateway.litellm.get(setting, ()):
             package = _PACKAGES.get(name)
             if name not in known:
-                yield Diagnostic(f"litellm_settings.{setting}", f"unknown callback {name!r}", suggestion(name, known))
+                yield _unserved(f"litellm_settings.{setting}", f"unknown callback {name!r}", suggestion(name, known))
             elif package and find_spec(package) is None:
-                yield Diagnostic(f"litellm_settings.{setting}", f"{name} needs the package {package}, which is not installed")
+                yield _unserved(f"litellm_settings.{setting}", f"{name} needs the package {package}, which is not installed")
             else:
                 add[setting](name)
+
+
+def _unserved(place: str, problem: str, hint: str = "") -> Diagnostic:
+    return Diagnostic(place, problem, hint, strict=True)
 
 
 def _line(error: Exception) -> str:

@@ -34,6 +34,13 @@ def is_heard() -> bool:
     return any(not _is_routers(callback) for callbacks in lists for callback in callbacks)
 
 
+def needs_wrapper() -> bool:
+    """Whether anything in LiteLLM hears of a call, also the Router's own callbacks: then `litellm.client` must wrap it."""
+    if litellm.cache is not None or litellm.max_budget:
+        return True
+    return any(getattr(litellm, name, None) for name in (*_CALLBACKS, *_SETTINGS))
+
+
 def _is_routers(callback: Any) -> bool:
     """A Router of this or an earlier config, the bridge's own watch on embeddings, or the entry of a cache that is not set."""
     owner = getattr(callback, "__self__", callback)

@@ -20,8 +20,10 @@ from litellm.types.utils import LlmProviders
 from litellm.utils import ProviderConfigManager
 
 from bridge_worker.backends.litellm.capture import CapturedRequest
+from bridge_worker.backends.litellm.transport import Destination
 from bridge_worker.backends.litellm.upstream import Target, target_of
 from bridge_worker.backends.wire.decoder import Decoder
+from bridge_worker.core.receipt import Change
 
 MAX_PREPARED = 512  # templates that are kept; the oldest is forgotten first
 MAX_LEARNED_BYTES = 1024 * 1024  # to learn from a body copies it several times, and a small one teaches the same
@@ -37,18 +39,29 @@ _SHORT_ID = 40  # OpenAI takes ids up to here; what is longer may be rewritten
 _URL_HEAD = 24  # characters of a URL that show its scheme and its media type
 
 
+Rewritten = tuple[Mapping[str, Any], list[Change]]
+NOT_REWRITTEN: Rewritten = ({}, [])
+
+
 class PreparedRequest:
     """The request of one model with one set of options, plain or streamed. ``model`` and ``provider`` are LiteLLM's names.
 
     `body` is exact for every conversation that it returns bytes for. ``settings`` is the body without the conversation; ``notes``
-    has the facts for a chat's receipt, by the chat's options.
+    has the facts for a chat's receipt, by the chat's options. ``rewritten`` are the arguments that LiteLLM got instead of the
+    caller's, and what that lost.
     """
 
-    __slots__ = ("_head", "_shapes", "_tail", "_transform", "decoder", "headers", "model", "notes", "provider", "settings", "url")
+    __slots__ = (
+        *("_head", "_shapes", "_tail", "_transform", "decoder", "destination", "headers", "model", "notes", "provider"),
+        *("rewritten", "settings"),
+        "url",
+    )
 
-    def __init__(self, captured: CapturedRequest, decoder: Callable[[], Decoder]) -> None:
+    def __init__(self, captured: CapturedRequest, decoder: Callable[[], Decoder], rewritten: Rewritten = NOT_REWRITTEN) -> None:
+        self.rewritten = rewritten
         self.url: httpx.URL = captured.url
         self.headers = {**captured.headers, "accept-encoding": "identity"}
+        self.destination = Destination(captured.url, self.headers)
         self.model = captured.model
         self.provider = captured.provider
         self.decoder = decoder
@@ -118,7 +131,7 @@ class PreparedRequests:
     def __init__(self, *, remembers: bool = True) -> None:
         """``remembers``: False where each request is to be captured."""
         self._remembers = remembers
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[tuple[str | None, ...], Target] = {}
         self._prepared: dict[Any, PreparedRequest] = {}
         self._environment: Mapping[Any, Any] = {}
 
@@ -129,13 +142,13 @@ class PreparedRequests:
             self._prepared.clear()
         return self._prepared.get(key)
 
-    def target(self, model: str) -> Target:
-        """The names that LiteLLM has for ``model``, which take it 30 us to find."""
-        found = self._targets.get(model)
+    def target(self, *names: str | None) -> Target:
+        """`target_of` these names, which takes LiteLLM 30 us to find."""
+        found = self._targets.get(names)
         if found is None:
             if len(self._targets) >= MAX_PREPARED:
                 self._targets.clear()
-            found = self._targets[model] = target_of(model)
+            found = self._targets[names] = target_of(*names)
         return found
 
     def store(self, key: Any, prepared: PreparedRequest) -> None:

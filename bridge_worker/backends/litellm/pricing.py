@@ -1,4 +1,5 @@
-"""The price of a response: the provider's own figure, else the deployment's prices in the config, else LiteLLM's price map.
+"""The price of a response: the provider's own figure, else the deployment's prices in the config, else LiteLLM's price map, by the
+deployment's `base_model` where the config has one. A model without a price anywhere has none: LiteLLM's 0 for it is not taken.
 
 Owns the unit prices, which are looked up once per model and price map. LiteLLM's own calculation takes 160 us a response. A model
 with a price that is linear in its token counts, which is checked at the look-up, is priced by five multiplications. Refuses to know
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,7 @@ from bridge_worker.providers import price_map
 _TIER = re.compile(r"_above_(\d+)k_tokens")
 _TOLERANCE = 1e-9
 _PROBE = 1_000  # tokens; below every threshold from which a tiered price rises
+_PER_SECOND = ("input_cost_per_second", "output_cost_per_second")
 # Routes that LiteLLM takes as part of a model's name; the price map's rows have none of them.
 _ROUTES = ("responses/", "converse/", "converse_like/", "invoke/")
 
@@ -41,34 +43,69 @@ def forget() -> None:
 
 
 def price(
-    usage: TokenUsage | None, *, provider: str | None, deployment: str | None, models: tuple[str | None, ...], charged: Any = None
+    usage: TokenUsage | None,
+    *,
+    provider: str | None,
+    deployment: str | None,
+    models: tuple[str | None, ...],
+    charged: Any = None,
+    seconds: float | None = None,
 ) -> Price | None:
-    """None where nothing is known. ``models`` are the names to look up, in order; ``charged`` is the provider's own figure."""
+    """None where nothing is known. ``models`` are the names to look up, in order; ``charged`` is the provider's own figure;
+    ``seconds`` is how long the response took, for prices per second."""
     with suppress(TypeError, ValueError):
         return Price(float(charged), "provider")
+    row = litellm.model_cost.get(deployment) or {} if deployment is not None else {}
+    per_second = next((float(row[name]) for name in _PER_SECOND if row.get(name) is not None), None)
+    if per_second is not None and seconds is not None:
+        return Price(per_second * seconds, "deployment")
     if usage is None:
         return None
-    if deployment is not None and has_prices(deployment) and (formula := _formula(deployment, provider)):
+    if deployment is not None and _has_cost(row) and (formula := _formula(deployment, provider)):
         return Price(formula(usage), "deployment")
-    for name in dict.fromkeys(models):
+    base = row.get("base_model")
+    for name in dict.fromkeys((base, *models)):
         bare = _bare(name)
-        if bare and (formula := _formula(bare, provider)):
+        # A base model may be another provider's: the model behind an Azure deployment or a gateway of the operator's.
+        if bare and (formula := _formula(bare, provider) or (_formula(bare, None) if name == base else None)):
             usd = formula(usage)
-            if usd or not is_unpriced(models[0], provider):
+            if usd or _is_free(bare, provider):
                 return Price(usd, "price_map", price_map.DATE)
     return None
 
 
 def has_prices(deployment: str | None) -> bool:
     """Whether the config has prices for this deployment, by its id."""
-    prices = litellm.model_cost.get(deployment, {})
-    return any(prices.get(f"input_cost_per_{unit}") is not None for unit in ("token", "query"))
+    return _has_cost(litellm.model_cost.get(deployment) or {})
 
 
-def is_unpriced(model: str | None, provider: str | None) -> bool:
-    """The Router enters each model of the config into the price map; one without a price then costs 0 by LiteLLM's figures."""
-    row = litellm.model_cost.get(f"{provider}/{model}")
-    return row is not None and not any("cost" in name for name in row)
+def is_unpriced(model: str | None, provider: str | None, deployment: str | None = None) -> bool:
+    """Whether a price of 0 by LiteLLM's figures means that it knows none."""
+    base = (litellm.model_cost.get(deployment) or {}).get("base_model")
+    return not any(_is_free(name, provider) or _is_listed(name, provider) for name in (base, model) if name)
+
+
+def _is_free(model: str, provider: str | None) -> bool:
+    """Whether the price map has a price of 0 for it. The Router enters each model of a config into the map, without any."""
+    return any(_has_cost(row) and not any(_costs(row)) for row in _rows(model, provider))
+
+
+def _is_listed(model: str, provider: str | None) -> bool:
+    return any(any(_costs(row)) for row in _rows(model, provider))
+
+
+def _rows(model: str, provider: str | None) -> list[Mapping[str, Any]]:
+    """Of the price map, under the names that LiteLLM looks up."""
+    names = (model, f"{provider}/{model}", model.partition("/")[2])
+    return [row for name in names if (row := litellm.model_cost.get(name))]
+
+
+def _costs(row: Mapping[str, Any]) -> list[Any]:
+    return [value for name, value in row.items() if "cost" in name and value is not None]
+
+
+def _has_cost(row: Mapping[str, Any]) -> bool:
+    return bool(_costs(row))
 
 
 def _bare(name: str | None) -> str:
@@ -128,9 +165,11 @@ def _linear(plain: float, out: float, cached: float, written: float, reasoning: 
 def _first_tier(model: str, provider: str | None) -> float:
     """The length of the input, in tokens, from which a price changes."""
     rows = [litellm.model_cost.get(name) or {} for name in (model, f"{provider}/{model}", model.rpartition("/")[2])]
-    if any("tiered_pricing" in row for row in rows):
+    if any(row.get("tiered_pricing") for row in rows):
         return 0
-    return min((int(found[1]) * 1_000 for row in rows for name in row if (found := _TIER.search(name))), default=math.inf)
+    # The Router writes into the row of each model that it serves, and None for what the model has not.
+    names = (name for row in rows for name, value in row.items() if value is not None)
+    return min((int(found[1]) * 1_000 for name in names if (found := _TIER.search(name))), default=math.inf)
 
 
 def _countable(usage: TokenUsage) -> Any:

@@ -11,35 +11,56 @@ import inspect
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import litellm
+from litellm.litellm_core_utils.litellm_logging import Logging
 
 from bridge_worker.backends.litellm import decoders, gate, router
-from bridge_worker.backends.litellm.capture import SilentLogging, capture
+from bridge_worker.backends.litellm.capture import capture
 from bridge_worker.backends.litellm.chat import LiteLLM
 from bridge_worker.backends.litellm.decoders import Format
 
-_NOWHERE = "http://127.0.0.1:1"
-_KEY = {"api_key": "none"}
-_AWS = {"aws_access_key_id": "none", "aws_secret_access_key": "none", "aws_region_name": "us-east-1"}
+_NOWHERE = "http://127.0.0.1:1"  # nothing listens there: where the capture fails, no provider is called
+_AWS = {
+    "aws_access_key_id": "none",
+    "aws_secret_access_key": "none",
+    "aws_region_name": "us-east-1",
+    "aws_bedrock_runtime_endpoint": _NOWHERE,
+}
 _MESSAGES = [{"role": "user", "content": "hello"}]
-# Not Ollama: LiteLLM calls its server for facts about the model before it makes a request.
+
+
+def _at(base: str) -> dict[str, Any]:
+    return {"api_key": "none", "api_base": _NOWHERE + base}
+
+
 # Format -> the model that is captured for it, and what else its request needs.
 FORMATS: Mapping[Format, tuple[str, dict[str, Any]]] = {
-    decoders.OPENAI_CHAT: ("lm_studio/rehearsal", {"api_base": f"{_NOWHERE}/v1"}),
-    decoders.OPENAI_RESPONSES: ("openai/responses/gpt-4.1", _KEY),
-    decoders.ANTHROPIC: ("anthropic/claude-sonnet-4-5", _KEY),
-    decoders.GEMINI: ("gemini/gemini-2.5-flash", _KEY),
+    decoders.OPENAI_CHAT: ("lm_studio/rehearsal", _at("/v1")),
+    decoders.OPENAI_RESPONSES: ("openai/responses/gpt-4.1", _at("/v1")),
+    decoders.ANTHROPIC: ("anthropic/claude-sonnet-4-5", _at("")),
+    decoders.GEMINI: ("gemini/gemini-2.5-flash", _at("/v1beta/models/gemini-2.5-flash")),
     decoders.BEDROCK_CONVERSE: ("bedrock/converse/anthropic.claude-3-sonnet-20240229-v1:0", _AWS),
     decoders.BEDROCK_ANTHROPIC: ("bedrock/invoke/anthropic.claude-3-sonnet-20240229-v1:0", _AWS),
-    decoders.COHERE: ("cohere_chat/command-r", _KEY),
+    decoders.COHERE: ("cohere_chat/command-r", _at("/v2/chat")),
+    decoders.OLLAMA: ("ollama_chat/rehearsal", _at("")),
 }
 _AHEAD = (decoders.OPENAI_CHAT,)  # rehearsed before the worker is ready; the others after it
+_WRAPPER, _ROUTER, _LANE = "mode full", "gate under the Router", "mode lane"
+_EFFECTS = {
+    _WRAPPER: "LiteLLM's own path serves chats that a callback, a cache or a budget listens to, and all of a config",
+    _ROUTER: "LiteLLM's own path serves the chats of a config",
+    _LANE: "the Router serves every chat of a config",
+}
+_IDS = ("rehearsal-1", "rehearsal-2")  # of deployments
+_REASON_CHARACTERS = 200
 # Methods of LiteLLM's `Logging` that the gate calls.
 _LOG_METHODS = ("update_environment_variables", "pre_call", "dispatch_success_handlers", "async_failure_handler")
+_PICKS = 8  # calls of the rehearsal of `_router_weights`; at random they would be right once in 256 times
 
-_results: dict[str, bool] = {}  # a reload need not rehearse again
+_results: dict[str, str] = {}  # why each rehearsal failed, "" where it passed; a reload need not rehearse again
 _log = logging.getLogger(__name__)
 
 
@@ -47,10 +68,23 @@ def rehearse(model: LiteLLM) -> None:
     """What the first chat needs. Not for a thread that has an event loop."""
     for found in _AHEAD:
         _rehearse_format(found)
-    if decoders.is_off(decoders.OPENAI_CHAT):
-        model.use_own_path("LiteLLM's requests can't be captured")
-    elif model.router is not None and not _passes("the gate under the Router", _rehearse_gate):
+    if any(map(decoders.is_off, _AHEAD)):
+        rehearse_rest()  # the others may fail for the same reason, and a chat must not find it out
+    heard = _passes(_WRAPPER, _rehearse_wrapper)
+    if not heard:
+        model.leave_out_full("LiteLLM's wrapper does not call the bridge")
+    if model.router is None:
+        return
+    if not heard or not _passes(_ROUTER, _rehearse_router):
         model.use_own_path("LiteLLM's Router does not call through the bridge")
+    elif not _passes(_LANE, _rehearse_lane):
+        model.close_lane("LiteLLM's Router does not take the lane's failures")
+
+
+def degraded() -> list[dict[str, str]]:
+    """The rows of ``status`` about rehearsals."""
+    effect = "LiteLLM's own path serves it"
+    return [{"part": part, "reason": reason, "effect": _EFFECTS.get(part, effect)} for part, reason in _results.items() if reason]
 
 
 def rehearse_rest() -> None:
@@ -64,56 +98,87 @@ def _rehearse_format(found: Format) -> None:
     model, arguments = FORMATS[found]
 
     async def work() -> None:
-        call = {
-            "model": model,
-            "messages": _MESSAGES,
-            "timeout": 1.0,
-            "max_retries": 0,
-            "_skip_mcp_handler": True,
-            "temperature": 0.5,
-        }
-        streamed = {"stream": True, "stream_options": {"include_usage": True}}
-        for options in ({}, streamed):
-            captured = await capture({**call, "messages": [dict(message) for message in _MESSAGES], **arguments, **options})
-            body = json.loads(captured.body)
-            if "hello" not in json.dumps(body) or "0.5" not in json.dumps(body):
-                raise RuntimeError("the captured request does not contain the conversation and its parameter")
-            if decoders.format_of(captured.provider, captured.url, body) is None:
-                raise RuntimeError(f"the request goes to {captured.url.path}, of which no format is known")
+        for options in ({}, {"stream": True, "stream_options": {"include_usage": True}}):
+            await _capture(found, {"model": model, **arguments, **options})
         decoders.decoder_class(found)()
 
-    if not _passes(f"the format {found.module}", work):
+    if not _passes(f"format {found.name}", work):
         decoders.switch_off(found)
 
 
-async def _rehearse_gate() -> None:
-    """A throw-away Router must call through the gate, and pass on the exception that is raised there."""
-    missing = [name for name in _LOG_METHODS if not inspect.isroutine(getattr(SilentLogging, name, None))]
-    if missing or not isinstance(gate.Stream, type) or not issubclass(gate.Stream, litellm.CustomStreamWrapper):
+async def _capture(found: Format, call: Mapping[str, Any]) -> None:
+    messages = [dict(message) for message in _MESSAGES]
+    common = {"messages": messages, "timeout": 1.0, "max_retries": 0, "_skip_mcp_handler": True, "temperature": 0.5}
+    try:
+        captured = await capture({**common, **call})
+    except Exception:
+        decoders.switch_capture_off(found)  # it would be sent twice
+        raise
+    body = json.loads(captured.body)
+    if "hello" not in json.dumps(body) or "0.5" not in json.dumps(body):
+        raise RuntimeError("the captured request does not contain the conversation and its parameter")
+    if decoders.format_of(captured.provider, captured.url, body) != found:
+        raise RuntimeError(f"the request goes to {captured.url.path}, which is not known as this format's")
+
+
+async def _rehearse_wrapper() -> None:
+    """`litellm.client` must call what it wraps, give it LiteLLM's log, and return what it returned."""
+    missing = [name for name in _LOG_METHODS if not inspect.isroutine(getattr(Logging, name, None))]
+    if missing or not issubclass(gate.Stream, litellm.CustomStreamWrapper):
         raise RuntimeError(f"LiteLLM's Logging has no {', '.join(missing) or 'stream of the known class'}")
-    settings: dict[str, Any] = {
-        "model_list": [
-            {"model_name": "rehearsal", "litellm_params": {"model": "lm_studio/rehearsal", "api_base": f"{_NOWHERE}/v1"}}
-        ],
-        "num_retries": 0,
-    }
-    made = router.make(settings, None)
+    logs: list[object] = []
+
+    async def acompletion(**call: Any) -> Any:
+        logs.append(call.get("litellm_logging_obj"))
+        raise _Ended
+
+    with suppress(_Ended):
+        await litellm.client(acompletion)(model="lm_studio/rehearsal", messages=_MESSAGES)
+    if len(logs) != 1 or not isinstance(logs[0], Logging):
+        raise RuntimeError("litellm.client does not call what it wraps, or does not pass on its log")
+
+
+class _Ended(BaseException):
+    """Not an `Exception`, so that no callback, cache or budget of the operator's hears of a rehearsal."""
+
+
+async def _rehearse_router() -> None:
+    """A throw-away Router must call through the gate, and pass on the exception that is raised there."""
+    if "model_info" not in (await _calls_of_router({}))[0]:
+        raise RuntimeError("the Router called past the gate")
+
+
+async def _rehearse_lane() -> None:
+    """``_router_weights`` must name the deployment that a Router picks first."""
+    wanted = [_IDS[at % len(_IDS)] for at in range(_PICKS)]
+    calls = await _calls_of_router(*({"_router_weights": {"rehearsal": {id: 1.0}}} for id in wanted))
+    if [(call.get("model_info") or {}).get("id") for call in calls] != wanted:
+        raise RuntimeError("the Router does not pick the deployment that _router_weights names")
+
+
+async def _calls_of_router(*requests: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """By which keyword arguments a throw-away Router calls a deployment for each; {} where it called past the gate."""
+    rows = [
+        {"model_name": "rehearsal", "litellm_params": {"model": "lm_studio/rehearsal", **_at("/v1")}, "model_info": {"id": id}}
+        for id in _IDS
+    ]
+    made = router.make({"model_list": rows, "num_retries": 0}, None)
     calls: list[Mapping[str, Any]] = []
     try:
-        with gate.watched(calls.append):
-            await made.acompletion(model="rehearsal", messages=_MESSAGES)
-    except gate.Watched:
-        pass
+        for request in requests:
+            seen: list[Mapping[str, Any]] = []
+            with gate.watched(seen.append), suppress(gate.Watched):
+                await made.acompletion(model="rehearsal", messages=_MESSAGES, **request)
+            calls.append(seen[0] if seen else {})
     finally:
         router.forget(made)
-    if not calls or "model_info" not in calls[0]:
-        raise RuntimeError("the Router called past the gate")
+    return calls
 
 
 def _passes(what: str, work: Callable[[], Awaitable[None]]) -> bool:
     if what in _results:
-        return _results[what]
-    _results[what] = False
+        return not _results[what]
+    _results[what] = "it was broken off"
 
     async def run() -> None:
         await work()
@@ -122,9 +187,8 @@ def _passes(what: str, work: Callable[[], Awaitable[None]]) -> bool:
         asyncio.run(run())
     except Exception as error:
         line = next(iter(str(error).splitlines()), "")
-        _log.warning(
-            "this LiteLLM fails the rehearsal of %s (%s: %.200s); its own path serves it", what, type(error).__name__, line
-        )
+        _results[what] = f"{type(error).__name__}: {line}"[:_REASON_CHARACTERS]
+        _log.warning("this LiteLLM fails the rehearsal of the %s (%s); its own path serves it", what, _results[what])
         return False
-    _results[what] = True
+    _results[what] = ""
     return True

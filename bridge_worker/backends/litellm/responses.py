@@ -7,12 +7,14 @@ accumulator's part.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge_worker.backends.litellm.pricing import price
 from bridge_worker.backends.litellm.rate_limits import rate_limits
 from bridge_worker.backends.litellm.upstream import Target
+from bridge_worker.backends.wire.decoder import UNREADABLE
+from bridge_worker.backends.wire.json_values import count_of
 from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
 from bridge_worker.core.ports import Facts
 from bridge_worker.errors import BridgeError
@@ -26,6 +28,18 @@ _SIGNED_ID = "__thought__"  # LiteLLM hides Gemini's signature of a call in its 
 
 
 def whole(response: Any, target: Target) -> tuple[list[Delta], Facts]:
+    """Raises BridgeError ``bad_upstream_response`` for a response that can't be read: LiteLLM passes on what a provider sent."""
+    try:
+        return _whole(response, target)
+    except UNREADABLE as error:
+        raise _unreadable(target.provider) from error
+
+
+def _unreadable(provider: str | None) -> BridgeError:
+    return BridgeError("bad_upstream_response", f"{provider or 'the provider'} sent an unusable response", provider=provider)
+
+
+def _whole(response: Any, target: Target) -> tuple[list[Delta], Facts]:
     if not getattr(response, "choices", None):
         problem = "the provider's response has no choice; try again"
         raise BridgeError("bad_upstream_response", problem, provider=target.provider)
@@ -33,7 +47,10 @@ def whole(response: Any, target: Target) -> tuple[list[Delta], Facts]:
     usage = getattr(response, "usage", None)
     end = End(_finish_reason(choice.finish_reason), _native(choice) or choice.finish_reason, _usage(usage))
     charged = _headers(response).get(_PROXY_COST) or getattr(usage, "cost", None)
-    return [_delta(choice, choice.message)], _facts(end, response, target, response.model, charged)
+    delta = _delta(choice, choice.message)
+    if delta == Delta() and end.usage is None:  # what LiteLLM makes of a response that it can't read
+        raise BridgeError("bad_upstream_response", "the provider's response has no content; try again", provider=target.provider)
+    return [delta], _facts(end, response, target, response.model, charged)
 
 
 class StreamReader:
@@ -45,6 +62,13 @@ class StreamReader:
         self.has_content = False
 
     def feed(self, chunk: Any) -> list[Delta]:
+        """Raises BridgeError ``bad_upstream_response`` for a chunk that can't be read."""
+        try:
+            return self._feed(chunk)
+        except UNREADABLE as error:
+            raise _unreadable(None) from error
+
+    def _feed(self, chunk: Any) -> list[Delta]:
         end = self._end
         end.id = chunk.id
         end.model = chunk._hidden_params.get("provider_response_model") or end.model or chunk.model
@@ -172,19 +196,24 @@ def _finish_reason(reason: str | None) -> str | None:
 
 def _usage(usage: Any) -> TokenUsage | None:
     """None if the provider reported no usage: LiteLLM then has zeros."""
-    if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
+    count = counts(usage)
+    if not (count("prompt_tokens") or count("completion_tokens")):
         return None
-    input_details = getattr(usage, "prompt_tokens_details", None)
-    output_details = getattr(usage, "completion_tokens_details", None)
+    of_input = counts(getattr(usage, "prompt_tokens_details", None))
+    of_output = counts(getattr(usage, "completion_tokens_details", None))
     return TokenUsage(
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.completion_tokens,
-        total_tokens=usage.total_tokens,
-        cached_input_tokens=getattr(input_details, "cached_tokens", None),
-        cache_write_tokens=getattr(input_details, "cache_write_tokens", None)
-        or getattr(input_details, "cache_creation_tokens", None),
-        reasoning_tokens=getattr(output_details, "reasoning_tokens", None),
+        input_tokens=count("prompt_tokens"),
+        output_tokens=count("completion_tokens"),
+        total_tokens=count("total_tokens"),
+        cached_input_tokens=of_input("cached_tokens"),
+        cache_write_tokens=of_input("cache_write_tokens") or of_input("cache_creation_tokens"),
+        reasoning_tokens=of_output("reasoning_tokens"),
     )
+
+
+def counts(counted: Any) -> Callable[[str], int | None]:
+    """LiteLLM passes on what a provider sent, also where it is a text."""
+    return lambda name: count_of(getattr(counted, name, None))
 
 
 def _headers(response: Any) -> Mapping[str, Any]:

@@ -56,17 +56,20 @@ def names(router: Any) -> list[str]:
     return found
 
 
-def serves(router: Any, model: str) -> bool:
-    """The Router would serve a deployment by its id or LiteLLM name too. PRIVATE: the pattern router, which knows wildcards."""
-    if _has_successors(router):
-        aliases, patterns = router.registry().aliases(), router.registry().patterns()
-    else:
-        aliases, patterns = router.model_group_alias, router.pattern_router
-    return model in names(router) or model in aliases or bool(patterns.route(model))
+def has_wildcards(router: Any) -> bool:
+    """Whether a name that no group has may be served. PRIVATE: the pattern router, which knows wildcards."""
+    patterns = router.registry().patterns() if _has_successors(router) else router.pattern_router
+    return bool(patterns.patterns)
+
+
+def deployment(router: Any, id: str) -> Mapping[str, Any] | None:
+    """The row with this id."""
+    found = router.registry().deployment_dict(id) if _has_successors(router) else router.get_model_info(id=id)
+    return found or None
 
 
 def deployments(router: Any, model: str | None = None) -> list[Mapping[str, Any]]:
-    """The rows that serve ``model``; without it every row."""
+    """The rows that serve ``model``, as a group, an alias or a name under a wildcard; without it every row."""
     found = router.registry().deployments(model) if _has_successors(router) else router.get_model_list(model_name=model)
     return list(found or ())
 

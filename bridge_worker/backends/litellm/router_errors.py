@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import litellm
 
-from bridge_worker.backends.litellm.upstream import AttemptError
+from bridge_worker.backends.litellm.upstream import AttemptError, Target
 from bridge_worker.errors import BridgeError
 
 _CLASSES: Mapping[str, str] = {
@@ -51,6 +51,13 @@ def for_router(failed: AttemptError, model: str, provider: str | None) -> Except
         made = getattr(litellm, name)(**arguments)
     made.litellm_response_headers = httpx.Headers(dict(failed.headers))
     return with_fault(made, fault)
+
+
+def for_unusable(why: str, target: Target) -> Exception:
+    """The exception to raise for a deployment without its key or host. After a bad request the Router uses the fallbacks, and cools
+    nothing down: the next request gets the same reason."""
+    fault = BridgeError("authentication", f"this deployment can't be used: {why}", provider=target.provider)
+    return with_fault(litellm.BadRequestError(fault.message, llm_provider=target.provider or "", model=str(target.model)), fault)
 
 
 def with_fault(error: Exception, fault: BridgeError) -> Exception:

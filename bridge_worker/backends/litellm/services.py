@@ -18,6 +18,7 @@ import litellm
 
 from bridge_worker.backends.litellm import embed_rerank, exceptions, router, tokens
 from bridge_worker.backends.litellm.chat import LiteLLM
+from bridge_worker.config import unusable
 from bridge_worker.core.ports import Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers import key_variables
@@ -71,7 +72,8 @@ class LiteLLMServices:
     runs_here = False
 
     def __init__(self, served: LiteLLM) -> None:
-        self._check = served.check_model
+        self._route = served.route
+        self._names = served.names
         self._engine = served.engine
         self._router = served.router
         self.alternatives = served.alternatives
@@ -79,7 +81,7 @@ class LiteLLMServices:
     def names(self, *, every: bool) -> list[ModelSummary]:
         if self._router is None:
             return list(_with_key()) if every else []
-        names = set(router.names(self._router))
+        names = {*router.names(self._router), *(self._names.aliases() if self._names else ())}
         summaries = [self._summary(name) for name in names]
         if every:
             patterns = [name for name in names if "*" in name]
@@ -124,13 +126,11 @@ class LiteLLMServices:
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         request.receipt.engine = self._engine
-        self._check(request.model)
-        return await embed_rerank.embed(self._router, request)
+        return await embed_rerank.embed(self._router, request, self._route(request.model))
 
     async def rerank(self, request: RerankRequest) -> Ranking:
         request.receipt.engine = self._engine
-        self._check(request.model)
-        return await embed_rerank.rerank(self._router, request)
+        return await embed_rerank.rerank(self._router, request, self._route(request.model))
 
     def _summary(self, model: str) -> ModelSummary:
         """A wildcard or a model that LiteLLM does not know must not fail the list."""
@@ -141,10 +141,10 @@ class LiteLLMServices:
 
     def _deployments(self, model: str) -> list[_Deployment]:
         """At least one. Raises BridgeError ``model_not_found``."""
-        self._check(model)
-        if self._router is None:
+        routed = self._route(model, chat=True)
+        if routed is None:
             return [_deployment(model, {}, {})]
-        rows = router.deployments(self._router, model)
+        rows = routed.rows
         return [_deployment(row["litellm_params"]["model"], row["litellm_params"], row.get("model_info") or {}) for row in rows]
 
 
@@ -170,9 +170,15 @@ def _deployment(name: str, params: Facts, configured: Facts) -> _Deployment:
         bare=bare,
         provider=provider,
         facts={**_mapped(str(base or name), provider), **of_config},
-        key_present=True if any(params.get(key) for key in _KEYS) else _key_in_environment(provider),
+        key_present=_key_present(params, configured, provider),
         drops=bool(params.get("drop_params", litellm.drop_params)),
     )
+
+
+def _key_present(params: Facts, configured: Facts, provider: str) -> bool | None:
+    if unusable.MARK in configured:
+        return False
+    return True if any(params.get(key) for key in _KEYS) else _key_in_environment(provider)
 
 
 def _mapped(name: str, provider: str) -> Facts:

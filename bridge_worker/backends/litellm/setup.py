@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 
 from bridge_worker.security.url_policy import UrlPolicy
 
@@ -41,12 +42,18 @@ SWITCHES = {
 
 
 def prepare(policy: UrlPolicy) -> None:
-    """Imports LiteLLM, 2 s. Repeating it changes nothing."""
+    """Imports LiteLLM, 2 s. Repeating it changes nothing. Raises UnsafeError where a security patch does not fit."""
     set_environment()
     quieten_loggers()
     name_a_temporary_folder()
     set_switches(policy)
     apply_patches()
+
+
+def degraded() -> list[dict[str, str]]:
+    """The rows of ``status.degraded``: what of the bridge does not fit the installed LiteLLM. Imports nothing."""
+    found = (sys.modules.get(f"bridge_worker.backends.litellm.{name}") for name in ("patches.table", "rehearsal"))
+    return [row for module in found for row in getattr(module, "degraded", list)()]
 
 
 def set_environment() -> None:
@@ -92,11 +99,9 @@ def set_switches(policy: UrlPolicy) -> None:
 def apply_patches() -> None:
     """`capture` and `gate` are how the bridge takes part in a call; the patches correct faults of LiteLLM and httpx."""
     from bridge_worker.backends.litellm import bounded_http, capture, gate
-    from bridge_worker.backends.litellm.patches import correctness, hosts, schemas
+    from bridge_worker.backends.litellm.patches import table
 
     capture.install()
     bounded_http.install()  # outside of the capture, which sends nothing
     gate.install()
-    correctness.install()
-    hosts.install()
-    schemas.install()
+    table.install()

@@ -1,24 +1,30 @@
 """Sends a request over LiteLLM's HTTP transport and reads the response within bounds.
 
 Owns the one HTTP client per event loop, its timeouts, and the limits on what a provider may send: a body of an error is read up to
-64 KiB, a plain response up to 64 MiB after decompression, and no redirect is followed. LiteLLM's transport keeps the operator's
-proxies, TLS settings and connection limits. Refuses to know a wire format.
+64 KiB, a plain response up to 64 MiB after decompression, and no redirect is followed. The client is LiteLLM's, with the operator's
+proxies, TLS settings and connection limits. Requests go to its pool of connections past LiteLLM's wrapping of aiohttp's requests
+and responses, which takes 50 us a chat. Refuses to know a wire format.
+
+PRIVATE: three members of LiteLLM's transport. Without one of them requests take its public method.
 """
 
 from __future__ import annotations
 
 import asyncio
-import zlib
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import httpx
 from litellm.llms.custom_httpx.aiohttp_transport import LiteLLMAiohttpTransport
-from litellm.llms.custom_httpx.http_handler import get_async_httpx_client
+from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+from multidict import CIMultiDict
+from yarl import URL
 
+from bridge_worker.backends.litellm.inflate import Inflate
 from bridge_worker.errors import BridgeError
 
 # One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
@@ -26,9 +32,6 @@ from bridge_worker.errors import BridgeError
 REQUEST_TIMEOUT_SECONDS = 600.0
 MAX_ERROR_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
-_MAX_INFLATED_BYTES = 16 * 1024 * 1024  # ... unless what arrived is a 50th of it at least
-_MAX_RATIO = 50  # JSON is compressed to a tenth; a thousandth is a bomb
-_INFLATED_BYTES = 256 * 1024  # at most so much of a compressed stream is decompressed at a time
 _CLOSE_SECONDS = 1.0  # after this time the receipt of a cancel reports that the connection is not closed
 _LAST_BYTES_SECONDS = 0.05  # after a stream's own end marker, for the end of the body; then the connection is closed, not kept
 
@@ -44,14 +47,16 @@ class ConnectionFailed(Exception):
         self.timed_out = timed_out
 
 
-class _Request(NamedTuple):
-    """The members of an httpx request that LiteLLM's transport reads."""
+class Destination:
+    """Where requests of one kind go, and their headers, in the forms that the HTTP libraries take."""
 
-    method: str
-    url: httpx.URL
-    headers: Mapping[str, str]
-    content: bytes
-    extensions: dict[str, Any]
+    __slots__ = ("_aiohttp_headers", "_aiohttp_url", "headers", "url")
+
+    def __init__(self, url: httpx.URL, headers: Mapping[str, str]) -> None:
+        self.url = url
+        self.headers = headers
+        self._aiohttp_url = URL(str(url), encoded=True)
+        self._aiohttp_headers = CIMultiDict(headers)
 
 
 class Response:
@@ -59,7 +64,7 @@ class Response:
 
     __slots__ = ("_at_end", "_close", "_inflate", "_read", "headers", "status")
 
-    def __init__(self, status: int, headers: httpx.Headers, read: Read, at_end: Callable[[], bool], close: Close) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], read: Read, at_end: Callable[[], bool], close: Close) -> None:
         self.status = status
         self.headers = headers
         self._read = read
@@ -70,14 +75,18 @@ class Response:
 
     async def read(self) -> bytes:
         """The bytes of one read; b"" at the end. Raises ConnectionFailed."""
-        if self._inflate is not None and (data := self._inflate.pending()):
-            return data
-        while data := await self._guarded(self._read):
-            if self._inflate is None:
+        inflate = self._inflate
+        try:
+            if inflate is None:
+                return await self._read()
+            if data := inflate.pending():
                 return data
-            if data := self._inflate.feed(data):
-                return data
-        return b""
+            while data := await self._read():
+                if data := inflate.feed(data):
+                    return data
+            return b""
+        except _FAILURES as error:
+            raise _connection_failed(error) from error
 
     async def read_all(self, limit: int = MAX_BODY_BYTES) -> bytes:
         """The whole body. Raises ConnectionFailed, and BridgeError ``bad_upstream_response`` for a body over ``limit``."""
@@ -111,74 +120,120 @@ class Response:
         done, _ = await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
         return bool(done) and task.exception() is None
 
-    async def _guarded(self, read: Read) -> bytes:
-        try:
-            return await read()
-        except _FAILURES as error:
-            raise _connection_failed(error) from error
 
-
-class Inflate:
-    """Decompresses a body in bounded steps, because a provider may compress although it was not invited to."""
-
-    def __init__(self, encoding: str) -> None:
-        if encoding not in ("gzip", "x-gzip", "deflate"):
-            raise BridgeError("bad_upstream_response", f"the provider's response has the content-encoding {encoding!r:.40}")
-        self._engine = zlib.decompressobj(zlib.MAX_WBITS | 32)
-        self._received = 0
-        self._inflated = 0
-
-    def feed(self, data: bytes) -> bytes:
-        self._received += len(data)
-        return self._step(self._engine.unconsumed_tail + data)
-
-    def pending(self) -> bytes:
-        return self._step(self._engine.unconsumed_tail) if self._engine.unconsumed_tail else b""
-
-    def _step(self, data: bytes) -> bytes:
-        try:
-            inflated = self._engine.decompress(data, _INFLATED_BYTES)
-        except zlib.error as error:
-            raise BridgeError("bad_upstream_response", f"the provider's compressed response can't be read ({error})") from error
-        self._inflated += len(inflated)
-        if self._inflated > max(_MAX_INFLATED_BYTES, _MAX_RATIO * self._received):
-            wrong = f"the provider's compressed response is more than {_MAX_RATIO} times as long when it is decompressed"
-            raise BridgeError("bad_upstream_response", wrong)
-        return inflated
-
-
-async def send(url: httpx.URL, headers: Mapping[str, str], body: bytes, timeout: float = REQUEST_TIMEOUT_SECONDS) -> Response:
+async def send(destination: Destination, body: bytes, timeout: float = REQUEST_TIMEOUT_SECONDS) -> Response:
     """POSTs ``body``. Returns as soon as the response's headers have arrived. ``timeout``: seconds of silence.
 
     Raises ConnectionFailed. A cancel closes the connection.
     """
-    client = get_async_httpx_client("omni_bridge", {"timeout": REQUEST_TIMEOUT_SECONDS}).client
-    transport = client._transport
+    client = _client()
     try:
-        if isinstance(transport, LiteLLMAiohttpTransport):
-            request = _Request("POST", url, headers, body, {"timeout": _timeout(timeout)})
-            return _of_aiohttp(await transport.handle_async_request(request))
-        built = client.build_request("POST", url, headers=dict(headers), content=body, timeout=timeout)
-        return _of_httpx(await client.send(built, stream=True, follow_redirects=False))
+        return await (
+            client.send(destination, body, timeout) if client.is_aiohttp else client.send_by_httpx(destination, body, timeout)
+        )
     except _FAILURES as error:
         raise _connection_failed(error) from error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # A connector that closes cancels its own look-up of a host.
+        raise ConnectionFailed("the connection was closed") from error
 
 
-def _of_aiohttp(response: httpx.Response) -> Response:
-    """PRIVATE: `_aiohttp_response`, which has `readany`: it returns the bytes of one read without a copy."""
-    stream: Any = (
-        response.stream
-    )  # must live as long as the body is read: LiteLLM closes the session of a client that is garbage-collected
-    inner: aiohttp.ClientResponse = stream._aiohttp_response
-    content = inner.content
+async def aclose() -> None:
+    """Closes the connections of the current event loop that no response uses."""
+    client: _Client | None = getattr(_of_thread, "client", None)
+    _of_thread.client = None
+    if client is not None:
+        await client.aclose()
 
-    def close(_: object = stream) -> None:
-        if content.at_eof():
-            inner.release()
-        else:
-            inner.close()  # the rest of the body is never read: the provider must stop
 
-    return Response(response.status_code, response.headers, content.readany, content.at_eof, close)
+class _Client:
+    """LiteLLM's HTTP client, made for one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._handler = AsyncHTTPHandler(timeout=REQUEST_TIMEOUT_SECONDS)
+        self._httpx = self._handler.client
+        self._transport: Any = self._httpx._transport
+        self.is_aiohttp = isinstance(self._transport, LiteLLMAiohttpTransport) and all(
+            hasattr(self._transport, name) for name in ("_get_valid_client_session", "_get_proxy_settings", "_ssl_verify")
+        )
+        self._proxies: dict[str, str | None] = {}
+        self._theirs: aiohttp.ClientSession | None = None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def send(self, destination: Destination, body: bytes, timeout: float) -> Response:
+        options: dict[str, Any] = {} if self._transport._ssl_verify is None else {"ssl": self._transport._ssl_verify}
+        response = await self._pool().post(
+            destination._aiohttp_url,
+            headers=destination._aiohttp_headers,
+            data=body,
+            allow_redirects=False,
+            timeout=_aiohttp_timeout(timeout),
+            proxy=await self._proxy(destination),
+            **options,
+        )
+        return self._of_aiohttp(response)
+
+    async def send_by_httpx(self, destination: Destination, body: bytes, timeout: float) -> Response:
+        client = self._httpx
+        request = client.build_request("POST", destination.url, headers=dict(destination.headers), content=body, timeout=timeout)
+        return _of_httpx(await client.send(request, stream=True, follow_redirects=False))
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            self._session.detach()
+        await self._handler.close()
+
+    def __del__(self) -> None:
+        if (session := getattr(self, "_session", None)) is not None:
+            session.detach()  # the connections are not its own; it would report that it was not closed
+
+    def _pool(self) -> aiohttp.ClientSession:
+        """A session over the connections of LiteLLM's, without the tracing of each request that LiteLLM's has."""
+        theirs: aiohttp.ClientSession = self._transport._get_valid_client_session()
+        if theirs is not self._theirs or self._session is None:
+            if self._session is not None:
+                self._session.detach()
+            self._theirs = theirs
+            self._session = aiohttp.ClientSession(
+                connector=theirs.connector,
+                connector_owner=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=theirs.trust_env,
+                auto_decompress=False,
+            )
+        return self._session
+
+    async def _proxy(self, destination: Destination) -> str | None:
+        host = destination.url.host
+        if host not in self._proxies:
+            self._proxies[host] = await self._transport._get_proxy_settings(httpx.Request("POST", destination.url))
+        return self._proxies[host]
+
+    def _of_aiohttp(self, response: aiohttp.ClientResponse) -> Response:
+        content = response.content
+
+        def close(_: object = self) -> None:  # it must live as long as the body is read: its end closes all connections
+            if content.at_eof():
+                response.release()
+            else:
+                response.close()  # the rest of the body is never read: the provider must stop
+
+        return Response(response.status, response.headers, content.readany, content.at_eof, close)
+
+
+_of_thread = threading.local()  # an event loop runs in one thread; a thread has one at a time
+
+
+def _client() -> _Client:
+    loop = asyncio.get_running_loop()
+    client: _Client | None = getattr(_of_thread, "client", None)
+    if client is None or client.loop is not loop:
+        client = _of_thread.client = _Client(loop)
+    return client
 
 
 def _of_httpx(response: httpx.Response) -> Response:
@@ -197,7 +252,9 @@ def _of_httpx(response: httpx.Response) -> Response:
 
 
 _FAILURES = (httpx.TransportError, httpx.InvalidURL, aiohttp.ClientError, TimeoutError, OSError)
-_timeout = lru_cache(maxsize=64)(lambda seconds: httpx.Timeout(seconds).as_dict())
+_aiohttp_timeout = lru_cache(maxsize=64)(
+    lambda seconds: aiohttp.ClientTimeout(sock_connect=seconds, sock_read=seconds, connect=seconds)
+)
 
 
 def _connection_failed(error: BaseException) -> ConnectionFailed:

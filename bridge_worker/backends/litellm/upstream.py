@@ -6,9 +6,9 @@ callbacks and receipts.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
 import litellm
 
@@ -16,7 +16,7 @@ from bridge_worker.backends.litellm import transport
 from bridge_worker.backends.litellm.exceptions import about_key
 from bridge_worker.backends.litellm.pricing import price
 from bridge_worker.backends.litellm.rate_limits import rate_limits
-from bridge_worker.backends.litellm.transport import ConnectionFailed, Response
+from bridge_worker.backends.litellm.transport import ConnectionFailed, Destination, Response
 from bridge_worker.backends.wire.decoder import Decoder
 from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import Facts
@@ -49,7 +49,7 @@ class Target:
         self.deployment = deployment
 
 
-def target_of(model: str, provider: str | None = None, api_base: str | None = None, deployment: str | None = None) -> Target:
+def target_of(model: str | None, provider: str | None = None, api_base: str | None = None, deployment: str | None = None) -> Target:
     with suppress(Exception):  # a name that is the Router's, or a provider that LiteLLM does not know
         name, found, _, _ = litellm.get_llm_provider(model, provider, api_base)
         return Target(name, found, deployment)
@@ -59,7 +59,8 @@ def target_of(model: str, provider: str | None = None, api_base: str | None = No
 class Upstream:
     """A response with a good status. `aclose` must be awaited. All methods raise AttemptError only."""
 
-    def __init__(self, response: Response, decoder: Decoder, target: Target) -> None:
+    def __init__(self, response: Response, decoder: Decoder, target: Target, sent: float) -> None:
+        """``sent``: when the request was, on `time.monotonic`."""
         self._response = response
         self._decoder = decoder
         self._target = target
@@ -67,6 +68,7 @@ class Upstream:
         self._text = ""
         self.has_content = False  # a delta has been read
         self.status = response.status
+        self._sent = sent
 
     async def whole(self) -> list[Delta]:
         """The deltas of a plain response."""
@@ -116,7 +118,7 @@ class Upstream:
                 error.extra.setdefault("partial", {"content": self._text, "tool_calls": []})
             raise self._failed(error) from error
         headers = self._response.headers
-        charged = end.cost_usd
+        charged: float | str | None = end.cost_usd
         if charged is None and _PROXY in headers:
             charged = headers.get(_PROXY_COST)
         if end.model is not None and target.provider is not None:
@@ -127,6 +129,7 @@ class Upstream:
             deployment=target.deployment,
             models=(target.model, end.model),
             charged=charged,
+            seconds=time.monotonic() - self._sent,
         )
         usd, source, date = cost or (None, None, None)
         return Facts(end, target.provider, usd, source, date, rate_limits(headers.items()))
@@ -168,11 +171,12 @@ def _shows(delta: Delta) -> bool:
 
 
 async def open_upstream(
-    decoder: Callable[[], Decoder], url: Any, headers: Mapping[str, str], body: bytes, timeout: float, target: Target
+    decoder: Callable[[], Decoder], destination: Destination, body: bytes, timeout: float, target: Target
 ) -> Upstream:
     """Sends a request. Returns when the response's headers have arrived with a good status. Raises AttemptError."""
+    sent = time.monotonic()
     try:
-        response = await transport.send(url, headers, body, timeout)
+        response = await transport.send(destination, body, timeout)
     except ConnectionFailed as error:
         raise AttemptError(_of_connection(error, target), is_connection=True) from error
     except BridgeError as error:
@@ -180,7 +184,7 @@ async def open_upstream(
         raise AttemptError(error) from error
     made = decoder()
     if 200 <= response.status < 300:
-        return Upstream(response, made, target)
+        return Upstream(response, made, target, sent)
     try:
         raise AttemptError(await _of_status(response, made, target), response.headers)
     finally:

@@ -123,6 +123,7 @@ BY_CODE = {
     "incompletesignature": "authentication",
     "missingauthenticationtoken": "authentication",
     "accountdeactivated": "authentication",
+    "nodbconnection": "authentication",  # LiteLLM's proxy without a database: any key but its master key
     "permissionerror": "permission",
     "permissiondenied": "permission",
     "accessdenied": "permission",
@@ -231,6 +232,7 @@ WORDINGS = {
     r"api[ _]key (?:is )?(?:invalid|missing|required|not found)|no auth credentials": "authentication",
     r"rate.?limit|too many requests|throttl|requests per minute|tokens per minute": "rate_limited",
     r"model.{0,120}(?:does not exist|not found|is not a valid model|is not supported for)|no endpoints found": "model_not_found",
+    r"invalid model name passed in model=|no healthy deployments for this model": "model_not_found",  # LiteLLM's proxy
     r"overloaded|at capacity|no healthy upstream|upstream connect error|temporarily unavailable": "provider_unavailable",
 }
 _WORDS = [(re.compile(pattern), kind) for pattern, kind in WORDINGS.items()]

@@ -16,6 +16,7 @@ from bridge_worker.backends.wire.gathered import Draft
 from bridge_worker.backends.wire.json_values import Json, first, name_of, object_of, objects_of, parse, text_of
 from bridge_worker.backends.wire.openai_message import MessageReader
 from bridge_worker.backends.wire.openai_usage import cost_of, usage_of
+from bridge_worker.backends.wire.repeated_events import RepeatedEvents
 from bridge_worker.core.deltas import Delta, End, ToolCallDelta
 from bridge_worker.errors import BridgeError
 
@@ -74,7 +75,7 @@ _DONE = b"[DONE]"
 class OpenAIChat(EventStreamDecoder):
     """Decodes one response."""
 
-    __slots__ = ("_broken", "_choice_shape", "_event_shape", "_facts", "_first", "_reader", "_usage")
+    __slots__ = ("_broken", "_choice_shape", "_event_shape", "_facts", "_first", "_reader", "_repeated", "_usage")
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,11 +84,15 @@ class OpenAIChat(EventStreamDecoder):
         self._usage: Json = {}
         self._broken: BridgeError | None = None  # what a finish word reports
         self._reader = MessageReader()
+        self._repeated = RepeatedEvents("content")
         # The members of an event and its choice that were last found to be quiet: a next event of the same shape is plain text.
         self._event_shape: tuple[str, ...] = ("choices",)  # an empty event must not fit it
         self._choice_shape: tuple[str, ...] = ("",)
 
     def on_event(self, name: str, data: bytes, out: list[Delta]) -> None:
+        if text := self._repeated.text(data):
+            out.append(Delta(text))
+            return
         if data == _DONE:
             self.done = True
             return
@@ -105,6 +110,8 @@ class OpenAIChat(EventStreamDecoder):
             if choices and len(choices) == 1 and type(choice := choices[0]) is dict and tuple(choice) == self._choice_shape:
                 quiet = not (choice.get("finish_reason") or choice.get("logprobs") or event.get("usage"))
                 if quiet and type(delta := choice["delta"]) is dict and self._reader.think.decided and _add_plain(delta, out):
+                    if text := delta.get("content"):
+                        self._repeated.learn(data, text)
                     return
         self._any_event(name, event, out)
 

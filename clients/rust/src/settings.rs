@@ -130,6 +130,8 @@ flags! {
     allow_provider_params(params: impl IntoIterator<Item = impl Into<String>>) "provider_params" => names(params);
     /// The URLs of images and files that requests may contain, in the form of the config's `image_policy`.
     image_policy(policy: Value) "image_policy" => policy.to_string().into();
+    /// The providers on the worker's machine that requests may reach without a base URL, such as `ollama`.
+    local_services(providers: impl IntoIterator<Item = impl Into<String>>) "local_services" => names(providers);
     /// The limits of budgets; [`ChatRequest::budget`](crate::ChatRequest::budget) names the path that a request counts against.
     budgets(limits: impl IntoIterator<Item = BudgetLimit>) "budgets" => json!(limits.into_iter().collect::<Vec<_>>()).to_string().into();
     /// The path of chats through the worker.

@@ -315,6 +315,7 @@ async fn settings_reach_the_worker() {
             .deadline_idle(Duration::from_secs(50))
             .allow_provider_params(["top_k"])
             .image_policy(json!({"schemes": ["data"], "allowed_hosts": []}))
+            .local_services(["llamafile"])
             .budgets([BudgetLimit::usd("*", 10.0).window("1d"), BudgetLimit::tokens("*/*", 5)])
             .engine("litellm")
             .log_level("error")

@@ -292,6 +292,17 @@ def test_each_code_has_its_kind(table: str) -> None:
             {"error": {"message": "Incorrect API key provided", "type": "invalid_request_error", "code": "invalid_api_key"}},
             "authentication",
         ),
+        (400, {"error": {"message": "No connected db.", "type": "no_db_connection", "code": "400"}}, "authentication"),
+        (
+            400,
+            {
+                "error": {
+                    "message": "litellm.BadRequestError: You passed in model=x. There are no healthy deployments for this model"
+                }
+            },
+            "model_not_found",
+        ),
+        (400, {"error": {"message": "chat: Invalid model name passed in model=x. Call `/v1/models`"}}, "model_not_found"),
         (
             400,
             {

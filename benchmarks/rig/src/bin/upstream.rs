@@ -3,6 +3,10 @@
 //! `gpt-4o-mini` answers; with `"stream": true` in 200 events, each written by itself, no two alike. `gpt-4o` sends two events and
 //! then nothing, until its caller hangs up. `GET /closed` tells when each of those did (CLOCK_MONOTONIC, ns), and forgets it.
 //!
+//! Other formats are in a file that is given as an argument: `[{"path": ":generateContent", "stream": false, "type": "...",
+//! "parts": ["...", ...]}]`. A request whose path ends so, and that has `"stream":true` or not, gets these parts, each written by
+//! itself; a character of a part is a byte.
+//!
 //! Prints its port, and ends when its standard input does.
 
 use std::convert::Infallible;
@@ -17,6 +21,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use rig::now_ns;
+use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 
 const EVENTS: usize = 200;
@@ -26,9 +31,32 @@ const WINDOW: usize = 2048;
 
 type Closed = Arc<Mutex<Vec<u64>>>;
 type Answer = Response<Either<Full<Bytes>, Events>>;
+type Routes = Arc<Vec<Route>>;
+
+/// A response in another format than OpenAI's.
+#[derive(Deserialize)]
+struct Route {
+    path: String,
+    /// Where a path serves both: whether the body must have `"stream":true`.
+    stream: Option<bool>,
+    r#type: String,
+    parts: Vec<String>,
+    #[serde(skip)]
+    bytes: Arc<[Bytes]>,
+}
+
+fn routes() -> std::io::Result<Routes> {
+    let Some(file) = std::env::args().nth(1) else { return Ok(Routes::default()) };
+    let mut routes: Vec<Route> = serde_json::from_slice(&std::fs::read(file)?)?;
+    for route in &mut routes {
+        route.bytes = route.parts.iter().map(|part| part.chars().map(|c| c as u8).collect::<Vec<u8>>().into()).collect();
+    }
+    Ok(routes.into())
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> std::io::Result<()> {
+    let routes = routes()?;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?.port());
     let closed = Closed::default();
@@ -36,8 +64,8 @@ async fn main() -> std::io::Result<()> {
         loop {
             let (socket, _) = listener.accept().await?;
             socket.set_nodelay(true)?;
-            let closed = closed.clone();
-            let service = service_fn(move |request| answer(request, closed.clone()));
+            let (closed, routes) = (closed.clone(), routes.clone());
+            let service = service_fn(move |request| answer(request, closed.clone(), routes.clone()));
             tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service));
         }
     };
@@ -52,19 +80,25 @@ async fn end_of_input() {
     while input.read(&mut [0; 64]).await.is_ok_and(|count| count > 0) {}
 }
 
-async fn answer(request: Request<Incoming>, closed: Closed) -> Result<Answer, hyper::Error> {
+async fn answer(request: Request<Incoming>, closed: Closed, routes: Routes) -> Result<Answer, hyper::Error> {
     if request.uri().path() == "/closed" {
         let times = std::mem::take(&mut *closed.lock().unwrap());
         return Ok(whole(serde_json::to_vec(&times).unwrap()));
     }
+    let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await?.to_bytes();
     let ends = [&body[..body.len().min(WINDOW)], &body[body.len().saturating_sub(WINDOW)..]];
     let has = |word: &str| ends.iter().any(|end| end.windows(word.len()).any(|bytes| bytes == word.as_bytes()));
-    if !(has("\"stream\":true") || has("\"stream\": true")) {
+    let stream = has("\"stream\":true") || has("\"stream\": true");
+    if let Some(route) = routes.iter().find(|route| path.ends_with(&route.path) && route.stream.is_none_or(|is| is == stream)) {
+        let events = Events { sent: 0, last: route.bytes.len(), paused: false, closed, parts: Some(route.bytes.clone()) };
+        return Ok(Response::builder().header("content-type", &route.r#type).body(Either::Right(events)).unwrap());
+    }
+    if !stream {
         return Ok(whole(ANSWER.into()));
     }
     let last = if has("\"gpt-4o\"") { BEFORE_HANGING } else { EVENTS };
-    let events = Events { sent: 0, last, paused: false, closed };
+    let events = Events { sent: 0, last, paused: false, closed, parts: None };
     Ok(Response::builder().header("content-type", "text/event-stream").body(Either::Right(events)).unwrap())
 }
 
@@ -87,6 +121,8 @@ struct Events {
     last: usize,
     paused: bool,
     closed: Closed,
+    /// Of another format; these are all, and nothing follows them.
+    parts: Option<Arc<[Bytes]>>,
 }
 
 impl Body for Events {
@@ -101,6 +137,9 @@ impl Body for Events {
         }
         let position = self.sent;
         self.sent += 1;
+        if let Some(parts) = &self.parts {
+            return Poll::Ready(parts.get(position).map(|part| Ok(Frame::data(part.clone()))));
+        }
         if position < self.last {
             return Poll::Ready(Some(Ok(Frame::data(event(position)))));
         }
@@ -114,7 +153,7 @@ impl Body for Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        if self.last == BEFORE_HANGING {
+        if self.last == BEFORE_HANGING && self.parts.is_none() {
             self.closed.lock().unwrap().push(now_ns());
         }
     }

@@ -16,9 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import litellm
-from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator
 
-from bridge_worker.backends.litellm.patches.patch import Patch, apply_each
+from bridge_worker.backends.litellm.patches.patch import Patch
 
 _NOTHING = {"text": "", "is_finished": False, "finish_reason": "", "usage": None, "index": 0, "tool_use": None}
 _BUILDER = "litellm.litellm_core_utils.streaming_chunk_builder_utils"
@@ -113,6 +112,8 @@ def _in_loop() -> bool:
 
 
 def _ends_as_a_stream(original: Any) -> Any:
+    from litellm.responses.streaming_iterator import BaseResponsesAPIStreamingIterator  # not at the top: its move costs this patch
+
     def _should_defer_streaming_cache_hit_callbacks(*, cached_result: Any) -> bool:
         return isinstance(cached_result, litellm.CustomStreamWrapper | BaseResponsesAPIStreamingIterator)
 
@@ -156,6 +157,25 @@ def _renames_the_model(original: Any) -> bool:
     item = SimpleNamespace(_hidden_params={"provider_response_model": "of the provider"})
     original(item, ({"provider_response_model": "requested"}, {}))
     return bool(item._hidden_params.get("provider_response_model") != "of the provider")
+
+
+def _flags_only(original: Any) -> Any:
+    def remove_strict_from_schema(schema: Any) -> Any:
+        if isinstance(schema, dict):
+            if isinstance(schema.get("strict"), bool | None):
+                schema.pop("strict", None)
+            for member in schema.values():
+                remove_strict_from_schema(member)
+        elif isinstance(schema, list):
+            for member in schema:
+                remove_strict_from_schema(member)
+        return schema
+
+    return remove_strict_from_schema
+
+
+def _removes_a_property(original: Any) -> bool:
+    return "strict" not in original({"properties": {"strict": {"type": "boolean"}}})["properties"]
 
 
 class SseLineDecoder:
@@ -292,6 +312,22 @@ PATCHES = (
         make=_ends_as_a_stream,
         has_fault=_source_has("import"),
     ),
+    *(
+        Patch(
+            name=f"properties named strict, {provider}",
+            wrong="a property that is called \"strict\" is taken out of a tool's schema, as if it were OpenAI's flag",
+            evidence=f"{_TESTS}::test_a_property_named_strict_stays_in_a_schema",
+            places=(f"litellm.llms.{module}:remove_strict_from_schema", f"litellm.llms.{module}:_remove_strict_from_schema"),
+            takes=("schema",),
+            make=_flags_only,
+            has_fault=_removes_a_property,
+        )
+        for provider, module in (
+            ("Gemini", "vertex_ai.gemini.vertex_and_google_ai_studio_gemini"),
+            ("vLLM", "hosted_vllm.chat.transformation"),
+            ("watsonx", "watsonx.chat.transformation"),
+        )
+    ),
     Patch(
         name="lines of httpx",
         wrong="httpx splits lines at U+2028 and six others, and the rest of such an event is lost",
@@ -302,8 +338,3 @@ PATCHES = (
         has_fault=_splits_at_other_characters,
     ),
 )
-
-
-def install() -> None:
-    """Applies each patch by itself. Repeating it changes nothing."""
-    apply_each(PATCHES)

@@ -7,7 +7,7 @@ template is fetched from a model hub. Refuses to know which providers these are:
 
 from __future__ import annotations
 
-import importlib
+import inspect
 import os
 import re
 from collections.abc import Mapping
@@ -15,22 +15,27 @@ from typing import Any
 
 import httpx
 import litellm
-from litellm.litellm_core_utils.prompt_templates import huggingface_template_handler as _hub
 
+from bridge_worker.backends.litellm.patches.patch import EVERY_PROVIDER, MORE, Patch
 from bridge_worker.errors import BridgeError
-from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, LOCAL_SERVICES, NO_DEFAULT_HOST, SERVICE_OF, Endpoint
+from bridge_worker.providers.facts import (
+    DEFAULT_LOCAL_SERVICES,
+    HUB_TEMPLATES,
+    LOCAL_SERVICES,
+    NO_DEFAULT_HOST,
+    SERVICE_OF,
+    Endpoint,
+)
+from bridge_worker.system.versions import litellm_version
 
-_main: Any = importlib.import_module("litellm.main")
-_rerank: Any = importlib.import_module("litellm.rerank_api.main")
-_find_provider = _main.get_llm_provider
-_rank = _rerank.rerank
-_redirect = httpx._client.BaseClient._build_redirect_request
-
+_TESTS = "tests/upstream_contract/test_hosts.py"
+_HUB = "litellm.litellm_core_utils.prompt_templates.huggingface_template_handler"
 _NO_KEY = "none"  # a text, because without one LiteLLM and the openai package take OPENAI_API_KEY
 _KEY_NAME = re.compile(r"(?i)authorization|cookie|.*(?:key|token|secret|signature|credential).*|x-amz-.*|ocp-apim-.*")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _permitted: frozenset[str] = DEFAULT_LOCAL_SERVICES
+_refused: Mapping[str, str] = {}  # provider -> the patch that is missing
 
 
 def permit(services: frozenset[str]) -> frozenset[str]:
@@ -38,6 +43,19 @@ def permit(services: frozenset[str]) -> frozenset[str]:
     global _permitted
     before, _permitted = _permitted, services
     return before
+
+
+def refuse(providers: Mapping[str, str]) -> None:
+    """From now on these providers get no request; the values are the names of the patches that they would need."""
+    global _refused
+    _refused = providers
+
+
+def check_provider(provider: str) -> None:
+    """Raises BridgeError ``model_not_found`` for a provider that needs a security patch which does not fit."""
+    if (patch := _refused.get(provider)) is not None:
+        wrong = f"{provider} is refused: the security patch {patch} does not fit LiteLLM {litellm_version()}"
+        raise BridgeError("model_not_found", f"{wrong}; install the version of LiteLLM that omni-bridge pins", provider=provider)
 
 
 def named_in(router: Mapping[str, Any]) -> frozenset[str]:
@@ -55,8 +73,9 @@ def endpoint(provider: str) -> Endpoint | None:
 def base_url(provider: str, given: str | None = None) -> str | None:
     """The base URL of a provider that has no public host; None for the others. ``given`` is that of a deployment.
 
-    Raises BridgeError ``model_not_found``, which names the variable for it.
+    Raises BridgeError ``model_not_found``, which names the variable for it, and for a provider that is refused.
     """
+    check_provider(provider)
     needed = endpoint(provider)
     if needed is None:
         return None
@@ -82,49 +101,80 @@ def _key(provider: str, given: str | None) -> str:
     return given or (needed and os.environ.get(needed.key)) or _NO_KEY
 
 
-def _find_provider_with_host(*arguments: Any, **named: Any) -> tuple[str, str, str | None, str | None]:
-    """Without it a provider that has no base URL falls back to OpenAI's host, with its own key or OPENAI_API_KEY."""
-    model, provider, key, base = _find_provider(*arguments, **named)
-    given = named.get("api_base") or (arguments[2] if len(arguments) > 2 else None)
-    if endpoint(provider) is not None:
-        base = base_url(provider, given) or base
-        key = _key(provider, named.get("api_key") or key)
-    return model, provider, key, base
+def _with_host(original: Any) -> Any:
+    def get_llm_provider(*arguments: Any, **named: Any) -> tuple[str, str, str | None, str | None]:
+        model, provider, key, base = original(*arguments, **named)
+        given = named.get("api_base") or (arguments[2] if len(arguments) > 2 else None)
+        check_provider(provider)
+        if endpoint(provider) is not None:
+            base = base_url(provider, given) or base
+            key = _key(provider, named.get("api_key") or key)
+        return model, provider, key, base
+
+    return get_llm_provider
 
 
-def _rank_at_its_host(
-    model: str, query: str, documents: Any, custom_llm_provider: Any = None, *arguments: Any, **named: Any
-) -> Any:
-    """Without it a rerank falls back in the same manner; litellm_proxy's goes to Cohere's host."""
-    _, provider, _, _ = _find_provider(model=model, custom_llm_provider=custom_llm_provider, api_base=named.get("api_base"))
-    if endpoint(provider) is not None:
-        named["api_base"] = base_url(provider, named.get("api_base"))
-        named["api_key"] = _key(provider, named.get("api_key"))
-    return _rank(model, query, documents, custom_llm_provider, *arguments, **named)
+def _finds_no_host(original: Any) -> bool:
+    """Then LiteLLM takes OpenAI's. With the base URL's variable set nothing can be seen."""
+    return any(not original(model=f"{provider}/x")[3] for provider in NO_DEFAULT_HOST)
 
 
-def _not_fetched(hf_model_name: str) -> dict[str, str]:
-    """Without it a model name such as ``replicate/OWNER/NAME`` has a chat template fetched from a hub and rendered here."""
-    return {"status": "failure"}
-
-
-async def _not_fetched_either(hf_model_name: str) -> dict[str, str]:
-    """The same, for LiteLLM's asynchronous callers."""
-    return {"status": "failure"}
-
-
-def _redirect_within_origin(self: Any, request: httpx.Request, response: httpx.Response) -> httpx.Request:
-    """Without it a redirect takes the conversation and each key but ``Authorization`` to any host, plain HTTP included."""
-    following = _redirect(self, request, response)
-    if _origin(following.url) != _origin(request.url) and _is_confidential(request):
-        target = f"{following.url.scheme}://{following.url.host:.100}"
-        raise BridgeError(
-            "bad_upstream_response",
-            f"the provider's host {request.url.host} redirects to {target}, which is not followed because the request carries "
-            "a key or a conversation; correct the provider's base URL",
-            status=response.status_code,
+def _rank_at_its_host(original: Any) -> Any:
+    def rerank(model: str, query: str, documents: Any, custom_llm_provider: Any = None, *arguments: Any, **named: Any) -> Any:
+        _, provider, _, _ = litellm.get_llm_provider(
+            model=model, custom_llm_provider=custom_llm_provider, api_base=named.get("api_base")
         )
-    return following
+        check_provider(provider)
+        if endpoint(provider) is not None:
+            named["api_base"] = base_url(provider, named.get("api_base"))
+            named["api_key"] = _key(provider, named.get("api_key"))
+        return original(model, query, documents, custom_llm_provider, *arguments, **named)
+
+    return rerank
+
+
+def _ranks_elsewhere(original: Any) -> bool:
+    """The proxy's branch takes Cohere's host where no base URL is given."""
+    source = inspect.getsource(inspect.unwrap(original))
+    return bool(re.search(r"LITELLM_PROXY", source) and "https://api.cohere.com" in source)
+
+
+def _not_fetched(original: Any) -> Any:
+    def not_fetched(hf_model_name: str) -> dict[str, str]:
+        return {"status": "failure"}
+
+    async def not_fetched_either(hf_model_name: str) -> dict[str, str]:
+        return {"status": "failure"}
+
+    return not_fetched_either if inspect.iscoroutinefunction(original) else not_fetched
+
+
+def _fetches(original: Any) -> bool:
+    return "huggingface.co" in inspect.getsource(original)
+
+
+def _redirect_within_origin(original: Any) -> Any:
+    def _build_redirect_request(self: Any, request: httpx.Request, response: httpx.Response) -> httpx.Request:
+        following: httpx.Request = original(self, request, response)
+        if _origin(following.url) != _origin(request.url) and _is_confidential(request):
+            target = f"{following.url.scheme}://{following.url.host:.100}"
+            raise BridgeError(
+                "bad_upstream_response",
+                f"the provider's host {request.url.host} redirects to {target}, which is not followed because the request carries "
+                "a key or a conversation; correct the provider's base URL",
+                status=response.status_code,
+            )
+        return following
+
+    return _build_redirect_request
+
+
+def _takes_a_key_along(original: Any) -> bool:
+    request = httpx.Request("POST", "https://one.example", headers={"x-api-key": "none"}, content=b"a conversation")
+    response = httpx.Response(307, headers={"location": "http://two.example"}, request=request)
+    with httpx.Client(trust_env=False) as client:
+        following = original(client, request, response)
+    return "x-api-key" in following.headers or bool(following.read())
 
 
 def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
@@ -137,14 +187,50 @@ def _is_confidential(request: httpx.Request) -> bool:
     return request.method not in ("GET", "HEAD") or any(_KEY_NAME.fullmatch(name) for name in named)
 
 
-def install() -> None:
-    """Replaces the functions of LiteLLM and httpx. Repeating it changes nothing."""
-    _main.get_llm_provider = _find_provider_with_host
-    _rerank.rerank = _rank_at_its_host
-    for name in ("get_tokenizer_config", "_get_tokenizer_config", "get_chat_template_file", "_get_chat_template_file"):
-        if hasattr(_hub, name):
-            setattr(_hub, name, _not_fetched)
-    for name in ("aget_tokenizer_config", "_aget_tokenizer_config", "aget_chat_template_file", "_aget_chat_template_file"):
-        if hasattr(_hub, name):
-            setattr(_hub, name, _not_fetched_either)
-    httpx._client.BaseClient._build_redirect_request = _redirect_within_origin  # type: ignore[method-assign]
+PATCHES = (
+    Patch(
+        name="provider hosts",
+        wrong="a provider that has no base URL falls back to OpenAI's host, with its own key or OPENAI_API_KEY",
+        evidence=f"{_TESTS}::test_no_provider_contacts_openai_a_model_hub_or_this_machine_unless_it_is_that",
+        places=("litellm.main:get_llm_provider",),
+        takes=("model", "custom_llm_provider", "api_base", "api_key", MORE),
+        make=_with_host,
+        has_fault=_finds_no_host,
+        protects=EVERY_PROVIDER,
+        keeps_elsewhere="the others look up names and prices, for which a provider needs no base URL",
+    ),
+    Patch(
+        name="rerank hosts",
+        wrong="a rerank of a provider that has no base URL falls back to OpenAI's or Cohere's host",
+        evidence=f"{_TESTS}::test_no_provider_contacts_openai_a_model_hub_or_this_machine_unless_it_is_that",
+        places=("litellm.rerank_api.main:rerank",),
+        takes=("model", "query", "documents", "custom_llm_provider", MORE),
+        make=_rank_at_its_host,
+        has_fault=_ranks_elsewhere,
+        protects=EVERY_PROVIDER,
+        keeps_elsewhere="litellm.rerank is for callers without a loop; the bridge and the Router call arerank, which looks here",
+    ),
+    *(
+        Patch(
+            name=f"hub templates: {name}",
+            wrong="a model name such as replicate/OWNER/NAME has a chat template fetched from a model hub and rendered here",
+            evidence=f"{_TESTS}::test_no_provider_contacts_openai_a_model_hub_or_this_machine_unless_it_is_that",
+            places=(f"{_HUB}:{name}",),
+            takes=("hf_model_name",),
+            make=_not_fetched,
+            has_fault=_fetches,
+            protects=HUB_TEMPLATES,
+        )
+        for name in ("get_tokenizer_config", "aget_tokenizer_config", "get_chat_template_file", "aget_chat_template_file")
+    ),
+    Patch(
+        name="redirects",
+        wrong="a redirect takes the conversation and each key but Authorization to any host, plain HTTP included",
+        evidence="tests/process/test_hosts.py::test_a_redirect_to_another_origin_is_an_error",
+        places=("httpx._client:BaseClient._build_redirect_request",),
+        takes=("self", "request", "response"),
+        make=_redirect_within_origin,
+        has_fault=_takes_a_key_along,
+        protects=EVERY_PROVIDER,
+    ),
+)

@@ -9,9 +9,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+EVERY_PROVIDER = frozenset({"*"})
+MORE = "..."  # the last of `Patch.takes`: the original may take more than these
 
 _log = logging.getLogger(__name__)
 _REASON_CHARACTERS = 200
@@ -27,7 +31,9 @@ class Patch:
 
     ``takes`` are the parameters that the original must have, so that the replacement can be called in its place. ``make`` gets the
     original and returns the replacement. ``has_fault`` gets the original and returns whether the fault still exists. A patch with
-    ``since_gone`` corrects a function that later releases removed together with its fault.
+    ``since_gone`` corrects a function that later releases removed together with its fault. ``protects`` are the providers with
+    requests or keys that would go astray without the patch: they are refused while it is left out. ``keeps_elsewhere`` is the
+    reason why modules that have imported the function by name keep the original; they get the replacement otherwise.
     """
 
     name: str
@@ -38,25 +44,33 @@ class Patch:
     make: Callable[[Any], Any]
     has_fault: Callable[[Any], bool]
     since_gone: bool = False
+    protects: frozenset[str] = frozenset()
+    keeps_elsewhere: str = ""
     original: Any = field(default=None, init=False)
     place: str | None = field(default=None, init=False)
     problem: str | None = field(default=None, init=False)  # why it was not applied
 
     def apply(self) -> None:
-        """Repeating it changes nothing. Raises whatever goes wrong."""
+        """Repeating it changes nothing. Raises whatever goes wrong; then nothing was replaced."""
         if self.place is not None:
             return
         found = self.find()
         if found is None:
             return
         place, owner, attribute, original = found
-        taken = tuple(inspect.signature(original).parameters)
-        if taken != self.takes:
+        if not self._fits(taken := tuple(inspect.signature(original).parameters)):
             raise DoesNotFitError(f"{place} takes ({', '.join(taken)}) instead of ({', '.join(self.takes)})")
         made = self.make(original)
         is_static = isinstance(inspect.getattr_static(owner, attribute), staticmethod)
         setattr(owner, attribute, staticmethod(made) if is_static else made)
+        if inspect.ismodule(owner) and not self.keeps_elsewhere:
+            _replace_elsewhere(owner, attribute, original, made)
         self.place, self.original = place, original
+
+    def _fits(self, taken: tuple[str, ...]) -> bool:
+        if self.takes[-1:] == (MORE,):
+            return taken[: len(self.takes) - 1] == self.takes[:-1]
+        return taken == self.takes
 
     def find(self) -> tuple[str, Any, str, Any] | None:
         """The place, its owner, the attribute and the original. None where the function was removed with its fault."""
@@ -83,6 +97,15 @@ class Patch:
         return found is not None and self.has_fault(found[-1])
 
 
+def _replace_elsewhere(owner: Any, name: str, original: Any, made: Any) -> None:
+    """By its other names in its own module, and where ``from ... import name`` has run. Later imports find the replacement."""
+    for alias in [alias for alias, value in vars(owner).items() if value is original]:
+        setattr(owner, alias, made)
+    for module in list(sys.modules.values()):
+        if getattr(module, "__dict__", {}).get(name) is original:
+            setattr(module, name, made)
+
+
 def apply_each(patches: Iterable[Patch]) -> None:
     """One by one: what is wrong with one does not concern the others."""
     for patch in patches:
@@ -91,9 +114,23 @@ def apply_each(patches: Iterable[Patch]) -> None:
             patch.problem = None
         except Exception as error:
             patch.problem = f"{type(error).__name__}: {error}"[:_REASON_CHARACTERS]
-            _log.warning("the patch %s does not fit this version of LiteLLM and is left out: %s", patch.name, patch.problem)
+            _log.warning(
+                "the patch %s does not fit this version of LiteLLM and is left out (%s); effect: %s",
+                patch.name,
+                patch.problem,
+                effect_without(patch),
+            )
 
 
-def left_out(patches: Iterable[Patch]) -> Iterator[str]:
-    """The names of the patches that do not fit, with the reason."""
-    yield from (f"{patch.name}: {patch.problem}" for patch in patches if patch.problem)
+def left_out(patches: Iterable[Patch]) -> Iterator[Patch]:
+    """Those that do not fit."""
+    yield from (patch for patch in patches if patch.problem)
+
+
+def effect_without(patch: Patch) -> str:
+    """In one line, what a worker without the patch does."""
+    if patch.protects == EVERY_PROVIDER:
+        return f"LiteLLM serves nothing, because without the patch {patch.wrong}"
+    if patch.protects:
+        return f"{', '.join(sorted(patch.protects))}: refused, because without the patch {patch.wrong}"
+    return patch.wrong

@@ -134,9 +134,9 @@ pub use lifecycle::{EngineState, InitializeResult, Limits, ServerInfo};
 pub use message::{Content, ContentPart, Message, Role};
 pub use request::{ChatRequest, Deadlines, ReasoningEffort};
 pub use services::{
-    Budget, BudgetList, CapabilityGap, ChatCheck, ConfigReloaded, EmbedRequest, Embeddings, EncodingFormat, ModelInfo, ModelLimits,
-    ModelList, ModelModalities, ModelMode, ModelPrices, ModelSummary, RankedDocument, Ranking, RedisState, RedisStatus,
-    RequestCounts, RerankRequest, TokenCount, UnsupportedParameters, WorkerStatus,
+    Budget, BudgetList, CapabilityGap, ChatCheck, ConfigReloaded, Degraded, EmbedRequest, Embeddings, EncodingFormat, ModelInfo,
+    ModelLimits, ModelList, ModelModalities, ModelMode, ModelPrices, ModelSummary, RankedDocument, Ranking, RedisState,
+    RedisStatus, RequestCounts, RerankRequest, TokenCount, UnsupportedParameters, WorkerStatus,
 };
 pub use tool::{FunctionCall, FunctionTool, Tool, ToolCall, ToolChoice};
 

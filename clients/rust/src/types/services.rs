@@ -265,6 +265,8 @@ answers! {
         engine: EngineState,
         /// The Redis that it shares with others.
         redis: RedisState,
+        /// The parts that do not fit the installed LiteLLM; the others serve. None until the worker has tried them.
+        degraded: Option<Vec<Degraded>>,
     }
 
     /// What a worker serves after its config was read anew. Settings are named as in the config.
@@ -283,6 +285,16 @@ answers! {
         restart_needed: Vec<String>,
         /// What the operator should know.
         warnings: Vec<String>,
+    }
+
+    /// A part of a worker that does not fit the installed LiteLLM.
+    Degraded {
+        /// A patch, a format or a mode.
+        part: String,
+        /// Why it does not fit.
+        reason: String,
+        /// What that means for chats.
+        effect: String,
     }
 
     /// What a worker knows of its Redis.

@@ -1,0 +1,34 @@
+"""The table of all patches, in the order in which they are applied.
+
+Owns that order and the summary of what was left out. Refuses to know any fault.
+"""
+
+from __future__ import annotations
+
+from bridge_worker.backends.litellm.patches import correctness, hosts, redirects, schemas
+from bridge_worker.backends.litellm.patches.patch import EVERY_PROVIDER, apply_each, effect_without, left_out
+from bridge_worker.system.versions import litellm_version
+
+PATCHES = (*hosts.PATCHES, *redirects.PATCHES, *schemas.PATCHES, *correctness.PATCHES)
+
+
+class UnsafeError(Exception):
+    """LiteLLM must not be used without a patch that does not fit."""
+
+
+def install() -> None:
+    """Applies each patch by itself. Repeating it changes nothing. Raises UnsafeError."""
+    apply_each(PATCHES)
+    hosts.refuse({provider: patch.name for patch in left_out(PATCHES) for provider in patch.protects})
+    unsafe = [patch.name for patch in left_out(PATCHES) if patch.protects == EVERY_PROVIDER]
+    if unsafe:
+        names = " and ".join(unsafe)
+        raise UnsafeError(f"LiteLLM {litellm_version()} is not safe to use: the security patch {names} does not fit it")
+
+
+def degraded() -> list[dict[str, str]]:
+    """The rows of ``status`` about patches."""
+    return [
+        {"part": f"patch {patch.name}", "reason": patch.problem or "", "effect": effect_without(patch)}
+        for patch in left_out(PATCHES)
+    ]
