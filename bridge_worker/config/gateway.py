@@ -192,7 +192,7 @@ class _Reading:
         credential = credentials.get(named, {}) if isinstance(named, str) else {}
         why = unusable.reason(credential | params, self._unset(*prefix) | self._unset_of_credential(named))
         if named is not None and named not in credentials:
-            missing = f"there is no {str(named)!r:.100} in credential_list"
+            missing = f"{str(named)!r:.100} is not in credential_list"
             why = f"litellm_credential_name: {missing}"
             self.checks.pass_over(missing, *prefix, "litellm_credential_name", hint=suggestion(str(named), credentials))
         info = dict(resolved.get("model_info") or {}) | ({unusable.MARK: why} if why else {})

@@ -324,33 +324,33 @@ PASSED_OVER = [
     ),
     pytest.param(
         MODEL + "router_settings: {fallbacks: [{fast: [slwo]}]}",
-        "fallbacks[0].fast: there is no 'slwo'",
+        "fallbacks[0].fast: 'slwo' is not in model_list",
         id="an unknown target",
     ),
     pytest.param(
         MODEL + "router_settings: {fallbacks: [{fats: [fast]}]}",
-        "fallbacks[0].fats: there is no 'fats'",
+        "fallbacks[0].fats: 'fats' is not in model_list",
         id="an unknown source",
     ),
     pytest.param(
         MODEL + "litellm_settings: {context_window_fallbacks: [{fast: [big]}]}",
-        "litellm_settings.context_window_fallbacks[0].fast: there is no 'big'",
+        "litellm_settings.context_window_fallbacks[0].fast: 'big' is not in model_list",
         id="an unknown target for long contexts",
     ),
     pytest.param(
         MODEL + "litellm_settings: {default_fallbacks: [big]}",
-        "default_fallbacks[0]: there is no 'big'",
+        "default_fallbacks[0]: 'big' is not in model_list",
         id="an unknown default",
     ),
     pytest.param(
         MODEL + "router_settings: {model_group_alias: {a: {model: big, hidden: true}}}",
-        "model_group_alias.a: there is no 'big'",
+        "model_group_alias.a: 'big' is not in model_list",
         id="an alias of nothing",
     ),
     pytest.param(MODEL + "litellm_settings: {drop_parms: true}", "did you mean drop_params?", id="a misspelt LiteLLM setting"),
     pytest.param(
         MODELS % "{model_name: b, litellm_params: {model: m, litellm_credential_name: c}}",
-        "litellm_credential_name: there is no 'c' in credential_list",
+        "litellm_credential_name: 'c' is not in credential_list",
         id="an unknown credential",
     ),
     pytest.param(MODEL + "environment_variables: {a=b: 1}", "a=b: is not set: a variable's name", id="a variable's name"),
@@ -365,10 +365,10 @@ PASSED_OVER = [
         id="a variable that stands for none",
     ),
     pytest.param(
-        MODEL + "omni_bridge: {log_level: info}\nomni_bridge: {}\n", ":3: omni_bridge: is in line 2 too", id="a section twice"
+        MODEL + "omni_bridge: {log_level: info}\nomni_bridge: {}\n", ":3: omni_bridge: is also in line 2", id="a section twice"
     ),
     pytest.param(
-        MODEL + "router_settings: {fallbacks: [{fast: fast}]}", "fallbacks[0].fast: is a name; it is taken as a list", id="a target"
+        MODEL + "router_settings: {fallbacks: [{fast: fast}]}", "fallbacks[0].fast: is a name; it is read as a list", id="a target"
     ),
     pytest.param(
         MODEL + "router_settings: {model_group_alias: {a: [fast, slow]}}",
