@@ -20,7 +20,7 @@ from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
 from bridge_worker.core.ports import Facts
 from bridge_worker.errors import BridgeError
 
-CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
+CLOSE_SECONDS = 1.0  # after this time a cancel reports that the provider's stream is not closed
 _FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter"}
 _OTHER_FINISH_REASONS = {"function_call": "tool_calls", "max_tokens": "length", "refusal": "content_filter"}
 _TELL_COST = {"openrouter", "vercel_ai_gateway", "litellm_proxy"}  # elsewhere it is LiteLLM's own figure
@@ -242,7 +242,7 @@ def _facts(end: End, response: Any, target: Target, model: str | None, charged: 
 
 
 async def close(stream: Any) -> bool:
-    """True when it is closed. In a task of its own, because a cancel that comes meanwhile must not leave it half done."""
+    """True when it is closed. Runs in a separate task, because a cancel in the meantime must not interrupt the close."""
     closing = asyncio.ensure_future(stream.aclose())
     done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
     return bool(done) and closing.exception() is None
