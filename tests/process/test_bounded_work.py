@@ -533,7 +533,7 @@ FROM_PROVIDER: dict[str, tuple[Callable[[Upstream, str], int], bool, str | None]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.rule("BND-6")
+@pytest.mark.rule("BND-6", "BND-9")
 @pytest.mark.parametrize("name", FROM_PROVIDER)
 def test_no_response_of_a_provider_makes_the_worker_deaf(busy: Worker, provider: Upstream, name: str) -> None:
     script, stream, kind = FROM_PROVIDER[name]
