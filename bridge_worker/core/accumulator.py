@@ -22,6 +22,8 @@ from bridge_worker.errors import BridgeError
 # is 64 MiB, and the same image comes back in the next request.
 MAX_MEDIA_CHARACTERS = 32 * 1024 * 1024
 
+MAX_TOOL_CALLS = 1_000  # of one response: each piece of a call is compared with all of them
+
 # One delta for the caller: the text of a delta that has content only, else its members in OpenAI's shape.
 WireDelta = str | dict[str, Any]
 
@@ -175,6 +177,8 @@ class ChatAccumulator:
             same = [call for call in self._tool_calls if call.index == piece.index] or self._tool_calls
         if same:
             return same[-1]
+        if len(self._tool_calls) >= MAX_TOOL_CALLS:
+            raise BridgeError("bad_upstream_response", f"the model made more than {MAX_TOOL_CALLS:,} tool calls in one response")
         taken = {call.id for call in self._tool_calls}
         id = piece.id if piece.id and piece.id not in taken else f"call_{uuid.uuid4().hex[:24]}"
         call = _ToolCall(len(self._tool_calls), piece.index, piece.id, id)

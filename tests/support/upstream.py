@@ -214,9 +214,11 @@ class Upstream:
         status: int = 200,
         headers: Mapping[str, str] | None = None,
         before: Gate | None = None,
+        raw: Sequence[Step] | None = None,
     ) -> None:
         """Registers a reply for a model name; further ones are given in turn, the last for good. Any path, nothing validated.
 
+        ``raw`` is everything that is sent, also what is no HTTP.
         ``chunks`` makes a stream: a dict is sent as a ``data:`` event, bytes (``DONE``) as they are, other steps happen at their
         place; otherwise ``body`` is sent. ``before`` holds the reply before its headers.
         """
@@ -224,6 +226,8 @@ class Upstream:
         events = None if chunks is None else [sse(item) if isinstance(item, dict) else item for item in chunks]
 
         def reply() -> Steps:
+            if raw is not None:
+                return [*held, *raw]
             return [*held, *(http(body, status, headers) if events is None else stream(events, headers, status))]
 
         with self._changed:
