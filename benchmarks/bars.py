@@ -5,6 +5,7 @@ Owns the bars. Each is a number from `measure.Figures`; a bar whose figure is mi
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -46,8 +47,8 @@ def _beyond_openai(format: str) -> Callable[[Figures], float | None]:
 
     def figure(figures: Figures) -> float | None:
         mine, openai = (figures.of[WORKER_NAME].get(f"cpu_us_a_chat_{name}", []) for name in (format, "openai"))
-        differences = sorted(each - base for each, base in zip(mine, openai, strict=True) if each and base)
-        return differences[len(differences) // 2] if differences else None
+        differences = [each - base for each, base in zip(mine, openai, strict=False) if each and base]
+        return statistics.median(differences) if differences else None
 
     return figure
 

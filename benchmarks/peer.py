@@ -23,7 +23,7 @@ from benchmarks import formats, setting_up
 from benchmarks.setting_up import GENAI, HERE, LOAD, PORTKEY, PROXY, PROXY_PYTHON, PYTHON, UPSTREAM, WORKER, Absent
 
 Json = dict[str, Any]
-MODEL = "openai/gpt-4o-mini"
+MODEL, HANGS = "openai/gpt-4o-mini", "openai/gpt-4o"
 KEY = "sk-benchmark"
 _BEARER = f"authorization: Bearer {KEY}"
 IN_PROCESS = str(HERE / "peers/in_process.py")
@@ -64,6 +64,7 @@ def config(folder: Path, upstream: str, *, limits: bool) -> tuple[str, ...]:
     """
     params: Json = {"model": "openai/gpt-4o-mini", "api_base": upstream} | (_LIMITS if limits else {})
     models = [{"model_name": MODEL, "litellm_params": params | {"api_key": f"{KEY}-{number}"}} for number in range(5)]
+    models.append({"model_name": HANGS, "litellm_params": params | {"model": HANGS, "api_key": KEY}})
     models.append({"model_name": "spare", "litellm_params": params | {"api_key": KEY}})
     router = {"fallbacks": [{MODEL: ["spare"]}], "num_retries": 1, "cooldown_time": 5, "allowed_fails": 1}
     file = folder / ("limits.yaml" if limits else "plain.yaml")
