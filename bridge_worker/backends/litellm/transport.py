@@ -287,6 +287,7 @@ def _reasons() -> tuple[tuple[type[BaseException], str], ...]:
         (ssl.SSLError, "TLS could not be agreed on"),
         (aiohttp.ClientSSLError, "TLS could not be agreed on"),
         (aiohttp.ServerDisconnectedError, "it closed the connection"),
+        (aiohttp.ClientResponseError, "its response is not valid HTTP"),
     )
 
 

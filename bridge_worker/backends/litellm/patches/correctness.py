@@ -175,7 +175,25 @@ def _flags_only(original: Any) -> Any:
 
 
 def _removes_a_property(original: Any) -> bool:
-    return "strict" not in original({"properties": {"strict": {"type": "boolean"}}})["properties"]
+    return "strict" not in original({"strict": {"type": "boolean"}})
+
+
+def _value_as_bytes(original: Any) -> Any:
+    def _normalize_header_value(value: str | bytes, encoding: str | None = None) -> bytes:
+        try:
+            made: bytes = original(value, encoding)
+        except UnicodeEncodeError:  # aiohttp decodes with surrogates what is not UTF-8
+            made = str(value).encode("utf-8", "surrogateescape")
+        return made
+
+    return _normalize_header_value
+
+
+def _refuses_other_characters(original: Any) -> bool:
+    with suppress(UnicodeEncodeError):
+        original("ü")
+        return False
+    return True
 
 
 class SseLineDecoder:
@@ -312,21 +330,23 @@ PATCHES = (
         make=_ends_as_a_stream,
         has_fault=_source_has("import"),
     ),
-    *(
-        Patch(
-            name=f"properties named strict, {provider}",
-            wrong="a property that is called \"strict\" is taken out of a tool's schema, as if it were OpenAI's flag",
-            evidence=f"{_TESTS}::test_a_property_named_strict_stays_in_a_schema",
-            places=(f"litellm.llms.{module}:remove_strict_from_schema", f"litellm.llms.{module}:_remove_strict_from_schema"),
-            takes=("schema",),
-            make=_flags_only,
-            has_fault=_removes_a_property,
-        )
-        for provider, module in (
-            ("Gemini", "vertex_ai.gemini.vertex_and_google_ai_studio_gemini"),
-            ("vLLM", "hosted_vllm.chat.transformation"),
-            ("watsonx", "watsonx.chat.transformation"),
-        )
+    Patch(
+        name="properties named strict",
+        wrong="a property that is called \"strict\" is taken out of a tool's schema, as if it were OpenAI's flag",
+        evidence=f"{_TESTS}::test_a_property_named_strict_stays_in_a_schema",
+        places=("litellm.utils:remove_strict_from_schema", "litellm.utils:_remove_strict_from_schema"),
+        takes=("schema",),
+        make=_flags_only,
+        has_fault=_removes_a_property,
+    ),
+    Patch(
+        name="header values",
+        wrong="a response with a header value beyond ASCII is lost, and the error is about a codec",
+        evidence="tests/providers/test_headers.py",
+        places=("httpx._models:_normalize_header_value",),
+        takes=("value", "encoding"),
+        make=_value_as_bytes,
+        has_fault=_refuses_other_characters,
     ),
     Patch(
         name="lines of httpx",
