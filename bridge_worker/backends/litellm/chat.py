@@ -38,7 +38,6 @@ from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, UNUSABLE_PROVI
 from bridge_worker.system.versions import litellm_version
 
 MAX_KNOWN = 1024  # names and reasons that are remembered
-CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
 
 
 class LiteLLM:
@@ -169,7 +168,7 @@ class LiteLLM:
                     yield item.deltas
         finally:
             call.has_streamed = reader.has_content
-            request.upstream_open = not await close(response)
+            request.upstream_open = not await responses.close(response)
         last = last or reader.facts(response, call.target)
         call.end("ok")
         yield last
@@ -296,10 +295,3 @@ def _plain(call: ChatCall, response: Any) -> tuple[list[Delta], Facts]:
 
 async def _next(items: AsyncIterator[Any]) -> Any:
     return await anext(items, None)
-
-
-async def close(stream: Any) -> bool:
-    """True when it is closed. In a task of its own, because a cancel that comes meanwhile must not leave it half done."""
-    closing = asyncio.ensure_future(stream.aclose())
-    done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
-    return bool(done) and closing.exception() is None

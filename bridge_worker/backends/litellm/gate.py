@@ -17,18 +17,17 @@ from datetime import datetime
 from typing import Any
 
 import litellm
-from litellm.litellm_core_utils.llm_response_utils.get_headers import get_response_headers
-from litellm.types.utils import Choices, Message
 
 from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
 from bridge_worker.backends.litellm.listeners import needs_wrapper
+from bridge_worker.backends.litellm.model_response import model_response, model_usage
 from bridge_worker.backends.litellm.provider_state import for_provider
 from bridge_worker.backends.litellm.request_forms import rewrite_call
 from bridge_worker.backends.litellm.router_errors import for_router, for_unusable, with_fault
 from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream
 from bridge_worker.config import unusable
-from bridge_worker.core.deltas import Delta, TokenUsage
+from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import Facts
 
 _real = litellm.acompletion
@@ -43,7 +42,7 @@ class Piece:
     def __init__(self, deltas: list[Delta], facts: Facts | None = None) -> None:
         self.deltas = deltas
         self.facts = facts
-        self.usage = _usage(facts.end.usage) if facts is not None else None
+        self.usage = model_usage(facts.end.usage) if facts is not None else None
 
 
 class Stream(litellm.CustomStreamWrapper):  # type: ignore[misc]  # LiteLLM's types are not read
@@ -190,7 +189,7 @@ async def acompletion(**kwargs: Any) -> Any:
         raise
     await call.close()
     call.end("ok")
-    response = _response(deltas, facts, ready.target, upstream.headers)
+    response = model_response(deltas, facts, ready.target, upstream.headers)
     call.outcome = Outcome(deltas, facts, response, response.choices[0].message.content)
     return response
 
@@ -216,7 +215,7 @@ async def _pieces(call: ChatCall, upstream: Upstream, deltas: list[Delta], targe
         facts = upstream.facts()
         call.end("ok")
         if is_heard:
-            response = _response(received, facts, target, upstream.headers)
+            response = model_response(received, facts, target, upstream.headers)
             await _cache(response, log)
             await log.dispatch_success_handlers(
                 response,
@@ -260,46 +259,4 @@ def _report_start(log: Any, kwargs: Mapping[str, Any], ready: Ready) -> None:
         input=kwargs["messages"],
         api_key="",
         additional_args={"complete_input_dict": ready.body.decode(errors="replace"), "api_base": str(ready.prepared.url)},
-    )
-
-
-def _response(deltas: list[Delta], facts: Facts, target: Target, headers: Mapping[str, str]) -> Any:
-    """A response as LiteLLM's callbacks and cache know it."""
-    end = facts.end
-    content = "".join(delta.content for delta in deltas if delta.content)
-    reasoning = "".join(delta.reasoning for delta in deltas if delta.reasoning)
-    message = Message(
-        role="assistant", content=content or None, tool_calls=_tool_calls(deltas), reasoning_content=reasoning or None
-    )
-    made = litellm.ModelResponse(
-        id=end.id,
-        model=end.model or target.model,
-        choices=[Choices(index=0, message=message, finish_reason=end.finish_reason or "stop")],
-    )
-    made.usage = _usage(end.usage)
-    made._hidden_params = {
-        "custom_llm_provider": target.provider,
-        "additional_headers": get_response_headers({name.lower(): value for name, value in headers.items()}),
-    }
-    return made
-
-
-def _tool_calls(deltas: list[Delta]) -> list[dict[str, Any]] | None:
-    calls: dict[Any, dict[str, Any]] = {}
-    for piece in (piece for delta in deltas for piece in delta.tool_calls or ()):
-        key = piece.index if piece.index is not None else piece.id or len(calls)
-        known = calls.setdefault(key, {"id": piece.id, "type": "function", "function": {"name": piece.name or "", "arguments": ""}})
-        known["function"]["arguments"] += piece.arguments
-    return list(calls.values()) or None
-
-
-def _usage(usage: TokenUsage | None) -> Any:
-    usage = usage or TokenUsage()
-    return litellm.Usage(
-        prompt_tokens=usage.input_tokens or 0,
-        completion_tokens=usage.output_tokens or 0,
-        total_tokens=usage.total_tokens or (usage.input_tokens or 0) + (usage.output_tokens or 0),
-        prompt_tokens_details={"cached_tokens": usage.cached_input_tokens or 0},
-        completion_tokens_details={"reasoning_tokens": usage.reasoning_tokens or 0},
-        cache_creation_input_tokens=usage.cache_write_tokens or 0,
     )

@@ -6,6 +6,7 @@ accumulator's part.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +20,7 @@ from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
 from bridge_worker.core.ports import Facts
 from bridge_worker.errors import BridgeError
 
+CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
 _FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter"}
 _OTHER_FINISH_REASONS = {"function_call": "tool_calls", "max_tokens": "length", "refusal": "content_filter"}
 _TELL_COST = {"openrouter", "vercel_ai_gateway", "litellm_proxy"}  # elsewhere it is LiteLLM's own figure
@@ -239,3 +241,10 @@ def _facts(end: End, response: Any, target: Target, model: str | None, charged: 
     if hidden.get("cache_hit"):
         return Facts(end, target.provider, 0.0, "cache", None, limits)
     return Facts(end, target.provider, usd, source, date, limits)
+
+
+async def close(stream: Any) -> bool:
+    """True when it is closed. In a task of its own, because a cancel that comes meanwhile must not leave it half done."""
+    closing = asyncio.ensure_future(stream.aclose())
+    done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
+    return bool(done) and closing.exception() is None
