@@ -222,7 +222,7 @@ def test_a_line_without_an_event_is_what_litellm_makes_of_one() -> None:
 
 
 def test_a_property_named_strict_stays_in_a_schema() -> None:
-    clean = PATCHES["properties named strict, Gemini"].make(None)
+    clean = PATCHES["properties named strict"].make(None)
     tool = {"function": {"strict": True, "parameters": {"strict": None, "properties": {"strict": {"type": "boolean"}}}}}
     assert clean([tool]) == [{"function": {"parameters": {"properties": {"strict": {"type": "boolean"}}}}}]
 

@@ -175,7 +175,7 @@ def _flags_only(original: Any) -> Any:
 
 
 def _removes_a_property(original: Any) -> bool:
-    return "strict" not in original({"properties": {"strict": {"type": "boolean"}}})["properties"]
+    return "strict" not in original({"strict": {"type": "boolean"}})
 
 
 class SseLineDecoder:
@@ -312,21 +312,14 @@ PATCHES = (
         make=_ends_as_a_stream,
         has_fault=_source_has("import"),
     ),
-    *(
-        Patch(
-            name=f"properties named strict, {provider}",
-            wrong="a property that is called \"strict\" is taken out of a tool's schema, as if it were OpenAI's flag",
-            evidence=f"{_TESTS}::test_a_property_named_strict_stays_in_a_schema",
-            places=(f"litellm.llms.{module}:remove_strict_from_schema", f"litellm.llms.{module}:_remove_strict_from_schema"),
-            takes=("schema",),
-            make=_flags_only,
-            has_fault=_removes_a_property,
-        )
-        for provider, module in (
-            ("Gemini", "vertex_ai.gemini.vertex_and_google_ai_studio_gemini"),
-            ("vLLM", "hosted_vllm.chat.transformation"),
-            ("watsonx", "watsonx.chat.transformation"),
-        )
+    Patch(
+        name="properties named strict",
+        wrong="a property that is called \"strict\" is taken out of a tool's schema, as if it were OpenAI's flag",
+        evidence=f"{_TESTS}::test_a_property_named_strict_stays_in_a_schema",
+        places=("litellm.utils:remove_strict_from_schema",),
+        takes=("schema",),
+        make=_flags_only,
+        has_fault=_removes_a_property,
     ),
     Patch(
         name="lines of httpx",
