@@ -1,7 +1,7 @@
 """Leaves out of the message to append what the next request's checks would refuse.
 
-Owns which parts of a message are left out as one. Refuses to know the checks: `security` has them. The operator's policy for URLs may
-be narrower than the default, which counts here.
+Owns which parts of a message are left out as one. The operator's policy for URLs may be narrower than the default, which counts here.
+Refuses to know the checks: `security` has them.
 """
 
 from __future__ import annotations
