@@ -1,6 +1,6 @@
 """Leaves out of the message to append what the next request's checks would refuse.
 
-Owns which parts of a message are left out as one. The operator's policy for URLs may be narrower than the default, which counts here.
+Owns which parts of a message are left out as one. The default policy for URLs counts here; the operator's may be narrower.
 Refuses to know the checks: `security` has them.
 """
 
