@@ -103,7 +103,7 @@ def test_the_message_of_each_wire_case_is_accepted(case: Case) -> None:
 
 @pytest.mark.rule("RES-19")
 @pytest.mark.parametrize("name", MAKERS)
-def test_the_message_of_each_answer_in_each_format_is_accepted(name: str) -> None:
+def test_the_message_of_each_response_in_each_format_is_accepted(name: str) -> None:
     wire: Format = FORMATS[name]
     messages: list[Json] = []
     for feature in FEATURES:
