@@ -89,7 +89,7 @@ def cut(data: bytes, size: int) -> list[bytes]:
     return [data[start:stop] for start, stop in pairwise([*range(0, len(data), size), len(data)])]
 
 
-@pytest.mark.rule("RES-19")
+@pytest.mark.rule("RES-7")
 @pytest.mark.parametrize(
     "case", [case for case in CASES if "kind" not in case.expected], ids=lambda case: f"{case.make.__name__}: {case.name}"
 )
@@ -101,7 +101,7 @@ def test_the_message_of_each_wire_case_is_accepted(case: Case) -> None:
         assert_accepted(message_of(*decoded(case.make, data=cut(case.data, max(1, len(case.data) // 50)))))
 
 
-@pytest.mark.rule("RES-19")
+@pytest.mark.rule("RES-7")
 @pytest.mark.parametrize("name", MAKERS)
 def test_the_message_of_each_response_in_each_format_is_accepted(name: str) -> None:
     wire: Format = FORMATS[name]
@@ -138,7 +138,7 @@ _NAMES = st.sampled_from(
 )
 
 
-@pytest.mark.rule("RES-19")
+@pytest.mark.rule("RES-7")
 @given(of=st.sampled_from(BODIES), added=st.lists(st.tuples(st.integers(0, 99), _NAMES, _VALUES), max_size=3))
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_a_provider_adds_the_message_is_accepted_or_the_response_is_an_error(
