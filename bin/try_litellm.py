@@ -94,7 +94,7 @@ def try_version(folder: Path, pinned: str, version: str, options: argparse.Names
         after = facts_of(clone, "--hosts")
     rows = list(compare(before, after))
     if version != pinned and "error" not in after:
-        rows += write_generated_parts(clone, pinned, version, after["hosts"]["page"])
+        rows += write_generated_parts(clone, pinned, version, after["hosts"].get("page"))
     rows += run_checks(clone, quick=options.quick)
     print(table(rows, pinned, version, time.monotonic() - began))
     if options.accept and version != pinned:
@@ -148,7 +148,7 @@ def commit(clone: Path, message: str) -> None:
     run(["git", *names, "commit", "--quiet", "--allow-empty", "--no-verify", "--message", message], clone)
 
 
-def write_generated_parts(clone: Path, pinned: str, version: str, hosts: str) -> Iterator[Row]:
+def write_generated_parts(clone: Path, pinned: str, version: str, hosts: str | None) -> Iterator[Row]:
     """All that `accept` will write. The suite runs on it. ``hosts`` is the page of the recorded hosts."""
     step("generated parts")
     day = publication_day(version)
@@ -163,7 +163,8 @@ def write_generated_parts(clone: Path, pinned: str, version: str, hosts: str) ->
     if f'"{version}"' not in dates.read_text(encoding="utf-8"):
         rewrite(dates, "\nDATES = {", f'\nDATES = {{"{version}": "{day or date.today()}", ')
     rewrite(clone / "docs/operators.md", f'"version": "{pinned}"', f'"version": "{version}"')
-    (clone / "docs/hosts.md").write_text(hosts, encoding="utf-8")
+    if hosts is not None:
+        (clone / "docs/hosts.md").write_text(hosts, encoding="utf-8")
     changelog = clone / "CHANGELOG.md"
     changelog.write_text(with_entry(changelog.read_text(encoding="utf-8"), pinned, version), encoding="utf-8")
     python = str(clone / ".venv-dev/bin/python")
@@ -292,6 +293,9 @@ def accepted_hosts(page: str) -> dict[str, str]:
 
 
 def rows_of_hosts(accepted: Mapping[str, str], hosts: Mapping[str, Any]) -> Iterator[Row]:
+    if "error" in hosts:
+        yield Row("broken", "hosts", f"they could not be recorded: {hosts['error']}", "try again on an idle machine")
+        return
     for wrong in hosts["forbidden"]:
         yield Row("broken", "hosts", wrong, "bridge_worker/backends/litellm/patches/hosts.py must keep the request at its own host")
     recorded: Mapping[str, str] = hosts["rows"]

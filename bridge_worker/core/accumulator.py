@@ -16,6 +16,7 @@ from typing import Any
 from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
 from bridge_worker.core.ports import STATE, ChatRequest, Facts
 from bridge_worker.core.receipt import Change
+from bridge_worker.core.returnable import leave_out_refused
 from bridge_worker.errors import BridgeError
 
 # Base64 of all images and audio of a response. Media beyond it is left out and named in the receipt: the default limit of a line
@@ -208,6 +209,8 @@ class ChatAccumulator:
             message["annotations"] = self._annotations
         message |= self._message
         self._add_media(message)
+        for place in leave_out_refused(message):
+            self._left_out(place)
         calls = message.get("tool_calls", ())
         has_state = any(name in message for name in STATE) or any("provider_specific_fields" in call for call in calls)
         if has_state and self.facts.provider:  # of an unknown origin it would be kept from every provider

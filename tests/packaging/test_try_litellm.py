@@ -100,6 +100,11 @@ def test_hosts_are_compared_with_those_that_were_reviewed(tool: ModuleType) -> N
     ]
 
 
+def test_hosts_that_could_not_be_recorded_are_a_row(tool: ModuleType) -> None:
+    (row,) = tool.rows_of_hosts({}, {"error": "LiteLLM is not loaded after 60 s"})
+    assert (row.kind, row.detail) == ("broken", "they could not be recorded: LiteLLM is not loaded after 60 s")
+
+
 def test_the_reviewed_page_can_be_read_and_equals_what_the_recording_writes(tool: ModuleType) -> None:
     accepted = tool.accepted_hosts((ROOT / "docs/hosts.md").read_text(encoding="utf-8"))
     assert accepted["anthropic chat"] == "api.anthropic.com"

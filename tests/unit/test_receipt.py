@@ -29,7 +29,7 @@ class Painter:
         self._sizes = sizes
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
-        images = [{"type": "image_url", "image_url": {"url": "x" * size}} for size in self._sizes]
+        images = [{"type": "image_url", "image_url": {"url": "data:".ljust(size, "x")}} for size in self._sizes]
         yield [Delta(images=images)]
         yield Facts(End("stop", "stop"))
 
@@ -37,7 +37,7 @@ class Painter:
 @pytest.mark.rule("RES-14")
 def test_images_beyond_the_limit_are_left_out_and_named() -> None:
     async def find(name: str) -> Any:
-        return Painter(MAX_MEDIA_CHARACTERS, 1)
+        return Painter(MAX_MEDIA_CHARACTERS, 6)
 
     made = asyncio.run(run_chat(chat_request({"model": "m", "messages": USER}, time.monotonic()), find))
     result = ChatResult.model_validate(made)

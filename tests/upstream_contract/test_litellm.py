@@ -293,6 +293,7 @@ HAS_FUNCTION = {  # name in faults._BY_FUNCTION -> a file of LiteLLM's that defi
     "async_transform_request_body": "llms/vertex_ai/gemini/transformation.py",
     "validate_and_fix_openai_messages": "utils.py",
     "transform_response": "llms/base_llm/chat/transformation.py",
+    "_transform_response": "llms/openai_like/chat/transformation.py",
     "_transform_google_generate_content_to_openai_model_response": "llms/vertex_ai/gemini/vertex_and_google_ai_studio_gemini.py",
     "convert_to_model_response_object": "litellm_core_utils/llm_response_utils/convert_dict_to_response.py",
     "chunk_parser": "llms/base_llm/base_model_iterator.py",

@@ -36,7 +36,7 @@ def _at(base: str) -> dict[str, Any]:
     return {"api_key": "none", "api_base": _NOWHERE + base}
 
 
-# Not Ollama: LiteLLM requests the model's data from its server on this machine before it makes a request.
+# Not Ollama: LiteLLM looks the model up at its server on this machine before it makes a request.
 # Format -> the model that is captured for it, and what else its request needs.
 FORMATS: Mapping[Format, tuple[str, dict[str, Any]]] = {
     decoders.OPENAI_CHAT: ("lm_studio/rehearsal", _at("/v1")),

@@ -1,0 +1,52 @@
+"""Leaves out of the message to append what the next request's checks would refuse.
+
+Owns which parts of a message are left out as one. The default policy for URLs counts here; the operator's may be narrower.
+Refuses to know the checks: `security` has them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bridge_worker.security.refused_params import ParamsTooLarge, refused_member
+from bridge_worker.security.url_policy import UrlPolicy, faults
+
+_POLICY = UrlPolicy()
+_LISTS = ("annotations", "reasoning_items", "images")
+_STATE = "provider_specific_fields"
+
+
+def leave_out_refused(message: dict[str, Any]) -> list[str]:
+    """Changes ``message``, and returns the paths of what it lacks now."""
+    left_out: list[str] = []
+    for name in _LISTS:
+        if name in message:
+            refused = [at for at, member in enumerate(message[name]) if _is_refused({name: [member]})]
+            left_out += [f"message.{name}[{at}]" for at in refused]
+            _put(message, name, [member for at, member in enumerate(message[name]) if at not in refused])
+    _leave_out_of_state(message, "message", left_out)
+    for at, call in enumerate(message.get("tool_calls", ())):
+        _leave_out_of_state(call, f"message.tool_calls[{at}]", left_out)
+    return left_out
+
+
+def _leave_out_of_state(owner: dict[str, Any], place: str, left_out: list[str]) -> None:
+    if isinstance(owner.get(_STATE), dict):
+        refused = {name for name, value in owner[_STATE].items() if _is_refused({_STATE: {name: value}})}
+        left_out += [f"{place}.{_STATE}.{name:.256}" for name in sorted(refused)]
+        _put(owner, _STATE, {name: value for name, value in owner[_STATE].items() if name not in refused})
+
+
+def _put(owner: dict[str, Any], name: str, value: Any) -> None:
+    if value:
+        owner[name] = value
+    else:
+        del owner[name]
+
+
+def _is_refused(message: dict[str, Any]) -> bool:
+    params = {"messages": [message]}
+    try:
+        return refused_member(params) is not None or next(faults(params, _POLICY), None) is not None
+    except ParamsTooLarge:
+        return True
