@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.conftest import WorkerFor
 from tests.support.data import HELLO_ASCII as HELLO
-from tests.support.gateway_config import attempts, deployment, write
+from tests.support.gateway_config import attempts, deployment
 from tests.support.upstream import Json, Upstream
 from tests.support.worker import Worker, wait_until
 
@@ -73,16 +73,8 @@ def config_of(upstream: Upstream) -> Json:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def worker(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    path = write(tmp_path_factory.mktemp("routing") / "gateway.yaml", config_of(upstream))
-    with Worker("--config", path) as worker:
-        yield worker
+def worker(upstream: Upstream, worker_for: WorkerFor) -> Worker:
+    return worker_for(config=config_of(upstream))
 
 
 def fail(worker: Worker, model: str, **params: Any) -> Json:
