@@ -70,8 +70,8 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture(autouse=True)
 def forgotten_requests(request: pytest.FixtureRequest) -> None:
-    if "upstream" in request.fixturenames:
-        request.getfixturevalue("upstream").forget()
+    if "upstream" in request.fixturenames and isinstance(upstream := request.getfixturevalue("upstream"), Upstream):
+        upstream.forget()
 
 
 @pytest.fixture

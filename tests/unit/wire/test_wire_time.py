@@ -53,7 +53,7 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def check_linear(run: Callable[[int], Any]) -> None:
-    small, large = min(seconds(lambda: run(1_000)) for _ in range(3)), min(seconds(lambda: run(10_000)) for _ in range(2))
+    small, large = min(seconds(lambda: run(2_000)) for _ in range(3)), min(seconds(lambda: run(20_000)) for _ in range(2))
     assert large < 30 * small + 0.1, (small, large)
 
 
