@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,12 +13,15 @@ import pytest
 
 from bridge_worker.backends.litellm import setup
 from bridge_worker.security.url_policy import UrlPolicy
+from tests.support.data import Json
+from tests.support.gateway_config import write
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker
 
 pytest.register_assert_rewrite("tests.support.cases")  # it asserts, but is no test module
 
-Spawn = Callable[..., Worker]
+Spawn = Callable[..., Worker]  # for one test
+WorkerFor = Callable[..., Worker]  # for the tests of a file
 _IMPORTS_LITELLM = re.compile(r"^(?:from|import) (?:litellm|bridge_worker\.backends\.litellm)\b", re.MULTILINE)
 _IN_PROCESS = ("litellm", "bridge_worker.backends.litellm", "bridge_worker.runtime.in_process")
 
@@ -58,11 +61,17 @@ def swept_up(request: pytest.FixtureRequest) -> Iterator[None]:
             gc.collect()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    """A provider that speaks OpenAI's wire format."""
+    """A provider that speaks OpenAI's wire format, one for the tests of a file; each test begins without requests and scripts."""
     with Upstream() as upstream:
         yield upstream
+
+
+@pytest.fixture(autouse=True)
+def forgotten_requests(request: pytest.FixtureRequest) -> None:
+    if "upstream" in request.fixturenames and isinstance(upstream := request.getfixturevalue("upstream"), Upstream):
+        upstream.forget()
 
 
 @pytest.fixture
@@ -72,9 +81,22 @@ def spawn() -> Iterator[Spawn]:
         yield lambda *flags, **options: stack.enter_context(Worker(*flags, **options))
 
 
+@pytest.fixture(scope="module")
+def worker_for(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerFor]:
+    """Starts workers that the tests of a file share: LiteLLM's import takes 2 s in each. ``config`` is a gateway's config."""
+    with ExitStack() as stack:
+
+        def start(*flags: str, config: Json | None = None, env: Mapping[str, str] | None = None) -> Worker:
+            if config is not None:
+                flags = ("--config", str(write(tmp_path_factory.mktemp("gateway") / "gateway.yaml", config)), *flags)
+            return stack.enter_context(Worker(*flags, env=env))
+
+        yield start
+
+
 @pytest.fixture
 def worker(upstream: Upstream, spawn: Spawn) -> Worker:
-    """A worker whose ``openai/...`` models are answered by ``upstream``."""
+    """A worker with ``upstream`` as the host of its ``openai/...`` models."""
     return spawn(env={"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url})
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import WorkerFor
 from tests.support.data import HELLO
 from tests.support.gateway_config import deployment, write
 from tests.support.litellm_proxy import MASTER_KEY, ROOT, Proxy, Reply
@@ -93,12 +94,6 @@ def config_of(upstream: Upstream) -> Json:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("proxy")
 
@@ -116,10 +111,9 @@ def proxy(config: str, folder: Path) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module")
-def worker(config: str) -> Iterator[Worker]:
-    """On the proxy's own config."""
-    with Worker("--config", config) as worker:
-        yield worker
+def worker(config: str, worker_for: WorkerFor) -> Worker:
+    """With the proxy's own config file."""
+    return worker_for("--config", config)
 
 
 # ---- the same config, the same behaviour -------------------------------------------------------------------------------------

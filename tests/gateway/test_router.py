@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.conftest import WorkerFor
 from tests.support.data import HELLO
 from tests.support.gateway_config import KEY, deployment, write
 from tests.support.upstream import DONE, End, Gate, Json, Upstream, answer_text, chunk
@@ -49,16 +50,8 @@ def config_of(upstream: Upstream) -> Json:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def worker(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    path = write(tmp_path_factory.mktemp("gateway") / "gateway.yaml", config_of(upstream))
-    with Worker("--config", str(path), "--log-level=info", env={"GATEWAY_TEST_KEY": VARIABLE_KEY}) as worker:
-        yield worker
+def worker(upstream: Upstream, worker_for: WorkerFor) -> Worker:
+    return worker_for("--log-level=info", config=config_of(upstream), env={"GATEWAY_TEST_KEY": VARIABLE_KEY})
 
 
 @pytest.fixture

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.conftest import WorkerFor
 from tests.support.data import HELLO_ASCII as HELLO
-from tests.support.gateway_config import attempts, deployment, write
+from tests.support.gateway_config import attempts, deployment
 from tests.support.upstream import Json, Upstream
 from tests.support.worker import Worker, wait_until
 
@@ -73,16 +73,8 @@ def config_of(upstream: Upstream) -> Json:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def worker(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    path = write(tmp_path_factory.mktemp("routing") / "gateway.yaml", config_of(upstream))
-    with Worker("--config", path) as worker:
-        yield worker
+def worker(upstream: Upstream, worker_for: WorkerFor) -> Worker:
+    return worker_for(config=config_of(upstream))
 
 
 def fail(worker: Worker, model: str, **params: Any) -> Json:
@@ -178,12 +170,12 @@ def limit_first(upstream: Upstream, model: str, seconds: int) -> None:
 def test_a_cooling_deployment_is_not_called_again_before_its_time(worker: Worker, upstream: Upstream, streamed: bool) -> None:
     limit_first(upstream, "long", 600)
     worker.chat("limited-for-long", stream=streamed)
-    asked = upstream.counts["long"]
+    calls = upstream.counts["long"]
     for _ in range(3):
         receipt = worker.chat("limited-for-long", stream=streamed)["receipt"]
         assert attempts(receipt) == [("limited-for-long/steady", "ok")]
         assert receipt["fallback"] is False
-    assert (asked, upstream.counts["long"]) == (1, 1)
+    assert upstream.counts["long"] == calls <= 1  # none when the test's other mode has already cooled the deployment down
 
 
 def test_a_deployment_comes_back_when_its_retry_after_is_over(worker: Worker, upstream: Upstream) -> None:

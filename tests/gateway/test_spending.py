@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,8 +16,9 @@ from bridge_worker.budgets.store import MemoryStore
 from bridge_worker.core.accumulator import usage_to_wire
 from bridge_worker.core.deltas import TokenUsage
 from bridge_worker.errors import BridgeError
+from tests.conftest import WorkerFor
 from tests.support.data import HELLO
-from tests.support.gateway_config import deployment, write
+from tests.support.gateway_config import deployment
 from tests.support.upstream import DONE, Gate, Json, Upstream, chunk
 from tests.support.upstream_format import embeddings
 from tests.support.worker import Worker
@@ -56,16 +57,8 @@ def config_of(upstream: Upstream) -> Json:
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def worker(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    path = write(tmp_path_factory.mktemp("gateway") / "gateway.yaml", config_of(upstream))
-    with Worker("--config", str(path)) as worker:
-        yield worker
+def worker(upstream: Upstream, worker_for: WorkerFor) -> Worker:
+    return worker_for(config=config_of(upstream))
 
 
 @pytest.fixture
@@ -130,7 +123,7 @@ def test_a_model_without_a_price_has_no_place_under_a_limit_in_usd(refused: Refu
 @pytest.mark.rule("BUD-7")
 def test_without_a_known_output_limit_max_tokens_is_required(refused: Refused) -> None:
     error = refused("priced", "agent", max_tokens=None)
-    assert (error["code"], "give max_tokens" in error["message"]) == (-32602, True)
+    assert (error["code"], "set max_tokens" in error["message"]) == (-32602, True)
 
 
 @pytest.mark.rule("BUD-3")

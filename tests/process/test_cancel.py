@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from bridge_worker.schema.errors import Error
-from tests.conftest import Spawn
+from tests.conftest import Spawn, WorkerFor
 from tests.support.data import HELLO
 from tests.support.upstream import DONE, Gate, Json, Request, Upstream, answer_text, chunk
 from tests.support.upstream_format import words
@@ -20,15 +19,8 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"ty
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def worker(upstream: Upstream) -> Iterator[Worker]:
-    with Worker(env=environment(upstream)) as worker:
-        yield worker
+def worker(upstream: Upstream, worker_for: WorkerFor) -> Worker:
+    return worker_for(env=environment(upstream))
 
 
 def environment(upstream: Upstream) -> dict[str, str]:

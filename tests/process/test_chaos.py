@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import WorkerFor
 from tests.support.request_ledger import Ledger
 from tests.support.upstream import Upstream
 from tests.support.worker import WAIT_SECONDS, Json, Worker, wait_until
@@ -58,16 +58,9 @@ LINES = [  # each answered with id null, or not at all
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def chaotic(upstream: Upstream) -> Iterator[Worker]:
+def chaotic(upstream: Upstream, worker_for: WorkerFor) -> Worker:
     env = {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url}
-    with Worker(f"--max-in-flight={IN_FLIGHT}", env=env) as worker:
-        yield worker
+    return worker_for(f"--max-in-flight={IN_FLIGHT}", env=env)
 
 
 class Caller:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import WorkerFor
 from tests.support.aimock import Aimock
 from tests.support.cases import TOOLS, assert_joined_deltas_are_the_result
 from tests.support.provider_formats import FORMATS, environment
@@ -25,9 +26,8 @@ def aimock() -> Iterator[Aimock]:
 
 
 @pytest.fixture(scope="module")
-def worker(aimock: Aimock) -> Iterator[Worker]:
-    with Worker(env=environment(aimock.origin)) as worker:
-        yield worker
+def worker(aimock: Aimock, worker_for: WorkerFor) -> Worker:
+    return worker_for(env=environment(aimock.origin))
 
 
 def modes(names: list[str]) -> list[tuple[str, bool]]:

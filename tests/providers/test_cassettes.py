@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import WorkerFor
 from tests.support.provider_formats import environment
 from tests.support.upstream import Upstream
 from tests.support.upstream_format import Request, Steps, http, stream
@@ -55,12 +56,11 @@ def player() -> Iterator[Player]:
 
 
 @pytest.fixture(scope="module")
-def worker(player: Player, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    config = tmp_path_factory.mktemp("cassettes") / "config.yaml"  # any model by its LiteLLM name, and what audio needs
-    deployment = {"model_name": "*", "litellm_params": {"model": "*"}}
-    config.write_text(json.dumps({"model_list": [deployment], "omni_bridge": {"provider_params": ["modalities", "audio"]}}))
-    with Worker("--config", str(config), env=environment(player.base_url.removesuffix("/v1"))) as worker:
-        yield worker
+def worker(player: Player, worker_for: WorkerFor) -> Worker:
+    """Any model by its LiteLLM name, and the parameters that audio needs."""
+    any_model = {"model_name": "*", "litellm_params": {"model": "*"}}
+    config = {"model_list": [any_model], "omni_bridge": {"provider_params": ["modalities", "audio"]}}
+    return worker_for(config=config, env=environment(player.base_url.removesuffix("/v1")))
 
 
 def assert_has(got: Any, wanted: Any, path: str = "result") -> None:

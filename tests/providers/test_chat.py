@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatDelta, ChatResult
+from tests.conftest import WorkerFor
 from tests.support.data import HELLO, KEY
 from tests.support.upstream import DONE, THOUGHTS, USAGE, Gate, Json, Step, Upstream, answer_text, chunk, sse
 from tests.support.worker import Worker
@@ -23,17 +24,10 @@ Ask = Callable[..., Json]
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def worker(upstream: Upstream) -> Iterator[Worker]:
+def worker(upstream: Upstream, worker_for: WorkerFor) -> Worker:
     root = upstream.base_url.removesuffix("/v1")
     anthropic = {"ANTHROPIC_API_KEY": "sk-ant-secret-123", "ANTHROPIC_BASE_URL": root}
-    with Worker(env={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url, "OLLAMA_API_BASE": root} | anthropic) as worker:
-        yield worker
+    return worker_for(env={"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url, "OLLAMA_API_BASE": root} | anthropic)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.conftest import WorkerFor
 from tests.support.upstream import Gate, Json, Upstream
 from tests.support.upstream_format import SMALL, embeddings
 from tests.support.worker import Worker
@@ -22,10 +23,9 @@ def provider() -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
-def worker(provider: Upstream) -> Iterator[Worker]:
+def worker(provider: Upstream, worker_for: WorkerFor) -> Worker:
     keys = {"OPENAI_API_KEY": MARK, "COHERE_API_KEY": "co-secret-456"}
-    with Worker(env=keys | {"OPENAI_BASE_URL": provider.base_url, "COHERE_API_BASE": provider.base_url}) as worker:
-        yield worker
+    return worker_for(env=keys | {"OPENAI_BASE_URL": provider.base_url, "COHERE_API_BASE": provider.base_url})
 
 
 def in_base64(*numbers: float) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from bridge_worker.errors import KINDS, MAX_MESSAGE_BYTES
 from bridge_worker.schema.errors import Error
+from tests.conftest import WorkerFor
 from tests.support.data import HELLO, KEY
 from tests.support.upstream import End, Gate, Json, Upstream, answer_text, chunk, sse
 from tests.support.upstream_format import words
@@ -24,18 +25,11 @@ Fail = Callable[..., Json]
 
 
 @pytest.fixture(scope="module")
-def upstream() -> Iterator[Upstream]:
-    with Upstream() as upstream:
-        yield upstream
-
-
-@pytest.fixture(scope="module")
-def worker(upstream: Upstream) -> Iterator[Worker]:
+def worker(upstream: Upstream, worker_for: WorkerFor) -> Worker:
     refused = {"DEEPSEEK_API_KEY": KEY, "DEEPSEEK_API_BASE": upstream.refused_url}
     anthropic = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": upstream.base_url.removesuffix("/v1")}
     env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url, **refused, **anthropic}
-    with Worker("--log-level=info", env=env) as worker:
-        yield worker
+    return worker_for("--log-level=info", env=env)
 
 
 @pytest.fixture

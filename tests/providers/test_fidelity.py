@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import WorkerFor
 from tests.support.cases import FEATURES, LIMITS, TEXT, Case, Seen, assert_joined_deltas_are_the_result, cases
 from tests.support.provider_formats import FORMATS, environment, line
 from tests.support.upstream import End, Upstream
@@ -50,9 +51,8 @@ def provider() -> Iterator[Provider]:
 
 
 @pytest.fixture(scope="module")
-def worker(provider: Provider) -> Iterator[Worker]:
-    with Worker(env=environment(provider.origin)) as worker:
-        yield worker
+def worker(provider: Provider, worker_for: WorkerFor) -> Worker:
+    return worker_for(env=environment(provider.origin))
 
 
 def marked(case: Case) -> Any:

@@ -233,6 +233,13 @@ class Upstream:
         with self._changed:
             self._scripts.setdefault(model, []).append(reply)
 
+    def forget(self) -> None:
+        """Begins another test: removes the requests, counts and scripts of the one before."""
+        with self._changed:
+            self._requests.clear()
+            self._counts.clear()
+            self._scripts.clear()
+
     def wait_until(self, condition: Callable[[], bool], timeout: float = 5) -> None:
         """Waits for a condition over ``requests``, ``counts`` or ``connections``; it is asked again after each change of them."""
         with self._changed:
