@@ -55,6 +55,6 @@ def test_check_config_accepts_what_the_gateway_serves() -> None:
         assert all(": warning: " in line for line in err.splitlines())
 
 
-def test_the_command_says_how_it_is_used() -> None:
+def test_the_command_prints_its_usage() -> None:
     done = subprocess.run([sys.executable, "-m", "tests.support.try_config"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "usage: bin/try-config FILE...\n")

@@ -49,7 +49,7 @@ _INSTALLS = {
     "sentry_sdk": "sentry-sdk",
     "traceloop": "traceloop-sdk",
 }
-# Those of LiteLLM's older kind, which has no list of its own.
+# Those of LiteLLM's older kind, for which it has no list.
 OLDER = frozenset("athina dynamodb greenscale helicone lunary promptlayer s3 sentry supabase traceloop wandb".split())
 
 _code: dict[tuple[str, str], Any] = {}  # what is on of the operator's own code: a reload must not turn it on twice

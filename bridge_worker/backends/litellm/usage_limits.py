@@ -64,7 +64,7 @@ def are_enforced(settings: Mapping[str, Any]) -> bool:
 
 
 def with_room(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A deployment for LiteLLM, whose own check refuses one request too early."""
+    """A deployment for LiteLLM. Its own check refuses one request too early."""
     params = model["litellm_params"]
     rpm = params.get("rpm")
     return {**model, "litellm_params": {**params, "rpm": rpm + 1}} if isinstance(rpm, int) else dict(model)
