@@ -59,6 +59,14 @@ KINDS: Mapping[str, Kind] = {
 INTERNAL_MESSAGE = "internal error in the bridge; the worker's log on stderr has the traceback under this request's id"
 
 
+class MemberError(ValueError):
+    """A member of a settings mapping has a wrong value. ``member`` is its path, such as "omni_bridge.local.llama.file"."""
+
+    def __init__(self, member: str, problem: str) -> None:
+        self.member, self.problem = member, problem
+        super().__init__(f"{member}: {problem}")
+
+
 @dataclass(slots=True, eq=False)
 class BridgeError(Exception):
     """An error in the form that the client receives. ``message`` is one sentence for the user, with the next step.

@@ -1,4 +1,4 @@
-"""The config as it is in force, for a person: each setting, each member of the gateway's sections, and where it was said.
+"""Renders the effective config as YAML, with the source of each value as a comment.
 
 Owns how that looks: YAML that could be a config again, with a comment behind each line. Refuses to show a secret: references stand
 as they are written, and a value is masked unless its member is known to be harmless.
@@ -21,12 +21,12 @@ from bridge_worker.config.source import Config
 from bridge_worker.config.yaml_document import Document
 from bridge_worker.security.redaction import REDACTED, Redactor
 
-_COLUMN = 48  # where the comments begin, if there is room
+_COLUMN = 48  # the column of the comments; longer lines have them further right
 _WORD = re.compile(r"[A-Za-z_](?:[\w./-]*\w)?")
 _NOT_TEXT = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 
 
-def printed(config: Config) -> str:
+def render_config(config: Config) -> str:
     redactor = Redactor()
     for secret in config.secrets:
         redactor.add(secret)
@@ -79,7 +79,7 @@ def _plain(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> str:
-    """JSON, which is YAML too; a plain word stands without quotes."""
+    """The value as JSON, which is also YAML; a plain word has no quotes."""
     if isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _NOT_TEXT:
         return value
     return json.dumps(value, ensure_ascii=False, default=str)

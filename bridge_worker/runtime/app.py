@@ -209,8 +209,8 @@ class App:
             remembers=not self._embedded,
         )
         setup.set_switches(self.settings().image_policy)  # the gateway's settings may have set them otherwise
-        for complaint in litellm.complaints:
-            _log.error("a part of the config is not served: %s", complaint)
+        for diagnostic in litellm.rejected:
+            _log.error("a part of the config is not served: %s", diagnostic)
         return litellm
 
     def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
@@ -251,7 +251,7 @@ class App:
         if self.reloader is None:
             raise BridgeError("invalid_request", "no config to reload: the worker was started without --config")
         result = await self.reloader.reload()
-        unserved = self._loaded.litellm.complaints if self._loaded.litellm else []
+        unserved = self._loaded.litellm.rejected if self._loaded.litellm else []
         result["warnings"] += self.reloader.shown(unserved)
         return result
 

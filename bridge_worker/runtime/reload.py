@@ -101,7 +101,7 @@ class Reloader(Generic[T]):
         except Exception as error:
             lines = str(error).strip().splitlines() or [""]
             unknown = (f"{self._source.path}: LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}",)
-            refusal = refused(self._source, error.mistakes if isinstance(error, ConfigError) else unknown, self._redactor)
+            refusal = refused(self._source, error.lines if isinstance(error, ConfigError) else unknown, self._redactor)
             _log.error("the config was not reloaded", extra={"fields": {"mistakes": refusal.extra["mistakes"]}})
             raise refusal from error
 

@@ -274,7 +274,9 @@ def _encode_response(value: Response | list[Response]) -> bytes:
     if isinstance(value, list):  # the members that can be sent are sent
         return b"[" + b",".join(_encode_response(member).rstrip(b"\n") for member in value) + b"]\n"
     id = value["id"]
-    return encode(error_response(id if isinstance(id, str | int) else None, BridgeError("internal", "the answer has no JSON form")))
+    return encode(
+        error_response(id if isinstance(id, str | int) else None, BridgeError("internal", "the response has no JSON form"))
+    )
 
 
 async def _first(*waits: Coroutine[object, object, object]) -> None:

@@ -40,10 +40,10 @@ _log = logging.getLogger(__name__)
 
 
 class Configured:
-    """LiteLLM, set up for ``gateway``. ``complaints`` name what LiteLLM does not take; the rest is served all the same."""
+    """LiteLLM, set up for ``gateway``. ``rejected`` names the parts that LiteLLM rejects; the others are served."""
 
     def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        self.complaints: list[Diagnostic] = []
+        self.rejected: list[Diagnostic] = []
         self.router: Any = None
         self._of_router: list[object] = []
         self._tasks: list[Future[Any]] = []
@@ -57,7 +57,7 @@ class Configured:
             self._set_module(gateway)
             self._set_providers(gateway)
             self._set_cache(gateway.litellm)
-            self.complaints += named_callbacks.add(gateway)
+            self.rejected += named_callbacks.add(gateway)
             self._set_router(gateway, loop)
         except BaseException:
             self.take_back()
@@ -106,14 +106,14 @@ class Configured:
     def _set_providers(self, gateway: Gateway) -> None:
         """Of `custom_provider_map`, besides the bridge's own."""
         entries, wrong = named_callbacks.providers(gateway)
-        self.complaints += wrong
+        self.rejected += wrong
         ours = [entry for entry in litellm.custom_provider_map if entry["provider"] == "local"]
         if entries or litellm.custom_provider_map != ours:
             litellm.custom_provider_map = [*entries, *ours]
             custom_llm_setup()
 
     def _set_cache(self, settings: Mapping[str, Any]) -> None:
-        """The same cache stays for the same params, so that a reload forgets nothing."""
+        """Keeps the cache if its params are the same, so that a reload does not empty it."""
         global _cache_params
         wanted = dict(settings.get("cache_params") or {}) if settings.get("cache") in (True, "true") else None
         if wanted == _cache_params:
@@ -123,11 +123,12 @@ class Configured:
             try:
                 litellm.cache = litellm.Cache(**{"type": "redis"} | wanted | self._backend(settings))
             except Exception as error:
-                self.complaints.append(unserved("litellm_settings.cache_params", f"LiteLLM can make no such cache: {_line(error)}"))
+                self.rejected.append(unserved("litellm_settings.cache_params", f"LiteLLM can't make this cache: {_line(error)}"))
         _cache_params = wanted
 
     def _backend(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Where the Redis is the one that `sharing` brings: made here, it would hold up the start for 15 s when it is not there."""
+        """An in-memory backend if `router_redis` adds the Redis later: a client made here blocks for 15 s if Redis is
+        unreachable."""
         own = cache_settings(settings)
         shared = client_settings(self._router_settings) or own
         return {"_backend": InMemoryUntilThen()} if own and own == shared else {}  # PRIVATE: _backend
@@ -156,18 +157,18 @@ class Configured:
         ]
         self._of_router = [callback for callback in added if type(callback).__module__.startswith("litellm.router")]
         _share_cache(self.router)
-        self.complaints += [*_without_package(gateway), *_skipped(gateway, self.router, loop)]
+        self.rejected += [*_without_package(gateway), *_skipped(gateway, self.router, loop)]
 
 
 def _callback_lists() -> list[list[Any]]:
-    """Where LiteLLM looks for callbacks; it also copies them from one to another. PRIVATE: those with an underscore."""
+    """The lists in which LiteLLM looks for callbacks; it also copies them between lists. PRIVATE: those with an underscore."""
     kinds = ("input", "success", "failure")
     names = ("callbacks", *(f"{kind}_callback" for kind in kinds), *(f"_async_{kind}_callback" for kind in kinds))
     return [getattr(litellm, name) for name in names]
 
 
 def _share_cache(made: Any) -> None:
-    """A cache in Redis also holds the Router's cooldowns and usage, unless the Router has a Redis of its own."""
+    """A cache in Redis also holds the Router's cooldowns and usage, unless the Router has a separate Redis."""
     backend = getattr(litellm.cache, "cache", None)
     if isinstance(backend, litellm.caching.caching.RedisCache):
         router.attach_redis(made, backend)
