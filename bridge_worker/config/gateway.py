@@ -27,7 +27,7 @@ class Gateway:
     """``router`` are the keyword arguments of LiteLLM's Router, None without a model list: any model is then served by its LiteLLM
     name. ``litellm`` are settings of LiteLLM's module, ``places`` where each deployment is written, and ``open_hosts`` those that
     callers' URLs may name although they are private. ``completion_model`` serves each chat, whatever model it requests.
-    ``folder`` is the file's, where the operator's own code is; ``settings_at`` says where each of litellm_settings is written.
+    ``folder`` is the file's, where the operator's own code is; ``settings_at`` has where each of litellm_settings is written.
     """
 
     router: dict[str, Any] | None = None

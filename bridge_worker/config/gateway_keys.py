@@ -142,7 +142,7 @@ CALLBACKS_OF_A_SERVER = frozenset(
     """.split()
 )
 # The gateway takes them, or LiteLLM's module has them: a server's, the log's (which is the bridge's own), LiteLLM's insides, or
-# code beside the config.
+# code that the config names for a server.
 LITELLM_IGNORED = frozenset(
     """
     aclient_session adapters add_user_information_to_llm_headers agent_search_embedding_model allow_dynamic_callback_disabling
