@@ -49,7 +49,7 @@ def _is_routers(callback: Any) -> bool:
 
 
 def reason_for_litellm(request: ChatRequest) -> str | None:
-    """Why this chat needs LiteLLM's own path, although the bridge may read the provider's format."""
+    """The reason why this chat needs LiteLLM's own path although the bridge can read the provider's format, or None."""
     for name in request.options:
         if name in _NOT_PLAIN:
             return f"provider_params.{name} is a parameter of LiteLLM's own"
