@@ -480,6 +480,14 @@ def test_an_unquoted_date_is_the_text_that_it_is_written_as(write: Write) -> Non
     assert (model["model_name"], model["litellm_params"]["api_version"]) == ("2026-02-31", "2024-10-21")
 
 
+def test_a_config_in_a_bucket_is_named_as_what_it_is(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "a config in a bucket is not read; copy it to a file" in errors_in("s3://bucket/config.yaml")[0]
+    assert "a config in a bucket is not read" in errors_in(write(MODEL + "include: ['s3://bucket/more.yaml']"))[0]
+    monkeypatch.setenv("LITELLM_CONFIG_BUCKET_NAME", "our-bucket")
+    (note,) = load_config(write(MODEL)).notes
+    assert str(note).startswith("LITELLM_CONFIG_BUCKET_NAME: a gateway would read its config from the bucket our-bucket")
+
+
 def test_of_a_member_that_is_there_twice_the_last_one_counts(write: Write) -> None:
     assert router(write(MODEL + "router_settings: {num_retries: 1, num_retries: 2}"))["num_retries"] == 2
 
