@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import click
 
-from bridge_worker.cli import doctor_checks, doctor_probes
+from bridge_worker.cli import doctor_checks, doctor_deployments, doctor_probes
 from bridge_worker.cli.command_error import CommandError
 from bridge_worker.cli.doctor_checks import Check
 from bridge_worker.cli.model_choice import is_installed
@@ -72,8 +72,11 @@ def _of_worker(path: str | None, config: Config, offline: bool) -> Iterator[Chec
             with Worker("--log-level=debug", "--log-format=json", config=path, log=log) as worker:
                 yield from doctor_probes.of_worker(worker)
                 yield from doctor_checks.of_redis(worker.call("status", {})["result"]["redis"]["state"])
-                names = doctor_probes.configured_models(worker) if path else doctor_probes.models_with_a_key(is_installed())
-                yield from doctor_probes.of_models(worker, names, offline=offline)
+                if path and doctor_deployments.is_needed(config):
+                    yield from _of_deployments(config, offline)
+                else:
+                    names = doctor_probes.configured_models(worker) if path else doctor_probes.models_with_a_key(is_installed())
+                    yield from doctor_probes.of_models(worker, names, offline=offline)
                 yield from doctor_probes.of_litellm(worker)
         except CommandError as error:
             detail = f"{error.diagnostic.problem}: {_end_of(log)}"
@@ -81,6 +84,16 @@ def _of_worker(path: str | None, config: Config, offline: bool) -> Iterator[Chec
             return
         yield doctor_probes.of_stdout(worker)
         yield from doctor_probes.of_log(_lines_of(log))
+
+
+def _of_deployments(config: Config, offline: bool) -> Iterator[Check]:
+    """Each deployment by itself: a fallback's response proves nothing about the deployment that failed."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        tempfile.TemporaryFile() as log,
+        Worker(config=doctor_deployments.write(config, folder), log=log) as worker,
+    ):
+        yield from doctor_probes.of_models(worker, doctor_probes.configured_models(worker), offline=offline)
 
 
 def _end_of(log: BinaryIO) -> str:

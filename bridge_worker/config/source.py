@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from bridge_worker.config.gateway import Gateway
     from bridge_worker.config.yaml_document import Document
 
+_BUCKET = "LITELLM_CONFIG_BUCKET_NAME"
+
 __all__ = ["Config", "ConfigError", "Source", "load_config"]
 
 
@@ -92,6 +94,8 @@ def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]
     from bridge_worker.config.yaml_document import read_document
 
     document = read_document(path, report)
+    if bucket := environ.get(_BUCKET):
+        report.pass_over(_BUCKET, f"a gateway would read its config from the bucket {bucket}; a worker reads {path}")
     settings, sources = _settings(flags, document, report)
     environment = variables(document, report, environ)
     resolver = Resolver(document, report, Lookup(environ, environment))

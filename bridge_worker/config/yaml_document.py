@@ -153,6 +153,8 @@ def _read(path: str, document: Document, report: Report) -> dict[str, Any]:
         tree = loader.get_single_data()
     except OSError as error:
         hint = "check --config or OMNI_BRIDGE_CONFIG" if path == document.path else ""
+        if "://" in path:
+            hint = "a config in a bucket is not read; copy it to a file, and what it includes"
         raise _Unreadable(path, f"can't be read: {error.strerror}", hint) from None
     except UnicodeDecodeError as error:
         raise _Unreadable(path, f"not UTF-8 at byte {error.start}") from None

@@ -61,25 +61,6 @@ UNUSABLE_PROVIDERS: Mapping[str, str] = {
     "vllm": _IN_PROCESS,
 }
 
-
-class Package(NamedTuple):
-    """``module``: what must be importable. ``install``: what brings it."""
-
-    module: str
-    install: str
-
-
-# Providers for which LiteLLM needs a package that it does not bring. AWS's (bedrock, sagemaker) has boto3, which it brings.
-_GOOGLE = Package("google.auth", "omni-bridge[vertex]")
-PACKAGES: Mapping[str, Package] = {
-    "vertex_ai": _GOOGLE,
-    "vertex_ai_beta": _GOOGLE,
-    "oci": Package("cryptography", "cryptography"),
-}
-# By the top module that an import does not find.
-INSTALLS: Mapping[str, str] = {"google": _GOOGLE.install, "azure": "azure-identity", "cryptography": "cryptography"}
-
-
 # Providers with prices in LiteLLM's map but without a client in LiteLLM, or with an interactive log-in.
 NOT_SERVED = frozenset(
     "github_copilot chatgpt inferenceapis anyscale coralbricks scaledown openinfer microsoft_365_copilot".split()
@@ -117,6 +98,24 @@ FIRST_MODELS: Mapping[str, str] = {
 }
 
 EXAMPLE_MODEL = FIRST_MODELS["OPENAI_API_KEY"]  # the model that messages name as an example
+
+
+class Package(NamedTuple):
+    """``module``: what must be importable. ``install``: what brings it."""
+
+    module: str
+    install: str
+
+
+# Providers for which LiteLLM needs a package that it does not bring. AWS's (bedrock, sagemaker) has boto3, which it brings.
+_GOOGLE = Package("google.auth", "omni-bridge[vertex]")
+PACKAGES: Mapping[str, Package] = {
+    "vertex_ai": _GOOGLE,
+    "vertex_ai_beta": _GOOGLE,
+    "oci": Package("cryptography", "cryptography"),
+}
+# By the top module that an import does not find.
+INSTALLS: Mapping[str, str] = {"google": _GOOGLE.install, "azure": "azure-identity", "cryptography": "cryptography"}
 
 # They may get a key from a role, a login or a file, or need none, so a missing variable does not mean a missing key.
 KEY_MAY_BE_ELSEWHERE = ("bedrock", "sagemaker", "vertex_ai", "azure", "watsonx", "oci", "snowflake", "ollama", "ollama_chat")

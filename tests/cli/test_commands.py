@@ -358,6 +358,18 @@ def test_doctor_calls_each_configured_model_and_hints_at_a_fix_for_those_that_fa
     assert len(upstream.requests) == 2
 
 
+def test_doctor_calls_each_deployment_by_itself_and_a_fallback_proves_nothing(upstream: Upstream, tmp_path: Path) -> None:
+    models = [("main", "status-401"), ("spare", "one"), ("shared", "one"), ("shared", "status-403")]
+    listed = [f"  - {{model_name: {name}, litellm_params: {{model: openai/{model}}}}}" for name, model in models]
+    rest = ["router_settings: {fallbacks: [{main: [spare]}]}", "litellm_settings: {default_fallbacks: [spare]}"]
+    config = config_file(tmp_path, "\n".join(["model_list:", *listed, *rest]))
+    Path(config).chmod(0o600)
+    code, found = doctor("--config", config, env=provider(upstream))
+    assert code == 1
+    wanted = {"main": "problem", "spare": "ok", "shared [2] openai/one": "ok", "shared [3] openai/status-403": "problem"}
+    assert {name: found[name]["status"] for name in wanted} == wanted
+
+
 def test_doctor_without_a_config_lists_keys_by_name_only_and_a_table_without_problems() -> None:
     code, out, err = run("doctor", "--offline", env={"OPENAI_API_KEY": "sk-secret"})
     assert (code, err) == (0, "")

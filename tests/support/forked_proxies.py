@@ -40,8 +40,10 @@ class Proxies:
 
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.close()
         self._process.wait()
+        self._process.stdout.close()
 
     def start(self, config: Path, environment: Mapping[str, str]) -> int:
         """The port of a proxy on ``config``. The one before has been ended. Raises RuntimeError with the reason when it ends at its

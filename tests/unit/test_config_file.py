@@ -156,7 +156,7 @@ def test_a_text_is_masked_unless_its_member_is_known_to_be_harmless(write: Write
     assert secret not in redactor.redact(f"an echo of {secret}, https://hooks.example/{secret} and https://mcp.example/{secret}")
 
 
-def test_what_the_reader_of_a_config_needs_is_printed(write: Write) -> None:
+def test_what_the_reader_of_a_config_needs_is_render_config(write: Write) -> None:
     params = "{model: openai/gpt-4o, api_base: 'https://host/v1', api_version: 2024-10-21, max_tokens: 5, tags: [eu]}"
     text = render_config(load_config(write(f"model_list: [{{model_name: a, litellm_params: {params}, model_info: {{id: one}}}}]")))
     for shown in ("openai/gpt-4o", "https://host/v1", "2024-10-21", "max_tokens: 5", "eu", "id: one"):
@@ -478,6 +478,14 @@ def test_an_unquoted_date_is_the_text_that_it_is_written_as(write: Write) -> Non
     path = write(f"\ufeffmodel_list: [{{model_name: 2026-02-31, litellm_params: {params}}}]")
     (model,) = router(path)["model_list"]
     assert (model["model_name"], model["litellm_params"]["api_version"]) == ("2026-02-31", "2024-10-21")
+
+
+def test_a_config_in_a_bucket_is_named_as_what_it_is(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "a config in a bucket is not read; copy it to a file" in errors_in("s3://bucket/config.yaml")[0]
+    assert "a config in a bucket is not read" in errors_in(write(MODEL + "include: ['s3://bucket/more.yaml']"))[0]
+    monkeypatch.setenv("LITELLM_CONFIG_BUCKET_NAME", "our-bucket")
+    (note,) = load_config(write(MODEL)).notes
+    assert str(note).startswith("LITELLM_CONFIG_BUCKET_NAME: a gateway would read its config from the bucket our-bucket")
 
 
 def test_of_a_member_that_is_there_twice_the_last_one_counts(write: Write) -> None:

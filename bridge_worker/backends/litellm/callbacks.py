@@ -71,7 +71,7 @@ def add(gateway: Gateway) -> Iterator[Diagnostic]:
             if "." in name:
                 yield from _add_code(name, setting, place, gateway.folder, lists[setting])
             elif name not in known:
-                yield unserved(place, f"there is no callback {name!r}", suggestion(name, known))
+                yield unserved(place, f"unknown callback {name!r}", suggestion(name, known))
             elif package and find_spec(package) is None:
                 install = f"pip install {_INSTALLS.get(package, package)!r}"
                 yield unserved(place, f"{name} needs the package {package}, which is not installed", install)

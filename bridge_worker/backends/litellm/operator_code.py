@@ -43,7 +43,7 @@ def _from_file(module: str, folder: str) -> Any:
     if not path.is_file():
         return None
     if who := writable_by_others(str(path)):
-        raise NotLoaded(f"{path.name} can be changed by {who}, who could run code here; chmod go-w it")
+        raise NotLoaded(f"{path.name} is writable by {who}, who could run code here; chmod go-w it")
     spec = importlib.util.spec_from_file_location(f"omni_bridge_operator.{module}", path)
     assert spec is not None  # noqa: S101  # for mypy: it is a .py file
     assert spec.loader is not None  # noqa: S101
