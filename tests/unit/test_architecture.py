@@ -114,9 +114,7 @@ MAX_LINES = 300
 LONGER: dict[str, tuple[int, str]] = {
     "engines.supervisor": (320, "starting, watching and replacing are one state machine"),
     "runtime.app": (310, "the composition root: a line for each part"),
-    "backends.litellm.chat": (305, "the choice among four modes, and what each hands over to the next"),
     "backends.litellm.exceptions": (320, "the tables of classes, statuses and sentences are half of it"),
-    "backends.litellm.gate": (305, "the forms in which LiteLLM gets a call back: a response, a stream, a piece, an exception"),
     "backends.litellm.gemini_schema": (360, "the table of keywords, and a method for each type and combination"),
     "backends.litellm.patches.correctness": (350, "fourteen patches, each with its reason, its check and its evidence"),
     "backends.wire.anthropic": (400, "the tables of events, blocks and deltas, and a method for each"),
