@@ -52,7 +52,7 @@ def _start(figures: Figures) -> float | None:
 
 _X = "x plain script"
 BARS = (
-    Bar("spawn to `initialize` answered", 2.5, 'x `python -c "import asyncio"`', False, _start),
+    Bar("spawn to the `initialize` response", 2.5, 'x `python -c "import asyncio"`', False, _start),
     Bar("spawn to first chat finished", 0.65, _X, False, _ratio("first_chat_s")),
     Bar("one chat at a time, p50", 0.40, _X, False, _ratio("p50_ms_1")),
     Bar("16 in flight, p99", 0.50, _X, False, _ratio("p99_ms_16")),

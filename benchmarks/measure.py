@@ -219,7 +219,7 @@ def _quantile(ordered_us: list[int], part: float) -> float | None:
 
 
 def _starts(figures: Figures, plan: Plan, upstream: Upstream) -> None:
-    """Spawn to `initialize` answered, in turns with the least that a Python with asyncio can do.
+    """Spawn to the `initialize` response, alternating with the least that a Python with asyncio can do.
 
     As README starts it. A setting, be it a flag, costs 0.1 s more: pydantic-settings is loaded for it.
     """

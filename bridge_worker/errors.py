@@ -59,8 +59,16 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-NO_SUCH_MEMBER = "no such member; protocol.md lists the members"
+NO_SUCH_MEMBER = "unknown member; protocol.md lists the members"
 INTERNAL_MESSAGE = "internal error in the bridge; the worker's log on stderr has the traceback under this request's id"
+
+
+class MemberError(ValueError):
+    """A member of a settings mapping has a wrong value. ``member`` is its path, such as "omni_bridge.local.llama.file"."""
+
+    def __init__(self, member: str, problem: str) -> None:
+        self.member, self.problem = member, problem
+        super().__init__(f"{member}: {problem}")
 
 
 @dataclass(slots=True, eq=False)

@@ -1,6 +1,6 @@
 """Finds the backend of a model by its name: ``offline/...``, ``local/...``, or LiteLLM for every other.
 
-Owns the prefixes. Refuses to load LiteLLM: it awaits what it is given for that. A lookup only looks up.
+Owns the prefixes. Refuses to load LiteLLM itself: it awaits the given function. A lookup has no side effect.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from bridge_worker.backends.offline.chat import PREFIX as OFFLINE
 from bridge_worker.backends.offline.chat import Offline
 from bridge_worker.backends.offline.services import OfflineServices
 from bridge_worker.config.local_models import PREFIX as LOCAL
-from bridge_worker.core.ports import Model, Services
-from bridge_worker.schema.services import ModelSummary
+from bridge_worker.core.ports import ChatModel, ModelServices
+from bridge_worker.schema.models import ModelSummary
 
 
 class Backend(NamedTuple):
-    chat_model: Model
-    services: Services
+    chat_model: ChatModel
+    services: ModelServices
 
 
 class Registry:
@@ -42,10 +42,10 @@ class Registry:
         self._is_configured = is_configured
         self._only_offline = only_offline
 
-    async def chat_model(self, name: str) -> Model:
+    async def chat_model(self, name: str) -> ChatModel:
         return (await self._backend(name)).chat_model
 
-    async def services(self, name: str) -> Services:
+    async def services(self, name: str) -> ModelServices:
         return (await self._backend(name)).services
 
     async def list_models(self, *, every: bool) -> list[ModelSummary]:

@@ -1,6 +1,6 @@
 """Upper bound of the tokens and the cost of a request.
 
-Owns the margin for another tokenizer and the choice of the dearest deployment. Refuses to know accounts and limits.
+Owns the margin for another tokenizer and the choice of the most expensive deployment. Refuses to know accounts and limits.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge_worker.budgets.limits import Amount, nano_usd
-from bridge_worker.core.ports import Expense, Services
+from bridge_worker.core.ports import Expense, ModelServices
 from bridge_worker.errors import BridgeError
 
-# Another tokenizer than the provider's is up to a quarter off for plain text; the rest is what a provider puts around it.
-_MARGIN, _AROUND = 1.25, 64
+# A different tokenizer is up to a quarter off for plain text; the constant is for the tokens with which a provider frames messages.
+_MARGIN, _FRAME_TOKENS = 1.25, 64
 
 
 @dataclass(frozen=True, slots=True)
 class CostInputs:
-    """A request, as far as its price depends on it. ``output_tokens`` is the caller's limit, 0 where nothing is generated."""
+    """The parts of a request that its price depends on. ``output_tokens`` is the caller's limit, 0 if no output is generated."""
 
     model: str
     total_ms: int
@@ -33,9 +33,9 @@ class CostInputs:
 
 
 class Estimate:
-    """What a request can use at most. Making one blocks, raises BridgeError, and may load a local model."""
+    """The most that a request can use. Its construction blocks, raises BridgeError, and may load a local model."""
 
-    def __init__(self, services: Services, inputs: CostInputs) -> None:
+    def __init__(self, services: ModelServices, inputs: CostInputs) -> None:
         self._services = services
         self._inputs = inputs
         self._names = services.alternatives(inputs.model)
@@ -45,26 +45,26 @@ class Estimate:
         self.output_tokens = self._most_output() if inputs.output_tokens is None else inputs.output_tokens
 
     def usd(self, output_tokens: int) -> float | None:
-        """Of the dearest deployment of those that may be asked; None when one has no price."""
+        """The price of the most expensive deployment that may serve the request; None when one has no price."""
         expense = Expense(self.input_tokens, output_tokens, self._writes_cache)
         prices = [self._price(name, expense) for name in self._names]
         known = [price for price in prices if price is not None]
         return max(known) if len(known) == len(prices) else None
 
     def was_sent(self, error: BridgeError) -> bool:
-        """LiteLLM's attempts are in the receipt; the models of this machine have none, and work all the same."""
+        """Whether a model got the request: the receipt has LiteLLM's attempts; local models have no attempts but do the work."""
         receipt: Any = error.extra.get("receipt") or {}
-        return bool(receipt.get("attempts")) or self._services.at_home
+        return bool(receipt.get("attempts")) or self._services.runs_here
 
     def of_failed(self, error: BridgeError, reserved: Amount) -> Amount:
-        """Streamed: the input and what had come. Else the whole answer may have been made, and charged, before it was lost."""
+        """A failed stream used its input and the content received so far. A failed plain call may have been charged in full."""
         if not self._inputs.streamed:
             return reserved
         partial: Any = error.extra.get("partial") or {}
-        said = json.dumps([partial.get("content") or "", partial.get("tool_calls") or []], ensure_ascii=False)
-        came = self._services.count(self._inputs.model, [{"role": "assistant", "content": said}], None).input_tokens
-        usd = self.usd(came)
-        return Amount(reserved.nano_usd if usd is None else nano_usd(usd), self.input_tokens + came)
+        content = json.dumps([partial.get("content") or "", partial.get("tool_calls") or []], ensure_ascii=False)
+        received = self._services.count(self._inputs.model, [{"role": "assistant", "content": content}], None).input_tokens
+        usd = self.usd(received)
+        return Amount(reserved.nano_usd if usd is None else nano_usd(usd), self.input_tokens + received)
 
     def _price(self, name: str, expense: Expense) -> float | None:
         per_query = self._services.describe(name).prices.query_usd if self._inputs.ranks else None
@@ -73,14 +73,14 @@ class Estimate:
     def _most_output(self) -> int:
         infos = [self._services.describe(name) for name in self._names]
         limits = [info.limits.output_tokens or info.limits.context_tokens for info in infos]
-        if self._services.at_home and None in limits:  # offline models say what they were told, or fill in a form
+        if self._services.runs_here and None in limits:  # offline models repeat their input or fill in a schema
             return _with_margin(self.input_tokens)
         known = [limit for limit in limits if limit is not None]
         if len(known) < len(limits):
-            wrong = "has no known limit of its answer, and a budget counts the most that it may be"
-            raise BridgeError("invalid_request", f"{self._inputs.model} {wrong}; give max_tokens", model=self._inputs.model)
+            problem = "has no known limit of output tokens, and a budget reserves the maximum"
+            raise BridgeError("invalid_request", f"{self._inputs.model} {problem}; set max_tokens", model=self._inputs.model)
         return max(known)
 
 
 def _with_margin(tokens: int) -> int:
-    return math.ceil(tokens * _MARGIN) + _AROUND
+    return math.ceil(tokens * _MARGIN) + _FRAME_TOKENS

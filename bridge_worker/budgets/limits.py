@@ -1,7 +1,7 @@
-"""Budgets: what the operator lets a path spend in a window, and whether there is room for one more request.
+"""Budgets: the operator's spending limits by path and window, and whether one more request fits.
 
 Owns the section ``omni_bridge.budgets``, the paths and the arithmetic. Money is counted in whole billionths of a dollar, so that
-sums are exact here and in Redis. Refuses to know what a request costs: `spending` does.
+sums are exact here and in Redis. Refuses to know the cost of a request: `spending` does.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from bridge_worker.errors import BridgeError
+from bridge_worker.errors import BridgeError, MemberError
 
 BUDGET = "budget"  # the member of a request's metadata
-ROOT = "/"  # in the config: all requests together, also those that name no path
+ROOT = "/"  # in the config: all requests together, also those without a path
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._:@-]{0,63}"
 _PATH = re.compile(rf"{_SEGMENT}(/{_SEGMENT}){{0,7}}")
 _PATTERN = re.compile(rf"/|(\*|{_SEGMENT})(/(\*|{_SEGMENT})){{0,7}}")
 _WINDOW = re.compile(r"([1-9]\d{0,8})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SECTION = "omni_bridge.budgets"
 _MEMBERS = ("path", "max_usd", "max_tokens", "window")
 _NANO = 1_000_000_000
-_MOST_USD, _MOST_TOKENS = 1e6, 10**15  # sums stay exact in Redis, whose numbers are doubles
+_MOST_USD, _MOST_TOKENS = 1e6, 10**15  # sums stay exact in Redis, which stores numbers as doubles
 
 
 class Amount(NamedTuple):
@@ -41,13 +42,13 @@ NOTHING = Amount(0, 0)
 
 
 def nano_usd(usd: float) -> int:
-    """Rounded up, but for the noise of a float."""
+    """Rounds up; a third decimal is rounding noise of the float."""
     return math.ceil(round(usd * _NANO, 3))
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A row of the config. ``window`` is in seconds, None for good."""
+    """A row of the config. ``window`` is in seconds, None without a window."""
 
     pattern: tuple[str, ...]  # () for all requests
     max_nano_usd: int | None
@@ -66,7 +67,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a path (``/`` for all) has spent and reserved of one limit."""
+    """The account of a path (``/`` for all) for one limit."""
 
     path: str
     limit: Limit
@@ -83,7 +84,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """An account at a moment; ``resets_ms`` from then, None where its limit has no window."""
+    """The amounts of an account at one time; ``resets_ms`` from then, None for a limit without a window."""
 
     account: Account
     used: Amount
@@ -126,11 +127,11 @@ class Budgets:
     limits: tuple[Limit, ...] = ()
 
     def accounts(self, path: str | None) -> tuple[Account, ...]:
-        """Those that a request of ``path`` counts against: of each prefix, the limits of the most specific pattern that matches."""
+        """The accounts of a request of ``path``: for each prefix of the path, the limits of the most specific matching pattern."""
         return tuple(self._accounts(path.split("/") if path else [])) if self.limits else ()
 
     def section(self) -> list[dict[str, Any]]:
-        """As a config would have it."""
+        """The section as a config has it."""
         return [limit.row() for limit in self.limits]
 
     def _accounts(self, segments: Sequence[str]) -> Iterator[Account]:
@@ -142,16 +143,16 @@ class Budgets:
 
 
 def read_budgets(section: object) -> Budgets:
-    """Raises ValueError, one line that names the place."""
+    """Raises MemberError."""
     if section is None:
         return Budgets()
     if not isinstance(section, list):
-        raise ValueError("omni_bridge.budgets must be a list of limits, each with a path and max_usd or max_tokens")
-    limits = tuple(_limit(f"omni_bridge.budgets[{position}]", row) for position, row in enumerate(section))
+        raise MemberError(_SECTION, "must be a list of limits, each with a path and max_usd or max_tokens")
+    limits = tuple(_limit(f"{_SECTION}[{position}]", row) for position, row in enumerate(section))
     seen: set[tuple[tuple[str, ...], int | None]] = set()
     for position, limit in enumerate(limits):
         if (limit.pattern, limit.window) in seen:
-            raise ValueError(f"omni_bridge.budgets[{position}]: an earlier limit has the same path and window")
+            raise MemberError(f"{_SECTION}[{position}]", "an earlier limit has the same path and window")
         seen.add((limit.pattern, limit.window))
     return Budgets(limits)
 
@@ -167,48 +168,48 @@ def exceeded(standing: Standing, needed: Amount) -> BridgeError:
     limit, used, reserved = standing.account.limit, standing.used, standing.reserved
     in_usd = limit.max_nano_usd is not None and used.nano_usd + reserved.nano_usd + needed.nano_usd > limit.max_nano_usd
     most = f"{(limit.max_nano_usd or 0) / _NANO:g} USD" if in_usd else f"{limit.max_tokens} tokens"
-    left = f"{used.usd:g} used, {reserved.usd:g} reserved" if in_usd else f"{used.tokens} used, {reserved.tokens} reserved"
-    wish = f"{needed.usd:g}" if in_usd else f"{needed.tokens}"
-    told = f"the budget of {standing.account.path} is {most}: {left}, and this may take {wish} more; lower max_tokens, or wait"
+    taken = f"{used.usd:g} used, {reserved.usd:g} reserved" if in_usd else f"{used.tokens} used, {reserved.tokens} reserved"
+    more = f"{needed.usd:g}" if in_usd else f"{needed.tokens}"
+    problem = f"the budget of {standing.account.path} is {most}: {taken}, and this request may use {more} more"
     budget = {**standing.wire(), "needed_usd": needed.usd, "needed_tokens": needed.tokens}
-    return BridgeError("budget_exceeded", told, extra={"budget": budget})
+    return BridgeError("budget_exceeded", f"{problem}; lower max_tokens, or wait", extra={"budget": budget})
 
 
 def _specificity(limit: Limit) -> tuple[bool, ...]:
     return tuple(segment != "*" for segment in limit.pattern)
 
 
-def _limit(place: str, row: object) -> Limit:
+def _limit(member: str, row: object) -> Limit:
     if not isinstance(row, Mapping):
-        raise ValueError(f"{place} must be a mapping with path, and max_usd or max_tokens")
+        raise MemberError(member, "must be a mapping with path, and max_usd or max_tokens")
     if unknown := sorted(str(name) for name in row if name not in _MEMBERS):
-        raise ValueError(f"{place}.{unknown[0]} is not a setting; there are: {', '.join(_MEMBERS)}")
+        raise MemberError(f"{member}.{unknown[0]}", f"is not a setting; known: {', '.join(_MEMBERS)}")
     path, window = row.get("path"), row.get("window")
     if not isinstance(path, str) or not _PATTERN.fullmatch(path):
-        raise ValueError(f'{place}.path must be "/" (all requests) or names and * between slashes, such as agent-7/*')
+        raise MemberError(f"{member}.path", 'must be "/" (all requests) or names and * between slashes, such as agent-7/*')
     if row.get("max_usd") is None and row.get("max_tokens") is None:
-        raise ValueError(f"{place} needs max_usd or max_tokens")
-    usd, tokens = _most(place, row, "max_usd", _MOST_USD), _most(place, row, "max_tokens", _MOST_TOKENS)
+        raise MemberError(member, "needs max_usd or max_tokens")
+    usd, tokens = _most(member, row, "max_usd", _MOST_USD), _most(member, row, "max_tokens", _MOST_TOKENS)
     if tokens is not None and tokens != int(tokens):
-        raise ValueError(f"{place}.max_tokens must be a whole number")
+        raise MemberError(f"{member}.max_tokens", "must be a whole number")
     return Limit(
         pattern=() if path == ROOT else tuple(path.split("/")),
         max_nano_usd=None if usd is None else nano_usd(usd),
         max_tokens=None if tokens is None else int(tokens),
-        window=None if window is None else _seconds(place, window),
+        window=None if window is None else _seconds(member, window),
     )
 
 
-def _most(place: str, row: Mapping[str, Any], name: str, most: float) -> float | None:
+def _most(member: str, row: Mapping[str, Any], name: str, most: float) -> float | None:
     value = row.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise ValueError(f"{place}.{name} must be a number from 0 to {most:g}")
+        raise MemberError(f"{member}.{name}", f"must be a number from 0 to {most:g}")
     return value
 
 
-def _seconds(place: str, window: object) -> int:
+def _seconds(member: str, window: object) -> int:
     if not isinstance(window, str) or not (found := _WINDOW.fullmatch(window)):
-        raise ValueError(f"{place}.window must be a number and s, m, h or d, such as 1h or 30d; left out, there is none")
+        raise MemberError(f"{member}.window", "must be a number and s, m, h or d, such as 1h or 30d; leave it out for no window")
     return int(found[1]) * _SECONDS[found[2]]

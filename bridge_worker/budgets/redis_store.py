@@ -1,8 +1,8 @@
-"""Budgets that all workers share: a `budgets.Store` in Redis, with the one in memory behind it for when Redis is lost.
+"""Budgets that all workers share: a `budgets.Store` in Redis, and in memory while Redis is disconnected.
 
-Owns the scripts, which Redis runs whole, and the keys, ``omni-bridge:{budgets}:PATH:WINDOW``, one slot of a cluster. Windows go by
-Redis's clock. Refuses to know what a path may spend. An account is a hash (start of its window, used, reserved) and a sorted set
-of its holds by the end of their lease, so that a worker that died frees what it held.
+Owns the scripts, which Redis runs atomically, and the keys ``omni-bridge:{budgets}:PATH:WINDOW``, one slot of a cluster. Windows
+use Redis's clock. Refuses to know what a path may spend. An account is a hash (start of its window, used, reserved) and a sorted
+set of its holds by the end of their lease, so the holds of a worker that died expire.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from bridge_worker.system.redis_connection import RedisLink, with_timeout
 _log = logging.getLogger(__name__)
 
 _PREFIX = "omni-bridge:{budgets}:"
-_MOST_OWED = 10_000  # accounts that were charged while Redis was lost
+_MOST_OWED = 10_000  # accounts that were charged while Redis was disconnected
 
 # KEYS are a hash and a sorted set for each account. `open` brings one up to date and returns the end of its window (0: none).
 _OPEN = """
@@ -51,7 +51,7 @@ local function state(book, start, window)
 end
 """
 # ARGV: hold, usd, tokens, lease in ms, then window, most usd and most tokens (-1: no limit) of each account.
-# Returns the place of the first account without room (0: all have), and the state of each account.
+# Returns the position of the first account without room (0: all have room), and the state of each account.
 _RESERVE = (
     _OPEN
     + """
@@ -81,7 +81,7 @@ return {full, states}
 """
 )
 # ARGV: hold as it is in the sets ("" for none), its usd and tokens, then usd and tokens spent, window and start of each account.
-# What began in a window that is over is not counted in this one. Returns the state of each account.
+# A request that began in an earlier window is not counted in this one. Returns the state of each account.
 _SETTLE = (
     _OPEN
     + """
@@ -107,7 +107,8 @@ return states
 
 
 class RedisStore:
-    """A `budgets.Store`. While Redis is lost it goes on in memory, from what it last knew, and tells Redis afterwards."""
+    """A `budgets.Store`. While Redis is disconnected it continues in memory with the last known state, and adds the charges to
+    Redis after the reconnect."""
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
@@ -121,9 +122,9 @@ class RedisStore:
     async def reserve(self, id: str, accounts: Sequence[Account], amount: Amount, lease_ms: int) -> Hold | Standing:
         limits = [value for account in accounts for value in _limits(account)]
         arguments = [id, amount.nano_usd, amount.tokens, lease_ms, *limits]
-        if (answer := await self._run(self._reserve, accounts, arguments)) is None:
+        if (reply := await self._run(self._reserve, accounts, arguments)) is None:
             return await self._alone.reserve(id, accounts, amount, lease_ms)
-        full, states = answer
+        full, states = reply
         starts = self._learned(accounts, states)
         if full:
             return _standing(accounts[full - 1], states[full - 1])
@@ -139,7 +140,7 @@ class RedisStore:
                 await self._pay()
 
     async def standings(self, accounts: Sequence[Account]) -> list[Standing]:
-        """A look is a settlement of nothing."""
+        """Settles an empty hold, which only reads the accounts."""
         nothing = Hold("", tuple(accounts), NOTHING, (-1,) * len(accounts))
         if (states := await self._run(self._settle, accounts, _settlement(nothing, NOTHING))) is not None:
             return [_standing(account, state) for account, state in zip(accounts, states, strict=True)]
@@ -153,13 +154,13 @@ class RedisStore:
         return True
 
     async def _run(self, script: Any, accounts: Sequence[Account], arguments: Sequence[object]) -> Any:
-        """None when Redis is lost. While it is not, a script that failed is sent again: a second time it changes nothing."""
+        """None when Redis is disconnected. While it is connected, a failed script is sent again; the scripts are idempotent."""
         while accounts and await self._link.ready():
             try:
                 return await _send(script, accounts, arguments)
-            except Exception as error:  # the package's own ConnectionError and TimeoutError are none of Python's
+            except Exception as error:  # redis-py's ConnectionError and TimeoutError are not Python's
                 if type(error).__name__ not in ("ConnectionError", "TimeoutError"):
-                    _log.warning("Redis keeps no budgets (%s: %s); this worker counts alone", type(error).__name__, error)
+                    _log.warning("Redis rejects the budget script (%s: %s); this worker counts alone", type(error).__name__, error)
                     return None
                 await self._link.doubt()
         return None
@@ -176,7 +177,7 @@ class RedisStore:
                 self._owed[account, start] = Amount(before.nano_usd + spent.nano_usd, before.tokens + spent.tokens)
 
     async def _pay(self) -> None:
-        """What was spent alone, into the windows in which it was."""
+        """Adds the charges made without Redis to the windows in which they were made."""
         while self._owed:
             (account, start), spent = self._owed.popitem()
             hold = Hold("", (account,), NOTHING, (start,))

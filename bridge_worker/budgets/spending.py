@@ -1,7 +1,7 @@
 """Reserves the upper bound of a request's cost before it is sent, and settles it afterwards.
 
-Owns what is charged for a request that failed, whose usage no provider reports. Refuses to know where accounts are kept
-(`budgets.store`) and how a model is called. A request that no budget applies to costs nothing here.
+Owns the charge for a failed request, because no provider reports its usage. Refuses to know where accounts are stored
+(`budgets.store`) and how a model is called. A request without a budget does no work here.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from bridge_worker.budgets.estimate import CostInputs, Estimate
 from bridge_worker.budgets.limits import NOTHING, Account, Amount, Budgets, Hold, Standing, exceeded, nano_usd
 from bridge_worker.budgets.store import MemoryStore, Store
-from bridge_worker.core.ports import Services
+from bridge_worker.core.ports import ModelServices
 from bridge_worker.errors import BridgeError
 
-FindServices = Callable[[str], Awaitable[Services]]
+FindServices = Callable[[str], Awaitable[ModelServices]]
 
-_LEASE_MS = 30_000  # beyond the deadline of a request, which ends it: a process that has not settled by then is dead
+_LEASE_MS = 30_000  # after a request's deadline, when it has ended: a process that has not settled by then is dead
 # No provider reports the usage of a request that ended with one of these. For any other error providers charge nothing.
 USAGE_UNKNOWN_KINDS = ("cancelled", "timeout", "stream_interrupted", "bad_upstream_response")
 
@@ -32,7 +32,7 @@ class Spending:
         self._settling: set[asyncio.Task[None]] = set()
 
     def reservation(self, metadata: Mapping[str, str] | None, inputs: CostInputs) -> Reservation:
-        """For one request, not reserved yet."""
+        """For one request; it reserves nothing yet."""
         return Reservation(self._budgets().accounts((metadata or {}).get("budget")), inputs, self)
 
     async def standings(self, path: str | None) -> list[Standing]:
@@ -67,7 +67,7 @@ class Spending:
 
 
 class Reservation:
-    """What one request may cost: reserved, then settled once. Without accounts it does nothing."""
+    """The most that one request may cost: reserved, then settled once. Without accounts it does nothing."""
 
     def __init__(self, accounts: tuple[Account, ...], inputs: CostInputs, spending: Spending) -> None:
         self._accounts = accounts
@@ -90,7 +90,7 @@ class Reservation:
         self._hold = await self._spending.reserve(self._accounts, amount, self._inputs.total_ms + _LEASE_MS)
 
     async def settle(self, usage: Mapping[str, int | None] | None, cost_usd: float | None) -> None:
-        """Charges the usage; where it is not known, the reserved amount."""
+        """Charges the usage, or the reserved amount if the usage is unknown."""
         if self._hold is None:
             return
         tokens = total_tokens(usage)

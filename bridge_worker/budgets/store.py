@@ -1,4 +1,4 @@
-"""Store port: where budget accounts are kept, and the store in memory.
+"""The port for budget accounts, and the store in memory.
 
 Owns reserving and settling in one process. Refuses to know what a request costs. `budgets.redis_store` has the other
 implementation.
@@ -13,17 +13,17 @@ from typing import Protocol
 
 from bridge_worker.budgets.limits import NOTHING, Account, Amount, Hold, Standing
 
-_SWEEP = 1024  # accounts, before the first look for those whose window is over
+_SWEEP = 1024  # accounts before the first removal of those with a past window
 
 
 class Store(Protocol):
-    """Where accounts are kept. ``reserve`` and ``settle`` are done whole or not at all, whoever else does the same meanwhile."""
+    """Port: stores accounts. ``reserve`` and ``settle`` are atomic, also between workers."""
 
     async def reserve(self, id: str, accounts: Sequence[Account], amount: Amount, lease_ms: int) -> Hold | Standing:
-        """The standing of the first account without room, if there is one. A hold that nobody settles ends with its lease."""
+        """Returns a hold, or the standing of the first account without room. A hold that is not settled ends with its lease."""
 
     async def settle(self, hold: Hold, spent: Amount) -> None:
-        """Ends the hold and counts ``spent``, unless the window is over."""
+        """Ends the hold and counts ``spent``, unless the window has passed."""
 
     async def standings(self, accounts: Sequence[Account]) -> list[Standing]: ...
 
@@ -37,7 +37,7 @@ class _Book:
 
 
 class MemoryStore:
-    """A `Store` for one process, which is over with it. No lease is needed: who holds here is alive."""
+    """A `Store` for one process. Holds need no lease: they end with the process."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -66,7 +66,7 @@ class MemoryStore:
         return [self._standing(account, self._book(account)) for account in accounts]
 
     def learn(self, account: Account, start: int, used: Amount) -> None:
-        """What is known from elsewhere to be used; never less than before within a window."""
+        """Takes over the used amount of the shared store; within a window it never decreases."""
         book = self._books[account.key] = self._book(account)
         if book.start == start:
             book.used = Amount(max(book.used.nano_usd, used.nano_usd), max(book.used.tokens, used.tokens))
@@ -84,7 +84,7 @@ class MemoryStore:
         return book if book and book.start == start else _Book(start, window)
 
     def _sweep(self) -> None:
-        """Paths come from callers: what their windows leave behind must not grow for ever."""
+        """Removes accounts with a past window: callers choose the paths, so their number has no other limit."""
         if len(self._books) < self._sweep_at:
             return
         now = self._clock()

@@ -1,6 +1,6 @@
-"""How a command fails: one line that says what is wrong and what to do about it, and an exit code.
+"""The error that ends a command: a diagnostic (problem and hint) on one line, and an exit code.
 
-Owns the words and the codes: 1 for what went wrong on the way, 2 for what the caller has to mend. Refuses tracebacks.
+Owns the hints and the codes: 1 for an error during the call, 2 for one that the user has to correct. Refuses tracebacks.
 """
 
 from __future__ import annotations
@@ -10,43 +10,48 @@ from typing import Any
 import click
 
 from bridge_worker.cli.terminal import printable
+from bridge_worker.config.diagnostics import Diagnostic
 
-_SETTLED_BY_CALLER = {"invalid_request", "invalid_message", "model_not_found", "authentication"}
-_REMEDIES = {
+CONVERT_HINT = "convert it with iconv"
+_CORRECTED_BY_THE_USER = {"invalid_request", "invalid_message", "model_not_found", "authentication"}
+_HINTS = {
     "model_not_found": "omni-bridge models SEARCH lists names",
-    "authentication": "look at the key in the provider's variable; omni-bridge doctor says which are set",
-    "permission": "the key is not allowed to do this; use another key or another model",
-    "context_length_exceeded": "say less, or take a model with a longer context",
+    "authentication": "omni-bridge doctor lists the keys that are set",
+    "permission": "use another key or another model",
+    "context_length_exceeded": "shorten the prompt, or use a model with a longer context",
     "rate_limited": "wait and try again",
     "overloaded": "wait and try again",
     "timeout": "try again",
-    "provider_unavailable": "try again, or look at the network with omni-bridge doctor",
+    "provider_unavailable": "try again, or check the network with omni-bridge doctor",
     "stream_interrupted": "try again",
     "engine_lost": "try again",
-    "budget_exceeded": "the provider's account or the config's budget is used up",
+    "budget_exceeded": "raise the limit at the provider or in the config",
 }
 
 
-_SAYS_WHAT_TO_DO = ("; ", ": set ")
+class CommandError(click.ClickException):
+    """``diagnostic`` has the parts; `message` is its one line. ``final``: an interactive chat can't continue after it."""
 
-
-class Problem(click.ClickException):
-    """The message is one line, whatever it was made of."""
-
-    def __init__(self, message: str, exit_code: int = 1, *, final: bool = True) -> None:
-        """``final``: nothing more can be asked."""
-        super().__init__(printable(" ".join(message.split())))
-        self.exit_code = exit_code  # type: ignore[misc]  # click's way is a class each
+    def __init__(self, problem: str, exit_code: int = 1, *, hint: str = "", final: bool = True) -> None:
+        self.diagnostic = Diagnostic("", printable(problem), printable(hint))
+        super().__init__(str(self.diagnostic))
+        self.exit_code = exit_code  # type: ignore[misc]  # click wants a class for each code
         self.final = final
 
 
-def remedy_for(kind: str) -> str | None:
-    return _REMEDIES.get(kind)
+class WorkerReportedError(CommandError):
+    """The worker ended with exit code 2 and has printed the reason itself: nothing is printed again."""
+
+    def __init__(self) -> None:
+        super().__init__("the worker has printed the reason", 2)
 
 
-def of_answer(error: dict[str, Any]) -> Problem:
-    """An error that came over the wire, as a person should read it."""
+def hint_for_kind(kind: str) -> str:
+    return _HINTS.get(kind, "")
+
+
+def from_wire_error(error: dict[str, Any]) -> CommandError:
+    """The error of a response, with the hint for its kind."""
     kind = error.get("data", {}).get("kind", "internal")
-    message = str(error["message"]).rstrip(". ").replace("models/list has", "omni-bridge models has")  # the method, as a command
-    remedy = None if any(sign in message for sign in _SAYS_WHAT_TO_DO) else remedy_for(kind)
-    return Problem(f"{message}; {remedy}" if remedy else message, 2 if kind in _SETTLED_BY_CALLER else 1, final=False)
+    code = 2 if kind in _CORRECTED_BY_THE_USER else 1
+    return CommandError(str(error["message"]).rstrip(". "), code, hint=hint_for_kind(kind), final=False)

@@ -1,7 +1,7 @@
-"""The commands for people, in click; one file each.
+"""The click group of the commands for interactive use; each command is one file.
 
-Owns their list, and how one ends: with a line and a remedy where something is wrong, never a traceback. Refuses to be imported by
-what serves, which never loads click or rich.
+Owns their list and how a command ends: an error is one line with a hint, never a traceback. Refuses to be imported by the serving
+process, which never loads click or rich.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from typing import NoReturn
 
 import click
 
+from bridge_worker.cli.command_error import WorkerReportedError
 from bridge_worker.runtime.flags import parser
 from bridge_worker.version import __version__
 
-# Each is a module here with a click command of its name; a module is imported when its command is asked for, or all for --help.
+# Each is a module here with a click command of its name. A module is imported when its command runs; --help imports all.
 COMMANDS = {
-    "Talk to models": ("chat", "models", "tokens"),
+    "Use models": ("chat", "models", "tokens"),
     "Check and observe": ("demo", "doctor", "trace", "replay"),
     "For programs": ("schema", "completion"),
 }
 _NAMES = [name for names in COMMANDS.values() for name in names]
 _EXAMPLES = (
     ("omni-bridge demo", "the protocol at work"),
-    ("omni-bridge chat -m local/smollm2", "talk to a model on this machine"),
+    ("omni-bridge chat -m local/smollm2", "chat with a model on this machine"),
     ("git diff | omni-bridge chat 'Write a commit message'", ""),
     ("omni-bridge --stdio", "serve, as an agent starts it"),
 )
@@ -54,7 +55,7 @@ class _Commands(click.Group):
             formatter.write_dl(_EXAMPLES, col_max=60)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The flags that serve an agent, which click knows nothing of."""
+        """The flags of the serving process; argparse parses them, not click."""
         flags = [action for action in parser()._actions if action.help]
         with formatter.section("Serving an agent, omni-bridge --stdio [flags]"):
             formatter.write_dl((f"{action.option_strings[0]} {action.metavar or ''}".strip(), str(action.help)) for action in flags)
@@ -86,7 +87,7 @@ def omni_bridge() -> None:
 
 
 def run(arguments: Sequence[str]) -> NoReturn:
-    """Never returns. Exit codes: 0; 1: something went wrong; 2: the caller has to mend something; 130: Ctrl-C; 70: a fault here."""
+    """Never returns. Exit codes: 0; 1: the call failed; 2: the user must correct something; 130: Ctrl-C; 70: a bug."""
     os._exit(_code_of(arguments))
 
 
@@ -100,16 +101,18 @@ def _code_of(arguments: Sequence[str]) -> int:
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else "omni-bridge"
         return _fail(f"omni-bridge: {_line(error.format_message())}; see {path} --help", 2)
+    except WorkerReportedError as error:
+        return error.exit_code
     except click.ClickException as error:
         return _fail(f"omni-bridge: {_line(error.format_message())}", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except (BrokenPipeError, SystemExit):  # | head, of which click makes the latter
+    except (BrokenPipeError, SystemExit):  # the reader, such as head, ended; click turns a broken pipe into SystemExit
         return 0
     except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        fault = f"{type(error).__name__} at {os.path.basename(place.filename)}:{place.lineno}: {error}"
-        return _fail(f"omni-bridge: a fault of omni-bridge itself: {_line(fault)}; please report it", 70)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        bug = f"{type(error).__name__} at {os.path.basename(frame.filename)}:{frame.lineno}: {error}"
+        return _fail(f"omni-bridge: internal error: {_line(bug)}; please report it", 70)
 
 
 def _line(text: str) -> str:
@@ -117,8 +120,6 @@ def _line(text: str) -> str:
 
 
 def _fail(text: str, code: int) -> int:
-    if text == "omni-bridge: ":  # it has been said, by the worker
-        return code
-    with contextlib.suppress(OSError):  # nobody has to listen
+    with contextlib.suppress(OSError):  # stderr may be closed
         click.echo(text, err=True)
     return code

@@ -1,6 +1,6 @@
-"""``omni-bridge completion``: what a shell needs to complete commands, flags and models. Owns the printing; click has the scripts.
+"""``omni-bridge completion``: prints click's script with which a shell completes commands, flags and models.
 
-Refuses to write into anybody's shell files.
+Owns the printing. Refuses to write into the user's shell files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import click
 from click.shell_completion import get_completion_class
 
 _HOW = """\b
-Put it where the shell looks:
+Write it to a file that the shell reads:
   bash  omni-bridge completion bash >~/.local/share/bash-completion/completions/omni-bridge
   zsh   omni-bridge completion zsh >~/.zfunc/_omni-bridge       with ~/.zfunc in fpath
   fish  omni-bridge completion fish >~/.config/fish/completions/omni-bridge.fish

@@ -1,7 +1,7 @@
-"""A conversation with one model: what was said so far, the answer as it comes, and what it took.
+"""A conversation with one model: its messages so far, the streamed response, and its usage.
 
-Owns the messages and how an answer is shown. Refuses to know where the questions come from. A Ctrl-C while an answer comes cancels
-that answer at its provider, and nothing else.
+Owns the messages and how a response is shown. Refuses to know where prompts come from. Ctrl-C during a response cancels that
+request at the provider, and nothing else.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from bridge_worker.cli.command_error import of_answer
-from bridge_worker.cli.terminal import in_colour, looked_at, note, printable, styled
-from bridge_worker.cli.worker_process import Answer, Json, Worker
+from bridge_worker.cli.command_error import from_wire_error
+from bridge_worker.cli.terminal import in_colour, is_terminal, note, printable, styled
+from bridge_worker.cli.worker_process import Json, PendingResponse, Worker
 
 
 class Cancelled(Exception):
-    """By Ctrl-C; the provider's connection is closed by now, or the line that was printed says that it is not known."""
+    """The user pressed Ctrl-C. A note that was printed reports whether the provider's connection is closed."""
 
 
 class Conversation:
@@ -29,44 +29,44 @@ class Conversation:
     def clear(self) -> None:
         self._messages = []
 
-    def say(self, text: str, *, quietly: bool = False) -> Json:
-        """The result. Shows it as it comes, but ``quietly``. What fails is forgotten: the next turn does not repeat it.
+    def send(self, text: str, *, quietly: bool = False) -> Json:
+        """Sends a user message, shows the response while it streams (unless ``quietly``) and returns the result.
 
-        Raises Cancelled, and Problem.
+        A turn that fails is not kept in the history. Raises Cancelled and CommandError.
         """
-        asked = {"role": "user", "content": text}
-        messages = [*self._system, *self._messages, asked]
-        answer = self._worker.request("chat", {"model": self.model, "messages": messages, "stream": True, **self._options})
-        response = _of(answer, _Shown(self.model, quietly))
+        message = {"role": "user", "content": text}
+        messages = [*self._system, *self._messages, message]
+        pending = self._worker.request("chat", {"model": self.model, "messages": messages, "stream": True, **self._options})
+        response = _shown_response(pending, _ResponseView(self.model, quietly))
         if "error" in response:
-            raise of_answer(response["error"])
+            raise from_wire_error(response["error"])
         result: Json = response["result"]
-        self._messages += [asked, result["message"]]
+        self._messages += [message, result["message"]]
         return result
 
 
-def _of(answer: Answer, shown: _Shown) -> Json:
+def _shown_response(pending: PendingResponse, view: _ResponseView) -> Json:
     try:
-        for delta in answer:
-            shown.add(delta)
-        return answer.response()
+        for delta in pending:
+            view.add(delta)
+        return pending.response()
     except KeyboardInterrupt:
-        shown.end()
-        closed = answer.cancel().get("error", {}).get("data", {}).get("upstream_closed")
-        note("cancelled" if closed else "cancelled; whether the provider has stopped is not known")
+        view.end()
+        closed = pending.cancel().get("error", {}).get("data", {}).get("upstream_closed")
+        note("cancelled" if closed else "cancelled; it is unknown whether the provider has stopped")
         raise Cancelled from None
     finally:
-        shown.end()
+        view.end()
 
 
-class _Shown:
-    """An answer on stdout, piece by piece. Only a terminal sees that something is awaited, and how it was reasoned."""
+class _ResponseView:
+    """Writes the deltas of a response to stdout. A waiting mark and reasoning are shown on a terminal only."""
 
     def __init__(self, model: str, quietly: bool) -> None:
         self._quietly = quietly
-        self._looked_at = looked_at(sys.stdout)
-        self._last = "\n"  # what stdout ends with
-        self._waiting = not quietly and self._looked_at and in_colour(sys.stderr)
+        self._is_terminal = is_terminal(sys.stdout)
+        self._last = "\n"  # the last character on stdout
+        self._waiting = not quietly and self._is_terminal and in_colour(sys.stderr)
         self._reasoning = False
         if self._waiting:
             sys.stderr.write(styled(f"{printable(model):.40} ...", "dim", sys.stderr))
@@ -75,14 +75,14 @@ class _Shown:
     def add(self, delta: Json) -> None:
         if self._quietly:
             return
-        if self._looked_at and (thought := delta.get("reasoning_content")):
+        if self._is_terminal and (thought := delta.get("reasoning_content")):
             self._reasoning = True
             self._write(styled(printable(thought), "dim", sys.stdout), thought)
         if text := (delta.get("content") or "") + (delta.get("refusal") or ""):
             if self._reasoning:
                 self._reasoning = False
                 self._write("\n\n", "\n")
-            self._write(printable(text) if self._looked_at else text, text)
+            self._write(printable(text) if self._is_terminal else text, text)
 
     def end(self) -> None:
         """Leaves the cursor at the start of a line; may be called again."""
@@ -103,7 +103,7 @@ class _Shown:
             sys.stderr.flush()
 
 
-def what_it_took(result: Json) -> str:
+def usage_summary(result: Json) -> str:
     """Tokens, cost and time, on one line."""
     usage: dict[str, Any] = result.get("usage") or {}
     tokens = [f"{usage[name]:,} {word}" for name, word in _COUNTED.items() if usage.get(name)]

@@ -1,4 +1,4 @@
-"""``omni-bridge doctor``: what works here, what does not, and what to do about it.
+"""``omni-bridge doctor``: checks the installation, the keys and the models, with a hint for each problem.
 
 Owns the order of the checks and how they are shown. Refuses to change anything.
 """
@@ -13,7 +13,7 @@ from typing import BinaryIO
 import click
 
 from bridge_worker.cli import doctor_checks, doctor_probes
-from bridge_worker.cli.command_error import Problem
+from bridge_worker.cli.command_error import CommandError
 from bridge_worker.cli.doctor_checks import Check
 from bridge_worker.cli.model_choice import is_installed
 from bridge_worker.cli.terminal import echo_table, note
@@ -23,32 +23,33 @@ from bridge_worker.config.source import Config
 
 @click.command()
 @click.option(
-    "--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml: asks each of its models."
+    "--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml: calls each of its models."
 )
-@click.option("--offline", is_flag=True, help="Ask no provider; each is asked for a few tokens otherwise.")
+@click.option("--offline", is_flag=True, help="Call no provider. By default each model gets a request of a few tokens.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 def doctor(config: str | None, offline: bool, as_json: bool) -> int:
     """Check this installation, its keys and its models.
 
-    The exit code is 1 when there is a problem. Without a config, a small model of each provider whose key is there is asked.
+    The exit code is 1 when a check finds a problem. Without a config, it calls one small model of each provider with a
+    configured key.
     """
-    note("looking; a model that does not answer takes half a minute")
+    note("checking; a model that does not respond takes half a minute")
     found = list(_all(config, offline))
     healthy = all(check.status != "problem" for check in found)
     if as_json:
         click.echo(json.dumps({"ok": healthy, "checks": [check._asdict() for check in found]}, ensure_ascii=False))
         return 0 if healthy else 1
-    echo_table(("check", "", "what was found"), [(check.name, check.status, check.detail) for check in found])
-    _say_remedies(found)
+    echo_table(("check", "", "result"), [(check.name, check.status, check.detail) for check in found])
+    _print_hints(found)
     return 0 if healthy else 1
 
 
-def _say_remedies(found: list[Check]) -> None:
+def _print_hints(found: list[Check]) -> None:
     for check in found:
-        if check.remedy:
-            click.echo(f"{check.status}: {check.name}: {check.remedy}")
+        if check.hint:
+            click.echo(f"{check.status}: {check.name}: {check.hint}")
     if all(check.status != "problem" for check in found):
-        click.echo("all is well")
+        click.echo("no problems found")
 
 
 def _all(path: str | None, offline: bool) -> Iterator[Check]:
@@ -74,15 +75,16 @@ def _of_worker(path: str | None, config: Config, offline: bool) -> Iterator[Chec
                 names = doctor_probes.configured_models(worker) if path else doctor_probes.models_with_a_key(is_installed())
                 yield from doctor_probes.of_models(worker, names, offline=offline)
                 yield from doctor_probes.of_litellm(worker)
-        except Problem as problem:
-            yield Check("worker", "problem", f"{problem.message.partition(';')[0]}: {_end_of(log)}", "mend what it says")
+        except CommandError as error:
+            detail = f"{error.diagnostic.problem}: {_end_of(log)}"
+            yield Check("worker", "problem", detail, "correct the cause in that line, then run omni-bridge doctor again")
             return
         yield doctor_probes.of_stdout(worker)
         yield from doctor_probes.of_log(_lines_of(log))
 
 
 def _end_of(log: BinaryIO) -> str:
-    lines = _lines_of(log) or ["it said nothing"]
+    lines = _lines_of(log) or ["its log is empty"]
     return f"{lines[-1]:.300}"
 
 

@@ -1,6 +1,6 @@
-"""What can be wrong with an installation and its surroundings, each told with its remedy.
+"""Checks of the installation and its surroundings, each with a hint.
 
-Owns the checks that need no worker. Refuses to mend anything, and to say any key.
+Owns the checks that need no worker. Refuses to change anything, and to print a key.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Literal, NamedTuple
 
-from bridge_worker.cli.model_choice import FIRST_MODELS, LOCAL
+from bridge_worker.cli.model_choice import LOCAL
 from bridge_worker.config.diagnostics import Diagnostic
 from bridge_worker.config.local_models import packaged_file
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.providers import key_variables, price_map
+from bridge_worker.providers.facts import FIRST_MODELS
 from bridge_worker.version import __version__
 
 _OLDEST_PYTHON = (3, 11)
-_FILES = 4096  # a chat is a socket, and there may be hundreds at once
+_FILES = 4096  # each chat in flight needs a socket, and there may be hundreds
+REINSTALL_HINT = "reinstall omni-bridge: delete .venv, or run pip install --force-reinstall"
 
 
 class Check(NamedTuple):
-    """``problem``: something does not work; ``note``: worth knowing. Both have a remedy."""
+    """``problem``: something does not work; ``note``: it works, with a restriction. Both have a hint."""
 
     name: str
     status: Literal["ok", "note", "problem", "skipped"]
     detail: str
-    remedy: str = ""
+    hint: str = ""
 
 
 def of_python() -> Check:
@@ -43,32 +45,30 @@ def of_python() -> Check:
 def of_versions() -> Iterator[Check]:
     yield Check("omni-bridge", "ok", __version__)
     try:
-        engine = version("litellm")
+        installed = version("litellm")
     except PackageNotFoundError:
-        yield Check(
-            "LiteLLM", "problem", "not installed", "install omni-bridge anew: delete .venv, or pip install --force-reinstall"
-        )
+        yield Check("LiteLLM", "problem", "not installed", REINSTALL_HINT)
         return
     if price_map.DATE is None:
         known = ", ".join(price_map.DATES)
-        yield Check("LiteLLM", "note", f"{engine}, which this version was not tested with", f"install litellm {known}")
+        yield Check("LiteLLM", "note", f"{installed}, which this version was not tested with", f"install litellm {known}")
         return
-    yield Check("LiteLLM", "ok", f"{engine}, price map of {price_map.DATE}, the day this version was published")
+    yield Check("LiteLLM", "ok", f"{installed}, price map of {price_map.DATE}, the day this version was published")
 
 
 def of_config(path: str | None) -> tuple[Config | None, list[Check]]:
-    """The config that there is; None where it can't be used. What only LiteLLM finds, the worker logs."""
+    """The config; None when it has an error. An error that only LiteLLM detects is in the worker's log."""
     if not path:
-        return Config(), [Check("config", "ok", "none: any model is served by LiteLLM's name, with keys of the environment")]
+        return Config(), [Check("config", "ok", "none: models by LiteLLM's names, keys from the environment")]
     try:
-        config, mistakes = Source(path).read()
+        config, errors = Source(path).read()
     except ConfigError as error:
-        config, mistakes = Config(), error.diagnostics
-    found = [_check("problem", mistake, "correct the file at that line") for mistake in mistakes]
+        config, errors = Config(), error.diagnostics
+    found = [_check("problem", error, "correct the file at that line") for error in errors]
     found += [_check("note", note, "--print-config shows the effective config") for note in config.notes]
-    if mistakes:
+    if errors:
         return None, found
-    models = f"{len(_router(config).get('model_list', ()))} deployments, {len(config.settings.local)} models of this machine"
+    models = f"{len(_router(config).get('model_list', ()))} deployments, {len(config.settings.local)} local models"
     return config, [Check("config", "ok", f"{path}: {models}"), *found]
 
 
@@ -82,7 +82,7 @@ def _check(status: Literal["note", "problem"], diagnostic: Diagnostic, otherwise
 
 
 def of_keys() -> Check:
-    """Without a config. Names of variables only."""
+    """Providers with a key in the environment, by the names of the variables; for use without a config."""
     providers = dict.fromkeys(provider for _, provider, _ in price_map.rows())
     found = dict.fromkeys(
         f"{key_variables.owner(name)} ({variable})" for name in providers if (variable := key_variables.variable(name))
@@ -97,33 +97,33 @@ def of_files() -> Check:
     try:
         import resource
     except ImportError:  # Windows
-        return Check("open files", "skipped", "this system has no such limit")
+        return Check("open files", "skipped", "this system has no limit")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = "no limit" if hard == resource.RLIM_INFINITY else f"{hard:,}"
     if hard != resource.RLIM_INFINITY and hard < _FILES:
         return Check(
-            "open files", "note", f"at most {most}, too few for many chats at once", f"ulimit -Hn {_FILES}, or LimitNOFILE="
+            "open files", "note", f"at most {most}, too few for many concurrent chats", f"ulimit -Hn {_FILES}, or LimitNOFILE="
         )
     return Check("open files", "ok", f"{soft:,} now, {most} at most; the worker raises it")
 
 
 def of_local(config: Config | None) -> Check:
-    missing = [name for name, there in (("llama.cpp", find_spec("xllamacpp")), ("SmolLM2", packaged_file())) if not there]
+    missing = [name for name, part in (("llama.cpp", find_spec("xllamacpp")), ("SmolLM2", packaged_file())) if not part]
     names = [LOCAL, *(f"local/{name}" for name in (config.settings.local if config else ()))]
     if not missing:
-        return Check("models here", "ok", ", ".join(dict.fromkeys(names)))
+        return Check("local models", "ok", ", ".join(dict.fromkeys(names)))
     status: Literal["problem", "note"] = "problem" if config and config.settings.local and "llama.cpp" in missing else "note"
-    return Check("models here", status, f"not installed: {', '.join(missing)}", "bin/omni-bridge chat --local installs them")
+    return Check("local models", status, f"not installed: {', '.join(missing)}", "bin/omni-bridge chat --local installs them")
 
 
 def of_redis(state: str) -> Iterator[Check]:
-    """``state`` as the worker's ``status`` tells it; none where no Redis is configured."""
+    """``state`` is the member of the worker's ``status`` result; "none" means that no Redis is configured."""
     if state == "connected":
         yield Check("Redis", "ok", "connected: cooldowns, usage, cache and budgets are shared")
     elif state == "not_installed":
         yield Check("Redis", "problem", "configured, but the package redis is not installed", "pip install 'omni-bridge[redis]'")
     elif state != "none":
-        yield Check("Redis", "problem", f"configured, and {state}", "start it, or mend redis_host or redis_url in the config")
+        yield Check("Redis", "problem", f"configured, and {state}", "start it, or correct redis_host or redis_url in the config")
 
 
 def of_terminal() -> Check:

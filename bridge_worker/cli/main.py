@@ -1,6 +1,6 @@
-"""The command's first decision: what starts with a flag serves an agent, what starts with a word is for a person.
+"""Entry point: a leading flag starts the worker; a subcommand name runs a CLI command.
 
-Owns that, and refuses to load click and rich for an agent, who would wait for them.
+Owns that decision. Refuses to load click and rich for the worker, so that they do not delay its start.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from typing import NoReturn
 from bridge_worker.runtime.startup import serve
 from bridge_worker.security.isolation import isolate
 
-_FOR_A_PERSON = {"--help", "-h", "--version"}
+_COMMAND_FLAGS = {"--help", "-h", "--version"}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Never returns: the process is ended by what it runs."""
+    """Never returns: the worker or the command ends the process."""
     isolated = arguments is not None or isolate()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or not words[0].startswith("-") or not _FOR_A_PERSON.isdisjoint(words):
-        _for_a_person(words)
+    if not words or not words[0].startswith("-") or not _COMMAND_FLAGS.isdisjoint(words):
+        _run_command(words)
     serve(words, isolated)
 
 
-def _for_a_person(words: list[str]) -> NoReturn:
+def _run_command(words: list[str]) -> NoReturn:
     try:
-        from bridge_worker.cli.commands import run  # click: not on the way to the first answer
+        from bridge_worker.cli.commands import run  # loads click
 
         run(words)
-    except KeyboardInterrupt:  # so early that no command could take it
+    except KeyboardInterrupt:  # during the import, before a command handles it
         os._exit(130)

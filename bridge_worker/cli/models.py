@@ -1,7 +1,7 @@
-"""``omni-bridge models``: what there is, at what price, and whose key is there.
+"""``omni-bridge models``: lists models with prices, limits and configured keys.
 
-Owns the list and how it is searched and shown. Without a config it is LiteLLM's price map, read as a file, so that it is there at
-once; with one the worker is asked, which loads LiteLLM. Refuses to ask any provider.
+Owns the list, its search and its table. Without a config the list is LiteLLM's price map, read as a file, which needs no worker;
+with a config it comes from a worker, which loads LiteLLM. Refuses to call a provider.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from bridge_worker.cli.command_error import Problem, of_answer
+from bridge_worker.cli.command_error import CommandError, from_wire_error
 from bridge_worker.cli.model_choice import LOCAL, is_installed
 from bridge_worker.cli.terminal import echo_table, note
 from bridge_worker.cli.worker_process import Json, Worker
@@ -32,21 +32,21 @@ _FREE = {"input_cost_per_token": 0.0, "output_cost_per_token": 0.0}
 _HEAD = ("model", "mode", "in $/M", "out $/M", "context", "key", "can")
 _EXAMPLES = """\b
 Examples:
-  omni-bridge models gemini flash      both words are in the name
-  omni-bridge models --key             those whose key is there
+  omni-bridge models gemini flash      models with both words in the name
+  omni-bridge models --key             models with a configured key
   omni-bridge models --json | jq 'map(select(.input_usd_per_million < 0.1))'
 """
 
 
 @click.command(epilog=_EXAMPLES, short_help="List models, with prices, limits and configured keys.")
 @click.argument("search", nargs=-1)
-@click.option("--key", "with_key", is_flag=True, help="Only those whose provider's key is there, or that need none.")
+@click.option("--key", "with_key", is_flag=True, help="Only models with a configured key, and those that need none.")
 @click.option("--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml: only its models.")
-@click.option("--json", "as_json", is_flag=True, help="Print a list of objects, with all that is known.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of objects with all members.")
 def models(search: tuple[str, ...], with_key: bool, config: str | None, as_json: bool) -> int:
-    """List models: prices in US dollars a million tokens, the longest input, abilities, and whose key is there.
+    """List models: prices in US dollars per million tokens, the longest input, abilities, and whether a key is configured.
 
-    SEARCH words must all be in a model's name.
+    A model is listed when its name has all SEARCH words.
     """
     words = [word.lower() for word in search]
     rows = sorted(_configured(config) if config else _known(), key=lambda row: (row["key_present"] is not True, row["model"]))
@@ -56,7 +56,7 @@ def models(search: tuple[str, ...], with_key: bool, config: str | None, as_json:
         click.echo(json.dumps(found, ensure_ascii=False))
         return 0
     if not found:
-        raise Problem(f"no model has {' and '.join(search) or 'its key here'}; try fewer words, or omni-bridge models without any")
+        raise CommandError(f"no model has {' and '.join(search) or 'a configured key'}", hint="use fewer words, or none")
     echo_table(_HEAD, map(_cells, found), right=_HEAD[2:5])
     note(_source(config, len(found)))
     return 0
@@ -96,7 +96,7 @@ def _row(name: str, provider: str | None, mode: str | None, key: bool | None, fa
 
 
 def _configured(config: str) -> Iterator[Json]:
-    """What the worker says of its own models."""
+    """The worker's own models, with the facts that it reports."""
     with Worker(config=config) as worker:
         names: list[Json] = []
         cursor = None
@@ -105,14 +105,16 @@ def _configured(config: str) -> Iterator[Json]:
             names += page["models"]
             if not (cursor := page["nextCursor"]):
                 break
-        asked = [(row, worker.request("models/get", {"model": row["model"]})) for row in names]
-        for row, answer in asked:
-            info = answer.response().get("result")
-            # One that stands for many, or that LiteLLM can say nothing of, is a row all the same.
-            yield _told(info) if info else _row(row["model"], row["provider"], row["mode"], row["key_present"], {}, needs_key=True)
+        pending = [(row, worker.request("models/get", {"model": row["model"]})) for row in names]
+        for row, request in pending:
+            info = request.response().get("result")
+            # models/get fails for a wildcard name and for a model that LiteLLM does not know; these still get a row.
+            yield (
+                _row_of(info) if info else _row(row["model"], row["provider"], row["mode"], row["key_present"], {}, needs_key=True)
+            )
 
 
-def _told(info: Json) -> Json:
+def _row_of(info: Json) -> Json:
     prices, limits, supports = info["prices"], info["limits"], info["supports"]
     return {
         "model": info["model"],
@@ -131,13 +133,13 @@ def _told(info: Json) -> Json:
 
 def _result(response: Json) -> Json:
     if "error" in response:
-        raise of_answer(response["error"])
+        raise from_wire_error(response["error"])
     result: Json = response["result"]
     return result
 
 
 def _cells(row: Json) -> tuple[str, ...]:
-    price_in, price_out = (_price(row[f"{way}_usd_per_million"]) for way in ("input", "output"))
+    price_in, price_out = (_price(row[f"{direction}_usd_per_million"]) for direction in ("input", "output"))
     key = {True: "yes", False: "no", None: ""}[row["key_present"]]
     can = " ".join(_SHORT.get(name, name) for name in row["can"])
     return row["model"], row["mode"] or "", price_in, price_out, _thousands(row["context_tokens"]), key, can

@@ -1,7 +1,6 @@
-"""What the Tab key offers.
+"""Options that several commands share, with their shell completion.
 
-Owns the arguments that a shell can complete, and their values. Refuses to wait for LiteLLM: a key press is answered from the price
-map's file.
+Owns the values that a shell can complete. Refuses to wait for LiteLLM: model names come from the price map's file.
 """
 
 from __future__ import annotations
@@ -10,14 +9,14 @@ import click
 from click.shell_completion import CompletionItem
 
 
-def a_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def complete_model(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     from bridge_worker.providers import price_map
 
-    names = ["local/smollm2", "offline/echo", *sorted(name for name, _, facts in price_map.rows() if facts["mode"] in _ANSWER)]
+    names = ["local/smollm2", "offline/echo", *sorted(name for name, _, facts in price_map.rows() if facts["mode"] in _CHAT_MODES)]
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-_ANSWER = ("chat", "completion", "responses")
+_CHAT_MODES = ("chat", "completion", "responses")
 
 model_option = click.option(
     "-m",
@@ -25,6 +24,6 @@ model_option = click.option(
     metavar="NAME",
     envvar="OMNI_BRIDGE_MODEL",
     show_envvar=True,
-    shell_complete=a_model,
+    shell_complete=complete_model,
     help="LiteLLM's name, provider/model.",
 )

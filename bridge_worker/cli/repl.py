@@ -1,7 +1,7 @@
-"""A talk by turns: a line from the person, an answer from the model.
+"""The interactive chat: reads a line, sends it, shows the response.
 
-Owns the lines that are no questions: /help, /model, /clear, /exit. Refuses to keep anything after the end; the history that the
-arrow keys bring back is in memory only.
+Owns the commands /help, /model, /clear and /exit. Refuses to keep anything after the end: the history of the arrow keys is in
+memory only.
 """
 
 from __future__ import annotations
@@ -11,30 +11,31 @@ import sys
 
 import click
 
-from bridge_worker.cli.command_error import Problem
-from bridge_worker.cli.conversation import Cancelled, Conversation, what_it_took
+from bridge_worker.cli.command_error import CommandError
+from bridge_worker.cli.conversation import Cancelled, Conversation, usage_summary
 from bridge_worker.cli.terminal import in_colour, note
 
-with contextlib.suppress(ImportError):  # Windows has none
-    import readline  # noqa: F401  # input() then edits the line and keeps a history
+with contextlib.suppress(ImportError):  # Windows does not have it
+    import readline  # noqa: F401  # gives input() line editing and a history
 
 _HELP = """\
-/model NAME   go on with another model     /clear   forget what was said
-/help         this                         /exit    end, as Ctrl-D does
-Ctrl-C cancels the answer that is coming, or empties the line."""
+/model NAME   continue with another model   /clear   delete the messages so far
+/help         show this text                /exit    end, like Ctrl-D
+Ctrl-C cancels the response that is being streamed, or empties the line."""
 
 
-def take_turns(talk: Conversation) -> int:
-    """The exit code. Ends at /exit or Ctrl-D."""
-    note(f"{talk.model}; /help for more, Ctrl-D ends")
-    prompt = "\x01\x1b[1m\x02> \x01\x1b[0m\x02" if in_colour(sys.stdout) else "> "  # \x01 and \x02: of no width, for readline
+def run_repl(conversation: Conversation) -> int:
+    """Runs until /exit or Ctrl-D and returns the exit code."""
+    note(f"{conversation.model}; /help lists the commands, Ctrl-D ends")
+    # \x01 and \x02 enclose characters without width, for readline
+    prompt = "\x01\x1b[1m\x02> \x01\x1b[0m\x02" if in_colour(sys.stdout) else "> "
     while True:
         try:
             line = input(prompt).strip()
             if line == "/exit":
                 return 0
             if line:
-                _take_turn(talk, line)
+                _take_turn(conversation, line)
         except EOFError:
             click.echo()
             return 0
@@ -42,29 +43,29 @@ def take_turns(talk: Conversation) -> int:
             click.echo()
 
 
-def _take_turn(talk: Conversation, line: str) -> None:
+def _take_turn(conversation: Conversation, line: str) -> None:
     if line.startswith("/"):
-        _obey(talk, line)
+        _run_command(conversation, line)
         return
     try:
-        result = talk.say(line)
+        result = conversation.send(line)
     except Cancelled:
         return
-    except Problem as problem:
-        if problem.final:
+    except CommandError as error:
+        if error.final:
             raise
-        click.echo(f"omni-bridge: {problem.message}", err=True)
+        click.echo(f"omni-bridge: {error.message}", err=True)
     else:
-        note(what_it_took(result))
+        note(usage_summary(result))
 
 
-def _obey(talk: Conversation, line: str) -> None:
-    order, _, rest = line.partition(" ")
-    if order == "/model" and rest.strip():
-        talk.model = rest.strip()
-    elif order == "/clear":
-        talk.clear()
-    elif order not in ("/model", "/help"):
-        note(f"there is no {order}; /help lists what there is")
+def _run_command(conversation: Conversation, line: str) -> None:
+    command, _, rest = line.partition(" ")
+    if command == "/model" and rest.strip():
+        conversation.model = rest.strip()
+    elif command == "/clear":
+        conversation.clear()
+    elif command not in ("/model", "/help"):
+        note(f"unknown command {command}; /help lists the commands")
         return
-    note(_HELP if order == "/help" else talk.model if order == "/model" else "forgotten")
+    note(_HELP if command == "/help" else conversation.model if command == "/model" else "messages deleted")

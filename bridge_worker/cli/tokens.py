@@ -1,4 +1,4 @@
-"""``omni-bridge tokens``: how long a text is for a model. Owns the reading and the printing; refuses to count, the worker does."""
+"""``omni-bridge tokens``: counts the tokens of a text. Owns reading and printing; refuses to count, the worker does."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import sys
 import click
 
 from bridge_worker.cli.chat import piped_text
-from bridge_worker.cli.command_error import Problem, of_answer
-from bridge_worker.cli.model_choice import FIRST_MODELS, found_model
+from bridge_worker.cli.command_error import CONVERT_HINT, CommandError, from_wire_error
+from bridge_worker.cli.model_choice import default_model
 from bridge_worker.cli.options import model_option
-from bridge_worker.cli.terminal import looked_at, note
+from bridge_worker.cli.terminal import is_terminal, note
 from bridge_worker.cli.worker_process import Worker
+from bridge_worker.providers.facts import FIRST_MODELS
 
 _DEFAULT = next(iter(FIRST_MODELS.values()))
 _EXAMPLES = """\b
@@ -30,17 +31,17 @@ Examples:
 @click.option("--config", envvar="OMNI_BRIDGE_CONFIG", metavar="FILE", help="A LiteLLM gateway's config.yaml.")
 @click.option("--json", "as_json", is_flag=True, help="Print the count, the tokenizer and whether it is exact, as JSON.")
 def tokens(file: str | None, text: str | None, model: str | None, config: str | None, as_json: bool) -> int:
-    """Count the tokens of FILE, or of what is piped in, as a chat's only message. Nobody is asked.
+    """Count the tokens of FILE or of the text from a pipe, as the only message of a chat. No provider is called.
 
-    The few tokens that frame a message are counted too.
+    The count includes the few tokens that frame a message.
     """
     content = text if text is not None else _read(file)
-    name = model or found_model(config) or _DEFAULT
+    name = model or default_model(config) or _DEFAULT
     messages = [{"role": "user", "content": content}]
     with Worker(config=config) as worker:
         response = worker.call("tokens/count", {"model": name, "messages": messages})
     if "error" in response:
-        raise of_answer(response["error"])
+        raise from_wire_error(response["error"])
     count = response["result"]
     click.echo(json.dumps({"model": name, **count}) if as_json else str(count["input_tokens"]))
     note(f"for {name}, {'exact' if count['exact'] else 'an estimate'} with {count['tokenizer']}")
@@ -49,14 +50,14 @@ def tokens(file: str | None, text: str | None, model: str | None, config: str | 
 
 def _read(file: str | None) -> str:
     if file in (None, "-"):
-        if looked_at(sys.stdin):
-            raise click.UsageError("there is nothing to count: name a FILE, pipe a text in, or say --text")
+        if is_terminal(sys.stdin):
+            raise click.UsageError("no text: pass FILE or --text, or pipe text to stdin")
         return piped_text()
     assert file  # noqa: S101  # for mypy
     try:
         with open(file, encoding="utf-8") as opened:
             return opened.read()
     except OSError as error:
-        raise Problem(f"{file} can't be read: {error.strerror}", 2) from None
+        raise CommandError(f"{file} can't be read: {error.strerror}", 2) from None
     except UnicodeDecodeError as error:
-        raise Problem(f"{file} is not UTF-8 at byte {error.start}; iconv can make it so", 2) from None
+        raise CommandError(f"{file} is not UTF-8 at byte {error.start}", 2, hint=CONVERT_HINT) from None

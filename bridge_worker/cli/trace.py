@@ -1,8 +1,7 @@
-"""``omni-bridge trace FILE``: what went over the pipe, as a table, as JSON, or as a page for the browser.
+"""``omni-bridge trace FILE``: shows a recorded trace as a table, as JSON, or as a page for the browser.
 
-Owns the table and how a fault of the file is told. Refuses to know how requests and answers are paired (`trace.reading`) and
-what the page looks like (`trace.page`). What stands in a trace was written by others: none of it reaches a terminal as a control
-character.
+Owns the table and the report of an error in the file. Refuses to know how requests and responses are paired (`trace.reader`) and
+what the page looks like (`trace.html_page`). A trace has text of others, so no control character of it reaches the terminal.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bridge_worker.cli.command_error import Problem
-from bridge_worker.trace.reader import TraceFault, read
+from bridge_worker.cli.command_error import CommandError
+from bridge_worker.trace.reader import TraceError, read
 from bridge_worker.trace.report import Run, Total, Trace, TracedRequest
 
-_WIDTH_IN_A_FILE = 200  # where nobody looks, nothing is folded
+_WIDTH_IN_A_FILE = 200  # columns; no cell is folded
 _STYLES = {"ok": "green", "cancelled": "yellow", "unanswered": "magenta"}
 
 
@@ -34,12 +33,12 @@ def trace(file: BinaryIO, as_json: bool, html: Path | None) -> None:
     """Show a trace that omni-bridge --stdio --trace FILE made."""
     try:
         found = read(file)
-    except TraceFault as error:
-        raise Problem(f"{file.name}: {error}", 2) from None
+    except TraceError as error:
+        raise CommandError(f"{file.name}: {error}", 2) from None
     if html:
         _write_page(found, html, file.name)
     if as_json:
-        click.echo(json.dumps(found.told(messages=False), indent=2))
+        click.echo(json.dumps(found.as_json(messages=False), indent=2))
     elif not html:
         _print(found)
 
@@ -48,11 +47,11 @@ def _write_page(found: Trace, path: Path, title: str) -> None:
     from bridge_worker.trace.html_page import page
 
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # it has what the trace has
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)  # the page has the content of the trace
         with open(fd, "w", encoding="utf-8") as out:
             out.write(page(found, title))
     except OSError as error:
-        raise Problem(f"{path}: {error.strerror}; name a file that can be written", 2) from None
+        raise CommandError(f"{path}: {error.strerror}", 2, hint="choose a file that can be written") from None
 
 
 def _print(found: Trace) -> None:
@@ -65,7 +64,7 @@ def _print(found: Trace) -> None:
 
 def _about(run: Run) -> Text:
     ending = "" if run.ended else ", cut: the worker was killed or still runs"
-    lost = f", {run.lost} messages found no place" if run.lost else ""
+    lost = f", {run.lost} messages are missing" if run.lost else ""
     lost += f", {run.unread} lines could not be read" if run.unread else ""
     worker = f"worker {run.pid}, omni-bridge {run.version}, from {run.time}"
     return _text(f"{worker}, {len(run.messages)} messages, {_seconds(run.end_ms)}{ending}{lost}")
@@ -79,38 +78,38 @@ def _requests(run: Run) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("outcome", "tries", "engine"):
         table.add_column(name, overflow="fold")
-    for asked in run.requests:
-        table.add_row(*_row(asked))
+    for request in run.requests:
+        table.add_row(*_row(request))
     return table
 
 
-def _row(asked: TracedRequest) -> list[Text]:
-    first = None if asked.first_ms is None else asked.first_ms - asked.start_ms
-    tries = f"{asked.attempts or ''}{' fallback' if asked.fallback else ''}"
-    told = [
-        "" if asked.id is None else json.dumps(asked.id),
-        f"{asked.method} {asked.tool or ''}".rstrip(),
-        _model(asked),
-        _seconds(asked.start_ms),
+def _row(request: TracedRequest) -> list[Text]:
+    first = None if request.first_ms is None else request.first_ms - request.start_ms
+    tries = f"{request.attempts or ''}{' fallback' if request.fallback else ''}"
+    cells = [
+        "" if request.id is None else json.dumps(request.id),
+        f"{request.method} {request.tool or ''}".rstrip(),
+        _model(request),
+        _seconds(request.start_ms),
         _seconds(first),
-        _seconds(asked.duration_ms),
-        str(len(asked.deltas) or ""),
-        _number(asked.input_tokens),
-        _number(asked.output_tokens),
-        _dollars(asked.cost_usd),
-        asked.outcome,
+        _seconds(request.duration_ms),
+        str(len(request.deltas) or ""),
+        _number(request.input_tokens),
+        _number(request.output_tokens),
+        _dollars(request.cost_usd),
+        request.outcome,
         tries,
-        asked.engine or "",
+        request.engine or "",
     ]
-    style = _STYLES.get(asked.outcome, "red")
-    return [_text(cell, style if cell is asked.outcome else "") for cell in told]
+    style = _STYLES.get(request.outcome, "red")
+    return [_text(cell, style if cell is request.outcome else "") for cell in cells]
 
 
-def _model(asked: TracedRequest) -> str:
-    """And who answered in its place: "gpt-4o-2024-08-06" for "openai/gpt-4o" is no news."""
-    name = asked.model or ""
-    other = asked.served_model and not asked.served_model.startswith(name.rpartition("/")[2])
-    return f"{name} → {asked.served_model}" if other else name
+def _model(request: TracedRequest) -> str:
+    """The requested model, and the one that served the request if it differs by more than a date ("gpt-4o-2024-08-06")."""
+    name = request.model or ""
+    other = request.served_model and not request.served_model.startswith(name.rpartition("/")[2])
+    return f"{name} → {request.served_model}" if other else name
 
 
 def _totals(totals: list[Total]) -> Table:
@@ -124,8 +123,8 @@ def _totals(totals: list[Total]) -> Table:
     return table
 
 
-def _text(told: str, style: str = "") -> Text:
-    return Text("".join(c if c.isprintable() else "�" for c in told), style)
+def _text(content: str, style: str = "") -> Text:
+    return Text("".join(c if c.isprintable() else "�" for c in content), style)
 
 
 def _seconds(ms: float | None) -> str:

@@ -1,7 +1,7 @@
-"""The lines of a conversation as they go over the pipe, with their times: what `demo` and `replay` show.
+"""Prints the lines on the pipe with their times, for `demo` and `replay`.
 
-Owns how such a line looks: where a terminal looks in colours and cut to its width, elsewhere whole and plain. Refuses to know what
-is said in it, but for whether it is an error.
+Owns how a line looks: coloured and cut to the width on a terminal, whole and plain elsewhere. Refuses to know what a line means,
+except whether it is an error.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import sys
 import threading
 import time
 
-from bridge_worker.cli.terminal import looked_at, printable, styled
+from bridge_worker.cli.terminal import is_terminal, printable, styled
 
 
 class Screen:
-    """On stdout. Thread-safe: what is sent and what is received are shown by different threads."""
+    """Writes to stdout. Thread-safe: the lines of the two directions come from different threads."""
 
     def __init__(self, *, indent: bool = False) -> None:
-        """``indent``: a message over many lines."""
+        """``indent``: show a message on several lines."""
         self._indent = indent
         self._shown = {"-->": 0, "<--": 0}
         self._started = time.monotonic()
         self._lock = threading.Lock()
-        self._looked_at = looked_at(sys.stdout)
+        self._is_terminal = is_terminal(sys.stdout)
 
     def title(self, text: str) -> None:
         self._print("\n" + styled(text, "bold", sys.stdout))
@@ -36,7 +36,7 @@ class Screen:
     def line(self, arrow: str, text: str) -> None:
         """``arrow`` is "-->" to the worker and "<--" from it."""
         style = "cyan" if arrow == "-->" else "red" if '"error":{' in text else "green"
-        with self._lock:  # the time and the line together, so that times rise
+        with self._lock:  # keeps the times in order
             before = f"{(time.monotonic() - self._started) * 1000:8.1f} {arrow} "
             self._shown[arrow] += 1
             self._write(styled(before, "dim", sys.stdout) + styled(self._fitting(text, len(before)), style, sys.stdout))
@@ -48,7 +48,7 @@ class Screen:
         if self._indent:
             with contextlib.suppress(ValueError):
                 text = json.dumps(json.loads(text), ensure_ascii=False, indent=2).replace("\n", "\n" + " " * indent)
-        if not self._looked_at:
+        if not self._is_terminal:
             return text
         text, width = printable(text), shutil.get_terminal_size().columns - indent
         return text if self._indent or len(text) <= width else text[: max(width - 1, 20)] + "…"

@@ -1,7 +1,7 @@
-"""A worker as a command uses it: a child ``omni-bridge --stdio``, its requests and what is said about each.
+"""A worker for a command: a child process ``omni-bridge --stdio`` with its requests, deltas and responses.
 
-Owns the child, its pipes and its end. A command is a client like any other, so that what a person sees is what an agent gets.
-Refuses to know what is asked, and shows nothing: a `Watch` may.
+Owns the child, its pipes and its end. A command is an ordinary client, so a user sees what an agent gets. Refuses to know the
+methods, and prints nothing: a `Watch` gets each line.
 """
 
 from __future__ import annotations
@@ -16,41 +16,41 @@ from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
 from typing import Any, BinaryIO, Self
 
-from bridge_worker.cli.command_error import Problem
+from bridge_worker.cli.command_error import CommandError, WorkerReportedError
 from bridge_worker.version import __version__
 
-WAIT_SECONDS = 660.0  # beyond the worker's own last deadline: only a worker that hangs is given up
+WAIT_SECONDS = 660.0  # longer than the worker's own deadlines: it ends the wait only for a worker that hangs
 CLOSE_SECONDS = 10.0
-_ENDED: dict[str, Any] = {}  # what stands in the queues behind the last message
+_ENDED: dict[str, Any] = {}  # follows the last message in each queue
 
 Json = dict[str, Any]
 Watch = Callable[[str, str], None]  # "-->" or "<--", and the line
 
 
 def own_command() -> list[str]:
-    """This very program, as a child is started."""
+    """The command line that starts this program as a child."""
     frozen = getattr(sys, "frozen", False)
     return [sys.executable] if frozen else [sys.executable, "-I", "-X", "utf8", "-m", "bridge_worker"]
 
 
 class Worker:
-    """Use it in ``with``. What it logs goes to this process's own stderr, or to ``log``."""
+    """Use it in ``with``. Its log goes to this process's stderr, or to ``log``."""
 
     def __init__(self, *flags: str, config: str | None = None, watch: Watch | None = None, log: BinaryIO | None = None) -> None:
         self._log = log
         self._flags = ["--stdio", "--log-format=text", *([f"--config={config}"] if config else []), *flags]
-        self._watch = watch or _unseen
+        self._watch = watch or _no_watch
         self._ids = 0
-        self._answers: dict[object, Answer] = {}
-        self._changing = threading.Lock()
+        self._pending: dict[object, PendingResponse] = {}
+        self._lock = threading.Lock()
         self._ended = False
-        self._says_anything = False  # lines that no worker can read, too
-        self._unwatched: BrokenPipeError | None = None
-        self.stray: list[str] = []  # lines that are no message
+        self._sends_raw_lines = False  # `replay` also sends lines that are not valid messages
+        self._watch_error: BrokenPipeError | None = None
+        self.stray: list[str] = []  # lines of the worker that are not messages
 
     def __enter__(self) -> Self:
-        # In a session of its own: a Ctrl-C is for the command, which cancels what is to be cancelled.
-        self._process = subprocess.Popen(  # noqa: S603  # this very program
+        # In a separate session, so that Ctrl-C reaches only the command, which then cancels the request.
+        self._process = subprocess.Popen(  # noqa: S603  # this program itself
             [*own_command(), *self._flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -62,9 +62,9 @@ class Worker:
         return self
 
     def __exit__(self, failed: object, *_: object) -> None:
-        """Lets it finish what is in flight; after a failure nobody waits for that, and somebody pays for it."""
+        """Waits for requests in flight; after a failure cancels them instead, because they cost money."""
         if failed:
-            self._watch = _unseen
+            self._watch = _no_watch
             self.send({"jsonrpc": "2.0", "id": "end", "method": "shutdown", "params": {"mode": "cancel"}})
         self.end_input()
         try:
@@ -75,54 +75,54 @@ class Worker:
         if not self._reader.is_alive() and self._process.stdout:
             self._process.stdout.close()
 
-    def greet(self, name: str) -> Json:
-        """The handshake; returns the worker's answer."""
+    def initialize(self, name: str) -> Json:
+        """Does the handshake and returns the response to ``initialize``."""
         client = {"name": name, "version": __version__}
-        greeting = self.call("initialize", {"protocolVersion": "omni-bridge/1", "clientInfo": client, "processId": os.getpid()})
+        response = self.call("initialize", {"protocolVersion": "omni-bridge/1", "clientInfo": client, "processId": os.getpid()})
         self.notify("notifications/initialized", {})
-        return greeting
+        return response
 
     def call(self, method: str, params: Json) -> Json:
-        """The response: with ``result`` or ``error``. Raises Problem when the worker ends without one."""
+        """The response: with ``result`` or ``error``. Raises CommandError when the worker ends without one."""
         return self.request(method, params).response()
 
-    def request(self, method: str, params: Json) -> Answer:
+    def request(self, method: str, params: Json) -> PendingResponse:
         self._ids += 1
         return self.send({"jsonrpc": "2.0", "id": self._ids, "method": method, "params": params})
 
     def notify(self, method: str, params: Json) -> None:
         self.send({"jsonrpc": "2.0", "method": method, "params": params})
 
-    def send(self, message: Json) -> Answer:
-        """Of a notification the answer never comes. Raises Problem for text that is none."""
+    def send(self, message: Json) -> PendingResponse:
+        """Sends a message. For a notification no response arrives. Raises CommandError for text that is not valid Unicode."""
         line = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
         if not line.isascii() and any("\ud800" <= character <= "\udfff" for character in line):
-            raise Problem("what was said is not UTF-8; a terminal's or a shell's encoding must be", 2, final=False)
-        answer = self._expect(message.get("id"))
+            raise CommandError("the text is not UTF-8", 2, hint="set the encoding of the terminal or shell to UTF-8", final=False)
+        pending = self._expect(message.get("id"))
         self.write(line)
-        return answer
+        return pending
 
-    def replay(self, line: str) -> list[Answer]:
-        """A line as it stands, whatever it is; the answers to the requests in it."""
+    def replay(self, line: str) -> list[PendingResponse]:
+        """Sends a line unchanged, valid or not; returns the pending responses of the requests in it."""
         try:
             message = json.loads(line)
         except ValueError:
             message = None
-        self._says_anything = True
+        self._sends_raw_lines = True
         requests = [one for one in (message if isinstance(message, list) else [message]) if isinstance(one, dict)]
-        answers = [self._expect(one["id"]) for one in requests if isinstance(one.get("id"), str | int) and "method" in one]
+        pending = [self._expect(one["id"]) for one in requests if isinstance(one.get("id"), str | int) and "method" in one]
         self.write(line)
-        return answers
+        return pending
 
-    def _expect(self, id: object) -> Answer:
-        answer = Answer(self, id)
-        with self._changing:
+    def _expect(self, id: object) -> PendingResponse:
+        pending = PendingResponse(self, id)
+        with self._lock:
             if self._ended:
-                answer.queue.put(_ENDED)
-            return answer if id is None else self._answers.setdefault(id, answer)
+                pending.queue.put(_ENDED)
+            return pending if id is None else self._pending.setdefault(id, pending)
 
     def write(self, line: str) -> None:
-        """A line as it stands. That nobody reads it any more, the answers tell."""
+        """Sends a line unchanged. When the worker has ended, the pending responses raise, not this."""
         self._watch("-->", line)
         assert self._process.stdin  # noqa: S101  # for mypy
         with contextlib.suppress(BrokenPipeError):
@@ -135,22 +135,23 @@ class Worker:
             self._process.stdin.close()
 
     def wait(self) -> int:
-        """The exit code, when all that it wrote has been read."""
+        """Waits for the end of the process and of its output; returns the exit code."""
         code = self._process.wait(WAIT_SECONDS)
         self._reader.join(WAIT_SECONDS)
         return code
 
-    def gone(self) -> Exception:
-        """Why there is no answer. What is wrong with the flags or the config, it has said itself, and ended with 2."""
-        if self._unwatched:
-            return self._unwatched
+    def exit_error(self) -> Exception:
+        """The reason why no response arrived. A worker that ends with code 2 has printed the error itself."""
+        if self._watch_error:
+            return self._watch_error
         code = None
         if self._ended:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = self._process.wait(CLOSE_SECONDS)
         if code == 2:
-            return Problem("", 2)
-        return Problem(f"the worker gave no answer (exit code {code}); its log is above; omni-bridge doctor looks for the cause")
+            return WorkerReportedError()
+        problem = f"the worker ended without a response (exit code {code}); its log is above"
+        return CommandError(problem, hint="omni-bridge doctor looks for the cause")
 
     def _read(self) -> None:
         assert self._process.stdout  # noqa: S101  # for mypy
@@ -159,12 +160,12 @@ class Worker:
                 line = data.decode("utf-8", "replace").rstrip("\n")
                 self._watch("<--", line)
                 self._deliver(line)
-        except BrokenPipeError as error:  # nobody looks at what is watched: | head
-            self._unwatched = error
-        with self._changing:
+        except BrokenPipeError as error:  # the reader of the watched lines, such as head, ended
+            self._watch_error = error
+        with self._lock:
             self._ended = True
-            for answer in self._answers.values():
-                answer.queue.put(_ENDED)
+            for pending in self._pending.values():
+                pending.queue.put(_ENDED)
 
     def _deliver(self, line: str) -> None:
         try:
@@ -175,26 +176,26 @@ class Worker:
             if not isinstance(one, dict) or one.get("jsonrpc") != "2.0":
                 self.stray.append(line)
                 continue
-            with self._changing:
-                about = self._subject_of(one)
-                answer = self._answers.pop(about, None) if "id" in one else self._answers.get(about)
-            if answer:
-                answer.queue.put(one)
+            with self._lock:
+                id = self._request_id_of(one)
+                pending = self._pending.pop(id, None) if "id" in one else self._pending.get(id)
+            if pending:
+                pending.queue.put(one)
 
-    def _subject_of(self, message: Json) -> object:
+    def _request_id_of(self, message: Json) -> object:
         if "id" not in message:
             return message.get("params", {}).get("requestId")
-        if message["id"] is None and not self._says_anything:  # a request that was too long for its id to be read
-            return next(reversed(self._answers), None)
+        if message["id"] is None and not self._sends_raw_lines:  # the request was too long, so the worker did not read its id
+            return next(reversed(self._pending), None)
         return message["id"]
 
 
-def _unseen(arrow: str, line: str) -> None:
-    """Nobody watches."""
+def _no_watch(arrow: str, line: str) -> None:
+    """The watch of a worker that has none."""
 
 
-class Answer:
-    """What is said about one request: iterate over its deltas as they come, then take the response."""
+class PendingResponse:
+    """The deltas of one request, as an iterator, and then its response."""
 
     def __init__(self, worker: Worker, id: Any) -> None:
         self.id = id
@@ -206,15 +207,15 @@ class Answer:
         return self
 
     def __next__(self) -> Json:
-        """The next delta. No generator, so that a Ctrl-C meanwhile leaves it as it is."""
+        """The next delta. A generator would be closed by Ctrl-C; this object can still be used after it."""
         if self._response is not None:
             raise StopIteration
         try:
             message = self.queue.get(timeout=WAIT_SECONDS)
         except Empty:
-            raise self._worker.gone() from None
+            raise self._worker.exit_error() from None
         if message is _ENDED:
-            raise self._worker.gone()
+            raise self._worker.exit_error()
         if "id" in message:
             self._response = message
             raise StopIteration
@@ -228,6 +229,6 @@ class Answer:
         return self._response
 
     def cancel(self) -> Json:
-        """Asks for its end and returns the response, which says whether the provider's connection is closed."""
+        """Cancels the request and returns its response, which reports whether the provider's connection is closed."""
         self._worker.notify("notifications/cancelled", {"requestId": self.id})
         return self.response()

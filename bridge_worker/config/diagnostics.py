@@ -1,6 +1,6 @@
-"""Errors and warnings of a config: one type, gathered so that one run reports all of them, and rendered in one place.
+"""Errors and warnings: one type, collected so that one run reports all of them, and rendered in one place.
 
-Owns the form of a diagnostic and the search for the name that was meant. Refuses to know what a config is.
+Owns the form of a diagnostic and the suggestion of a similar name. Refuses to know what a config is.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-_LISTED = 12  # more names than this are no help on one line
+_LISTED = 12  # more names than this make a line unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,12 @@ class Diagnostic:
     strict: bool = False
 
     def __str__(self) -> str:
-        """One line; a name in YAML may have several."""
+        """One line, also when a name in the YAML has line breaks."""
         return " ".join(f"{': '.join(filter(None, (self.place, self.problem)))}{self.hint and f'; {self.hint}'}".split())
 
 
 class ConfigError(Exception):
-    """As text it is the first error, and the number of the others."""
+    """Its text is the first error and the number of the others."""
 
     def __init__(self, *diagnostics: Diagnostic) -> None:
         self.diagnostics = diagnostics
@@ -35,8 +35,8 @@ class ConfigError(Exception):
         super().__init__(f"{diagnostics[0]}{more}")
 
     @property
-    def mistakes(self) -> tuple[str, ...]:
-        """A line for each."""
+    def lines(self) -> tuple[str, ...]:
+        """One line for each error."""
         return tuple(map(str, self.diagnostics))
 
 
@@ -44,16 +44,16 @@ class ConfigError(Exception):
 class Report:
     """``ignored`` are names that only a server uses; `warnings` has one line for all of them.
 
-    The rule: what the gateway serves is served, what it passes over is passed over with a warning, and `wrong` is for what would
-    make a request wrong or unsafe, or what the gateway itself refuses.
+    The rule: what the gateway serves is served, what the gateway ignores is ignored with a warning (`pass_over`), and `error` is
+    for a value that would make a request wrong or unsafe, or that the gateway rejects.
     """
 
-    mistakes: list[Diagnostic] = field(default_factory=list)
+    errors: list[Diagnostic] = field(default_factory=list)
     notes: list[Diagnostic] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
 
-    def wrong(self, place: str, problem: str, hint: str = "") -> None:
-        self.mistakes.append(Diagnostic(place, problem, hint))
+    def error(self, place: str, problem: str, hint: str = "") -> None:
+        self.errors.append(Diagnostic(place, problem, hint))
 
     def note(self, place: str, problem: str, hint: str = "") -> None:
         self.notes.append(Diagnostic(place, problem, hint))
@@ -63,20 +63,20 @@ class Report:
         self.notes.append(Diagnostic(place, problem, hint, strict=True))
 
     def warnings(self) -> tuple[Diagnostic, ...]:
-        unused = Diagnostic("no effect in a worker, so ignored", ", ".join(dict.fromkeys(self.ignored)))
+        unused = Diagnostic("ignored, because it has no effect in a worker", ", ".join(dict.fromkeys(self.ignored)))
         return ((unused,) if self.ignored else ()) + tuple(self.notes)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The name that was probably meant."""
+    """The known name that is most similar to ``name``, or None."""
     import difflib  # not needed for a config without an error
 
     return next(iter(difflib.get_close_matches(name, sorted(known), n=1)), None)
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """A hint: the name that was probably meant, or all known names."""
+    """A hint: the most similar name, or all known names."""
     known = sorted(known)
     if near := nearest(name, known):
         return f"did you mean {near}?"
-    return f"there are: {', '.join(known)}" if len(known) <= _LISTED else "the gateway's documentation lists those that there are"
+    return f"known: {', '.join(known)}" if len(known) <= _LISTED else "the gateway's documentation lists the known names"

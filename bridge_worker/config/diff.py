@@ -13,14 +13,14 @@ from bridge_worker.config.gateway_keys import CALLBACKS
 from bridge_worker.config.settings import SECTION, SETTINGS, Settings
 from bridge_worker.config.source import Config
 
-# LiteLLM keeps copies of a callback in many lists, so that one which is on stays on.
+# LiteLLM copies a callback to many lists, so an active callback can't be removed.
 _CALLBACKS = {f"litellm_settings.{name}" for name in CALLBACKS}
 
-_REDIS = ("router_settings.redis_", "router_settings.cache_kwargs")  # one link to it, for as long as the process lives
+_REDIS = ("router_settings.redis_", "router_settings.cache_kwargs")  # the process has one Redis client for its lifetime
 
 
 def merged(old: Settings, new: Settings) -> Settings:
-    """What is in force after the reload: of the settings that a running worker can't change, the old."""
+    """The effective settings after the reload: the new ones, except for settings that a running worker can't change."""
     return replace(new, **{name: getattr(old, name) for name, one in SETTINGS.items() if not one.metadata["reloads"]})
 
 

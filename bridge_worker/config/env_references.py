@@ -1,6 +1,6 @@
-"""`os.environ/NAME`: which values of a config stand for environment variables, and which variables a config sets.
+"""Resolves references `os.environ/NAME` in a config, and reads the variables that a config sets.
 
-Owns both, as the gateway resolves them, and which values are secrets. Refuses to change the environment: it says what to set.
+Owns both, with the gateway's rules, and which values are secrets. Refuses to change the environment: it returns the variables.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from bridge_worker.config.diagnostics import Report
 from bridge_worker.config.yaml_document import Document
 
 PREFIX = "os.environ/"
-# The gateway's own list: they could change what code runs, or where connections go.
+# The gateway's list: these variables could change the code that runs or the target of a connection.
 BLOCKED = frozenset(
     "PATH LD_PRELOAD LD_LIBRARY_PATH DYLD_LIBRARY_PATH DYLD_INSERT_LIBRARIES PYTHONPATH PYTHONSTARTUP PYTHONHOME HOME USER SHELL "
     "LOGNAME NO_PROXY no_proxy".split()
 )
-_MCP_FLAG = "LITELLM_ENABLE_MCP_STDIO"  # the gateway ignores it here too, in any case
-# LiteLLM follows these itself, at each use; a canary test holds the list against LiteLLM's.
+_MCP_FLAG = "LITELLM_ENABLE_MCP_STDIO"  # the gateway ignores it too, in upper and lower case
+# LiteLLM resolves these itself at each use; a contract test compares the list with LiteLLM's.
 POINTERS = frozenset({"anthropic_issuer_signing_key_ref", "anthropic_keycloak_client_secret_ref"})
 _OWN = "OMNI_BRIDGE_"
 _SHELL = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*(?::?-[^}]*)?\}")
@@ -27,9 +27,9 @@ _SECRET = ("key", "token", "secret", "password", "credential", "passphrase", "au
 
 
 class Lookup:
-    """What a reference may stand for: the process's environment, and where that has none, what the config itself sets.
+    """The values of references: the process's environment, then the variables that the config sets.
 
-    The gateway looks into the environment only: what it finds there, is the same here.
+    The gateway looks only into the environment; for a variable that is set there, the result is the same.
     """
 
     def __init__(self, environ: Mapping[str, str], own: Mapping[str, str]) -> None:
@@ -37,15 +37,15 @@ class Lookup:
 
     def get(self, name: str) -> str | bool | None:
         value = self._environ.get(name, self._own.get(name))
-        said = value.strip().lower() if value else ""
-        return said == "true" if said in ("true", "false") else value  # as the gateway has it
+        word = value.strip().lower() if value else ""
+        return word == "true" if word in ("true", "false") else value  # the gateway's rule
 
 
 def variables(document: Document, report: Report, environ: Mapping[str, str]) -> dict[str, str]:
-    """What `environment_variables` sets."""
+    """The variables that the section `environment_variables` sets."""
     section = document.tree.get("environment_variables") or {}
     if not isinstance(section, dict):
-        report.wrong(document.at("environment_variables"), "must be a mapping of names to values")  # the gateway ends here too
+        report.error(document.at("environment_variables"), "must be a mapping of names to values")  # the gateway ends here too
         return {}
     found: dict[str, str] = {}
     for name, value in section.items():
@@ -55,7 +55,7 @@ def variables(document: Document, report: Report, environ: Mapping[str, str]) ->
         elif name in BLOCKED or name.upper() == _MCP_FLAG:
             report.note(place, "can't be set by a config, as in the gateway")
         elif name.startswith(_OWN):
-            report.note(place, "can't be set by a config; the bridge's settings stand under omni_bridge")
+            report.note(place, "can't be set by a config", "write the bridge's settings under omni_bridge")
         elif isinstance(value, dict | list) or value is None:
             report.pass_over(place, "is not set: a variable's value is a text, a number or true or false")
         elif (text := _referred(str(value), place, report, environ)) is not None:
@@ -77,8 +77,8 @@ def unset(name: str) -> str:
 
 
 class Resolver:
-    """Replaces references, member by member, and gathers the secrets that it meets. ``unset`` has the place of each reference to a
-    variable that is not set, with the variable's name; None is its value, as in the gateway."""
+    """Replaces references, member by member, and collects the secrets. ``unset`` has the position of each reference to a variable
+    that is not set, with the variable's name; its value is None, as in the gateway."""
 
     def __init__(self, document: Document, report: Report, lookup: Lookup) -> None:
         self.secrets: list[str] = []
@@ -86,7 +86,7 @@ class Resolver:
         self._document, self._report, self._lookup = document, report, lookup
 
     def resolved(self, value: Any, *steps: object) -> Any:
-        """``value``, which stands at ``steps``. A text in a list is left as it is, as in the gateway."""
+        """``value``, which is at ``steps``, with references replaced. As in the gateway, a text in a list is not changed."""
         if isinstance(value, dict):
             return {name: self.resolved(member, *steps, name) for name, member in value.items()}
         if isinstance(value, list):
@@ -104,7 +104,7 @@ class Resolver:
         if isinstance(item, dict):
             return self.resolved(item, *steps)
         if isinstance(item, str) and item.startswith(PREFIX):
-            self._report.note(self._document.at(*steps), "a reference in a list is taken as it is written, as in the gateway")
+            self._report.note(self._document.at(*steps), "a reference in a list is not resolved, as in the gateway")
         return item
 
     def _value(self, name: str, *steps: object) -> str | bool | None:
@@ -116,7 +116,7 @@ class Resolver:
 
 
 def is_secret(name: object) -> bool:
-    """By the name of a member."""
+    """Whether a member with this name has a secret."""
     return isinstance(name, str) and any(word in name.lower() for word in _SECRET)
 
 

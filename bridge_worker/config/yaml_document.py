@@ -1,7 +1,7 @@
-"""The YAML of a config: its files, one tree of them, and where each member of that tree was written.
+"""Reads the YAML of a config: its files, merged into one tree, and the file and line of each member.
 
-Owns reading, `include` (merged as the gateway does: lists are joined, anything else is replaced) and what can be wrong with YAML.
-Refuses to know what any member means. Imports PyYAML, so it is imported only when there is a file.
+Owns reading, `include` (merged as in the gateway: lists are joined, other values replaced) and errors in YAML. Refuses to know what
+a member means. It imports PyYAML, so it is imported only when a config file is given.
 """
 
 from __future__ import annotations
@@ -16,36 +16,35 @@ import yaml
 from bridge_worker.config.diagnostics import ConfigError, Diagnostic, Report
 
 _INCLUDE = "include"
-_MAX_DEPTH = 100  # the gateway resolves references to this depth; deeper is an alias that holds itself
+_MAX_DEPTH = 100  # the gateway resolves references to this depth; a deeper tree has an alias that contains itself
 
 
 class Document:
-    """``tree`` is the merged config; ``files`` are those that it was read from, the given one first."""
+    """``tree`` is the merged config; ``files`` are the files that it was read from, the given one first."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.files: list[str] = []
         self.tree: dict[str, Any] = {}
-        # By id() of each mapping and list of the tree; the container itself is kept so that no other one gets its id.
+        # By id() of each mapping and list of the tree. The container is kept, so that no other object gets the same id.
         self._marks: dict[int, tuple[object, dict[object, tuple[str, int]]]] = {}
 
     def at(self, *steps: object) -> str:
-        """A place as a person finds it: file, line, and the path of members."""
+        """The position of a member as text: file, line, and the path of members."""
+        return ": ".join(filter(None, (self.source(*steps), member(*steps))))
+
+    def source(self, *steps: object) -> str:
+        """The file and line of a member. A member that does not exist has the line of the nearest container."""
         container: object = self.tree
-        place = (self.path, 0)
+        file, line = self.path, 0
         for step in steps:
             _, marks = self._marks.get(id(container), (None, {}))
-            place = marks.get(step, place)
+            file, line = marks.get(step, (file, line))
             try:
                 container = container[step]  # type: ignore[index]
             except (KeyError, IndexError, TypeError):
                 break
-        file, line = place
-        return ": ".join(filter(None, (f"{file}:{line}" if line else file, member(*steps))))
-
-    def source(self, *steps: object) -> str:
-        """The place without the path of members."""
-        return self.at(*steps).removesuffix(f": {member(*steps)}")
+        return f"{file}:{line}" if line else file
 
     def mark(self, container: object, key: object, file: str, line: int) -> None:
         self._marks.setdefault(id(container), (container, {}))[1][key] = (file, line)
@@ -62,21 +61,21 @@ def member(*steps: object) -> str:
 
 
 def read_document(path: str, report: Report) -> Document:
-    """The file and what it includes. Raises ConfigError when there is nothing to go on with."""
+    """Reads the file and its includes. Raises ConfigError if no tree can be read."""
     document = Document(path)
     try:
         document.tree = _read(path, document, report)
     except _Unreadable as error:
-        raise ConfigError(Diagnostic("", str(error), "check --config or OMNI_BRIDGE_CONFIG" if error.missing else "")) from None
+        raise ConfigError(error.diagnostic) from None
     document.files.append(path)
     _include_all(document, report)
     if _height(document.tree, {}) > _MAX_DEPTH:
-        raise ConfigError(Diagnostic(path, f"nested deeper than {_MAX_DEPTH}", "does an alias hold itself?"))
+        raise ConfigError(Diagnostic(path, f"nested deeper than {_MAX_DEPTH}", "look for an alias that contains itself"))
     return document
 
 
 def _include_all(document: Document, report: Report) -> None:
-    """Breadth first, each file once, as the gateway does. What can't be read is a mistake, and the rest is read all the same."""
+    """Reads includes breadth first, each file once, as the gateway does. An unreadable file is an error; the others are read."""
     loaded = {os.path.abspath(document.path)}
     pending = _entries(document, document.tree, document.path, report)
     while pending:
@@ -89,7 +88,7 @@ def _include_all(document: Document, report: Report) -> None:
         try:
             included = _read(location, document, report)
         except _Unreadable as error:
-            report.wrong(place, str(error))
+            report.error(place, str(error.diagnostic))
             continue
         document.files.append(location)
         pending += _entries(document, included, location, report)
@@ -97,25 +96,25 @@ def _include_all(document: Document, report: Report) -> None:
 
 
 def _entries(document: Document, tree: dict[str, Any], file: str, report: Report) -> list[tuple[str, str, str]]:
-    """(place, what is included, by which file)."""
+    """(place, included file, including file) of each entry."""
     if _INCLUDE not in tree:
         return []
     _, marks = document._marks.get(id(tree), (None, {}))
     place = f"{file}:{marks.get(_INCLUDE, ('', 1))[1]}: {_INCLUDE}"
     entries = tree.pop(_INCLUDE)
     if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
-        report.wrong(place, "must be a list of files")
+        report.error(place, "must be a list of files")
         return []
     return [(place, entry, file) for entry in entries]
 
 
 def _locate(entry: str, declared_in: str, root: str, place: str, report: Report) -> str:
-    """Beside the file that names it; else beside the first file, as older gateways had it."""
-    beside, beside_root = (os.path.join(os.path.dirname(file), entry) for file in (declared_in, root))
-    if os.path.exists(beside) or not os.path.exists(beside_root):
-        return beside
-    report.note(place, f"{entry} is not beside this file; {beside_root} is read instead")
-    return beside_root
+    """Looks in the folder of the including file, then, as older gateways did, in the folder of the first file."""
+    own, in_root = (os.path.join(os.path.dirname(file), entry) for file in (declared_in, root))
+    if os.path.exists(own) or not os.path.exists(in_root):
+        return own
+    report.note(place, f"{entry} is not in the folder of this file; {in_root} is read instead")
+    return in_root
 
 
 def _merged(document: Document, base: Mapping[str, Any], included: Mapping[str, Any]) -> dict[str, Any]:
@@ -142,9 +141,9 @@ def _joined(document: Document, first: list[Any], second: list[Any]) -> list[Any
 
 
 class _Unreadable(Exception):
-    def __init__(self, message: str, *, missing: bool = False) -> None:
-        super().__init__(message)
-        self.missing = missing
+    def __init__(self, place: str, problem: str, hint: str = "") -> None:
+        self.diagnostic = Diagnostic(place, problem, hint)
+        super().__init__(str(self.diagnostic))
 
 
 def _read(path: str, document: Document, report: Report) -> dict[str, Any]:
@@ -153,23 +152,24 @@ def _read(path: str, document: Document, report: Report) -> dict[str, Any]:
         loader = _Loader(text, path, document, report)
         tree = loader.get_single_data()
     except OSError as error:
-        raise _Unreadable(f"{path}: can't be read: {error.strerror}", missing=True) from None
+        hint = "check --config or OMNI_BRIDGE_CONFIG" if path == document.path else ""
+        raise _Unreadable(path, f"can't be read: {error.strerror}", hint) from None
     except UnicodeDecodeError as error:
-        raise _Unreadable(f"{path}: not UTF-8 at byte {error.start}") from None
-    except (yaml.YAMLError, ValueError) as error:  # the second for a number that Python does not read
+        raise _Unreadable(path, f"not UTF-8 at byte {error.start}") from None
+    except (yaml.YAMLError, ValueError) as error:  # PyYAML raises ValueError for a number that Python does not read
         mark = getattr(error, "problem_mark", None)
-        place = f":{mark.line + 1}:{mark.column + 1}" if mark else ""
-        raise _Unreadable(f"{path}{place}: not YAML: {getattr(error, 'problem', None) or 'it can not be parsed'}") from None
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else path
+        raise _Unreadable(place, f"not YAML: {getattr(error, 'problem', None) or 'it can not be parsed'}") from None
     except RecursionError:
-        raise _Unreadable(f"{path}: nested too deeply") from None
+        raise _Unreadable(path, "nested too deeply") from None
     if not isinstance(tree, dict):
-        raise _Unreadable(f"{path}: must be a mapping with model_list, as a LiteLLM gateway's config is")
+        raise _Unreadable(path, "must be a mapping with model_list, as a LiteLLM gateway's config is")
     return tree
 
 
 class _Loader(yaml.SafeLoader):
-    """Notes the line of each member, and reports a key that a mapping has twice. An unquoted date stays the text that it is written
-    as: `api_version: 2024-10-21` is a version."""
+    """Records the line of each member, and reports a key that a mapping has twice. An unquoted date stays text as it is written:
+    `api_version: 2024-10-21` is a version."""
 
     def __init__(self, text: str, path: str, document: Document, report: Report) -> None:
         super().__init__(text)
@@ -178,9 +178,9 @@ class _Loader(yaml.SafeLoader):
     def mapping(self, node: yaml.MappingNode) -> Any:
         data: dict[object, object] = {}
         yield data
-        self._tell_twins(node)
+        self._report_duplicates(node)
         data.update(self.construct_mapping(node))
-        for key, _ in node.value:  # with what `<<` brought
+        for key, _ in node.value:  # includes the members merged by `<<`
             self._document.mark(data, self.construct_object(key), self._path, key.start_mark.line + 1)
 
     def sequence(self, node: yaml.SequenceNode) -> Any:
@@ -193,12 +193,12 @@ class _Loader(yaml.SafeLoader):
     def text(self, node: yaml.ScalarNode) -> str:
         return self.construct_scalar(node)
 
-    def _tell_twins(self, node: yaml.MappingNode) -> None:
+    def _report_duplicates(self, node: yaml.MappingNode) -> None:
         first: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
             if key.tag == "tag:yaml.org,2002:str" and first.setdefault(key.value, line) != line:
-                problem = f"is in line {first[key.value]} too; the last one counts"
+                problem = f"is also in line {first[key.value]}; the last one counts"
                 self._report.pass_over(f"{self._path}:{line}: {key.value}", problem, "keep one of them")
                 first[key.value] = line
 
@@ -209,11 +209,11 @@ _Loader.add_constructor("tag:yaml.org,2002:timestamp", _Loader.text)
 
 
 def _height(value: object, known: dict[int, float]) -> float:
-    """Infinite for an alias that holds itself."""
+    """Infinite for an alias that contains itself."""
     if not isinstance(value, dict | list):
         return 0
     if id(value) not in known:
-        known[id(value)] = float("inf")  # until it is known: whoever asks meanwhile is inside of it
+        known[id(value)] = float("inf")  # a lookup during the recursion below is from inside of this value
         members = value.values() if isinstance(value, dict) else value
         known[id(value)] = 1 + max((_height(member, known) for member in members), default=0)
     return known[id(value)]

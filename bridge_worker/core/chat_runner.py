@@ -1,7 +1,7 @@
-"""One chat: runs it on a model to the end of the response, within its deadlines.
+"""Runs one chat on a model to the end of the response, within its deadlines.
 
-Owns the result of a request whose deadline has passed, that is cancelled, or whose model fails. Refuses to know what a message on
-the wire looks like around a delta.
+Owns the error of a request that is cancelled, passes a deadline, or fails in the model. Refuses to know the wire message around a
+delta.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 from bridge_worker.core.accumulator import ChatAccumulator, WireDelta
 from bridge_worker.core.deadlines import DeadlineTimer
-from bridge_worker.core.ports import ChatRequest, Facts, Model
+from bridge_worker.core.ports import ChatModel, ChatRequest, Facts
 from bridge_worker.core.progress import Progress, note_progress
 from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError
 
-# A provider's whole response may have arrived, and LiteLLM then takes it apart without ever waiting: half a second for 1,000 chunks
-# in which no other request is read, nor a cancel of this one. So others get a turn this often.
-_TURN_SECONDS = 0.001
+# When a provider's whole response has arrived, LiteLLM parses it without ever waiting: half a second for 1,000 chunks, in which the
+# loop reads no other request and no cancel. So a chat yields to the loop this often.
+_YIELD_SECONDS = 0.001
 
 Emit = Callable[[list[WireDelta]], Awaitable[None]]
-FindModel = Callable[[str], Awaitable[Model]]
+FindModel = Callable[[str], Awaitable[ChatModel]]
 BeforeSend = Callable[[], Awaitable[None]]
 
 
@@ -38,10 +38,10 @@ async def run_chat(
     """Runs the request on the model that ``find_model`` returns for its name. Waiting for the model counts against the deadlines.
 
     The result is the plain object that is sent, with the members of `schema.chat_result.ChatResult`. ``before_send`` runs once the
-    model is found, and may raise BridgeError to refuse the request. ``emit`` gets the deltas of each read and may wait, which slows
+    model is found, and may raise BridgeError to reject the request. ``emit`` gets the deltas of each read and may wait, which slows
     the model down.
 
-    Raises BridgeError, with the receipt; one that comes after the first delta has ``partial``. A cancelled task raises BridgeError
+    Raises BridgeError with the receipt; after the first delta the error has ``partial``. A cancelled task raises BridgeError
     ``cancelled``.
     """
     try:
@@ -54,7 +54,8 @@ async def run_chat(
 def with_receipt(error: BridgeError, receipt: Receipt) -> BridgeError:
     """``error``, with the outcome of its request added."""
     last = receipt.attempts[-1] if receipt.attempts else None
-    if last and last.outcome in ("ok", "cancelled"):  # well sent, and of no use; and to the model a deadline is a cancel
+    # The attempt was sent but its response is not used; and the backend sees a passed deadline as a cancel.
+    if last and last.outcome in ("ok", "cancelled"):
         last.outcome = error.kind
     error.extra["receipt"] = receipt.wire()
     return error
@@ -62,7 +63,7 @@ def with_receipt(error: BridgeError, receipt: Receipt) -> BridgeError:
 
 async def _run(request: ChatRequest, find_model: FindModel, emit: Emit | None, before_send: BeforeSend) -> dict[str, Any]:
     accumulator = ChatAccumulator(request)
-    clock, turn = DeadlineTimer(request), _Turn()
+    clock, yielder = DeadlineTimer(request), _LoopYielder()
     try:
         async with asyncio.timeout(None) as timer:
             clock.start(timer)
@@ -79,7 +80,7 @@ async def _run(request: ChatRequest, find_model: FindModel, emit: Emit | None, b
                     if wire and emit is not None:
                         clock.pause(timer)
                         await emit(wire)
-                    await turn.share()
+                    await yielder.yield_if_due()
                     if request.stream:
                         clock.expect_next(timer, accumulator.first_token)
         last = accumulator.finish()
@@ -102,13 +103,13 @@ async def _run(request: ChatRequest, find_model: FindModel, emit: Emit | None, b
         clock.stop()
 
 
-class _Turn:
-    """How long this task has kept the loop to itself."""
+class _LoopYielder:
+    """Yields to the event loop when this task has run for `_YIELD_SECONDS`."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
 
-    async def share(self) -> None:
-        if time.monotonic() - self._began > _TURN_SECONDS:
+    async def yield_if_due(self) -> None:
+        if time.monotonic() - self._began > _YIELD_SECONDS:
             await asyncio.sleep(0)
             self._began = time.monotonic()

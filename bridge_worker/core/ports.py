@@ -1,7 +1,7 @@
-"""The ports between the methods and the backends: `Model` for a chat, `Services` for what else a backend does.
+"""The ports between the methods and the backends: `ChatModel` for chats, `ModelServices` for a backend's other methods.
 
-Owns the vocabulary that ``backends/`` and the core share. Refuses to know any provider's or LiteLLM's shape, and JSON-RPC:
-``backends/`` has turned a response into `Delta` and `Facts` before anything here sees it.
+Owns the vocabulary that ``backends/`` and the core share. Refuses to know JSON-RPC and the shape of a provider's or LiteLLM's data:
+a backend returns `Delta` and `Facts`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from bridge_worker.core.deltas import Delta, End
 from bridge_worker.core.receipt import Receipt
 from bridge_worker.schema.chat_request import Deadlines
 from bridge_worker.schema.chat_result import CostSource, Usage
-from bridge_worker.schema.services import ModelInfo, ModelSummary, TokenCount
+from bridge_worker.schema.models import ModelInfo, ModelSummary
+from bridge_worker.schema.tokens import TokenCount
 
-# A provider's state in a message: what no other provider can read.
+# Members of a message with a provider's own state, which no other provider can read.
 STATE = ("thinking_blocks", "reasoning_content", "reasoning_items", "provider_specific_fields")
 
 
@@ -30,14 +31,14 @@ class ChatRequest:
     stream: bool
     deadlines: Deadlines
     received: float  # time.monotonic()
-    receipt: Receipt  # the model notes here what it does
-    upstream_open: bool = False  # true while the backend holds a connection; after a cancel it is the proof, or its absence
-    provider: str | None = None  # that is being called, for an error
+    receipt: Receipt  # the backend records its attempts here
+    upstream_open: bool = False  # true while the backend has a connection to the provider; reported after a cancel
+    provider: str | None = None  # the provider that is being called, for an error
 
 
 @dataclass(slots=True)
 class Facts:
-    """The last thing that a `Model` yields: the facts about the whole response, and what the backend adds to them."""
+    """The last item that a `ChatModel` yields: facts about the whole response, and those that the backend adds."""
 
     end: End
     provider: str | None = None
@@ -47,20 +48,20 @@ class Facts:
     rate_limits: dict[str, int | None] | None = None
 
 
-class Model(Protocol):
-    """A backend's side of a chat."""
+class ChatModel(Protocol):
+    """Port: runs chats on a backend."""
 
     def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
-        """The deltas of each read of the response, as it arrives, then `Facts`.
+        """Yields a list of deltas for each read of the response, then `Facts`.
 
         Closing the generator, or cancelling the task that waits for it, closes the upstream connection before it returns.
-        Raises BridgeError only. A stream that the provider cut short ends in ``stream_interrupted``.
+        Raises BridgeError only; its kind is ``stream_interrupted`` when the provider ended a stream early.
         """
 
 
 @dataclass(slots=True)
 class Expense:
-    """A chat, as far as its price depends on it. ``output_tokens`` is the most there can be, None where there is no limit."""
+    """The numbers of a chat that its price depends on. ``output_tokens`` is the maximum, None without a limit."""
 
     input_tokens: int
     output_tokens: int | None
@@ -75,11 +76,11 @@ class Cost(NamedTuple):
 
 @dataclass(slots=True)
 class EmbedRequest:
-    """``options`` holds OpenAI's parameters that were given, and the provider's own that the operator allows."""
+    """``options`` holds the given parameters of OpenAI, and the provider's own parameters that the operator allows."""
 
     model: str
     input: list[str]
-    receipt: Receipt  # the model notes here what it does
+    receipt: Receipt  # the backend records its attempts here
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -110,13 +111,14 @@ class Ranking:
     provider: str | None
 
 
-class Services(Protocol):
-    """All raise BridgeError only. Those that do not wait may take long and block: call them in a thread. They ask no network.
+class ModelServices(Protocol):
+    """Port: facts, token counts, embeddings and reranking of a backend. All methods raise BridgeError only.
 
-    ``at_home``: the models run here, and no provider is called.
+    The synchronous methods may block for long, so call them in a thread; they use no network. ``runs_here``: the models run on
+    this machine, and no provider is called.
     """
 
-    at_home: bool
+    runs_here: bool
 
     def names(self, *, every: bool) -> list[ModelSummary]:
         """Lists the configured models; with ``every`` also the models with a configured API key."""
@@ -126,7 +128,7 @@ class Services(Protocol):
     def count(self, model: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> TokenCount: ...
 
     def cost_usd(self, model: str, expense: Expense) -> float | None:
-        """The most that it can cost; None when no price is known."""
+        """The most that the chat can cost; None when no price is known."""
 
     def alternatives(self, model: str) -> list[str]:
         """Names that can serve ``model``: itself and its fallbacks."""
@@ -137,34 +139,34 @@ class Services(Protocol):
 
 
 class Backends(Protocol):
-    """Finds what serves a model, by its name. Raises BridgeError when that could not be loaded."""
+    """Port: finds the backend of a model by its name. Raises BridgeError when the backend could not be loaded."""
 
-    async def chat_model(self, name: str) -> Model: ...
+    async def chat_model(self, name: str) -> ChatModel: ...
 
-    async def services(self, name: str) -> Services: ...
+    async def services(self, name: str) -> ModelServices: ...
 
     async def list_models(self, *, every: bool) -> list[ModelSummary]:
-        """The configured models, in no order; with ``every`` also each model of a provider with a configured API key."""
+        """The configured models, unsorted; with ``every`` also each model of a provider with a configured API key."""
 
 
-Params = dict[str, Any]  # of a request, as the client wrote them
+Params = dict[str, Any]  # a request's params, as the client wrote them
 
 
 class Notify(Protocol):
-    """Sends notifications of one request, and waits while the reader of them is slow."""
+    """Sends notifications of one request, and waits while the client reads slowly."""
 
     async def __call__(self, method: str, params: dict[str, Any]) -> None: ...
 
     async def lines(self, lines: list[bytes]) -> None:
-        """The same for notifications that are encoded already, each a whole line."""
+        """Sends notifications that are already encoded, each a whole line."""
 
 
 @dataclass(slots=True)
 class RequestContext:
-    """A request as a method sees it, besides its params. ``log`` gathers the fields of its one log line; never content."""
+    """The facts of a request besides its params. ``log`` has the fields of its one log line; never content."""
 
     id: str | int
     received: float  # time.monotonic()
     notify: Notify
     log: dict[str, object]
-    engine: str | None = None  # what carried it out
+    engine: str | None = None  # the chat path that served it

@@ -9,8 +9,7 @@ from bridge_worker.budgets.limits import check_path
 from bridge_worker.budgets.spending import Spending
 from bridge_worker.core.ports import Params, RequestContext
 from bridge_worker.methods.params import validate
-from bridge_worker.schema.budgets import Budget
-from bridge_worker.schema.services import BudgetsGetParams, BudgetsGetResult
+from bridge_worker.schema.budgets import Budget, BudgetsGetParams, BudgetsGetResult
 
 
 class GetBudgets:

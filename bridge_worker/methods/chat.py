@@ -21,7 +21,7 @@ from bridge_worker.methods.params import check_provider_params, validate_chat
 from bridge_worker.protocol.framing import DeltaLines
 from bridge_worker.schema.chat_request import ChatParams, Deadlines
 
-# What goes to the model as the caller wrote it, besides model and messages.
+# Members that are passed to the model unchanged, besides model and messages.
 _NOT_OPTIONS = {"model", "messages", "stream", "deadlines", "provider_params"}
 _OPTIONS = tuple(name for name in ChatParams.model_fields if name not in _NOT_OPTIONS)
 
@@ -70,7 +70,7 @@ class Chat:
         except BridgeError as error:
             await reservation.settle_failed(error)
             raise
-        except Exception:  # a fault of the bridge, at an unknown point of the call
+        except Exception:  # an internal error of the bridge, at an unknown point of the call
             await reservation.settle(None, None)
             raise
         await reservation.settle(result["usage"], result["cost_usd"])
@@ -86,7 +86,7 @@ class Chat:
 
 
 def chat_request(params: Mapping[str, Any], received: float, deadlines: Deadlines) -> ChatRequest:
-    """``params`` have passed `validate`; ``deadlines`` hold for those that the params leave out."""
+    """``params`` have passed `validate`; ``deadlines`` are the defaults of those that the params leave out."""
     given = {name: value for name, value in (params.get("deadlines") or {}).items() if value is not None}
     return ChatRequest(
         model=params["model"],

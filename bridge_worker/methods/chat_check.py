@@ -1,6 +1,6 @@
-"""The method ``chat/check``: would a chat work, and what could it cost at most.
+"""The method ``chat/check``: predicts whether a chat would work, and the most that it could cost.
 
-Owns the comparison of params with what is known of the model. Refuses to call a provider.
+Owns the comparison of params with the facts about the model. Refuses to call a provider.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from bridge_worker.config.settings import Settings
 from bridge_worker.core.ports import Backends, Expense, Params, RequestContext
 from bridge_worker.methods.params import check_provider_params, validate
 from bridge_worker.schema.chat_request import ChatParams
-from bridge_worker.schema.services import CapabilityGap, ChatCheck, ModelInfo, TokenCount
+from bridge_worker.schema.models import CapabilityGap, ChatCheck, ModelInfo
+from bridge_worker.schema.tokens import TokenCount
 
 # Members of ChatParams that need no ability of the model.
 _NO_OPTIONS = {"model", "messages", "stream", "deadlines", "provider_params", "metadata"}
@@ -53,7 +54,7 @@ class CheckChat:
 
 
 def _without_effect(params: Params, info: ModelInfo) -> list[str]:
-    """The options that were given and that the model does not take."""
+    """The options of the request that the model does not support."""
     if info.parameters is None:
         return []
     given = (name for name in ChatParams.model_fields if name not in _NO_OPTIONS and params.get(name) is not None)
@@ -61,7 +62,7 @@ def _without_effect(params: Params, info: ModelInfo) -> list[str]:
 
 
 def _refused(name: str) -> CapabilityGap:
-    return CapabilityGap(member=name, reason="the model has no such parameter, and the chat would be refused; leave it out")
+    return CapabilityGap(member=name, reason="the model does not have this parameter, and the chat would be rejected; leave it out")
 
 
 def _gaps(params: Params, info: ModelInfo) -> Iterator[CapabilityGap]:
@@ -74,13 +75,13 @@ def _gaps(params: Params, info: ModelInfo) -> Iterator[CapabilityGap]:
         yield CapabilityGap(member="response_format", reason="the model does not follow a JSON Schema")
     if (params.get("thinking") or {}).get("type") in ("enabled", "adaptive") and supports["reasoning"] is False:
         yield CapabilityGap(member="thinking", reason="the model does not reason")
-    for place, type in _media(params):
+    for member, type in _media(params):
         if supports[_PARTS[type]] is False:
-            yield CapabilityGap(member=place, reason=f"the model takes no {type}")
+            yield CapabilityGap(member=member, reason=f"the model does not accept {type}")
 
 
 def _media(params: Params) -> Iterator[tuple[str, str]]:
-    """(place, type) of each part that is no text."""
+    """(member, type) of each part that is not text."""
     for at, message in enumerate(params["messages"]):
         content = message.get("content")
         for position, part in enumerate(content if isinstance(content, list) else ()):
@@ -95,7 +96,7 @@ def _too_long(count: TokenCount, info: ModelInfo) -> Iterator[CapabilityGap]:
 
 
 def _writes_cache(value: object) -> bool:
-    """Whether anything is marked for the provider's prompt cache, which costs more to write than to read."""
+    """Whether a part is marked for the provider's prompt cache; writing to it costs more than reading."""
     if isinstance(value, Mapping):
         return bool(value.get("cache_control")) or any(map(_writes_cache, value.values()))
     return isinstance(value, list) and any(map(_writes_cache, value))

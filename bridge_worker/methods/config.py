@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge_worker.core.ports import Params, RequestContext
 from bridge_worker.methods.params import validate
-from bridge_worker.schema.services import ConfigReloaded, NoParams
+from bridge_worker.schema.status import ConfigReloaded, NoParams
 
 
 class ReloadConfig:

@@ -57,7 +57,7 @@ class Dispatcher:
         response = {"jsonrpc": "2.0", "id": start.id} | cast(Response, to_serializable_one(to_response(request, result)))
         if self._telemetry:
             self._telemetry.record(start, received, response)
-        return response  # the id early, as in all others
+        return response
 
     def _bind(self, method: Method) -> Callable[..., Awaitable[Result]]:
         async def call_method(context: RequestContext, /, **params: Any) -> Result:
@@ -100,7 +100,7 @@ def _engine(body: Mapping[str, Any]) -> str | None:
 
 
 def _model_name(params: Params) -> str | None:
-    """For the log, before anything was validated."""
+    """The model in params that are not validated yet, for the log."""
     model = params.get("model")
     return model if isinstance(model, str) else None
 

@@ -16,13 +16,22 @@ from bridge_worker.budgets.estimate import CostInputs
 from bridge_worker.budgets.spending import Reservation, Spending
 from bridge_worker.config.settings import Settings
 from bridge_worker.core.chat_runner import with_receipt
-from bridge_worker.core.ports import Backends, Embeddings, EmbedRequest, Params, Ranking, RequestContext, RerankRequest, Services
+from bridge_worker.core.ports import (
+    Backends,
+    Embeddings,
+    EmbedRequest,
+    ModelServices,
+    Params,
+    Ranking,
+    RequestContext,
+    RerankRequest,
+)
 from bridge_worker.core.progress import Progress, note_progress
 from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import MAX_NAME_LENGTH, BridgeError, cancelled_error
 from bridge_worker.methods.params import check_provider_params, validate
 from bridge_worker.schema.chat_result import Receipt as WireReceipt
-from bridge_worker.schema.services import EmbedParams, EmbedResult, RankedDocument, RerankParams, RerankResult
+from bridge_worker.schema.embed_rerank import EmbedParams, EmbedResult, RankedDocument, RerankParams, RerankResult
 
 M = TypeVar("M", Embeddings, Ranking)
 
@@ -42,7 +51,7 @@ class EmbedRerank:
         receipt = Receipt(requested_model=valid.model[:MAX_NAME_LENGTH])
         request = EmbedRequest(valid.model, texts, receipt, options | (valid.provider_params or {}))
 
-        async def call(services: Services) -> Embeddings:
+        async def call(services: ModelServices) -> Embeddings:
             return await services.embed(request)
 
         embeddings = await self.run_bounded(valid, texts, receipt, context.received, call)
@@ -58,7 +67,7 @@ class EmbedRerank:
         receipt = Receipt(requested_model=valid.model[:MAX_NAME_LENGTH])
         request = RerankRequest(valid.model, valid.query, valid.documents, receipt, options | (valid.provider_params or {}))
 
-        async def call(services: Services) -> Ranking:
+        async def call(services: ModelServices) -> Ranking:
             return await services.rerank(request)
 
         ranking = await self.run_bounded(valid, [valid.query, *valid.documents], receipt, context.received, call)
@@ -73,7 +82,7 @@ class EmbedRerank:
         texts: list[str],
         receipt: Receipt,
         received: float,
-        call: Callable[[Services], Awaitable[M]],
+        call: Callable[[ModelServices], Awaitable[M]],
     ) -> M:
         """Raises BridgeError, with the receipt; also when the task is cancelled. Waiting for the backend counts against the
         deadline."""
@@ -91,7 +100,7 @@ class EmbedRerank:
             error = cancelled_error(upstream_closed=True)
         except BridgeError as raised:
             error = raised
-        except Exception:  # a fault of the bridge, at an unknown point of the call
+        except Exception:  # an internal error of the bridge, at an unknown point of the call
             await reservation.settle(None, None)
             raise
         else:

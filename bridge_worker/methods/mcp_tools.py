@@ -1,8 +1,8 @@
 """MCP's tools: some of the bridge's methods, in the form in which an MCP client lists and calls them.
 
-Owns their names, descriptions and schemas, and the turning of a result or an error into MCP's content. Refuses to know how a method
-does its work, and JSON-RPC. What goes wrong inside a tool is told in its result, where a model can read it; only a call of no tool,
-a cancel and a fault of the bridge are errors.
+Owns their names, descriptions and schemas, and the conversion of a result or an error into MCP's content. Refuses to know how a
+method is served, and JSON-RPC. An error inside a tool is in the tool's result, where a model can read it. Only an unknown tool, a
+cancel and an internal error of the bridge are JSON-RPC errors.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from bridge_worker.protocol.framing import MAX_ID_LENGTH, is_id
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatResult
 from bridge_worker.schema.mcp import McpTool, TextContent, ToolsCallParams, ToolsCallResult, ToolsListParams
-from bridge_worker.schema.services import ModelsListParams, ModelsListResult, TokenCount, TokensCountParams
+from bridge_worker.schema.models import ModelsListParams, ModelsListResult
+from bridge_worker.schema.tokens import TokenCount, TokensCountParams
 
 Run = Callable[[RequestContext, Params], Awaitable[BaseModel]]
 Chat = Callable[[Params, float, Emit | None], Awaitable[Params]]
 
-_ERROR = "omni-bridge/error"  # in `_meta`: beside the text of a failed tool, for a program
-_NOT_A_TOOLS_OWN = ("cancelled", "internal")
+_ERROR = "omni-bridge/error"  # in `_meta`: the whole error for a program, besides the text of a failed tool
+_JSONRPC_ERRORS = ("cancelled", "internal")  # kinds that are not put into a tool's result
 _OUTLINED = ("type", "minLength", "minItems")
 _DESCRIBED = {
     "messages": "As in OpenAI's chat completions: objects with role (system, user, assistant, tool) and content.",
     "tools": "As in OpenAI's chat completions: objects with type 'function' and function (name, description, parameters).",
     "response_format": "As in OpenAI's chat completions: type is text, json_object or json_schema.",
-    "all": "Each model whose provider's key is there, not only those of the config.",
-    "cursor": "nextCursor of the page before.",
+    "all": "All models with a configured API key, not only those of the config.",
+    "cursor": "nextCursor of the previous page.",
 }
 _READS_ONLY = {"readOnlyHint": True, "openWorldHint": False}
 
@@ -53,21 +54,21 @@ class _Tool(NamedTuple):
 _TOOLS = {
     "chat": _Tool(
         "Chat with a model",
-        "Asks a language model of any provider and returns its answer, its tool calls, its usage and its cost.",
+        "Sends a chat to a language model of any provider and returns its response, tool calls, usage and cost.",
         ChatParams,
         ChatResult,
         {"readOnlyHint": True, "openWorldHint": True},
     ),
     "count_tokens": _Tool(
         "Count tokens",
-        "Counts the input tokens that a conversation has for a model, without asking its provider.",
+        "Counts the input tokens of a conversation for a model, without calling its provider.",
         TokensCountParams,
         TokenCount,
         _READS_ONLY,
     ),
     "list_models": _Tool(
         "List models",
-        "Lists the models that can be asked; with all, each model whose provider's key is there.",
+        "Lists the available models; with all, every model with a configured API key.",
         ModelsListParams,
         ModelsListResult,
         _READS_ONLY,
@@ -76,43 +77,44 @@ _TOOLS = {
 
 
 class Tools:
-    """The methods ``tools/list`` and ``tools/call``, over the functions that do the work."""
+    """The methods ``tools/list`` and ``tools/call``, over the functions that serve the tools. ``clean`` makes an error fit for
+    the wire."""
 
-    def __init__(self, chat: Chat, count_tokens: Run, list_models: Run, cleaned: Callable[[BridgeError], BridgeError]) -> None:
+    def __init__(self, chat: Chat, count_tokens: Run, list_models: Run, clean: Callable[[BridgeError], BridgeError]) -> None:
         self._chat = chat
         self._run = {"count_tokens": count_tokens, "list_models": list_models}
-        self._cleaned = cleaned
+        self._clean = clean
 
     async def list(self, call: RequestContext, params: Params) -> dict[str, Any]:
         mcp_envelope.check_envelope(params)
         if validate(_without_meta(params), ToolsListParams).cursor is not None:
-            raise BridgeError("invalid_request", "cursor: there is one page of tools")
+            raise BridgeError("invalid_request", "cursor: the tools have one page; leave cursor out")
         return mcp_envelope.result(params, {"tools": _listed()}, lasting=True)
 
     async def call(self, call: RequestContext, params: Params) -> dict[str, Any]:
         mcp_envelope.check_envelope(params)
-        asked = _checked(params)
-        if asked.name not in _TOOLS:
-            raise BridgeError("invalid_request", f"there is no tool {asked.name!r:.100}; there are: {', '.join(_TOOLS)}")
-        arguments = asked.arguments or {}
+        valid = _validate(params)
+        if valid.name not in _TOOLS:
+            raise BridgeError("invalid_request", f"tool {valid.name!r:.100} does not exist; known: {', '.join(_TOOLS)}")
+        arguments = valid.arguments or {}
         model = arguments.get("model")
-        call.log |= {"tool": asked.name, "model": model if isinstance(model, str) else None}
+        call.log |= {"tool": valid.name, "model": model if isinstance(model, str) else None}
         try:
-            if asked.name == "chat":
-                result = await self._call_chat(call, arguments, _progress_token(asked.meta or {}))
+            if valid.name == "chat":
+                result = await self._call_chat(call, arguments, _progress_token(valid.meta or {}))
             else:
-                result = (await self._run[asked.name](call, arguments)).model_dump()
+                result = (await self._run[valid.name](call, arguments)).model_dump()
         except BridgeError as error:
-            if error.kind in _NOT_A_TOOLS_OWN:
+            if error.kind in _JSONRPC_ERRORS:
                 raise
             call.log["error"] = error.kind
-            return mcp_envelope.result(params, _failed(self._cleaned(error)))
+            return mcp_envelope.result(params, _failed(self._clean(error)))
         return mcp_envelope.result(params, _succeeded(result))
 
     async def _call_chat(self, call: RequestContext, arguments: Params, token: str | int | None) -> Params:
-        """With a progress token the answer is streamed, and each piece of its text is told as progress."""
+        """With a progress token the response is streamed: each piece of its text is sent as a progress notification."""
         if "stream" in arguments:
-            raise BridgeError("invalid_request", "stream: no such member; a progressToken in _meta asks for the text as it comes")
+            raise BridgeError("invalid_request", "stream: unknown member; a progressToken in _meta streams the text")
         if token is None:
             return await self._chat(arguments, call.received, None)
         pieces = 0
@@ -128,8 +130,8 @@ class Tools:
         return await self._chat({**arguments, "stream": True}, call.received, report)
 
 
-def _checked(params: Params) -> ToolsCallParams:
-    """The envelope's members; the tool's arguments are checked as its method's params are."""
+def _validate(params: Params) -> ToolsCallParams:
+    """Validates the envelope's members; the tool's method validates the arguments."""
     arguments = params.get("arguments")
     call = validate({name: value for name, value in _without_meta(params).items() if name != "arguments"}, ToolsCallParams)
     if not isinstance(arguments, dict | None):
@@ -145,7 +147,7 @@ def _without_meta(params: Params) -> Params:
 
 
 def _progress_token(meta: Params) -> str | int | None:
-    """Anything that is not a token asks for no progress. Raises BridgeError for one that is too long to be repeated."""
+    """The token, or None for a value that is not a token. Raises BridgeError for a token that is too long to be repeated."""
     token = meta.get("progressToken")
     if is_id(token):
         return token
@@ -170,9 +172,9 @@ def _listed() -> list[dict[str, Any]]:
 
 
 def _outline_of(model: type[BaseModel], without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The members of ``model`` with their types, and no deeper.
+    """The members of ``model`` with their types, without nested members.
 
-    A host gives these schemas to its model in every prompt and pays for each byte; the params are validated by the whole schema.
+    A host sends these schemas to its model in every prompt and pays for each byte. The params are validated with the whole schema.
     """
     schema = model.model_json_schema()
     definitions = schema.get("$defs", {})

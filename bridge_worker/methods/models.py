@@ -12,9 +12,9 @@ import binascii
 from bridge_worker.core.ports import Backends, Params, RequestContext
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.params import validate
-from bridge_worker.schema.services import ModelInfo, ModelsGetParams, ModelsListParams, ModelsListResult
+from bridge_worker.schema.models import ModelInfo, ModelsGetParams, ModelsListParams, ModelsListResult
 
-PAGE = 100  # models a page: some 12 KB
+PAGE = 100  # models per page, about 12 KB
 
 
 class Models:

@@ -27,12 +27,12 @@ _TEXT_ROLES = ("user", "assistant", "system", "developer")  # a message of their
 
 
 def validate(params: Mapping[str, Any], type: type[M], policy: UrlPolicy = _STRICT) -> M:
-    """Raises BridgeError ``invalid_request`` that names the member at fault. ``policy`` is the operator's, for params with URLs."""
+    """Raises BridgeError ``invalid_request`` that names the member. ``policy`` is the operator's policy for URLs in params."""
     try:
         if refused := refused_member(params):
-            wrong = f"{refused} is refused: it could send a key elsewhere, read a secret or run code"
-            raise BridgeError("invalid_request", wrong)
-        if is_address(str(params.get("model"))):  # some of LiteLLM's providers take an address there, and send it the key
+            problem = f"{refused} is refused: it could send a key elsewhere, read a secret or run code"
+            raise BridgeError("invalid_request", problem)
+        if is_address(str(params.get("model"))):  # some of LiteLLM's providers accept an address there and send the key to it
             raise BridgeError("invalid_request", "model must be a name, not an address or a part of one")
         _check_schemas(params)
         validated = type.model_validate(params)
@@ -70,7 +70,7 @@ def _is_text(message: Any) -> bool:
 
 
 def _check_schemas(params: Mapping[str, Any]) -> None:
-    """Before any library reads a schema: some inline every reference, and nothing limits the size of the result."""
+    """Runs before a library reads a schema: some libraries inline every reference without a limit of the size."""
     if params.keys().isdisjoint(_WITH_SCHEMAS):
         return
     total = 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from bridge_worker.core.ports import Params, RequestContext
 from bridge_worker.methods.params import validate
 from bridge_worker.schema.lifecycle import EngineState
-from bridge_worker.schema.services import Degraded, NoParams, RedisState, RequestCounts, Status
+from bridge_worker.schema.status import Degraded, NoParams, RedisState, RequestCounts, Status
 from bridge_worker.system.resources import memory_bytes
 from bridge_worker.telemetry.request_counters import RequestCounters
 from bridge_worker.version import __version__

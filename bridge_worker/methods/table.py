@@ -52,12 +52,12 @@ def method_table(
         "status": status,
         "config/reload": ReloadConfig(reload),
     }
-    of_mcp: dict[str, Method] = {"tools/list": tools.list, "tools/call": tools.call}  # its ``_meta`` is theirs to read
+    of_mcp: dict[str, Method] = {"tools/list": tools.list, "tools/call": tools.call}  # these read ``_meta`` themselves
     return {name: _without_meta(method) for name, method in methods.items()} | of_mcp
 
 
 def _without_meta(method: Method) -> Method:
-    """As in MCP, ``_meta`` is about the call: no method and no provider gets it."""
+    """Validates and removes ``_meta``: as in MCP, it is metadata of the call, which no method and no provider gets."""
 
     async def call(context: RequestContext, params: Params) -> BaseModel | dict[str, Any]:
         meta = params.pop("_meta", None)

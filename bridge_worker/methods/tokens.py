@@ -1,6 +1,6 @@
 """The method ``tokens/count``.
 
-Owns nothing but its params and result. Refuses to know a tokenizer.
+Owns its params and result. Refuses to know a tokenizer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from bridge_worker.config.settings import Settings
 from bridge_worker.core.ports import Backends, Params, RequestContext
 from bridge_worker.methods.params import validate
-from bridge_worker.schema.services import TokenCount, TokensCountParams
+from bridge_worker.schema.tokens import TokenCount, TokensCountParams
 
 
 class CountTokens:

@@ -1,4 +1,4 @@
-"""Facts about providers by LiteLLM's names: those without a default host, services on this machine, unusable ones.
+"""Facts about providers by LiteLLM's names: default hosts, services on this machine, unusable ones, first models.
 
 Owns these tables. Refuses to know LiteLLM and the environment: `backends/litellm/patches/hosts.py` applies the tables.
 """
@@ -26,7 +26,7 @@ NO_DEFAULT_HOST: Mapping[str, Endpoint] = {
     "litellm_proxy": Endpoint(("LITELLM_PROXY_API_BASE",), "LITELLM_PROXY_API_KEY"),
 }
 
-# Their default host is this machine. LiteLLM has the same defaults, but for lm_studio and xinference's chat, which have none there.
+# Their default host is this machine. LiteLLM has the same defaults, except for lm_studio and xinference's chat, which have none.
 LOCAL_SERVICES: Mapping[str, Endpoint] = {
     "docker_model_runner": Endpoint(
         ("DOCKER_MODEL_RUNNER_API_BASE",), "DOCKER_MODEL_RUNNER_API_KEY", "http://localhost:22088/engines/llama.cpp"
@@ -61,5 +61,43 @@ UNUSABLE_PROVIDERS: Mapping[str, str] = {
     "vllm": _IN_PROCESS,
 }
 
-# They may have a key from a role, a login or a file, or need none: a missing variable means nothing.
+# Providers with prices in LiteLLM's map but without a client in LiteLLM, or with an interactive log-in.
+NOT_SERVED = frozenset(
+    "github_copilot chatgpt inferenceapis anyscale coralbricks scaledown openinfer microsoft_365_copilot".split()
+)
+
+# Provider names of OpenTelemetry's semantic conventions where they differ from LiteLLM's.
+OPENTELEMETRY_NAMES: Mapping[str, str] = {
+    "azure": "azure.ai.openai",
+    "azure_ai": "azure.ai.inference",
+    "azure_text": "azure.ai.openai",
+    "bedrock": "aws.bedrock",
+    "bedrock_converse": "aws.bedrock",
+    "cohere_chat": "cohere",
+    "gemini": "gcp.gemini",
+    "mistral": "mistral_ai",
+    "sagemaker_chat": "aws.bedrock",
+    "vertex_ai": "gcp.vertex_ai",
+    "vertex_ai_beta": "gcp.vertex_ai",
+    "watsonx": "ibm.watsonx.ai",
+    "xai": "x_ai",
+}
+
+# The variables that `omni-bridge chat` looks for, in this order, with a small model of the provider that has no announced end.
+FIRST_MODELS: Mapping[str, str] = {
+    "OPENAI_API_KEY": "openai/gpt-5.4-mini",
+    "ANTHROPIC_API_KEY": "anthropic/claude-haiku-4-5",
+    "GEMINI_API_KEY": "gemini/gemini-flash-latest",
+    "GOOGLE_API_KEY": "gemini/gemini-flash-latest",
+    "MISTRAL_API_KEY": "mistral/mistral-small-latest",
+    "DEEPSEEK_API_KEY": "deepseek/deepseek-flash",
+    "XAI_API_KEY": "xai/grok-4.5-latest",
+    "GROQ_API_KEY": "groq/openai/gpt-oss-20b",
+    "COHERE_API_KEY": "cohere_chat/command-r7b-12-2024",
+    "PERPLEXITYAI_API_KEY": "perplexity/sonar",
+}
+
+EXAMPLE_MODEL = FIRST_MODELS["OPENAI_API_KEY"]  # the model that messages name as an example
+
+# They may get a key from a role, a login or a file, or need none, so a missing variable does not mean a missing key.
 KEY_MAY_BE_ELSEWHERE = ("bedrock", "sagemaker", "vertex_ai", "azure", "watsonx", "oci", "snowflake", "ollama", "ollama_chat")

@@ -1,6 +1,6 @@
-"""Which provider's key is in the environment, by the names that providers' own tools and LiteLLM give it.
+"""Finds the variable of the environment that has a provider's key, by the names of LiteLLM and of the providers' own tools.
 
-Owns these names. Refuses to look anywhere else, and to say what a key is.
+Owns these names. Refuses to look outside the environment, and to return a key.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 import os
 import re
 
-# Whose key is another provider's, or has another name.
+# Providers that use another provider's key, and other names of a provider's key.
 _KEY_OF = {"cohere_chat": "cohere", "text-completion-openai": "openai", "text-completion-codestral": "codestral"}
 _KEY_NAMES = {"gemini": ("google",), "together_ai": ("together",), "huggingface": ("hf",), "perplexity": ("perplexityai",)}
 
 
 def owner(provider: str) -> str:
-    """The provider whose key it is."""
+    """The provider that issues the key."""
     return _KEY_OF.get(provider, provider)
 
 
 def variable(provider: str) -> str | None:
-    """The variable that holds its key; None where there is none."""
+    """The name of the set variable that has the provider's key, or None."""
     names = (owner(provider), *_KEY_NAMES.get(owner(provider), ()))
     stem = "|".join(re.sub(r"[^A-Z0-9]", "", name.upper()) for name in names)
     named = re.compile(rf"({stem})(API|ACCESS|AUTH)?(KEY|TOKEN)")

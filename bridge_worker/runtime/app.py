@@ -130,7 +130,7 @@ class App:
 
     def unserved(self) -> list[str]:
         """What LiteLLM does not take of the config; empty until it is loaded."""
-        return [str(complaint) for complaint in self._loaded.litellm.complaints] if self._loaded.litellm else []
+        return [str(rejected) for rejected in self._loaded.litellm.rejected] if self._loaded.litellm else []
 
     def redis_state(self) -> Mapping[str, object]:
         from bridge_worker.system.redis_connection import no_redis
@@ -231,8 +231,8 @@ class App:
             remembers=not self._embedded,
         )
         setup.set_switches(self.settings().image_policy)  # the gateway's settings may have set them otherwise
-        for complaint in litellm.complaints:
-            _log.error("a part of the config is not served: %s", complaint)
+        for diagnostic in litellm.rejected:
+            _log.error("a part of the config is not served: %s", diagnostic)
         return litellm
 
     def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:

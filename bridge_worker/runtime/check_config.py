@@ -23,7 +23,7 @@ def check_config(source: Source, *, strict: bool = False) -> int:
     try:
         config, mistakes = source.read()
     except ConfigError as error:
-        return _print_lines(error.mistakes, Redactor())
+        return _print_lines(error.lines, Redactor())
     os.environ.update(config.environment)
     redactor = Redactor()
     for secret in config.secrets:
@@ -48,7 +48,7 @@ def _judgement_of_litellm(config: Config) -> tuple[Sequence[Diagnostic], Sequenc
 
     async def in_a_loop() -> Sequence[Diagnostic]:
         """Budgets and usage limits of a Router begin to run when it is made."""
-        return LiteLLM(config.gateway, Local(config.settings.local)).complaints
+        return LiteLLM(config.gateway, Local(config.settings.local)).rejected
 
     try:
         return (), asyncio.run(in_a_loop())

@@ -94,8 +94,8 @@ class Loader:
                 step()
         finally:
             gc.freeze()  # what was imported stays; no collection needs to look at it again
-            # An error is a circle with its traceback, and long-lived by the time its chat ends: 50 objects a chat that fails, which
-            # only a whole collection finds. (20, 20) would do that after 20 million allocations, some 100 MiB late; with what was
-            # imported out of the way one takes 10 ms.
+            # An error and its traceback are a reference cycle in the oldest generation by the time its chat ends: 50 objects for
+            # each failed chat, which only a full collection frees. (20, 20) would run one after 20 million allocations, about 100
+            # MiB too late. With the imported objects frozen, a full collection takes 10 ms.
             gc.set_threshold(50_000, 5, 2)
             gc.enable()

@@ -117,7 +117,7 @@ class PooledApp:
             return Outcome(error.kind, None, encode(error_response(start.id, error)), by_engine=False)
 
     async def _status(self) -> dict[str, object]:
-        """The members of `schema.services.Status`."""
+        """The members of `schema.status.Status`."""
         engines = self._supervisor.engines if self._supervisor else []
         own = memory_bytes()
         return {

@@ -133,7 +133,7 @@ def mistakes_of(source: Source, error: Exception) -> tuple[str, ...]:
     """Why a config is not taken, a line for each reason."""
     lines = str(error).strip().splitlines() or [""]
     unknown = (f"{source.path}: LiteLLM does not take it: {type(error).__name__}: {lines[0]:.300}",)
-    return error.mistakes if isinstance(error, ConfigError) else unknown
+    return error.lines if isinstance(error, ConfigError) else unknown
 
 
 def refused(source: Source, mistakes: tuple[str, ...], redactor: Redactor) -> BridgeError:

@@ -49,7 +49,7 @@ def serve(arguments: Sequence[str], isolated: bool) -> NoReturn:
     if options.check_config:
         end_with(lambda: _check(source, strict=options.strict))
     if not options.stdio and not options.print_config:
-        fail("say --stdio to serve, or omni-bridge --help for the commands")
+        fail("no mode given: add --stdio to serve an agent, or run omni-bridge --help for the commands")
     try:
         config = source.load()
     except ConfigError as error:
@@ -74,7 +74,10 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
     recorder = _recorder(config.settings, redactor)
     raise_file_limit()
     if not isolated:
-        _log.warning("the working directory or PYTHONPATH has a say in what code runs here; start bin/omni-bridge, or python -I")
+        _log.warning(
+            "not isolated: code from the working directory or PYTHONPATH can be imported; "
+            "start with bin/omni-bridge or python -I -m bridge_worker"
+        )
     for warning in config.warnings:
         _log.warning("the config: %s", warning)
     try:
@@ -152,7 +155,7 @@ def _check(source: Source, *, strict: bool) -> int:
 
 
 def _print(config: Config) -> int:
-    from bridge_worker.config.render import printed  # for a person, who waits longer than an agent
+    from bridge_worker.config.render import render_config  # for a person, who waits longer than an agent
 
-    write_all(1, printed(config).encode())
+    write_all(1, render_config(config).encode())
     return 0

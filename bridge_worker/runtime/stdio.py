@@ -1,7 +1,7 @@
 """`Transport` over two descriptors: bytes pass them without blocking the loop.
 
-Owns the threads that block on the descriptors, and reports what a thread or a callback of its own dies of: without it the process
-would read nothing and say nothing. Refuses to know what the bytes are.
+Owns the threads that block on the descriptors, and reports the error that ends one of its threads or callbacks: otherwise the
+process would silently stop reading and writing. Refuses to know what the bytes are.
 
 The descriptors keep the blocking mode in which they were inherited, because it is shared with each other process that holds the
 pipe or terminal; a parent process on an event loop often leaves O_NONBLOCK set. So a read waits until there is

@@ -1,6 +1,6 @@
-"""What all wire types are made of.
+"""Base classes and common types of the wire types.
 
-Owns these types. Refuses to know any of them.
+Owns these. Refuses to know a wire type that uses them.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# What a caller may write. Each is repeated in errors, receipts, log lines and URLs, so none is without a limit.
+# Strings that a caller sends. Each is limited, because errors, receipts, log lines and URLs repeat them.
 Name = Annotated[str, Field(max_length=256)]
-Id = Annotated[str, Field(max_length=4096)]  # a provider's, given back: some hold a signature
+Id = Annotated[str, Field(max_length=4096)]  # an id of a provider, sent back to it; some contain a signature
 ModelName = Annotated[str, Field(min_length=1, max_length=1024)]  # an ARN of AWS may have 1,011
 # Beyond these neither a price nor a deadline can be computed, and no provider has such a number.
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -31,7 +31,7 @@ class Closed(BaseModel):
 
 
 class Open(BaseModel):
-    """What clients of other protocols add members to."""
+    """Allows further members, because clients of other protocols add some."""
 
     model_config = ConfigDict(extra="allow", strict=True, defer_build=True)
 
@@ -41,7 +41,7 @@ class Empty(Open):
 
 
 class Meta(Open):
-    """About a call, not of it: MCP's own members, and where the call stands in the caller's trace (W3C Trace Context)."""
+    """Metadata of a call: MCP's own members, and the parent span in the caller's trace (W3C Trace Context)."""
 
     traceparent: Name | None = None
     tracestate: Id | None = None

@@ -1,6 +1,6 @@
-"""A chat as it is asked: OpenAI's names and meanings.
+"""The params of a chat: OpenAI's names and meanings.
 
-Owns these types. Refuses to know who answers it.
+Owns these types. Refuses to know what serves them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from pydantic import Field
 
 from bridge_worker.schema.base import Closed, Count, Id, ListOf, Milliseconds, ModelName, Name, PositiveCount, Seed
 
-# More than any provider takes; what there is to do for each of them is done before the provider can refuse them.
+# More than any provider accepts. The limits bound the bridge's work before the provider can reject the request.
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 1_000
 MAX_STOPS = 1_000
 
-SafeUrl = Annotated[str, Field(pattern=r"^(data:|https://)")]  # neither a file nor the plain-text network
+SafeUrl = Annotated[str, Field(pattern=r"^(data:|https://)")]  # no file:// and no http://
 
 
 class CacheControl(Closed):
@@ -43,7 +43,7 @@ class ImagePart(Closed):
 
 
 class InputAudio(Closed):
-    data: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=_-]*$")]  # base64, never an address
+    data: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/=_-]*$")]  # base64, never a URL
     format: Name
 
 
@@ -72,7 +72,7 @@ class RefusalPart(Closed):
 
 
 class ThinkingBlock(Closed):
-    """Anthropic's; the signature must come back unchanged."""
+    """A block of Anthropic's; the signature must be sent back unchanged."""
 
     type: Literal["thinking"]
     thinking: str
@@ -124,14 +124,14 @@ class UserMessage(Closed):
 
 
 class Origin(Closed):
-    """Who said a message that holds a provider's own state. Another provider is sent the message without that state."""
+    """The source of a message with provider state. The bridge removes that state when another provider gets the message."""
 
     provider: Name | None
     model: ModelName | None
 
 
 class Audio(Closed):
-    """Base64 in ``data``. Sent back, OpenAI gets the id alone."""
+    """``data`` is base64. When the message is sent back, OpenAI gets only the id."""
 
     id: Id | None = None
     data: str | None = None
@@ -209,7 +209,7 @@ class Thinking(Closed):
 
 
 class Deadlines(Closed):
-    """Milliseconds: the first two from the arrival of the request, the last between two events of a stream. Null is the default."""
+    """Milliseconds: the first two from the arrival of the request, the last between two events of a stream. Null: the default."""
 
     total_ms: Milliseconds | None = None
     first_token_ms: Milliseconds | None = None
@@ -217,7 +217,7 @@ class Deadlines(Closed):
 
 
 class ChatParams(Closed):
-    """OpenAI's names and meanings, as far as LiteLLM can carry them to a provider; the last two are the bridge's own."""
+    """OpenAI's parameters, as far as LiteLLM can pass them to a provider; the last two are the bridge's own."""
 
     model: ModelName
     messages: Annotated[ListOf[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]

@@ -1,6 +1,6 @@
-"""A chat as it is answered: the result, its deltas, and the receipt, which embeddings and rankings have too.
+"""The result of a chat, its deltas, and the receipt, which results of embed and rerank also have.
 
-Owns these types. Refuses to know how they came about.
+Owns these types. Refuses to know how they are computed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from bridge_worker.schema.chat_request import ToolCall
 
 
 class Usage(Closed):
-    """Tokens; null where the provider did not say. Input tokens include cached ones."""
+    """Tokens; null if the provider did not report them. Input tokens include cached ones."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -25,7 +25,7 @@ class Usage(Closed):
 
 
 class Timing(Closed):
-    """Milliseconds since the request arrived; ``queued_ms`` until it was given to the model. No first token in a plain chat."""
+    """Milliseconds since the request arrived; ``queued_ms`` until it was passed to the backend. A plain chat has no first token."""
 
     queued_ms: float
     first_token_ms: float | None
@@ -33,7 +33,7 @@ class Timing(Closed):
 
 
 class RateLimits(Closed):
-    """What the provider's headers say is left, and the milliseconds until the first of its windows is full again."""
+    """The remaining quota by the provider's headers, and the milliseconds until the first of its windows is reset."""
 
     requests_remaining: int | None = None
     tokens_remaining: int | None = None
@@ -52,7 +52,7 @@ class Attempt(Closed):
 
 
 class Change(Closed):
-    """A part of the request that did not reach the provider as it was asked; ``sent`` is what a rewritten value became."""
+    """A parameter of the request that the provider did not get unchanged; ``sent`` is the new value of a rewritten one."""
 
     param: str
     change: Literal["dropped", "rewritten"]
@@ -67,7 +67,7 @@ class Addition(Closed):
 
 
 class EngineVersion(Closed):
-    """``name`` is the backend and its mode; ``reason`` says why that mode served, where another one could have."""
+    """``name`` is the backend and its mode; ``reason`` is why this mode served the request if another one was possible."""
 
     name: str
     version: str | None
@@ -103,7 +103,7 @@ class ChatResult(Closed):
     annotations: list[dict[str, Any]] | None
     finish_reason: Literal["stop", "length", "tool_calls", "content_filter"] | None
     raw_finish_reason: str | None
-    message: dict[str, Any]  # append it verbatim to messages for the next turn
+    message: dict[str, Any]  # append it unchanged to messages for the next turn
     usage: Usage | None
     cost_usd: float | None
     cost_source: CostSource | None
@@ -124,7 +124,7 @@ class FunctionDelta(Closed):
 
 
 class ToolCallDelta(Closed):
-    """A piece of the tool call at ``index`` of the result's ``tool_calls``; id and name come with its first piece."""
+    """A piece of the tool call at ``index`` of the result's ``tool_calls``; its first piece has the id and the name."""
 
     index: int
     id: str | None = None

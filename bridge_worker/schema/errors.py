@@ -1,4 +1,4 @@
-"""``error`` on the wire.
+"""The error object on the wire.
 
 Owns these types. Refuses to know the kinds: they are the table in ``bridge_worker.errors``.
 """
@@ -14,7 +14,7 @@ from bridge_worker.schema.chat_result import Receipt
 
 
 class Partial(Closed):
-    """What had come when it broke off."""
+    """The content received before the error."""
 
     content: str | None
     tool_calls: list[dict[str, Any]]

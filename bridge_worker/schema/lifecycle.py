@@ -1,6 +1,6 @@
-"""How a session begins and ends, as MCP spells it.
+"""Params and results of the session's begin and end, with MCP's names.
 
-Owns these types. Refuses to know when: that is the table in ``session``.
+Owns these types. Refuses to know the order of messages: that is the table in ``protocol/lifecycle_table.py``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from bridge_worker.schema.base import Closed, Name, Open, RequestId
 
 
 class InitializeParams(Open):
-    """As MCP spells it. ``processId``: the worker exits when that process is gone."""
+    """Uses MCP's names. ``processId``: the worker exits when that process has exited."""
 
     protocolVersion: Name
     processId: Annotated[int, Field(gt=0, lt=2**31)] | None = None
@@ -25,7 +25,7 @@ class Limits(Closed):
 
 
 class EngineState(Closed):
-    """``version`` is null until it is known, ``ready`` false until the engine is imported and warm."""
+    """``version`` is null until it is known, ``ready`` is false until LiteLLM is imported and warm."""
 
     name: str
     version: str | None

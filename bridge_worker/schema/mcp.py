@@ -1,4 +1,4 @@
-"""What an MCP client sees of the bridge: its tools.
+"""Params and results of MCP's methods: discovery, tools and progress.
 
 Owns these types. Refuses to differ from MCP's own schema.
 """
@@ -13,7 +13,7 @@ from bridge_worker.schema.base import Closed, Id, Name, Open, RequestId
 
 
 class McpParams(Open):
-    """``_meta`` as MCP's revision 2026-07-28 has it in every request; earlier ones have only ``progressToken`` there."""
+    """MCP's revision 2026-07-28 has ``_meta`` in every request; earlier revisions have only ``progressToken`` in it."""
 
     meta: Annotated[dict[str, Any] | None, Field(alias="_meta")] = None
 
@@ -28,7 +28,7 @@ class ToolsCallParams(McpParams):
 
 
 class McpResult(Open):
-    """``resultType`` and ``_meta`` are there for a client of revision 2026-07-28."""
+    """``resultType`` and ``_meta`` are sent to a client of revision 2026-07-28."""
 
     resultType: Literal["complete"] | None = None
     meta: Annotated[dict[str, Any] | None, Field(alias="_meta")] = None
@@ -62,7 +62,7 @@ class TextContent(Closed):
 
 
 class ToolsCallResult(McpResult):
-    """``isError``: the tool failed, ``content`` says why, and ``_meta`` has the whole error as ``omni-bridge/error``."""
+    """``isError``: the tool failed; ``content`` has the reason, and ``_meta`` the whole error as ``omni-bridge/error``."""
 
     content: list[TextContent]
     structuredContent: dict[str, Any] | None = None
@@ -70,7 +70,7 @@ class ToolsCallResult(McpResult):
 
 
 class ProgressParams(Closed):
-    """``message`` is a piece of the answer's text, ``progress`` the number of pieces so far."""
+    """``message`` is a piece of the response's text, ``progress`` the number of pieces so far."""
 
     progressToken: RequestId
     progress: int

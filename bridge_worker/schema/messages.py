@@ -1,7 +1,7 @@
-"""The wire types: what may be said to the bridge and what it says, as pydantic models. The JSON Schema is made from these.
+"""The methods and notifications of the wire, with the pydantic models of their params and results.
 
-Owns every name and shape of the wire contract: this file the set of them, its neighbours the types by theme. Refuses to know how a
-request is carried out.
+Owns the set of them, from which the JSON Schema is generated; the other modules of the package own the types. Refuses to know how a
+request is served.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from bridge_worker.schema.base import Empty, Meta
+from bridge_worker.schema.budgets import BudgetsGetParams, BudgetsGetResult
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatDelta, ChatResult
+from bridge_worker.schema.embed_rerank import EmbedParams, EmbedResult, RerankParams, RerankResult
 from bridge_worker.schema.errors import Error
 from bridge_worker.schema.lifecycle import (
     CancelledParams,
@@ -33,24 +35,9 @@ from bridge_worker.schema.mcp import (
     ToolsListParams,
     ToolsListResult,
 )
-from bridge_worker.schema.services import (
-    BudgetsGetParams,
-    BudgetsGetResult,
-    ChatCheck,
-    ConfigReloaded,
-    EmbedParams,
-    EmbedResult,
-    ModelInfo,
-    ModelsGetParams,
-    ModelsListParams,
-    ModelsListResult,
-    NoParams,
-    RerankParams,
-    RerankResult,
-    Status,
-    TokenCount,
-    TokensCountParams,
-)
+from bridge_worker.schema.models import ChatCheck, ModelInfo, ModelsGetParams, ModelsListParams, ModelsListResult
+from bridge_worker.schema.status import ConfigReloaded, NoParams, Status
+from bridge_worker.schema.tokens import TokenCount, TokensCountParams
 
 
 class Method(NamedTuple):
@@ -89,7 +76,7 @@ NOTIFICATIONS_OUT: Mapping[str, type[BaseModel]] = {
 
 
 def json_schema() -> dict[str, object]:
-    """JSON Schema 2020-12 of the whole wire: ``methods``, ``notifications`` and ``error``, each pointing into ``$defs``."""
+    """JSON Schema 2020-12 of the whole wire: ``methods``, ``notifications`` and ``error``, each with references to ``$defs``."""
     types = [type for method in METHODS.values() for type in method]
     types += [*NOTIFICATIONS_IN.values(), *NOTIFICATIONS_OUT.values(), Error]
     types.append(Meta)

@@ -11,24 +11,24 @@ from pydantic import ValidationError
 
 from bridge_worker.errors import NO_SUCH_MEMBER
 
-_TOLD = 3  # faults a message names; the rest are counted
+_LISTED = 3  # errors in a message; the rest are counted
 _MAX_NAME = 256  # characters of a member's name that a message repeats
 
 
 def explain(error: ValidationError, params: object) -> str:
-    """The first faults, each with the path that the caller would write."""
+    """The first errors, each with the path that the caller would write."""
     reasons: dict[str, dict[str, None]] = {}
-    for fault in error.errors(include_url=False, include_context=False, include_input=False):
-        reasons.setdefault(_path(fault["loc"], params, fault["type"]), {})[_reason(fault["type"], fault["msg"])] = None
-    # Of a union every branch complains; the branch that was meant is the one that got furthest.
+    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+        reasons.setdefault(_path(detail["loc"], params, detail["type"]), {})[_reason(detail["type"], detail["msg"])] = None
+    # pydantic reports an error for every branch of a union. Keep the deepest path.
     prefixes = {path[:end] for path in reasons for end, character in enumerate(path) if character in ".["}
     paths = [path for path in reasons if path not in prefixes]
-    told = "; ".join(f"{path}: {' or '.join(reasons[path])}" for path in paths[:_TOLD])
-    return f"{told} (and {len(paths) - _TOLD} more)" if len(paths) > _TOLD else told
+    listed = "; ".join(f"{path}: {' or '.join(reasons[path])}" for path in paths[:_LISTED])
+    return f"{listed} (and {len(paths) - _LISTED} more)" if len(paths) > _LISTED else listed
 
 
 def _path(location: tuple[int | str, ...], value: object, type: str) -> str:
-    """pydantic's location without the names of union branches, which are no part of the caller's JSON."""
+    """pydantic's location without the names of union branches, which are not in the caller's JSON."""
     path = ""
     for index, step in enumerate(location):
         last = index == len(location) - 1
@@ -42,7 +42,7 @@ def _path(location: tuple[int | str, ...], value: object, type: str) -> str:
 
 
 def _is_member(location: tuple[int | str, ...], value: dict[str, Any], last: bool, type: str) -> bool:
-    """Not so for the tag of a union, which stands behind the index of a message or part."""
+    """False for the tag of a union, which pydantic puts after the index of a message or part."""
     step = location[-1]
     behind_index = len(location) > 1 and isinstance(location[-2], int)
     is_tag = behind_index and not last and step != "function" and step in (value.get("type"), value.get("role"))
@@ -60,7 +60,7 @@ def _reason(type: str, message: str) -> str:
         case "union_tag_not_found":
             return 'needs a "role" (a message) or a "type" (a part)'
         case "union_tag_invalid":
-            return "there is no such role or type"
+            return "unknown role or type"
         case "string_too_long" | "too_long":
             return f"is too long: {message[:1].lower()}{message[1:].replace(' after validation', '')}"
         case "model_type" | "model_attributes_type" | "dict_type":

@@ -1,7 +1,7 @@
-"""The log: JSON or text lines on stderr, one a request at level info, never content, never a secret.
+"""The log: JSON or text lines on stderr, one per request at level info, without content or secrets.
 
-Owns fd 2's use by this process. A full or closed stderr must not block or break anything: lines go through a bounded queue to a
-thread, and what finds no place is counted and dropped. Refuses to decide what is worth logging.
+Owns the use of fd 2 by this process. A full or closed stderr must not block or break anything: lines go through a bounded queue to
+a thread, and lines that do not fit are counted and dropped. Refuses to decide what is logged.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Redact = Callable[[str], str]
 
 
 def set_up(level: str, format: str, redact: Redact, fd: int = 2) -> LineWriter:
-    """Makes the root logger, and all that is printed, go to ``fd``. The writer's ``flush`` is for the process's end."""
+    """Sends the root logger's records and all printed text to ``fd``. Call the writer's ``flush`` before the process ends."""
     writer = LineWriter(fd)
     handler = _Handler(writer)
     handler.setFormatter(_Json(redact) if format == "json" else _Text(redact))
@@ -41,7 +41,7 @@ def set_up(level: str, format: str, redact: Redact, fd: int = 2) -> LineWriter:
 
 
 class LineWriter:
-    """Writes lines in a thread, so that nobody waits for a reader."""
+    """Writes lines in a thread, so that the server never waits for the reader of stderr."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -72,7 +72,7 @@ class LineWriter:
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> None:
-        """Waits, ``timeout`` seconds at most, until all is written."""
+        """Waits until all is written, at most ``timeout`` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: not self._lines and not self._writing, timeout)
 
@@ -86,12 +86,12 @@ class LineWriter:
                 self._lines.clear()
                 self._queued = 0
                 self._writing = True
-            with contextlib.suppress(OSError):  # closed, or a full disk: there is nowhere left to report it
+            with contextlib.suppress(OSError):  # stderr is closed or its disk is full; nothing is left to report it to
                 write_all(self._fd, data)
 
 
 class _Printed(io.StringIO):
-    """Stands in for sys.stdout and sys.stderr: what a library prints becomes a log line, and can't block."""
+    """Replaces sys.stdout and sys.stderr: text that a library prints becomes a log line, and can't block."""
 
     def __init__(self, level: int) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._writer.write(self.format(record))
-        except Exception as error:  # a record that can't be formatted must not take the request with it
+        except Exception as error:  # a record that can't be formatted must not fail the request
             self._writer.write(f'{{"level":"error","message":"a log record could not be formatted: {type(error).__name__}"}}')
 
 
@@ -176,7 +176,7 @@ def _shortened(line: dict[str, object]) -> dict[str, object]:
 
 
 def _printable(text: str) -> str:
-    """A model's name that a caller made up must not begin a line of its own."""
+    """Escapes line breaks: a model name that a caller sends must not start a new log line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

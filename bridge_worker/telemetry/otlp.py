@@ -1,7 +1,7 @@
-"""Spans on their way to an OpenTelemetry collector, where OTEL_EXPORTER_OTLP_ENDPOINT or ..._TRACES_ENDPOINT is set.
+"""Exports spans to an OpenTelemetry collector when OTEL_EXPORTER_OTLP_ENDPOINT or ..._TRACES_ENDPOINT is set.
 
-Owns OpenTelemetry's SDK: a provider of its own, so that no library that finds one sends spans through it. Refuses to be in
-anybody's way: a collector that is down costs spans, and one line of the log. What a span says is `spans`' business.
+Owns OpenTelemetry's SDK, with a private tracer provider, so that no library sends spans through it. Refuses to delay or fail a
+request: a collector that is down costs spans and one log line. `spans` owns the content of a span.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from bridge_worker.protocol.session import Response, Start
-from bridge_worker.telemetry.spans import described
+from bridge_worker.telemetry.spans import describe_span
 from bridge_worker.version import __version__
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-FLUSH_SECONDS = 1.5  # what a collector gets at the end; the process waits two seconds for all there is to close
+FLUSH_SECONDS = 1.5  # for the last export; the process waits two seconds for everything that it closes
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 
@@ -30,25 +30,25 @@ _log = logging.getLogger(__name__)
 
 class Telemetry(Protocol):
     def record(self, start: Start, received: float, response: Response) -> None:
-        """``received`` is the request's arrival by time.monotonic(); it ends now."""
+        """``received`` is the request's arrival by time.monotonic(); the request ends now."""
 
     async def aclose(self) -> None:
-        """Sends what is left, in `FLUSH_SECONDS` at most."""
+        """Sends the remaining spans, in at most `FLUSH_SECONDS`."""
 
 
 def from_environment(environ: Mapping[str, str]) -> Telemetry | None:
-    """None where no spans are asked for, or where they can't be had, which is told on the log."""
+    """None if no endpoint is set, or if OpenTelemetry can't start, which the log reports."""
     wanted = any(environ.get(name) for name in _ENDPOINTS)
     disabled = environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or environ.get("OTEL_TRACES_EXPORTER") == "none"
     if not wanted or disabled:
         return None
     protocol = next((environ[name] for name in _PROTOCOLS if environ.get(name)), "http/protobuf")
     if protocol != "http/protobuf":
-        _log.warning("spans are sent as http/protobuf, not as %s: mend OTEL_EXPORTER_OTLP_PROTOCOL and the port", protocol)
+        _log.warning("spans are sent as http/protobuf, not as %s: correct OTEL_EXPORTER_OTLP_PROTOCOL and the port", protocol)
     try:
         return _Spans()
     except ImportError as error:
-        _log.warning("no spans are sent, though an OTLP endpoint is set: %s; pip install 'omni-bridge[otel]'", error)
+        _log.warning("no spans are sent, although an OTLP endpoint is set: %s; pip install 'omni-bridge[otel]'", error)
     except Exception:
         _log.warning("no spans are sent: OpenTelemetry does not start with these OTEL_ variables", exc_info=True)
     return None
@@ -65,31 +65,32 @@ class _Spans:
         self._provider.add_span_processor(BatchSpanProcessor(_quiet(OTLPSpanExporter())))
         self._tracer = self._provider.get_tracer("omni-bridge", __version__)
         self._parents = TraceContextTextMapPropagator()
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # a line each time a collector is down; ours is one
+        # OpenTelemetry logs a line at each failed export; the bridge logs one.
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
     def record(self, start: Start, received: float, response: Response) -> None:
         try:
             self._record(start, received, response)
-        except Exception:  # the response must go out all the same
-            _log.exception("a span could not be made")
+        except Exception:  # the response must still be sent
+            _log.exception("a span could not be recorded")
 
     def _record(self, start: Start, received: float, response: Response) -> None:
         from opentelemetry.context import Context
         from opentelemetry.trace import SpanKind, Status, StatusCode
 
-        said = described(start, response)
-        if said is None:
+        description = describe_span(start, response)
+        if description is None:
             return
         end = time.time_ns()
         span = self._tracer.start_span(
-            said.name,
-            # A context of its own: else a parent that can't be read would be replaced by whatever is current.
-            context=self._parents.extract(said.parent, Context()),
+            description.name,
+            # An empty context: otherwise an invalid parent would be replaced by the current context.
+            context=self._parents.extract(description.parent, Context()),
             kind=SpanKind.CLIENT,
-            attributes=said.attributes,
+            attributes=description.attributes,
             start_time=end - int((time.monotonic() - received) * 1e9),
         )
-        if said.failed:
+        if description.failed:
             span.set_status(Status(StatusCode.ERROR))
         span.end(end)
 
@@ -99,7 +100,7 @@ class _Spans:
 
 
 def _resource() -> Resource:
-    """As the environment says, and a name where it says none."""
+    """The resource from the OTEL_ variables, with the bridge's name and version if they set no service name."""
     from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 
     given = Resource.create()
@@ -109,7 +110,7 @@ def _resource() -> Resource:
 
 
 def _quiet(exporter: SpanExporter) -> SpanExporter:
-    """``exporter``, whose failing is told once, and so is its return."""
+    """Wraps ``exporter``: logs one line when exports begin to fail, and one when they work again."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
     class Quiet(SpanExporter):
@@ -122,7 +123,7 @@ def _quiet(exporter: SpanExporter) -> SpanExporter:
                 result = SpanExportResult.FAILURE
             failed = result is not SpanExportResult.SUCCESS
             if failed and not self.failing:
-                _log.warning("spans are lost: the OTLP endpoint can't be reached, or takes none; serving goes on")
+                _log.warning("spans are lost: the OTLP endpoint is unreachable or rejects them; serving continues")
             if self.failing and not failed:
                 _log.warning("spans are sent again")
             self.failing = failed

@@ -10,7 +10,7 @@ from collections import Counter
 
 
 class RequestCounters:
-    """Counts from the moment it is made."""
+    """Counts from its construction."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -22,7 +22,7 @@ class RequestCounters:
         self._in_flight += 1
 
     def end(self, outcome: str, engine: str | None) -> None:
-        """``engine`` is what carried it out, if any had a part in it."""
+        """``engine`` is the chat path that served the request, or None."""
         self._in_flight -= 1
         self._outcomes[outcome] += 1
         if engine:

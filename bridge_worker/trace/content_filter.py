@@ -1,7 +1,7 @@
 """Removes message content that a trace must not contain.
 
-Owns which strings are facts (a model's name, an error's kind) and which are what somebody said. Without content, of the latter only
-the length is kept; what is new on the wire counts as said until it is listed here. Refuses to know what a secret is.
+Owns which strings are facts (a model's name, an error's kind) and which are content. Without content, a trace has only the length
+of a content string. A member that is not listed here is content. Refuses to know what a secret is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-# Members whose text is a fact of the call. A longer text than any of these has is no fact, whatever it is called.
+# Members with a fact of the call as text. A text longer than _LONGEST_FACT is content, whatever its member's name.
 _FACTS = frozenset(
     """
     jsonrpc id method requestId progressToken tool_call_id traceparent tracestate protocolVersion version supportedVersions
@@ -20,7 +20,7 @@ _FACTS = frozenset(
     """.split()
 )
 _LONGEST_FACT = 200
-# Members that hold whatever a caller, a tool or a provider puts there, under names of their own.
+# Members with free content of a caller, a tool or a provider; their members' names are content too.
 _OPAQUE = frozenset(
     """
     parameters schema inputSchema outputSchema metadata provider_params provider_specific_fields logit_bias logprobs embeddings
@@ -29,7 +29,7 @@ _OPAQUE = frozenset(
 )
 _NAME = re.compile(r"[\w./:-]{1,64}")
 _DEEPEST = 24  # the wire's own messages have 10 levels
-_LONGEST_TEXT = 65_536  # of a text that is kept: an image in base64 helps nobody who reads a trace
+_LONGEST_TEXT = 65_536  # characters; longer texts, such as an image in base64, are cut because they make a trace unreadable
 
 
 def without_content(value: Any, mask: Callable[[str], str], name: str = "", depth: int = 0) -> Any:
@@ -42,9 +42,9 @@ def without_content(value: Any, mask: Callable[[str], str], name: str = "", dept
         return f"[{len(value)} {'members' if isinstance(value, dict) else 'items'}]"
     if isinstance(value, list):
         return [without_content(member, mask, name, depth + 1) for member in value]
-    speaker = "role" in value  # of a message: its name is a person's
+    is_message = "role" in value  # the name in a message is a user's name
     return {
-        _named(member, mask): without_content(held, mask, "" if speaker and member == "name" else member, depth + 1)
+        _member_name(member, mask): without_content(held, mask, "" if is_message and member == "name" else member, depth + 1)
         for member, held in value.items()
     }
 
@@ -63,5 +63,5 @@ def with_content(value: Any, depth: int = 0) -> Any:
     return {name: with_content(held, depth + 1) for name, held in value.items()}
 
 
-def _named(member: str, mask: Callable[[str], str]) -> str:
+def _member_name(member: str, mask: Callable[[str], str]) -> str:
     return member if member in _FACTS else mask(member) if _NAME.fullmatch(member) else f"[a name of {len(member)} characters]"

@@ -1,7 +1,7 @@
-"""A trace as one page for a browser, which loads nothing from anywhere.
+"""Renders a trace as one HTML page that loads nothing else.
 
-Owns how the trace gets into the page: as JSON in a block that no browser runs, with nothing in it that could end that block; and
-the policy that lets no script run but the page's own, and nothing be fetched. Refuses to know what the page shows: page.html does.
+Owns how the trace is embedded (as JSON in a block that browsers do not run and that the JSON cannot end) and the content policy
+(only the page's own script runs, and nothing is fetched). Refuses to know what the page shows: that is page.html.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib import resources
 
 from bridge_worker.trace.report import Trace
 
-_PLACE = re.compile(r"\{\{(policy|title|data)\}\}")
+_SLOT = re.compile(r"\{\{(policy|title|data)\}\}")
 _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 _SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
@@ -26,13 +26,13 @@ def page(trace: Trace, title: str) -> str:
     parts = {
         "policy": _policy(template),
         "title": html.escape(f"omni-bridge trace: {title}"),
-        "data": json.dumps(trace.told(messages=True), separators=(",", ":")).translate(_ESCAPES),
+        "data": json.dumps(trace.as_json(messages=True), separators=(",", ":")).translate(_ESCAPES),
     }
-    return _PLACE.sub(lambda place: parts[place[1]], template)  # in one pass: what is put in is not looked at again
+    return _SLOT.sub(lambda slot: parts[slot[1]], template)  # one pass, so that inserted text is not searched for slots
 
 
 def _policy(template: str) -> str:
-    """Only this very style and this very script."""
+    """Allows the template's style and script, by their hashes, and nothing else."""
     style, script = (_hash(found[1]) for pattern in (_STYLE, _SCRIPT) if (found := pattern.search(template)))
     return f"default-src 'none'; style-src {style}; script-src {script}; base-uri 'none'; form-action 'none'"
 

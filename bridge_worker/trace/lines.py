@@ -1,6 +1,6 @@
-"""The lines of a trace: incoming bytes cut into lines, and a line of the file without secrets.
+"""The lines of a trace: cuts incoming bytes into lines, and masks secrets in a line of the file.
 
-Owns how long a line may be to be looked at, and that a masked line is still JSON. Refuses to know files and clocks.
+Owns the length limit of a line, and that a masked line is still JSON. Refuses to know files and clocks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from bridge_worker.protocol.framing import Message, decode, encode
 
-MAX_LINE_BYTES = 8 * 1024 * 1024  # of a longer message only the length is noted: to read it would hold the others up
+MAX_LINE_BYTES = 8 * 1024 * 1024  # of a longer message only the length is recorded, because parsing it would delay the others
 _BOM = b"\xef\xbb\xbf"
 
 Redact = Callable[[str], str]
@@ -54,8 +54,8 @@ class Lines:
 def masked(line: dict[str, Any], redact: Redact) -> bytes | None:
     """Masks the secrets in ``line`` and returns JSON; None if the masked text is not JSON.
 
-    Masked is the whole text, so that a value is seen beside its name. Where that would take a quote with it (a private key runs on
-    to the end of the text), each string is masked by itself before.
+    The text is masked as a whole first, because some secrets are recognized by their name. If that removes a closing quote (a
+    private key matches up to the end of the text), each string is masked separately before.
     """
     return _masked_text(line, redact) or _masked_text(_each_masked(line, redact), redact)
 

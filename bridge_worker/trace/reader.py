@@ -19,14 +19,14 @@ _LONGEST_NAME = 200
 _SHOWN = ("time", "ms", "dir", "bytes", "message", "fault", "text", "omitted")
 
 
-class TraceFault(Exception):
-    """One line for a person: what is wrong with the file, and where."""
+class TraceError(Exception):
+    """The file is not a trace or is damaged; one line with the line's number."""
 
 
 def read(lines: Iterable[bytes]) -> Trace:
-    """Raises TraceFault. A half line is forgiven where a run was killed: at the end, and before the first line of the next run."""
+    """Raises TraceError. A killed run may leave half a line: it is ignored at the end and before the first line of the next run."""
     trace, readers = Trace([]), dict[int, _Reader]()
-    fault: TraceFault | None = None
+    fault: TraceError | None = None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -39,26 +39,26 @@ def read(lines: Iterable[bytes]) -> Trace:
         elif fault:
             raise fault
         elif not trace.runs:
-            raise TraceFault(f"line {number}: this is no trace; omni-bridge --stdio --trace FILE makes one")
+            raise TraceError(f"line {number}: not a trace file; omni-bridge --stdio --trace FILE writes one")
         elif not _is_pid(pid := value.get("pid")) or pid not in readers or not readers[pid].take(value):
-            fault = TraceFault(f"line {number}: this is no line of a trace; the file is damaged there")
+            fault = TraceError(f"line {number}: not a trace record; the file is damaged there")
             if not line.endswith(b"\n"):
-                break  # the end of the file, torn
+                break  # the last line of the file is cut
     else:
         if fault:
             raise fault
     if not trace.runs:
-        raise TraceFault("line 1: there is nothing in it")
+        raise TraceError("line 1: the file is empty")
     return trace
 
 
 def _run(header: dict[str, Any], number: int) -> Run:
     if header["trace"] != FORMAT:
-        wrong = f"a trace of format {header['trace']!r:.20}, but this omni-bridge reads {FORMAT}; take a newer one"
-        raise TraceFault(f"line {number}: {wrong}")
+        problem = f"the trace's format is {header['trace']!r:.20}, but this omni-bridge reads {FORMAT}; use a newer omni-bridge"
+        raise TraceError(f"line {number}: {problem}")
     pid, time, version, content = (header.get(name) for name in ("pid", "time", "version", "content"))
     if not _is_pid(pid) or not isinstance(time, str) or not isinstance(version, str) or content not in ("none", "full"):
-        raise TraceFault(f"line {number}: the first line of a run must have pid, time, version and content")
+        raise TraceError(f"line {number}: the first line of a run must have pid, time, version and content")
     return Run(pid, time[:40], version[:40], content)
 
 
@@ -71,7 +71,7 @@ class _Reader:
         self._tokens: dict[tuple[type, Id], TracedRequest] = {}  # of MCP's progress
 
     def take(self, line: dict[str, Any]) -> bool:
-        """False for what is no line of a trace."""
+        """False if ``line`` is not a trace record."""
         ms = line.get("ms")
         if not _is_number(ms):
             return False
@@ -84,15 +84,15 @@ class _Reader:
             return True
         if line.get("dir") not in ("in", "out"):
             return False
-        place = len(self._run.messages)
+        position = len(self._run.messages)
         self._run.messages.append({name: line[name] for name in _SHOWN if name in line})
         self._run.unread += line["dir"] == "in" and "message" not in line
         message = line.get("message")
         for member in message if isinstance(message, list) else [message]:
             if isinstance(member, dict):
-                asked = self._received(member, ms) if line["dir"] == "in" else self._sent(member, ms)
-                if asked:
-                    asked.messages.append(place)
+                request = self._received(member, ms) if line["dir"] == "in" else self._sent(member, ms)
+                if request:
+                    request.messages.append(position)
         return True
 
     def _received(self, message: dict[str, Any], ms: float) -> TracedRequest | None:
@@ -104,85 +104,85 @@ class _Reader:
             return self._cancelled(_id(_in(message, "params", named)), ms)
         if "id" not in message:
             return None
-        asked = _asked(message, method[:_LONGEST_NAME], ms)
-        self._run.requests.append(asked)
-        if asked.id is not None:
-            self._open.setdefault((type(asked.id), asked.id), []).append(asked)
+        request = _new_request(message, method[:_LONGEST_NAME], ms)
+        self._run.requests.append(request)
+        if request.id is not None:
+            self._open.setdefault((type(request.id), request.id), []).append(request)
         token = _id(_in(message, "params", "_meta", "progressToken"))
         if token is not None:
-            self._tokens[type(token), token] = asked
-        return asked
+            self._tokens[type(token), token] = request
+        return request
 
     def _cancelled(self, id: Id | None, ms: float) -> TracedRequest | None:
-        asked = self._first(id)
-        if asked and asked.cancel_ms is None:
-            asked.cancel_ms = ms
-        return asked
+        request = self._first(id)
+        if request and request.cancel_ms is None:
+            request.cancel_ms = ms
+        return request
 
     def _sent(self, message: dict[str, Any], ms: float) -> TracedRequest | None:
         if message.get("method") in _DELTAS:
             return self._delta(message, ms)
         id = _id(message.get("id"))
-        asked = self._answered(id, _in(message, "error", "data", "kind"))
-        if asked:
-            asked.end_ms = ms
-            _conclude(asked, message)
-        return asked
+        request = self._responded(id, _in(message, "error", "data", "kind"))
+        if request:
+            request.end_ms = ms
+            _conclude(request, message)
+        return request
 
     def _delta(self, message: dict[str, Any], ms: float) -> TracedRequest | None:
         token = _id(_in(message, "params", "progressToken"))
-        asked = self._first(_id(_in(message, "params", "requestId"))) if token is None else self._tokens.get((type(token), token))
-        if asked:
-            asked.first_ms = ms if asked.first_ms is None else asked.first_ms
-            asked.deltas.append(ms)
-        return asked
+        request = self._first(_id(_in(message, "params", "requestId"))) if token is None else self._tokens.get((type(token), token))
+        if request:
+            request.first_ms = ms if request.first_ms is None else request.first_ms
+            request.deltas.append(ms)
+        return request
 
     def _first(self, id: Id | None) -> TracedRequest | None:
         waiting = self._open.get((type(id), id)) if id is not None else None
         return waiting[0] if waiting else None
 
-    def _answered(self, id: Id | None, kind: object) -> TracedRequest | None:
-        """A request with an id that was in flight is refused, and the first goes on."""
+    def _responded(self, id: Id | None, kind: object) -> TracedRequest | None:
+        """The request that a response with ``id`` ends. A second request with an id in flight is rejected; the first continues."""
         waiting = self._open.get((type(id), id), []) if id is not None else []
         if not waiting:
             return None
         return waiting.pop() if kind == "invalid_message" and len(waiting) > 1 else waiting.pop(0)
 
 
-def _asked(message: dict[str, Any], method: str, ms: float) -> TracedRequest:
+def _new_request(message: dict[str, Any], method: str, ms: float) -> TracedRequest:
     params = message.get("params")
-    asked = TracedRequest(_id(message["id"]), method, ms)
+    request = TracedRequest(_id(message["id"]), method, ms)
     if method == "tools/call":
-        asked.tool = _name(_in(params, "name"))
+        request.tool = _name(_in(params, "name"))
         params = _in(params, "arguments")
-    asked.model = _name(_in(params, "model"))
-    asked.stream = _in(params, "stream") is True
-    return asked
+    request.model = _name(_in(params, "model"))
+    request.stream = _in(params, "stream") is True
+    return request
 
 
-def _conclude(asked: TracedRequest, message: dict[str, Any]) -> None:
-    """From the response: of a tool of MCP what stands in its result."""
+def _conclude(request: TracedRequest, message: dict[str, Any]) -> None:
+    """Copies the facts of the response to ``request``. The result of an MCP tool has them in ``structuredContent``."""
     result, error = message.get("result"), message.get("error")
-    if asked.method == "tools/call" and isinstance(result, dict):
+    if request.method == "tools/call" and isinstance(result, dict):
         error = _in(result, "_meta", "omni-bridge/error")
         result = result.get("structuredContent")
     about = _in(error, "data") if error is not None else result
-    asked.outcome = (_name(_in(error, "data", "kind")) or "error") if error is not None else "ok"
-    asked.provider = _name(_in(about, "provider"))
-    asked.input_tokens = _count(_in(about, "usage", "input_tokens"))
-    asked.output_tokens = _count(_in(about, "usage", "output_tokens"))
+    request.outcome = (_name(_in(error, "data", "kind")) or "error") if error is not None else "ok"
+    request.provider = _name(_in(about, "provider"))
+    request.input_tokens = _count(_in(about, "usage", "input_tokens"))
+    request.output_tokens = _count(_in(about, "usage", "output_tokens"))
     cost = _in(about, "cost_usd")
-    asked.cost_usd = float(cost) if _is_number(cost) else None
+    request.cost_usd = float(cost) if _is_number(cost) else None
     receipt = _in(about, "receipt")
-    asked.served_model = _name(_in(receipt, "served_model"))
-    asked.engine = _name(_in(receipt, "engine", "name"))
+    request.served_model = _name(_in(receipt, "served_model"))
+    request.engine = _name(_in(receipt, "engine", "name"))
     attempts = _in(receipt, "attempts")
-    asked.attempts = len(attempts) if isinstance(attempts, list) else 0
-    asked.fallback = _in(receipt, "fallback") is True
+    request.attempts = len(attempts) if isinstance(attempts, list) else 0
+    request.fallback = _in(receipt, "fallback") is True
 
 
 def _json_object(line: bytes) -> dict[str, Any]:
-    """{} for what is none."""
+    """The line as an object; {} if it is not one."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):

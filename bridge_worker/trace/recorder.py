@@ -1,11 +1,11 @@
-"""Writes down each message that passes the pipe, a JSON object a line, in a thread that nobody waits for.
+"""Records each message on the pipe as one line of JSON, in a separate thread, so that the server never waits.
 
-Owns the trace file: how it is opened, what a line of it looks like, and what becomes of a message that finds no place. Refuses to
-know what a message means. It sees bytes on their way between the pipe and the server, so that it also has what nobody could read.
+Owns the trace file: how it is opened, the form of its lines, and the count of messages that did not fit in the queue. Refuses to
+know what a message means. It records the bytes between the pipe and the server, so it also has lines that are not valid JSON.
 
 A run begins with a line {"trace", "pid", "time", "version", "content"}. Each message is {"pid", "time", "ms", "dir", "bytes"} with
-``message``, with ``fault`` where it was no JSON, or with ``omitted``. A line with ``lost`` counts what found no place, one with
-``end`` closes a run that ended in order.
+``message``, with ``fault`` if it was not JSON, or with ``omitted``. A line with ``lost`` counts messages that did not fit in the
+queue; a line with ``end`` closes a run that ended normally.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from bridge_worker.version import __version__
 
 FORMAT = 1
 _MAX_QUEUED_BYTES = 32 * 1024 * 1024
-_FACTS = 4096  # methods, models, ids: the same few in each message, and to look for secrets takes longer than all the rest
-_MAX_TEXT = 65_536  # characters of a line that is no JSON
+_FACTS = 4096  # cached strings: messages repeat a few methods, models and ids, and the search for secrets is the slowest step
+_MAX_TEXT = 65_536  # characters of a line that is not JSON
 _WRITE_BYTES = 256 * 1024
 _CLOSE_SECONDS = 1.0
 
@@ -39,16 +39,16 @@ _log = logging.getLogger(__name__)
 
 
 class TraceError(Exception):
-    """One line for the operator: why there can be no trace."""
+    """The reason why the trace can't be opened, as one line for the operator."""
 
 
 def open_trace(path: str) -> int:
-    """A descriptor that appends to the trace at ``path``, which is made for its user only. Raises TraceError.
+    """Opens the trace at ``path`` for appending; a new file is readable by its user only. Raises TraceError.
 
-    What is there and no trace is left alone: a mistyped path must not spoil a file.
+    A file that is not a trace is not changed, because the path may be mistyped.
     """
     try:
-        # Not blocking: a pipe without a reader would hold up the start, and a pipe is refused below anyway.
+        # Non-blocking, because opening a named pipe without a reader would block the start; _check rejects pipes.
         fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), 0o600)
     except (OSError, ValueError) as error:
         raise TraceError(f"--trace {path}: {getattr(error, 'strerror', None) or error}") from None
@@ -63,15 +63,15 @@ def open_trace(path: str) -> int:
 def _check(fd: int, path: str) -> None:
     state = os.fstat(fd)
     if not stat.S_ISREG(state.st_mode):
-        raise TraceError(f"--trace {path}: it is no regular file; name one that is, or is yet to be made")
+        raise TraceError(f"--trace {path}: not a regular file; name a trace or a new file")
     if state.st_size and not os.pread(fd, 16, 0).startswith(b'{"trace":'):
-        raise TraceError(f"--trace {path}: there is a file that is no trace, and it was left as it is; name another")
+        raise TraceError(f"--trace {path}: the file is not a trace and was not changed; name a trace or a new file")
     if state.st_mode & 0o077:
         _log.warning("others may read the trace %s: chmod go= it", path)
 
 
 class TracedPipe:
-    """`Transport` that tells ``recorder`` what passes."""
+    """`Transport` that passes a copy of all bytes to ``recorder``."""
 
     def __init__(self, pipe: Transport, recorder: Recorder) -> None:
         self._pipe = pipe
@@ -91,13 +91,13 @@ class TracedPipe:
 
 
 class _Passed(NamedTuple):
-    """Bytes that went ``way`` ("in", "out")."""
+    """Bytes that passed in ``direction`` ("in", "out")."""
 
     time: float
     monotonic: float
-    way: str
+    direction: str
     data: bytes
-    lost: _Lost | None  # what went before them and found no place
+    lost: _Lost | None  # messages before these bytes that did not fit in the queue
 
 
 @dataclass(slots=True)
@@ -105,20 +105,20 @@ class _Lost:
     messages: int = 0
     size: int = 0
     input: bool = False
-    in_line: bool = False  # the input that is lost ends within a line
+    in_line: bool = False  # the lost input ends within a line
 
-    def add(self, way: str, data: bytes) -> None:
+    def add(self, direction: str, data: bytes) -> None:
         self.messages += data.count(b"\n")
         self.size += len(data)
-        if way == "in":
+        if direction == "in":
             self.input, self.in_line = True, not data.endswith(b"\n")
 
-    def told(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         return {"messages": self.messages + self.in_line, "bytes": self.size}
 
 
 class Recorder:
-    """Appends to ``fd``. ``content``: also what was said, not only how long it was."""
+    """Appends to ``fd``. ``content``: records content too, otherwise only its length."""
 
     def __init__(self, fd: int, redact: Redact, *, content: bool) -> None:
         self._fd = fd
@@ -128,7 +128,7 @@ class Recorder:
         self._passed: deque[_Passed] = deque()
         self._queued = 0
         self._lost: _Lost | None = None
-        self._stopped = False  # nothing more is taken
+        self._stopped = False  # further bytes are dropped
         self._closing = False
         self._changed = threading.Condition()
         self._started = time.monotonic()
@@ -140,22 +140,22 @@ class Recorder:
     def traced(self, pipe: Transport) -> Transport:
         return TracedPipe(pipe, self)
 
-    def put(self, way: str, data: bytes) -> None:
-        """Takes bytes down; never waits. Incoming ones are any piece of the stream, b"" is its end; outgoing whole messages."""
+    def put(self, direction: str, data: bytes) -> None:
+        """Queues bytes; never waits. Incoming bytes are any piece of the stream, b"" its end; outgoing whole messages."""
         with self._changed:
             if self._stopped:
                 return
             if self._queued > _MAX_QUEUED_BYTES:
                 self._lost = self._lost or _Lost()
-                self._lost.add(way, data)
+                self._lost.add(direction, data)
                 return
-            self._passed.append(_Passed(time.time(), time.monotonic(), way, data, self._lost))
+            self._passed.append(_Passed(time.time(), time.monotonic(), direction, data, self._lost))
             self._lost = None
             self._queued += len(data)
             self._changed.notify()
 
     def close(self) -> None:
-        """Waits, a second at most, until all is written."""
+        """Waits until all is written, at most a second."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -165,32 +165,32 @@ class Recorder:
         try:
             self._write([self._header()])
             while self._wait():
-                self._write(line for passed in self._taken() for line in self._told(passed))
-            self._write([*self._unsaid(), self._line(time.time(), time.monotonic(), end=True)])
+                self._write(line for passed in self._taken() for line in self._lines_for(passed))
+            self._write([*self._last_lost(), self._line(time.time(), time.monotonic(), end=True)])
         except OSError as error:
-            _log.error("tracing has stopped, serving goes on: %s", error.strerror)  # a full disk is no fault of the code
+            _log.error("tracing has stopped, serving continues: %s", error.strerror)  # a full disk needs no traceback
         except Exception:
-            _log.exception("tracing has stopped, serving goes on")
+            _log.exception("tracing has stopped, serving continues")
         finally:
             with self._changed:
                 self._stopped = True
                 self._passed.clear()
 
     def _wait(self) -> bool:
-        """Until there is something to write; False when there never will be."""
+        """Waits for queued bytes; False when the recorder is closing and the queue is empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._passed or self._closing)
             return bool(self._passed)
 
     def _taken(self) -> Iterator[_Passed]:
-        while self._passed:  # this thread alone takes from it
+        while self._passed:  # only this thread removes from it
             passed = self._passed.popleft()
             with self._changed:
                 self._queued -= len(passed.data)
             yield passed
 
     def _write(self, lines: Iterable[bytes]) -> None:
-        """In pieces of whole lines, so that a process that is killed leaves half a line at most."""
+        """Writes blocks of whole lines, so that a killed process leaves at most one half line."""
         gathered: list[bytes] = []
         size = 0
         for line in lines:
@@ -208,29 +208,29 @@ class Recorder:
         header = {"trace": FORMAT, "pid": self._pid, "time": utc(time.time()), "version": __version__, "content": content}
         return b"\n" * torn + encode(header)
 
-    def _told(self, passed: _Passed) -> Iterator[bytes]:
-        when, monotonic, way, data, lost = passed
+    def _lines_for(self, passed: _Passed) -> Iterator[bytes]:
+        when, monotonic, direction, data, lost = passed
         if lost:
             if lost.input:
                 self._lines.lose(rest=lost.in_line)
-            yield self._line(when, monotonic, lost=lost.told())
-        if way == "out":
+            yield self._line(when, monotonic, lost=lost.counts())
+        if direction == "out":
             for out in [data] if data.find(b"\n") == len(data) - 1 else data.splitlines(keepends=True):
-                yield self._message(when, monotonic, way, out[:-1] if len(out) <= MAX_LINE_BYTES else None, len(out))
+                yield self._message(when, monotonic, direction, out[:-1] if len(out) <= MAX_LINE_BYTES else None, len(out))
             return
         for line, size in self._lines.feed(data) if data else self._lines.end():
             if line is None or line.strip():
-                yield self._message(when, monotonic, way, line, size)
+                yield self._message(when, monotonic, direction, line, size)
 
-    def _unsaid(self) -> Iterator[bytes]:
-        """What was lost last of all."""
+    def _last_lost(self) -> Iterator[bytes]:
+        """The count of messages that were lost after the last recorded one."""
         with self._changed:
             lost, self._lost = self._lost, None
         if lost:
-            yield self._line(time.time(), time.monotonic(), lost=lost.told())
+            yield self._line(time.time(), time.monotonic(), lost=lost.counts())
 
-    def _message(self, when: float, monotonic: float, way: str, line: bytes | None, size: int) -> bytes:
-        about: dict[str, Any] = {"dir": way, "bytes": size}
+    def _message(self, when: float, monotonic: float, direction: str, line: bytes | None, size: int) -> bytes:
+        about: dict[str, Any] = {"dir": direction, "bytes": size}
         if line is None:
             return self._line(when, monotonic, **about, omitted=f"longer than {MAX_LINE_BYTES} bytes")
         read = decode(line)
@@ -244,7 +244,7 @@ class Recorder:
         ms = round((monotonic - self._started) * 1000, 3)
         line = {"pid": self._pid, "time": utc(when), "ms": ms, **members}
         if not self._content:
-            return encode(line)  # its facts are masked one by one
+            return encode(line)  # without_content has masked each fact
         return masked(line, self._redact) or encode(
             line | {"message": None, "text": None, "omitted": "its secrets could not be masked"}
         )

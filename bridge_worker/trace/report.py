@@ -35,7 +35,7 @@ class TracedRequest:
     outcome: str = "unanswered"
     attempts: int = 0
     fallback: bool = False
-    messages: list[int] = field(default_factory=list)  # places in its run's ``messages``
+    messages: list[int] = field(default_factory=list)  # positions in its run's ``messages``
 
     @property
     def duration_ms(self) -> float | None:
@@ -44,8 +44,8 @@ class TracedRequest:
 
 @dataclass(slots=True)
 class Run:
-    """One worker's life. ``ended``: in order, else it was killed or still goes on. ``unread``: lines of the caller that no one
-    could read; ``lost``: messages that found no place in the trace. ``messages`` are the file's own lines."""
+    """One worker process. ``ended``: it closed the trace; otherwise it was killed or still runs. ``unread``: received lines that
+    are not valid JSON; ``lost``: messages that did not fit in the recorder's queue. ``messages`` are the lines of the file."""
 
     pid: int
     time: str
@@ -84,33 +84,33 @@ class Trace:
     def totals(self) -> list[Total]:
         """Totals by model, sorted by cost, then by number of requests."""
         found: dict[str, Total] = {}
-        for asked in self.requests():
-            if name := asked.model or asked.served_model:
-                _add(found.setdefault(name, Total(name)), asked)
+        for request in self.requests():
+            if name := request.model or request.served_model:
+                _add(found.setdefault(name, Total(name)), request)
         return sorted(found.values(), key=lambda total: (-(total.cost_usd or 0), -total.requests, total.model))
 
-    def told(self, *, messages: bool) -> dict[str, Any]:
-        """As JSON; ``messages``: with each message itself."""
-        runs = [_members(run) | {"requests": [_members(asked) for asked in run.requests]} for run in self.runs]
+    def as_json(self, *, messages: bool) -> dict[str, Any]:
+        """The trace as a JSON object; ``messages``: with the recorded messages."""
+        runs = [_members(run) | {"requests": [_members(request) for request in run.requests]} for run in self.runs]
         if not messages:
             for run in runs:
                 del run["messages"]
-                for asked in run["requests"]:
-                    del asked["messages"]
+                for request in run["requests"]:
+                    del request["messages"]
         return {"runs": runs, "totals": [_members(total) for total in self.totals()]}
 
 
 def _members(of: Run | TracedRequest | Total) -> dict[str, Any]:
-    """Not by asdict(), which copies every message in depth."""
+    """A dict of the fields. dataclasses.asdict() would copy every message in depth."""
     return {member.name: getattr(of, member.name) for member in fields(of)}
 
 
-def _add(total: Total, asked: TracedRequest) -> None:
+def _add(total: Total, request: TracedRequest) -> None:
     total.requests += 1
-    total.ok += asked.outcome == "ok"
-    total.cancelled += asked.outcome == "cancelled"
-    total.failed += asked.outcome not in ("ok", "cancelled", "unanswered")
-    total.input_tokens += asked.input_tokens or 0
-    total.output_tokens += asked.output_tokens or 0
-    if asked.cost_usd is not None:
-        total.cost_usd = (total.cost_usd or 0) + asked.cost_usd
+    total.ok += request.outcome == "ok"
+    total.cancelled += request.outcome == "cancelled"
+    total.failed += request.outcome not in ("ok", "cancelled", "unanswered")
+    total.input_tokens += request.input_tokens or 0
+    total.output_tokens += request.output_tokens or 0
+    if request.cost_usd is not None:
+        total.cost_usd = (total.cost_usd or 0) + request.cost_usd

@@ -1,4 +1,4 @@
-"""Commands for people where nobody looks: pipes, exit codes, one line for each error, and JSON for scripts."""
+"""The commands without a terminal: pipes, exit codes, one line for each error, and JSON for scripts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.cli import commands, doctor_checks, doctor_probes, model_choice, worker_process
+from bridge_worker.cli import commands, doctor_checks, doctor_probes, worker_process
 from bridge_worker.providers import price_map
+from bridge_worker.providers.facts import FIRST_MODELS
 from bridge_worker.schema.chat_result import ChatResult
 from tests.support.programs import program
 from tests.support.upstream import Upstream
@@ -53,7 +54,7 @@ def test_stdout_has_the_response_and_nothing_else() -> None:
     assert run("chat", *ECHO, "hello", "Grüße 漢") == (0, "hello Grüße 漢\n", "")
 
 
-def test_what_is_piped_in_is_the_question_or_stands_below_it() -> None:
+def test_text_from_a_pipe_is_the_prompt_or_is_added_below_it() -> None:
     assert run("chat", *ECHO, input=b"from a pipe\n") == (0, "from a pipe\n", "")
     assert run("chat", *ECHO, "About this:", input=b"a\nb\n") == (0, "About this:\n\na\nb\n", "")
 
@@ -82,10 +83,10 @@ def test_without_a_model_one_line_names_the_variables_and_the_command_to_run() -
         assert word in err
 
 
-@pytest.mark.parametrize("variable", model_choice.FIRST_MODELS)
-def test_each_keys_first_model_is_one_that_chats_and_has_no_end_announced(variable: str) -> None:
+@pytest.mark.parametrize("variable", FIRST_MODELS)
+def test_each_keys_first_model_is_a_chat_model_without_an_announced_end(variable: str) -> None:
     known = {name: facts for name, _, facts in price_map.rows()}
-    facts = known[model_choice.FIRST_MODELS[variable]]
+    facts = known[FIRST_MODELS[variable]]
     assert (facts["mode"], facts.get("deprecation_date")) == ("chat", None)
 
 
@@ -98,31 +99,31 @@ def test_a_reader_that_stops_reading_stops_the_cost_silently(upstream: Upstream)
 # ---- errors --------------------------------------------------------------------------------------------------------------------
 
 WRONG: dict[str, tuple[list[str], int, str]] = {
-    "a command that there is none of": (["bogus"], 2, "see omni-bridge --help"),
-    "an option that there is none of": (["chat", "--bogus"], 2, "see omni-bridge chat --help"),
-    "a number that is none": (["chat", "--max-tokens", "none", "hi"], 2, "see omni-bridge chat --help"),
-    "nothing to say": (["chat", *ECHO], 2, "give a PROMPT"),
-    "an offline model that there is none of": (["chat", "-m", "offline/none", "hi"], 2, "offline/echo"),
-    "a config that is not there": (["chat", "--config", "/nowhere", "hi"], 2, "--config"),
+    "an unknown command": (["bogus"], 2, "see omni-bridge --help"),
+    "an unknown option": (["chat", "--bogus"], 2, "see omni-bridge chat --help"),
+    "a word instead of a number": (["chat", "--max-tokens", "none", "hi"], 2, "see omni-bridge chat --help"),
+    "no prompt": (["chat", *ECHO], 2, "pass PROMPT"),
+    "an unknown offline model": (["chat", "-m", "offline/none", "hi"], 2, "offline/echo"),
+    "a config that does not exist": (["chat", "--config", "/nowhere", "hi"], 2, "--config"),
     "the same with a model": (["chat", "--config", "/nowhere", *ECHO, "hi"], 2, "--config"),
     "the same for models": (["models", "--config", "/nowhere"], 2, "--config"),
     "a prompt that is not UTF-8": (["chat", *ECHO, b"\xff".decode("utf-8", "surrogateescape")], 2, "UTF-8"),
-    "a file that is not there": (["tokens", "/nowhere"], 2, "does not exist"),
+    "a file that does not exist": (["tokens", "/nowhere"], 2, "does not exist"),
     "a folder": (["replay", "/"], 2, "is a directory"),
-    "an empty recording": (["replay", "/dev/null"], 2, "forms"),
-    "a shell that there is none of": (["completion", "tcsh"], 2, "bash"),
+    "an empty recording": (["replay", "/dev/null"], 2, "accepted formats"),
+    "an unknown shell": (["completion", "tcsh"], 2, "bash"),
     "a search that finds nothing": (["models", "no-such-name"], 1, "fewer words"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_an_error_is_one_line_with_a_hint_and_an_exit_code(name: str) -> None:
-    words, code, remedy = WRONG[name]
+    words, code, hint = WRONG[name]
     got, out, err = run(*words)
     assert (got, out) == (code, "")
     assert err.startswith("omni-bridge: "), err
     assert err.count("\n") == 1, err
-    assert remedy in err
+    assert hint in err
 
 
 def test_input_that_is_not_utf8_is_reported_with_its_position() -> None:
@@ -321,11 +322,11 @@ Checks = dict[str, dict[str, Any]]
 def doctor(*words: str, env: dict[str, str]) -> tuple[int, Checks]:
     code, out, err = run("doctor", "--json", *words, env=env)
     assert err == ""
-    told = json.loads(out)
-    assert told["ok"] is (code == 0)
-    for check in told["checks"]:
-        assert bool(check["remedy"]) == (check["status"] in ("note", "problem")), check
-    return code, {check["name"]: check for check in told["checks"]}
+    report = json.loads(out)
+    assert report["ok"] is (code == 0)
+    for check in report["checks"]:
+        assert bool(check["hint"]) == (check["status"] in ("note", "problem")), check
+    return code, {check["name"]: check for check in report["checks"]}
 
 
 @pytest.fixture
@@ -351,9 +352,9 @@ def test_doctor_calls_each_configured_model_and_hints_at_a_fix_for_those_that_fa
     assert code == 1
     assert {name: found[name]["status"] for name in names if name != "odd"} == {"good": "ok", "bad": "problem", "gone": "problem"}
     assert "model_list[3]: LiteLLM leaves it out" in found["worker's log"]["detail"]
-    assert "ANTHROPIC_API_KEY" in found["gone"]["remedy"]
+    assert "ANTHROPIC_API_KEY" in found["gone"]["hint"]
     assert (found["stdout"]["status"], found["Redis"]["status"]) == ("ok", "ok")
-    assert [check["remedy"] for check in found.values() if "chmod" in check["remedy"]] == ["chmod go-w it"]
+    assert [check["hint"] for check in found.values() if "chmod" in check["hint"]] == [f"chmod go-w {config}"]
     assert len(upstream.requests) == 2
 
 
@@ -364,14 +365,14 @@ def test_doctor_without_a_config_lists_keys_by_name_only_and_a_table_without_pro
     assert "sk-secret" not in out
     assert any(line.startswith("openai/gpt-5.4-mini") and "skipped" in line for line in out.splitlines())
     assert any(line.startswith("local/smollm2") and " ok " in line for line in out.splitlines())
-    assert out.endswith("all is well\n")
+    assert out.endswith("no problems found\n")
 
 
-@pytest.mark.parametrize(("state", "remedy"), [("lost", "start it"), ("not_installed", "omni-bridge[redis]")])
-def test_an_unreachable_redis_is_a_problem_with_a_hint(state: str, remedy: str) -> None:
+@pytest.mark.parametrize(("state", "hint"), [("lost", "start it"), ("not_installed", "omni-bridge[redis]")])
+def test_an_unreachable_redis_is_a_problem_with_a_hint(state: str, hint: str) -> None:
     (check,) = doctor_checks.of_redis(state)
     assert check.status == "problem"
-    assert remedy in check.remedy
+    assert hint in check.hint
 
 
 def test_doctor_reports_an_error_in_the_config(tmp_path: Path) -> None:
@@ -380,7 +381,25 @@ def test_doctor_reports_an_error_in_the_config(tmp_path: Path) -> None:
     assert "model_list" in found["config"]["detail"]
 
 
-def test_doctor_sees_a_line_on_stdout_that_is_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_in_a_trace_that_is_not_a_record_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "trace"
+    file.write_text('{"trace":1}\n[]\n{"pid":1}\n')
+    code, out, err = run("replay", str(file))
+    assert (code, out) == (2, "")
+    assert "line 2 is not a trace record; accepted formats: omni-bridge replay --help" in err
+
+
+def test_doctor_shows_the_last_log_line_of_a_worker_that_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(worker_process, "own_command", lambda: [sys.executable, "-c", "import sys; sys.exit('cannot start')"])
+    assert commands._code_of(["doctor", "--json", "--offline"]) == 1
+    found = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert found["worker"]["status"] == "problem"
+    assert found["worker"]["detail"] == "the worker ended without a response (exit code 1); its log is above: cannot start"
+
+
+def test_doctor_reports_a_line_on_stdout_that_is_not_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_process, "own_command", lambda: [sys.executable, "-c", "print('Provider List')"])
     with worker_process.Worker() as chatty:
         assert chatty.wait() == 0

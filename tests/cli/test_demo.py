@@ -13,13 +13,13 @@ _LINE = re.compile(r"^ *(?P<ms>\d+\.\d) (?P<arrow>-->|<--) (?P<message>\{.*\})$"
 def test_the_demo_shows_every_line_with_its_time_and_direction() -> None:
     code, out, err = run("demo")
     assert code == 0, err
-    assert "\x1b" not in out  # no terminal looks
+    assert "\x1b" not in out  # stdout is not a terminal
     lines = [(found["arrow"], json.loads(found["message"]), float(found["ms"])) for found in _LINE.finditer(out)]
     assert [ms for _, _, ms in lines] == sorted(ms for _, _, ms in lines)
     sent = [message for arrow, message, _ in lines if arrow == "-->"]
     received = [message for arrow, message, _ in lines if arrow == "<--"]
     asked = [message["id"] for message in sent if "id" in message]
-    assert [message["id"] for message in received if "id" in message] == asked  # each was answered once
+    assert [message["id"] for message in received if "id" in message] == asked  # each has one response
     answers = {message["id"]: message for message in received if "id" in message}
     chats = {message["id"]: message["params"] for message in sent if message["method"] == "chat"}
     told = next(id for id, params in chats.items() if params["model"] == "local/smollm2")
@@ -30,5 +30,5 @@ def test_the_demo_shows_every_line_with_its_time_and_direction() -> None:
         answers[id]["error"]["data"]["kind"] if "error" in answers[id] else answers[id]["result"]["finish_reason"] for id in chats
     ]
     assert outcomes == [answers[told]["result"]["finish_reason"], "tool_calls", "stop", "cancelled", "model_not_found"]
-    assert "What to try next" in out
+    assert "Next steps" in out
     assert err == ""

@@ -1,4 +1,4 @@
-"""Commands for people where a person looks: in a pseudo terminal, with keys, colours and Ctrl-C."""
+"""The commands in a pseudo terminal: keys, colours and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ def provider(upstream: Upstream) -> dict[str, str]:
     return {"OPENAI_API_KEY": "sk-test", "OPENAI_BASE_URL": upstream.base_url}
 
 
-# ---- a talk by turns -----------------------------------------------------------------------------------------------------------
+# ---- the interactive chat ------------------------------------------------------------------------------------------------------
 
 
-def test_a_talk_goes_on_by_turns_until_ctrl_d(start: Start) -> None:
+def test_an_interactive_chat_continues_until_ctrl_d(start: Start) -> None:
     terminal = start("chat", "-m", "offline/echo")
     terminal.wait_for("> ")
     terminal.type("hello Grüße 漢\n")
     terminal.wait_for("3 tokens in")
-    assert terminal.text.count("hello Grüße 漢") == 2  # typed, and answered
+    assert terminal.text.count("hello Grüße 漢") == 2  # typed, and echoed by the model
     terminal.type("/model offline/none\n")
     terminal.wait_for("offline/none")
     terminal.type("a mistake\n")
-    terminal.wait_for("omni-bridge: there is no 'offline/none'")
+    terminal.wait_for("omni-bridge: unknown offline model 'offline/none'")
     terminal.type("/model offline/echo\n")
     terminal.type(UP + UP + "\n")  # the history: "a mistake" again
     terminal.wait_for("a mistake", times=3)
     terminal.type("/bogus\n")
     terminal.wait_for("/help lists")
     terminal.type("/clear\n")
-    terminal.wait_for("forgotten")
+    terminal.wait_for("messages deleted")
     prompts = terminal.text.count("> ")
     terminal.type("not to be sent" + CTRL_C)
     terminal.wait_for("> ", times=prompts + 1)
@@ -80,9 +80,9 @@ def test_the_chat_history_is_sent_again_except_for_the_turn_that_ctrl_c_cancelle
     terminal.wait_for("tokens in", times=4)
     terminal.type("/exit\n")
     assert terminal.exit_code() == 0
-    told = [[m["content"] for m in request.body["messages"] if m["role"] != "assistant"] for request in upstream.requests]
+    sent = [[m["content"] for m in request.body["messages"] if m["role"] != "assistant"] for request in upstream.requests]
     before = ["Be brief", "first", "second"]
-    assert told == [before[:2], before, [*before, "stop this"], [*before, "third"], ["Be brief", "fourth"]]
+    assert sent == [before[:2], before, [*before, "stop this"], [*before, "third"], ["Be brief", "fourth"]]
     assert [m["role"] for m in upstream.requests[1].body["messages"]] == ["system", "user", "assistant", "user"]
     assert (upstream.requests[0].body["max_tokens"], upstream.requests[0].body["temperature"]) == (7, 0.5)
 
@@ -109,7 +109,7 @@ def test_an_error_in_the_config_is_reported_before_the_first_prompt(start: Start
 
 def test_without_a_key_the_chat_names_the_variables_and_offers_the_local_model(start: Start) -> None:
     terminal = start("chat", "--max-tokens", "8", "Say hello")
-    terminal.wait_for("Take it? [Y/n]")
+    terminal.wait_for("Use it? [Y/n]")
     assert "ANTHROPIC_API_KEY" in terminal.text
     assert "llama.cpp is installed" in terminal.text
     terminal.type("\n")
@@ -130,7 +130,7 @@ def test_a_user_who_declines_gets_the_flag_that_names_a_model(start: Start) -> N
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout whose environment has no llama.cpp, and whose launcher says how it was started."""
+    """A checkout with an environment without llama.cpp, and a launcher that prints its arguments."""
     root = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "bridge_worker", root / "bridge_worker", ignore=shutil.ignore_patterns("__pycache__"))
     (root / "bin").mkdir()
@@ -148,7 +148,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_checkout_without_the_model_installs_it_when_it_is_wanted(start: Start, bare: Path) -> None:
     command = [str(bare / ".venv/bin/python"), "-I", "-X", "utf8", "-m", "bridge_worker"]
     terminal = start("chat", "--max-tokens", "8", "hi", command=command)
-    terminal.wait_for("Install it, 130 MB, and take it? [Y/n]")
+    terminal.wait_for("Install it (130 MB) and use it? [Y/n]")
     assert "llama.cpp is not installed" in terminal.text
     terminal.type("y\n")
     assert terminal.exit_code() == 0
@@ -161,7 +161,7 @@ def test_a_checkout_without_the_model_installs_it_when_it_is_wanted(start: Start
 # ---- how it looks --------------------------------------------------------------------------------------------------------------
 
 
-def test_a_terminal_sees_what_it_took_and_no_color_keeps_it_plain(start: Start) -> None:
+def test_a_terminal_gets_a_usage_line_and_no_color_keeps_it_plain(start: Start) -> None:
     coloured = start("chat", "-m", "offline/echo", "hello")
     plain = start("chat", "-m", "offline/echo", "hello", env={"NO_COLOR": "1"})
     assert (coloured.exit_code(), plain.exit_code()) == (0, 0)
@@ -170,7 +170,7 @@ def test_a_terminal_sees_what_it_took_and_no_color_keeps_it_plain(start: Start) 
     assert plain.text == "hello\noffline/echo  1 tokens in, 1 out  no cost  " + plain.text.partition("no cost  ")[2]
 
 
-def test_a_models_words_do_not_steer_the_terminal(start: Start) -> None:
+def test_the_text_of_a_model_does_not_control_the_terminal(start: Start) -> None:
     evil = "a\x1b]0;owned\x07b\x9b2Jc\r\x08d\te\n"
     terminal = start("chat", "-m", "offline/echo", evil, env={"NO_COLOR": "1"})
     assert terminal.exit_code() == 0
@@ -178,7 +178,7 @@ def test_a_models_words_do_not_steer_the_terminal(start: Start) -> None:
     assert run("chat", "-m", "offline/echo", evil) == (0, evil, "")
 
 
-def test_a_providers_error_does_not_steer_the_terminal(start: Start, upstream: Upstream) -> None:
+def test_a_providers_error_does_not_control_the_terminal(start: Start, upstream: Upstream) -> None:
     upstream.script("evil", status=400, body={"error": {"message": "no \x1b]0;owned\x07 such", "type": "invalid_request_error"}})
     terminal = start("chat", "-m", "openai/evil", "hello", env=provider(upstream) | {"NO_COLOR": "1"})
     assert terminal.exit_code() == 1

@@ -78,7 +78,7 @@ def test_a_file_that_is_no_trace_is_one_line_and_exit_code_2(tmp_path: Path) -> 
     file.write_text("hello\n")
     code, out, log = run("trace", str(file))
     assert (code, out, log.count("\n")) == (2, "", 1)
-    assert "line 1: this is no trace" in log
+    assert "line 1: not a trace file" in log
     code, _, log = run("trace", str(tmp_path / "missing"))
     assert (code, log.count("\n")) == (2, 1)
 

@@ -74,7 +74,7 @@ def test_the_readme_examples_run_and_print_the_output_shown(block: Block, folder
     printed = run_block(block, folder, upstream)
     expected = PRINTED.get(block)
     if "demo" in block.text:  # its output is held by test_demo
-        assert "What to try next" in printed
+        assert "Next steps" in printed
     elif block.text.startswith(FOR_PEOPLE):
         assert len(printed.split()) > 5  # words of a real model
     elif expected is None or expected.mark != "prints":

@@ -1,8 +1,7 @@
 """Plain technical English in the package, the pages, the command line's help and the names of tests.
 
-`WORDS` are the words that the project does not use in prose, each with what to write instead. A file that still has some is listed
-in language_pending.txt. `python -m tests.contract.test_language` prints what is left and removes the clean files from that list.
-The list never grows: a file that is not on it must stay clean.
+`WORDS` are the words that the project does not use in prose, each with the words to write instead. `python -m
+tests.contract.test_language` prints all findings.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +21,6 @@ import pytest
 from tests.support.data import ROOT
 from tests.support.worker import COMMAND, WAIT_SECONDS, clean_environment
 
-PENDING = Path(__file__).with_name("language_pending.txt")
 PAGES = ("README.md", "protocol.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md")
 COMMANDS = ("", "chat", "models", "tokens", "demo", "doctor", "trace", "replay", "schema", "completion")
 
@@ -128,31 +126,25 @@ def pages() -> list[Path]:
     return [path for name in PAGES if (path := ROOT / name).exists()] + sorted((ROOT / "docs").rglob("*.md"))
 
 
-def pending() -> list[str]:
-    return [line for line in PENDING.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-
-
-def unexpected(found: list[Finding]) -> str:
-    return "\n".join(str(one) for one in found if one.file not in pending())
+def listed(found: Iterable[Finding]) -> str:
+    return "\n".join(map(str, found))
 
 
 def test_the_package_is_written_in_plain_english() -> None:
-    assert not unexpected([one for path in modules() for one in of_module(path)])
+    assert not listed(one for path in modules() for one in of_module(path))
 
 
 def test_the_pages_are_written_in_plain_english() -> None:
-    assert not unexpected([one for path in pages() for one in of_page(path)])
+    assert not listed(one for path in pages() for one in of_page(path))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command or "omni-bridge")
 def test_the_help_is_written_in_plain_english(command: str) -> None:
-    assert not unexpected(list(of_help(command)))
+    assert not listed(of_help(command))
 
 
 def test_names_of_tests_are_in_plain_english() -> None:
-    """No list of exceptions here: a name can be changed."""
-    found = [one for file, line, name in names() for one in findings(file, line, name)]
-    assert not found, "\n".join(map(str, found))
+    assert not listed(one for file, line, name in names() for one in findings(file, line, name))
 
 
 def test_a_forbidden_word_is_found_in_prose_and_not_in_code() -> None:
@@ -160,14 +152,6 @@ def test_a_forbidden_word_is_found_in_prose_and_not_in_code() -> None:
     assert [(one.line, one.word) for one in findings("page.md", 1, text)] == [(6, "Mended"), (1, "told")]
 
 
-def update() -> None:
-    """Removes each file without a finding, and each that does not exist, from the list."""
-    found = [one for path in modules() for one in of_module(path)] + [one for path in pages() for one in of_page(path)]
-    dirty = {one.file for one in found + [one for command in COMMANDS for one in of_help(command)]}
-    comments = [line for line in PENDING.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    PENDING.write_text("\n".join([*comments, *(name for name in pending() if name in dirty)]) + "\n", encoding="utf-8")
-    sys.stdout.write(f"{len(pending())} files are still listed\n" + "".join(f"{one}\n" for one in found))
-
-
 if __name__ == "__main__":
-    update()
+    everything = [one for path in modules() for one in of_module(path)] + [one for path in pages() for one in of_page(path)]
+    sys.stdout.write(listed(everything + [one for command in COMMANDS for one in of_help(command)]) + "\n")

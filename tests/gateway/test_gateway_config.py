@@ -79,7 +79,7 @@ def test_a_cache_stays_as_long_as_its_params_do(configure: Any) -> None:
 
 def test_a_cache_that_can_not_be_created_is_a_warning_and_the_models_are_served(configure: Any) -> None:
     made = configure("litellm_settings: {cache: true, cache_params: {type: disk, disk_cache_dir: /dev/null/none}}")
-    assert "litellm_settings.cache_params: LiteLLM can make no such cache" in str(made.complaints[0])
+    assert "litellm_settings.cache_params: LiteLLM can't make this cache" in str(made.rejected[0])
     assert router.names(made.router) == ["a"]
 
 
@@ -125,12 +125,12 @@ def test_what_a_router_does_now_and_then_ends_with_it(tmp_path: Path, settings: 
 
 @pytest.mark.parametrize("name", ["langfsue", "langfuse"])
 def test_an_unknown_callback_is_a_warning(configure: Any, name: str) -> None:
-    (complaint,) = configure(f"litellm_settings: {{success_callback: [{name}]}}").complaints
-    assert complaint.place == "litellm_settings.success_callback"
+    (diagnostic,) = configure(f"litellm_settings: {{success_callback: [{name}]}}").rejected
+    assert diagnostic.place == "litellm_settings.success_callback"
     assert name not in litellm.success_callback
 
 
 def test_a_callback_by_name_is_on(configure: Any) -> None:
-    assert configure("litellm_settings: {callbacks: [anthropic_cache_control_hook]}").complaints == []
+    assert configure("litellm_settings: {callbacks: [anthropic_cache_control_hook]}").rejected == []
     assert "anthropic_cache_control_hook" in litellm.callbacks
     litellm.callbacks.remove("anthropic_cache_control_hook")

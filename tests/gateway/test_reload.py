@@ -103,7 +103,7 @@ def test_a_reload_reports_the_changes_and_serves_the_next_request(worker: Worker
             "router_settings.num_retries",
         ],
         "restart_needed": ["omni_bridge.max_in_flight"],
-        "warnings": ["no effect in a worker, so ignored: general_settings.master_key"],
+        "warnings": ["ignored, because it has no effect in a worker: general_settings.master_key"],
     }
     assert worker.chat("new")["model"] == worker.chat("stays")["model"] == "two-2026-01-01"
     assert fails(worker, "goes") == "model_not_found"
@@ -283,9 +283,9 @@ def test_check_config_reports_every_error_also_those_that_only_litellm_finds(ups
     *_, unknown, callback, package, left_out = lines = err.splitlines()
     assert len(lines) == 5
     assert all(line.startswith("omni-bridge: warning: ") for line in lines)
-    assert "warning: no effect in a worker, so ignored: general_settings.master_key" in lines[0]
+    assert "warning: ignored, because it has no effect in a worker: general_settings.master_key" in lines[0]
     assert "litellm_settings.drop_parms: is not a setting of LiteLLM; did you mean drop_params?" in unknown
-    assert "there is no callback 'langfsue'; did you mean langfuse" in callback
+    assert "unknown callback 'langfsue'; did you mean langfuse" in callback
     assert "langfuse needs the package langfuse" in package
     assert "model_list[3]: LiteLLM leaves it out: " in left_out
     assert SECRET not in err

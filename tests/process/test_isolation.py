@@ -112,7 +112,7 @@ model_list:
 
 @pytest.mark.rule("SEC-11")
 @pytest.mark.parametrize(
-    ("mode", "who"), [(0o600, ""), (0o644, ""), (0o664, "its group"), (0o666, "everybody"), (0o602, "everybody")], ids=str
+    ("mode", "who"), [(0o600, ""), (0o644, ""), (0o664, "its group"), (0o666, "all users"), (0o602, "all users")], ids=str
 )
 def test_a_config_that_others_may_write_to_is_a_warning(tmp_path: Path, mode: int, who: str) -> None:
     path = tmp_path / "config.yaml"
@@ -120,7 +120,7 @@ def test_a_config_that_others_may_write_to_is_a_warning(tmp_path: Path, mode: in
     path.chmod(mode)
     code, stdout, stderr = tests.support.worker.run("--stdio", "--config", str(path), input=PING)
     assert (code, stdout.count("\n")) == (0, 1)
-    assert (f"can be changed by {who}" in stderr) is bool(who), stderr
+    assert (f"is writable by {who}" in stderr) is bool(who), stderr
 
 
 @pytest.mark.rule("SEC-7")

@@ -485,7 +485,7 @@ def test_help_and_version_go_to_stdout() -> None:
 def test_a_bare_command_prints_the_usage_and_exits_2() -> None:
     code, stdout, stderr = run()
     assert (code, stdout) == (2, "")
-    assert "Talk to models:" in stderr
+    assert "Use models:" in stderr
     assert "--stdio" in stderr
 
 

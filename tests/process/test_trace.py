@@ -217,7 +217,7 @@ def test_a_full_disk_ends_the_trace_and_not_the_serving(tmp_path: Path) -> None:
     )
     assert done.returncode == 0
     assert sum("result" in json.loads(line) for line in done.stdout.splitlines()) == 20
-    assert done.stderr.decode().count("tracing has stopped, serving goes on: File too large") == 1
+    assert done.stderr.decode().count("tracing has stopped, serving continues: File too large") == 1
     assert file.stat().st_size <= 2_000
 
 

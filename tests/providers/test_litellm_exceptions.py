@@ -236,7 +236,7 @@ SOCKET_FAULTS: dict[str, tuple[Reply, dict[str, Any], str, str]] = {
     "no TLS there": (hangs, {"tls": True}, "provider_unavailable", "could not be reached: TLS could not be agreed on"),
     "reset": (resets, {}, "provider_unavailable", "could not be reached: the connection was reset"),
     "closed": (closes, {}, "provider_unavailable", "could not be reached: it closed the connection"),
-    "hung": (hangs, {"timeout": 0.3}, "timeout", "did not answer in time"),
+    "hung": (hangs, {"timeout": 0.3}, "timeout", "did not respond in time"),
 }
 
 
@@ -271,7 +271,7 @@ BAD_ANSWERS: dict[str, Reply] = {
 def test_a_response_that_is_not_a_completion_is_a_bad_upstream_response(upstream: Upstream, provider: str, name: str) -> None:
     error, _ = fault(upstream, provider, BAD_ANSWERS[name])
     assert (error.kind, error.status, error.provider) == ("bad_upstream_response", None, provider)
-    assert cleaned(error).startswith(f"{provider} sent an answer that can't be used")
+    assert cleaned(error).startswith(f"{provider} sent an unusable response")
     assert "<" not in cleaned(error)
 
 
@@ -283,7 +283,7 @@ def test_an_error_within_a_response_with_200_has_the_kind_of_its_code(upstream: 
 def test_an_error_within_a_response_with_200_and_without_a_code_is_a_bad_upstream_response(upstream: Upstream) -> None:
     error, _ = fault(upstream, "anthropic", answers(200, {"error": {"message": "no capacity"}}))
     assert (error.kind, error.status) == ("bad_upstream_response", None)
-    assert cleaned(error) == "anthropic sent an answer that can't be used: no capacity"
+    assert cleaned(error) == "anthropic sent an unusable response: no capacity"
 
 
 # ---- streams ---------------------------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ ERROR_EVENTS = {
 BREAKS: dict[str, tuple[Callable[[str], Reply], dict[str, Any], str, str]] = {
     "a reset": (lambda _: resets, {}, "provider_unavailable", "could not be reached: the connection "),
     "a close": (lambda _: closes, {}, "provider_unavailable", "could not be reached: the connection broke"),
-    "a stall": (lambda _: hangs, {"timeout": 0.3}, "timeout", "did not answer in time"),
+    "a stall": (lambda _: hangs, {"timeout": 0.3}, "timeout", "did not respond in time"),
     "an error event": (lambda provider: streams(ERROR_EVENTS[provider]), {}, "provider_unavailable", "no capacity"),
 }
 
@@ -343,7 +343,7 @@ def test_before_the_first_delta_it_has_the_kind_of_its_cause(upstream: Upstream,
 def test_an_event_that_is_none_interrupts_a_stream(upstream: Upstream, provider: str, event: bytes) -> None:
     error, _ = fault(upstream, provider, streams(delta("Hel")[provider], event), stream=True)
     assert error.kind == "stream_interrupted"
-    assert cleaned(error).startswith(f"the stream broke off: {provider} sent an answer that can't be used")
+    assert cleaned(error).startswith(f"the stream broke off: {provider} sent an unusable response")
 
 
 def test_an_error_that_the_caller_can_correct_keeps_its_kind_within_a_stream(upstream: Upstream) -> None:
@@ -596,7 +596,7 @@ def test_an_error_of_the_bridge_passes_unchanged() -> None:
 @pytest.mark.parametrize("streamed", [False, True])
 def test_whatever_else_is_internal_and_bland(streamed: bool) -> None:
     error = from_litellm(KeyError("secret detail"), model="m", streamed=streamed)
-    assert (error.kind, error.message) == ("internal", "an internal error; the log has the whole of it")
+    assert (error.kind, error.message) == ("internal", "an internal error; the log has the details")
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -466,18 +466,18 @@ def test_without_its_packages_the_error_names_the_install_command(monkeypatch: p
 @pytest.mark.parametrize(
     ("section", "named"),
     [
-        ([], "omni_bridge.local must be a mapping"),
+        ([], "omni_bridge.local: must be a mapping"),
         ({"a b": "x.gguf"}, "omni_bridge.local.a b: a name has letters"),
-        ({"a": {}}, "omni_bridge.local.a.file is missing"),
+        ({"a": {}}, "omni_bridge.local.a.file: is missing"),
         ({"a": 3}, "omni_bridge.local.a: must be a GGUF file, or a mapping"),
         ({"a": "none.gguf"}, "none.gguf can't be read: No such file"),
         ({"a": "."}, "can't be read: Is a directory"),
         ({"a": "text.gguf"}, "text.gguf is not a GGUF file"),
-        ({"a": {"file": "real.gguf", "ctx": 5}}, "omni_bridge.local.a.ctx is not a setting"),
-        ({"a": {"file": "real.gguf", "slots": 0}}, "omni_bridge.local.a.slots must be a whole number"),
-        ({"a": {"file": "real.gguf", "embed": "yes"}}, "omni_bridge.local.a.embed must be true or false"),
+        ({"a": {"file": "real.gguf", "ctx": 5}}, "omni_bridge.local.a.ctx: is not a setting"),
+        ({"a": {"file": "real.gguf", "slots": 0}}, "omni_bridge.local.a.slots: must be a whole number"),
+        ({"a": {"file": "real.gguf", "embed": "yes"}}, "omni_bridge.local.a.embed: must be true or false"),
         ({"a": {"file": "real.gguf", "chat_template": "none.jinja"}}, "none.jinja can't be read"),
-        ({"a": {"file": 5}}, "omni_bridge.local.a.file must be the path of a file"),
+        ({"a": {"file": 5}}, "omni_bridge.local.a.file: must be the path of a file"),
     ],
 )
 @pytest.mark.rule("LOC-4")

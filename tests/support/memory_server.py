@@ -21,7 +21,7 @@ from bridge_worker.backends.registry import Backend, Registry
 from bridge_worker.budgets.spending import Spending
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.core.deltas import Delta, End
-from bridge_worker.core.ports import ChatRequest, Facts, Model, Notify, Services
+from bridge_worker.core.ports import ChatModel, ChatRequest, Facts, ModelServices, Notify
 from bridge_worker.errors import BridgeError
 from bridge_worker.methods.dispatcher import Dispatcher
 from bridge_worker.methods.status import GetStatus
@@ -221,7 +221,7 @@ class ScriptedChat:
 
 
 class ScriptedModel:
-    """A `Model`. A chat is found by the text of its first message; one whose model is "stubborn" ignores that it is cancelled."""
+    """A `ChatModel`. A chat is found by the text of its first message; the model "stubborn" ignores a cancel."""
 
     def __init__(self) -> None:
         self.chats: dict[str, ScriptedChat] = {}
@@ -243,7 +243,7 @@ class ScriptedEngine:
 
     def __init__(
         self,
-        model: Model,
+        model: ChatModel,
         *,
         loaded: bool = True,
         warm: bool = True,
@@ -256,7 +256,7 @@ class ScriptedEngine:
         if warm:
             self.warm.set()
         self.error: BridgeError | None = None
-        self.services: Services = OfflineServices()
+        self.services: ModelServices = OfflineServices()
         self._model = model
         self._dispatcher = dispatcher or self._make_dispatcher(configured)
 

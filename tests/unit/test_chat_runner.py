@@ -69,7 +69,7 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 
 class Scripted:
-    """A `Model`. Each step is a delta to yield, an exception to raise, or seconds to wait."""
+    """A `ChatModel`. Each step is a delta to yield, an exception to raise, or seconds to wait."""
 
     def __init__(self, *steps: Step, closes: bool = True) -> None:
         self.steps = steps

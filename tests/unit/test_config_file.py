@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bridge_worker.config import gateway_keys
 from bridge_worker.config.gateway import Gateway
-from bridge_worker.config.render import printed
+from bridge_worker.config.render import render_config
 from bridge_worker.config.source import Config, ConfigError, load_config
 
 Write = Callable[..., str]
@@ -46,12 +46,12 @@ def router(path: str) -> dict[str, Any]:
     return found
 
 
-def mistakes(path: str) -> tuple[str, ...]:
+def errors_in(path: str) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         load_config(path)
-    assert str(caught.value).startswith(caught.value.mistakes[0])
-    assert not any("\n" in mistake for mistake in caught.value.mistakes)
-    return caught.value.mistakes
+    assert str(caught.value).startswith(caught.value.lines[0])
+    assert not any("\n" in line for line in caught.value.lines)
+    return caught.value.lines
 
 
 @pytest.mark.parametrize("path", [None, ""])
@@ -109,7 +109,7 @@ def test_a_reference_stays_as_it_is_written_where_the_gateway_leaves_it(write: W
     found = router(path)["model_list"][0]["litellm_params"]
     assert found["anthropic_issuer_signing_key_ref"] == "os.environ/NOT_SET"
     assert found["tags"] == ["os.environ/A_TEST_KEY"]
-    assert "a reference in a list is taken as it is written" in load_config(path).warnings[0]
+    assert "a reference in a list is not resolved" in load_config(path).warnings[0]
 
 
 @pytest.mark.rule("LOG-4")
@@ -162,7 +162,7 @@ def test_a_file_may_have_the_bridges_settings_only(write: Write) -> None:
 def test_hosts_that_the_gateway_lets_urls_name_are_open_to_callers_too(write: Write) -> None:
     config = load_config(write(MODEL + "general_settings: {user_url_allowed_hosts: [Images.internal], user_url_validation: false}"))
     assert config.settings.image_policy.allowed_hosts == {"images.internal"}
-    assert "stays on" in config.warnings[0]
+    assert "can't be switched off" in config.warnings[0]
 
 
 # ---- include and environment_variables -------------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def test_a_file_that_includes_itself_is_read_once_and_reported(write: Write) -> 
 def test_mistakes_of_included_files_name_these(write: Write) -> None:
     write("model_list: [{model_name: b}]\nlitellm_settings: [", "broken.yaml")
     write("model_list:\n- model_name: b\n", "wrong.yaml")
-    found = mistakes(write(MODEL + "include: [none.yaml, broken.yaml, wrong.yaml]\n"))
+    found = errors_in(write(MODEL + "include: [none.yaml, broken.yaml, wrong.yaml]\n"))
     assert "config.yaml:2: include: " in found[0]
     assert "none.yaml: can't be read: No such file" in found[0]
     assert "broken.yaml:2:20: not YAML" in found[1]
@@ -232,7 +232,7 @@ environment_variables:
     assert len([warning for warning in config.warnings if "can't be set by a config" in warning]) == 3
 
 
-# ---- mistakes --------------------------------------------------------------------------------------------------------------------
+# ---- errors ----------------------------------------------------------------------------------------------------------------------
 
 MODELS = "model_list: [{model_name: a, litellm_params: {model: m}}, %s]"
 
@@ -249,7 +249,7 @@ MODELS = "model_list: [{model_name: a, litellm_params: {model: m}}, %s]"
         pytest.param("a: \x01\n", "not YAML", id="a control character"),
         pytest.param("a: !!python/object:os.system {}\n", ":1:4: not YAML", id="a tag that would run code"),
         pytest.param(b"a: \xff\n", "not UTF-8 at byte 3", id="not UTF-8"),
-        pytest.param("router_settings: {}", "model_list must be there", id="no model_list"),
+        pytest.param("router_settings: {}", "model_list is missing", id="no model_list"),
         pytest.param("model_list: {a: 1}", "model_list: must be", id="a model_list that is a mapping"),
         pytest.param(MODELS % "5", "model_list[1]: must be a mapping", id="a deployment that is a number"),
         pytest.param(MODELS % "{}", "model_list[1]: model_name", id="a deployment without a name"),
@@ -274,7 +274,7 @@ MODELS = "model_list: [{model_name: a, litellm_params: {model: m}}, %s]"
         pytest.param(
             MODEL + "router_settings: {routing_strategy: least-bussy}", "did you mean least-busy?", id="a misspelt strategy"
         ),
-        pytest.param(MODEL + "router_settings: {routing_strategy: []}", "there is no such strategy", id="a list for a strategy"),
+        pytest.param(MODEL + "router_settings: {routing_strategy: []}", "is not a routing strategy", id="a list for a strategy"),
         pytest.param(MODEL + "router_settings: {fallbacks: [fast]}", "fallbacks[0]: must be a mapping of one", id="no fallback"),
         pytest.param(MODEL + "router_settings: {fallbacks: [{fast: [5]}]}", "must be a model_name", id="a target that is a number"),
         pytest.param(MODEL + "litellm_settings: {callbacks: [{a: b}]}", "callbacks[0]: must be the name", id="a callback"),
@@ -286,16 +286,16 @@ MODELS = "model_list: [{model_name: a, litellm_params: {model: m}}, %s]"
         pytest.param(MODEL + "environment_variables: [a]", "environment_variables: must be a mapping", id="variables"),
         pytest.param(MODEL + "include: other.yaml", ":2: include: must be a list", id="include is no list"),
         pytest.param(MODEL + "include: [5]", ":2: include: must be a list", id="include of a number"),
-        pytest.param("a: &a {b: *a}\n", "does an alias hold itself?", id="an alias that holds itself"),
+        pytest.param("a: &a {b: *a}\n", "look for an alias that contains itself", id="an alias that contains itself"),
         pytest.param(MODEL + "omni_bridge: yes", "omni_bridge: must be a mapping", id="omni_bridge is no mapping"),
         pytest.param(MODEL + "omni_bridge: {provider_parms: [a]}", "omni_bridge.provider_parms", id="a misspelt setting"),
         pytest.param(MODEL + "omni_bridge: {provider_params: 5}", "omni_bridge.provider_params", id="a number for a list"),
         pytest.param(MODEL + "omni_bridge: {provider_params: [{a: 1}]}", "omni_bridge.provider_params", id="a mapping for a name"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_file_and_the_place(write: Write, content: str | bytes, place: str) -> None:
+def test_an_error_is_one_line_that_names_the_file_and_the_place(write: Write, content: str | bytes, place: str) -> None:
     path = write(content)
-    message = mistakes(path)[0]
+    message = errors_in(path)[0]
     assert message.startswith(path)
     assert place in message
 
@@ -324,33 +324,33 @@ PASSED_OVER = [
     ),
     pytest.param(
         MODEL + "router_settings: {fallbacks: [{fast: [slwo]}]}",
-        "fallbacks[0].fast: there is no 'slwo'",
+        "fallbacks[0].fast: 'slwo' is not in model_list",
         id="an unknown target",
     ),
     pytest.param(
         MODEL + "router_settings: {fallbacks: [{fats: [fast]}]}",
-        "fallbacks[0].fats: there is no 'fats'",
+        "fallbacks[0].fats: 'fats' is not in model_list",
         id="an unknown source",
     ),
     pytest.param(
         MODEL + "litellm_settings: {context_window_fallbacks: [{fast: [big]}]}",
-        "litellm_settings.context_window_fallbacks[0].fast: there is no 'big'",
+        "litellm_settings.context_window_fallbacks[0].fast: 'big' is not in model_list",
         id="an unknown target for long contexts",
     ),
     pytest.param(
         MODEL + "litellm_settings: {default_fallbacks: [big]}",
-        "default_fallbacks[0]: there is no 'big'",
+        "default_fallbacks[0]: 'big' is not in model_list",
         id="an unknown default",
     ),
     pytest.param(
         MODEL + "router_settings: {model_group_alias: {a: {model: big, hidden: true}}}",
-        "model_group_alias.a: there is no 'big'",
+        "model_group_alias.a: 'big' is not in model_list",
         id="an alias of nothing",
     ),
     pytest.param(MODEL + "litellm_settings: {drop_parms: true}", "did you mean drop_params?", id="a misspelt LiteLLM setting"),
     pytest.param(
         MODELS % "{model_name: b, litellm_params: {model: m, litellm_credential_name: c}}",
-        "litellm_credential_name: there is no 'c' in credential_list",
+        "litellm_credential_name: 'c' is not in credential_list",
         id="an unknown credential",
     ),
     pytest.param(MODEL + "environment_variables: {a=b: 1}", "a=b: is not set: a variable's name", id="a variable's name"),
@@ -365,10 +365,10 @@ PASSED_OVER = [
         id="a variable that stands for none",
     ),
     pytest.param(
-        MODEL + "omni_bridge: {log_level: info}\nomni_bridge: {}\n", ":3: omni_bridge: is in line 2 too", id="a section twice"
+        MODEL + "omni_bridge: {log_level: info}\nomni_bridge: {}\n", ":3: omni_bridge: is also in line 2", id="a section twice"
     ),
     pytest.param(
-        MODEL + "router_settings: {fallbacks: [{fast: fast}]}", "fallbacks[0].fast: is a name; it is taken as a list", id="a target"
+        MODEL + "router_settings: {fallbacks: [{fast: fast}]}", "fallbacks[0].fast: is a name; it is read as a list", id="a target"
     ),
     pytest.param(
         MODEL + "router_settings: {model_group_alias: {a: [fast, slow]}}",
@@ -490,13 +490,13 @@ def test_anchors_have_a_separate_section(write: Write) -> None:
 def test_members_that_are_probably_misspelt_or_misplaced_in_a_deployment_are_a_warning(write: Write) -> None:
     path = write("model_list: [{model_name: a, rpm: 5, litellm_params: {model: openai/a, api_kee: k, top_k: 5, effort: high}}]")
     assert sorted(warning.partition("model_list[0]")[2] for warning in load_config(path).warnings) == [
-        ".litellm_params.api_kee: goes to the provider as it is; did you mean api_key?",
+        ".litellm_params.api_kee: is passed to the provider unchanged; did you mean api_key?",
         ".rpm: has no effect here; belongs in litellm_params",
     ]
 
 
 def test_all_errors_are_reported_in_one_run(write: Write) -> None:
-    found = mistakes(
+    found = errors_in(
         write(
             MODEL + "a: 1\nrouter_settings: {timeout: b}\nlitellm_settings: {fallbacks: c}\nomni_bridge: {d: 1, max_in_flight: 0}\n"
         )
@@ -523,7 +523,7 @@ def test_any_file_is_a_config_or_has_errors_of_one_line(write: Write, tree: dict
     path = write(yaml.safe_dump(tree))
     told: tuple[str, ...] = ()
     try:
-        assert printed(load_config(path))
+        assert render_config(load_config(path))
     except ConfigError as error:
-        told = error.mistakes
-    assert not any("\n" in mistake for mistake in told)
+        told = error.lines
+    assert not any("\n" in line for line in told)

@@ -15,7 +15,8 @@ from bridge_worker.backends.offline.services import OfflineServices
 from bridge_worker.core.ports import EmbedRequest, RerankRequest
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.chat_result import Receipt
-from bridge_worker.schema.services import ModelInfo, ModelSummary, TokenCount
+from bridge_worker.schema.models import ModelInfo, ModelSummary
+from bridge_worker.schema.tokens import TokenCount
 from tests.support.memory_server import Client, Json, timeless
 from tests.support.worker import WAIT_SECONDS
 

@@ -266,9 +266,9 @@ def test_a_wrong_param_is_named_by_its_path_in_readable_words(params: Json, path
 
 @pytest.mark.rule("CHT-2")
 def test_several_errors_are_reported_together_and_many_are_counted() -> None:
-    assert refusal(chat(a=1, b=2)).count("no such member") == 2
+    assert refusal(chat(a=1, b=2)).count("unknown member") == 2
     told = refusal(chat(a=1, b=2, c=3, d=4, e=5))
-    assert told.count("no such member") == 3
+    assert told.count("unknown member") == 3
     assert told.endswith("(and 2 more)")
 
 
@@ -368,7 +368,7 @@ DATA_PLACES = {
 def test_no_refused_name_gets_in_wherever_it_hides(place: str) -> None:
     for name in REFUSED:
         told = refusal(HIDING_PLACES[place](name))
-        assert f"{name} is refused" in told or f"{name}: no such member" in told
+        assert f"{name} is refused" in told or f"{name}: unknown member" in told
 
 
 @pytest.mark.rule("CHT-4")

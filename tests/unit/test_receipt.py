@@ -23,7 +23,7 @@ USER = [{"role": "user", "content": "hello"}]
 
 
 class Painter:
-    """A `Model` that answers with images."""
+    """A `ChatModel` that answers with images."""
 
     def __init__(self, *sizes: int) -> None:
         self._sizes = sizes

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge_worker.budgets.limits import Budgets, Limit
-from bridge_worker.config.render import printed
+from bridge_worker.config.render import render_config
 from bridge_worker.config.settings import DEFAULTS, FLAGS, SETTINGS, Settings, flag, variable
 from bridge_worker.config.settings_validation import READERS
 from bridge_worker.config.source import ConfigError, Source, load_config
@@ -135,7 +135,7 @@ def test_a_wrong_flag_or_variable_names_itself(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(variable("image_policy"), "data")
     with pytest.raises(ConfigError) as caught:
         load_config(None, {"max_in_flight": "0"})
-    assert set(caught.value.mistakes) == {
+    assert set(caught.value.lines) == {
         "--max-in-flight: must be at least 1",
         "OMNI_BRIDGE_GRACE_SECONDS: must be a number",
         "OMNI_BRIDGE_IMAGE_POLICY: must be a mapping; in a flag or a variable, JSON",
@@ -168,7 +168,7 @@ omni_bridge:
     path.chmod(0o600)
     monkeypatch.setenv("A_TEST_KEY", "the-value-of-the-variable")
     monkeypatch.setenv(variable("log_level"), "info")
-    text = printed(Source(str(path), {"grace_seconds": "4"}).load())
+    text = render_config(Source(str(path), {"grace_seconds": "4"}).load())
     shown = {re.sub(r" +# ", " # ", line.strip()) for line in text.splitlines()}
     assert {
         f"max_in_flight: 9 # {path}:13",
@@ -186,7 +186,7 @@ omni_bridge:
 def test_what_is_printed_could_be_a_config_again(write: Write, tmp_path: Path) -> None:
     first = load_config(write("max_in_flight: 9, image_policy: {allowed_hosts: ['1.2.3.4:5']}, log_level: info"))
     again = tmp_path / "again.yaml"
-    again.write_text(printed(first))
+    again.write_text(render_config(first))
     again.chmod(0o600)
     assert load_config(str(again)).settings == first.settings
 

@@ -9,9 +9,10 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes
 from opentelemetry.semconv._incubating.attributes.gen_ai_attributes import GenAiProviderNameValues
 
 from bridge_worker.protocol.session import Start
+from bridge_worker.providers.facts import OPENTELEMETRY_NAMES
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.telemetry.otlp import from_environment
-from bridge_worker.telemetry.spans import PROVIDERS, described
+from bridge_worker.telemetry.spans import describe_span
 
 
 @pytest.mark.rule("OTL-3")
@@ -59,7 +60,7 @@ def test_each_attribute_is_one_of_the_conventions_or_our_own() -> None:
         "cost_usd": 1.0,
     }
     asked = dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "seed", "stream"), 1)
-    span = described(Start(1, "chat", {"model": "m", **asked}), {"result": result})
+    span = describe_span(Start(1, "chat", {"model": "m", **asked}), {"result": result})
     assert span
     theirs = {name for name in span.attributes if name.startswith("gen_ai.")}
     newer = {"gen_ai.request.stream", "gen_ai.response.time_to_first_chunk", "gen_ai.usage.reasoning.output_tokens"}
@@ -74,4 +75,4 @@ def test_each_attribute_is_one_of_the_conventions_or_our_own() -> None:
 
 def test_providers_have_the_conventions_names() -> None:
     named = {value.value for value in GenAiProviderNameValues}
-    assert set(PROVIDERS.values()) <= named
+    assert set(OPENTELEMETRY_NAMES.values()) <= named

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.trace.reader import TraceFault, read
+from bridge_worker.trace.reader import TraceError, read
 from bridge_worker.trace.report import Trace, TracedRequest
 from tests.support.trace_lines import cancel_of, delta_of, error_of, request_of, result_of, trace_file
 
@@ -129,7 +129,7 @@ def test_a_half_line_is_forgiven_where_a_run_was_killed(rest: bytes) -> None:
     ],
 )
 def test_a_damaged_or_foreign_file_is_reported_with_its_line(data: bytes, line: int) -> None:
-    with pytest.raises(TraceFault) as told:
+    with pytest.raises(TraceError) as told:
         trace_of(data)
     assert f"line {line}:" in str(told.value) or (line == 1 and "line 1" in str(told.value))
 

@@ -23,7 +23,7 @@ PROXY = (PACKAGE / "proxy/proxy_server.py").read_text(encoding="utf-8")
 
 def test_the_routers_settings_are_those_of_litellm() -> None:
     known = gateway_keys.ROUTER.keys() | gateway_keys.ROUTER_IGNORED
-    assert known == set(litellm.Router.get_valid_args()), "mend ROUTER or ROUTER_IGNORED in bridge_worker/config/gateway_keys.py"
+    assert known == set(litellm.Router.get_valid_args()), "correct ROUTER or ROUTER_IGNORED in bridge_worker/config/gateway_keys.py"
     assert known >= ROUTER_SETTINGS_MANAGED_OUTSIDE_CONFIG
     assert not gateway_keys.ROUTER.keys() & gateway_keys.ROUTER_IGNORED
 

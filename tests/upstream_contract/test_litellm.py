@@ -1,6 +1,6 @@
 """What the bridge takes for granted of LiteLLM though nobody promised it, held against the LiteLLM that is installed.
 
-After an upgrade these fail first, and say which file of ours to mend. Nothing here calls a provider.
+After an upgrade these fail first, and say which file of ours to correct. Nothing here calls a provider.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def test_the_installed_version_is_in_the_declared_range_and_the_locked_one() -> 
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (wanted,) = [one for one in map(Requirement, project["dependencies"]) if one.name == "litellm"]
     installed = importlib.metadata.version("litellm")
-    assert installed in wanted.specifier, "run these tests with the range's LiteLLM, or mend the range in pyproject.toml"
+    assert installed in wanted.specifier, "run these tests with the range's LiteLLM, or correct the range in pyproject.toml"
     lock = (PROJECT / "requirements.lock").read_text(encoding="utf-8")
     assert re.search(rf"^litellm=={re.escape(installed)}\b", lock, re.MULTILINE), "requirements.lock has another; run bin/lock"
     assert litellm_version() == installed
@@ -90,7 +90,7 @@ def test_each_variable_that_we_set_or_remove_is_in_the_table() -> None:
 @pytest.mark.parametrize("name", READ_BY)
 def test_a_variable_is_still_read(name: str) -> None:
     assert f'"{name}"' in source_of(READ_BY[name]), (
-        f"LiteLLM does not read {name} there any more: mend bridge_worker/models/__init__.py"
+        f"LiteLLM does not read {name} there any more: correct bridge_worker/backends/litellm/setup.py"
     )
 
 
@@ -174,7 +174,7 @@ def test_each_flag_that_we_set_exists() -> None:
 def test_its_loggers_have_the_names_that_we_silence() -> None:
     logging = importlib.import_module("litellm._logging")
     names = {logging.verbose_logger.name, logging.verbose_router_logger.name, logging.verbose_proxy_logger.name}
-    assert names == {"LiteLLM", "LiteLLM Router", "LiteLLM Proxy"}, "mend backends/litellm/chat.py"
+    assert names == {"LiteLLM", "LiteLLM Router", "LiteLLM Proxy"}, "correct backends/litellm/chat.py"
 
 
 def test_the_providers_that_we_refuse_are_its_names() -> None:
@@ -191,7 +191,7 @@ def test_tools_need_no_mcp_package_with_the_private_argument() -> None:
         "mock_response": "hi",
     }
     answer = asyncio.run(litellm.acompletion(**call, _skip_mcp_handler=True))
-    assert answer.choices[0].message.content == "hi", "_skip_mcp_handler: mend LiteLLM._complete in backends/litellm/chat.py"
+    assert answer.choices[0].message.content == "hi", "_skip_mcp_handler: correct LiteLLM._complete in backends/litellm/chat.py"
 
 
 @pytest.mark.parametrize(
@@ -248,12 +248,12 @@ def test_the_bridge_uses_no_member_of_the_router_that_is_deprecated() -> None:
 
 
 def test_a_model_names_its_provider() -> None:
-    assert litellm.get_llm_provider("anthropic/claude")[1] == "anthropic", "mend _provider in backends/litellm/chat.py"
+    assert litellm.get_llm_provider("anthropic/claude")[1] == "anthropic", "correct _provider in backends/litellm/chat.py"
 
 
 def test_a_chunk_has_its_hidden_params() -> None:
     params = litellm.ModelResponseStream()._hidden_params
-    assert params.get("provider_response_model") is None, "mend _piece in backends/litellm/chat.py"
+    assert params.get("provider_response_model") is None, "correct _piece in backends/litellm/chat.py"
     assert "provider_response_model" in source_of("litellm_core_utils/streaming_handler.py")
 
 
@@ -280,7 +280,7 @@ def test_an_exception_exists_under_its_name(name: str) -> None:
     package, _, short = name.partition(".")
     found = [getattr(importlib.import_module(module), short, None) for module in SOME_MODULES[package]]
     (exception,) = [one for one in found if one is not None] or [None]
-    wrong = f"{name} is gone or moved: mend backends/litellm/exceptions.py"
+    wrong = f"{name} is gone or moved: correct backends/litellm/exceptions.py"
     assert isinstance(exception, type), wrong
     assert issubclass(exception, BaseException), wrong
     assert (exception.__module__.partition(".")[0], exception.__name__) == (package, short), wrong
@@ -301,13 +301,13 @@ HAS_FUNCTION = {  # name in faults._BY_FUNCTION -> a file of LiteLLM's that defi
 
 
 def test_each_function_that_faults_names_is_in_the_table() -> None:
-    known = set(HAS_FUNCTION) | {"_event"}  # ours, in models/mends.py
+    known = set(HAS_FUNCTION) | {"_event"}  # ours, in models/patches.py
     assert set(exceptions._BY_FUNCTION) <= known, "add it to HAS_FUNCTION here"
 
 
 @pytest.mark.parametrize("name", HAS_FUNCTION)
 def test_a_function_in_a_traceback_exists_under_its_name(name: str) -> None:
-    assert re.search(rf"\bdef {name}\(", source_of(HAS_FUNCTION[name])), f"{name} is gone: mend backends/litellm/exceptions.py"
+    assert re.search(rf"\bdef {name}\(", source_of(HAS_FUNCTION[name])), f"{name} is gone: correct backends/litellm/exceptions.py"
 
 
 GEMINI = "llms/vertex_ai/gemini/vertex_and_google_ai_studio_gemini.py"
@@ -326,36 +326,38 @@ READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.
     ids=["no provider", "no response", "cut short", "no choices", "no key"],
 )
 def test_a_sentence_still_stands_in_litellm(path: str, text: str, kind: str) -> None:
-    assert text in source_of(path), "mend _BY_SENTENCE in backends/litellm/exceptions.py"
+    assert text in source_of(path), "correct _BY_SENTENCE in backends/litellm/exceptions.py"
     assert exceptions._match(exceptions._BY_SENTENCE, Exception(text)) == kind
 
 
 def test_retry_advice_is_where_faults_looks_for_it() -> None:
     assert '"litellm_response_headers"' in source_of("litellm_core_utils/exception_mapping_utils.py"), (
-        "mend _retry_after_ms in faults.py"
+        "correct _retry_after_ms in backends/litellm/exceptions.py"
     )
     router = importlib.import_module("litellm.types.router")
     for name in ("RouterRateLimitError", "RouterRateLimitErrorBasic"):
         assert "self.cooldown_time" in inspect.getsource(getattr(router, name)) or name.endswith("Basic"), (
-            "mend _retry_after_ms in faults.py"
+            "correct _retry_after_ms in backends/litellm/exceptions.py"
         )
 
 
 def test_a_broken_streams_error_holds_the_first_one() -> None:
     broken = importlib.import_module("litellm.exceptions").MidStreamFallbackError
-    assert "original_exception" in inspect.signature(broken).parameters, "mend _chain in backends/litellm/exceptions.py"
+    assert "original_exception" in inspect.signature(broken).parameters, "correct _chain in backends/litellm/exceptions.py"
 
 
 def test_missing_keys_are_reported_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
-    assert litellm.validate_environment("groq/any")["missing_keys"] == ["GROQ_API_KEY"], "mend _about_key in faults.py"
+    assert litellm.validate_environment("groq/any")["missing_keys"] == ["GROQ_API_KEY"], (
+        "correct _about_key in backends/litellm/exceptions.py"
+    )
 
 
 # ---- what models/attempts.py and models/answers.py stand on ----------------------------------------------------------------------
 
 
 def test_the_hooks_that_report_attempts_are_called() -> None:
-    wrong = "mend backends/litellm/receipts.py"
+    wrong = "correct backends/litellm/receipts.py"
     hooks = {
         "async_pre_call_deployment_hook": "utils.py",
         "async_post_call_failure_deployment_hook": "utils.py",
@@ -375,7 +377,7 @@ def test_the_price_maps_date_is_known() -> None:
 
 def test_the_price_map_file_equals_litellms() -> None:
     """But for a name that LiteLLM takes for another provider's."""
-    wrong = "mend bridge_worker/providers/price_map.py"
+    wrong = "correct bridge_worker/providers/price_map.py"
     catalogue = services.LiteLLMServices(ours.LiteLLM())
     others = []
     listed = list(price_map.rows())
@@ -393,7 +395,7 @@ def test_the_price_map_file_equals_litellms() -> None:
 
 def test_geminis_signature_is_still_hidden_in_an_id() -> None:
     separator = f'THOUGHT_SIGNATURE_SEPARATOR: Final = "{responses._SIGNED_ID}"'
-    assert separator in source_of("litellm_core_utils/prompt_templates/factory.py"), "mend _SIGNED_ID in models/answers.py"
+    assert separator in source_of("litellm_core_utils/prompt_templates/factory.py"), "correct _SIGNED_ID in models/answers.py"
 
 
 def test_a_provider_of_ours_is_known_to_litellm_once_it_is_set_up() -> None:

@@ -1,4 +1,4 @@
-"""What models/sharing.py relies on in LiteLLM beyond its interface. When one fails, mend that file."""
+"""What backends/litellm/router_redis.py relies on in LiteLLM beyond its interface. When one fails, correct that file."""
 
 from __future__ import annotations
 

@@ -42,17 +42,17 @@ def test_the_tokenizers_that_we_use_are_shipped_and_no_other_is_fetched(tmp_path
     done = subprocess.run(
         [sys.executable, "-I", "-c", COUNT_OFFLINE], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, f"mend _SHIPPED in backends/litellm/tokens.py: {done.stderr[-500:]}"
+    assert done.returncode == 0, f"correct _SHIPPED in backends/litellm/tokens.py: {done.stderr[-500:]}"
 
 
 def test_the_encoding_has_the_reported_name() -> None:
-    assert openai_tokenizer_encoding_name("gpt-4o") == "o200k_base", "mend count in backends/litellm/tokens.py"
-    assert openai_tokenizer_encoding_name("of-nobodys-making") == "cl100k_base", "mend count in backends/litellm/tokens.py"
+    assert openai_tokenizer_encoding_name("gpt-4o") == "o200k_base", "correct count in backends/litellm/tokens.py"
+    assert openai_tokenizer_encoding_name("of-nobodys-making") == "cl100k_base", "correct count in backends/litellm/tokens.py"
 
 
 def test_the_counter_takes_what_we_give_it() -> None:
     given = {"model", "messages", "tools", "use_default_image_token_count"}
-    assert given <= inspect.signature(litellm.token_counter).parameters.keys(), "mend backends/litellm/tokens.py"
+    assert given <= inspect.signature(litellm.token_counter).parameters.keys(), "correct backends/litellm/tokens.py"
 
 
 def test_the_price_map_has_the_members_that_we_read() -> None:
@@ -61,13 +61,17 @@ def test_the_price_map_has_the_members_that_we_read() -> None:
     read |= {"max_input_tokens", "max_output_tokens", "input_cost_per_token", "output_cost_per_token", "input_cost_per_query"}
     read |= {"cache_read_input_token_cost", "cache_creation_input_token_cost", "cache_creation_input_token_cost_above_1hr"}
     read |= {"input_cost_per_token_above_200k_tokens", "output_cost_per_reasoning_token", "deprecation_date", "mode"}
-    assert read <= members, f"the price map has no {read - members} any more: mend backends/litellm/services.py"
+    assert read <= members, f"the price map has no {read - members} any more: correct backends/litellm/services.py"
 
 
 def test_providers_have_the_names_that_we_use_and_a_check_of_their_keys() -> None:
     named = {*key_variables._KEY_OF, *key_variables._KEY_OF.values(), *key_variables._KEY_NAMES, *facts.KEY_MAY_BE_ELSEWHERE}
-    assert named <= {str(getattr(name, "value", name)) for name in litellm.provider_list}, "mend models/keys.py, catalog.py"
-    assert "missing_keys" in litellm.validate_environment("openai/model"), "mend _key_in_environment in catalog.py"
+    assert named <= {str(getattr(name, "value", name)) for name in litellm.provider_list}, (
+        "correct providers/key_variables.py or backends/litellm/services.py"
+    )
+    assert "missing_keys" in litellm.validate_environment("openai/model"), (
+        "correct _key_in_environment in backends/litellm/services.py"
+    )
 
 
 def test_the_functions_of_the_catalogue_take_what_we_give_them() -> None:
@@ -76,12 +80,14 @@ def test_the_functions_of_the_catalogue_take_what_we_give_them() -> None:
         (litellm.get_supported_openai_params, {"model", "custom_llm_provider"}),
         (litellm.Router.get_model_list, {"model_name"}),
     ):
-        assert given <= inspect.signature(function).parameters.keys(), f"mend backends/litellm/services.py: {function}"
+        assert given <= inspect.signature(function).parameters.keys(), f"correct backends/litellm/services.py: {function}"
 
 
 @pytest.mark.parametrize("model", ["gpt-4", "gpt-4-turbo", "gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-nano", "gpt-3.5-turbo"])
 def test_what_counts_as_exact_is_a_model_that_litellm_counts_as_itself(model: str) -> None:
-    assert model in litellm.open_ai_chat_completion_models, "else it is counted as another: mend _PUBLISHED in tokens.py"
+    assert model in litellm.open_ai_chat_completion_models, (
+        "else it is counted as another: correct _PUBLISHED in backends/litellm/tokens.py"
+    )
     assert tokens.count(model, "openai", [{"role": "user", "content": "hello world"}], None).model_dump() == {
         "input_tokens": 9,
         "tokenizer": "cl100k_base" if model in ("gpt-4", "gpt-4-turbo", "gpt-3.5-turbo") else "o200k_base",

@@ -1,4 +1,4 @@
-"""The `Model` of every provider: LiteLLM or its Router chooses and asks, the bridge sends and reads.
+"""The `ChatModel` of every provider: LiteLLM or its Router chooses the deployment and builds the request, the bridge sends it.
 
 Owns the choice of the mode for each chat: direct (no config), lane, full (LiteLLM's callbacks and the Router hear of each call),
 and LiteLLM's own path for what the bridge has no decoder for. Importing this file imports LiteLLM. Refuses to know the wire,
@@ -41,12 +41,12 @@ MAX_KNOWN = 1024  # names and reasons that are remembered
 
 
 class LiteLLM:
-    """A `Model`, set up for ``gateway``; ``complaints`` report what of that LiteLLM does not take.
+    """A `ChatModel`, set up for ``gateway``; ``rejected`` names the parts that LiteLLM rejects.
 
     ``local`` are the models of this machine, which a deployment may name too; ``local_services`` the providers on this machine that
     a model's name may reach at their default address. Without a gateway's models any model is served by its
     LiteLLM name, with the key and base URL that LiteLLM finds in the environment. ``loop`` is the one it will be used in, None for
-    the current one. ``remembers``: requests are kept as templates; not for a process whose LiteLLM others change under way.
+    the current one. ``remembers``: requests are kept as templates; not for a process in which other code changes LiteLLM.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LiteLLM:
             local_deployment.register(local)
         self._configured = Configured(gateway or Gateway(), loop)
         self._router: Any = self._configured.router
-        self.complaints = self._configured.complaints
+        self.rejected = self._configured.rejected
         self._chats, self._retired = 0, False
         self._engines: dict[tuple[str, str | None], EngineVersion] = {}
         self._permitted_before = hosts.permit(local_services | hosts.named_in((gateway and gateway.router) or {}))
@@ -255,8 +255,8 @@ class LiteLLM:
         await litellm.close_litellm_async_clients()
 
     def route(self, model: str, *, chat: bool = False) -> Routed | None:
-        """What the Router gets for a name; None without a config. Raises BridgeError ``model_not_found`` for a name that is not
-        served, whatever it is asked for."""
+        """What the Router gets for a name; None without a config. Raises BridgeError ``model_not_found`` for a name that no method
+        serves."""
         if self.names is not None:
             if (routed := self.names.find(model, chat=chat)) is None:
                 raise BridgeError("model_not_found", f"there is no {model!r:.100} in the config's model_list", model=model)
@@ -272,7 +272,7 @@ class LiteLLM:
         router, kinds = self._router, ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
         rows = [row for kind in kinds for row in getattr(router, kind, None) or ()]
         names = [model]
-        for name in names:  # grows on the way
+        for name in names:  # the loop appends to it
             meant = [other for row in rows for key, others in row.items() if key in (name, "*") for other in others]
             names += [other for other in dict.fromkeys(meant) if isinstance(other, str) and other not in names]
         return names

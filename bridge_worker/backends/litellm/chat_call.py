@@ -36,7 +36,7 @@ OnPrepared = Callable[[Any, Mapping[str, Any], Target], None]
 
 current: ContextVar[ChatCall | None] = ContextVar("omni_bridge_chat", default=None)
 
-# Keyword arguments of a deployment's call that say nothing about the provider's request: for logs, callbacks and the Router itself.
+# Keyword arguments of a deployment's call without an effect on the provider's request: for logs, callbacks and the Router itself.
 _CREDENTIALS = ("authorization", "x-api-key", "api-key")
 _NOT_OF_THE_REQUEST = frozenset(
     """
@@ -115,13 +115,13 @@ class ChatCall:
         return fault
 
     def fail_attempt(self, fault: BridgeError) -> None:
-        """Ends the attempt that is under way, if there is one."""
+        """Ends the current attempt, if one is running."""
         if self._started is not None and self.on_failed is not None and self.target.deployment is not None:
             self.on_failed(self.target.deployment, fault)
         self.end(fault.kind, fault.status)
 
     def end(self, outcome: str, status: int | None = None) -> None:
-        """Ends the attempt that is under way, if there is one."""
+        """Ends the current attempt, if one is running."""
         if self._started is None:
             return
         attempt = self.request.receipt.attempts[-1]
@@ -173,7 +173,7 @@ class ChatCall:
             raise NoDecoder(str(error)) from error
         if _has_no_key(captured, call.get("api_base")):
             raise BridgeError(
-                "authentication", exceptions.about_key("", captured.provider, answered=False), provider=captured.provider
+                "authentication", exceptions.about_key("", captured.provider, responded=False), provider=captured.provider
             )
         body = json.loads(captured.body)
         self._diff(body, held_back + lost)
@@ -243,7 +243,7 @@ class ChatCall:
 
 
 def request_key(call: Mapping[str, Any], *, stream: bool) -> Any:
-    """Equal for calls whose requests differ in the messages only."""
+    """Equal for calls with requests that differ only in the messages."""
     members = ((name, value) for name, value in call.items() if name not in _NOT_OF_THE_REQUEST and name[:1] != "_")
     return (stream, *sorted((name, repr(value) if isinstance(value, _SCALARS) else _as_text(value)) for name, value in members))
 

@@ -1,6 +1,6 @@
-"""LiteLLM's calls beside chat: embeddings and reranking.
+"""LiteLLM's calls for embeddings and reranking.
 
-Owns the check of what comes back: a vector for each input, a score for documents that there are. Refuses to know the wire.
+Owns the check of the response: a vector for each input, and scores only for documents of the request. Refuses to know the wire.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, c
 
 
 def _without_method(error: Exception, model: str, call_type: CallTypes) -> BridgeError | None:
-    """LiteLLM has no such call for the provider: its own words say that there is no such provider."""
+    """The error for a provider that has no such call in LiteLLM. LiteLLM's text reports an unknown provider instead."""
     provider = model.partition("/")[0]
     unknown = isinstance(error, litellm.LiteLLMUnknownProvider) or _NO_METHOD.search(str(error)[:MAX_TEXT])
     if not unknown or provider not in litellm.provider_list:
@@ -133,7 +133,7 @@ def _cost(hidden: Mapping[str, Any], target: Target) -> Cost | None:
 
 
 def _vector(given: Any, model: str) -> list[float]:
-    """Some providers send what was asked for as numbers in base64, and the other way round."""
+    """Some providers send base64 when numbers are requested, and numbers when base64 is."""
     try:
         raw = base64.b64decode(given, validate=True) if isinstance(given, str) else None
         vector = list(struct.unpack(f"<{len(raw) // 4}f", raw)) if raw is not None else [float(axis) for axis in given]

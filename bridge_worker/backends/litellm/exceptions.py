@@ -1,9 +1,9 @@
-"""What LiteLLM raised becomes a `BridgeError`.
+"""Turns an exception of LiteLLM into a `BridgeError`.
 
-Owns the classification: which kind, which status, and the sentence for a person. An exception and its causes are
-read from the outside in, and the first one that is evidence decides. LiteLLM's own status is none: a refused connection has 500, a
-413 of Anthropic 400, a 529 of Anthropic 500, an unreadable answer of Gemini 422. Refuses to know what happens next: no retry, no
-fallback, no log. A message may still hold a key; it is cleaned where it leaves the process.
+Owns the classification: the kind, the status and the message. It reads an exception and its causes from the outside in, and the
+first one that is evidence decides. LiteLLM's own status is not evidence: a refused connection has 500, a 413 of Anthropic 400, a
+529 of Anthropic 500, an unreadable response of Gemini 422. Refuses to know what happens next: no retry, no fallback, no log. A
+message may still contain a key; it is cleaned before it leaves the process.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _BY_STATUS = {
     504: "timeout",
 }  # any other 4xx is rejected_by_provider, 5xx is provider_unavailable, and an error with 2xx or 3xx is a bad_upstream_response
 
-# LiteLLM's reading of an answer, where it knows more than the status does; the status is further in. Here and below by package and
-# class, so that nothing has to be installed to be recognised. A class stands for what is derived from it.
+# LiteLLM's classes for a response that are more specific than its status, which is further in. Here and below, classes are named by
+# package and class, so that the package need not be installed. A row also covers derived classes.
 _READINGS = {
     "litellm.ContextWindowExceededError": "context_length_exceeded",
     "litellm.ContentPolicyViolationError": "content_policy",
-    "litellm.AuthenticationError": "authentication",  # Gemini answers a wrong key with 400
+    "litellm.AuthenticationError": "authentication",  # Gemini responds to a wrong key with 400
     "litellm.PermissionDeniedError": "permission",
     "litellm.NotFoundError": "model_not_found",
     "litellm.RateLimitError": "rate_limited",  # also Bedrock's throttling, a 400, and an rpm limit of the Router
@@ -46,7 +46,7 @@ _READINGS = {
     "litellm.BadGatewayError": "provider_unavailable",  # also code 502 in the body of a 200, as OpenRouter sends it
     "litellm.ServiceUnavailableError": "provider_unavailable",
 }
-# No answer of the provider is further in than these: what follows, if anything, is an earlier call, or what caused this.
+# The causes of these do not contain the provider's response: they are an earlier call, or the reason of this error.
 _CAUSES = {
     "litellm.RouterRateLimitError": "rate_limited",  # a ValueError: every deployment is cooling down
     "litellm.RouterRateLimitErrorBasic": "rate_limited",
@@ -72,7 +72,8 @@ _CAUSES = {
     "socket.gaierror": "provider_unavailable",
     "ssl.SSLError": "provider_unavailable",
 }
-# PRIVATE: LiteLLM's functions that write a request or read an answer. What breaks in them, be it a KeyError, is about that.
+# PRIVATE: LiteLLM's functions that write a request or read a response. An exception in one of them, such as KeyError, is about
+# that.
 _BY_FUNCTION = {
     "transform_request": "rejected_by_provider",
     "async_transform_request": "rejected_by_provider",
@@ -85,9 +86,9 @@ _BY_FUNCTION = {
     "parse_body": "bad_upstream_response",
     "chunk_parser": "bad_upstream_response",
     "_dispatch_provider_chunk": "bad_upstream_response",
-    "_event": "bad_upstream_response",  # ours, in mends.py
+    "_event": "bad_upstream_response",  # the bridge's own, in patches/correctness.py
 }
-# PRIVATE: sentences of LiteLLM and the OpenAI SDK, where the class says no more than that something went wrong.
+# PRIVATE: sentences of LiteLLM and the OpenAI SDK, for classes that do not name the reason.
 _BY_SENTENCE = {
     r"[Mm]issing (?:credentials|[\w ]{0,20}(?i:api[ _]key))|API_KEY is (?:not set|required)": "authentication",
     r"(?i:api[ _]key) is required|Missing \w{1,30} (?:JWT key|Tenant ID)": "authentication",
@@ -99,7 +100,7 @@ _BY_SENTENCE = {
     r"^No deployments available - crossed budget": "budget_exceeded",
     r"^Not allowed to access model due to tags": "permission",
 }
-# PRIVATE: sentences of a LiteLLM proxy that is the provider, whose status and class say less.
+# PRIVATE: sentences of a LiteLLM proxy that is the provider; its status and class are less specific.
 _BY_PROXY = {
     r"litellm\.ContextWindowExceededError": "context_length_exceeded",
     r"litellm\.ContentPolicyViolationError": "content_policy",
@@ -107,7 +108,7 @@ _BY_PROXY = {
     r"No connected db\.": "authentication",  # it looks up every key that is not the master key
     r"Budget has been exceeded! Current cost": "budget_exceeded",
 }
-# After the first delta these mean that the stream broke off. The others tell the caller what to mend, streamed or not.
+# After the first delta these become `stream_interrupted`. The other kinds name what the caller has to correct, streamed or not.
 _INTERRUPTIONS = {"rejected_by_provider", "rate_limited", "timeout", "provider_unavailable", "bad_upstream_response"}
 
 _UNREACHABLE = {
@@ -118,7 +119,7 @@ _UNREACHABLE = {
     "aiohttp.ServerDisconnectedError": "it closed the connection",
     "httpx.TransportError": "the connection broke",
 }
-_NO_PROVIDERS = {"litellm-httpx-handler", "vertex_ai_beta"}  # parts of LiteLLM; the latter stands for Gemini too, when it streams
+_NO_PROVIDERS = {"litellm-httpx-handler", "vertex_ai_beta"}  # parts of LiteLLM; it also uses the latter for Gemini's streams
 _KEY_NAME = re.compile(r"\b[A-Z][A-Z0-9]{0,30}(?:_[A-Z0-9]{1,30}){0,4}_(?:KEY|TOKEN)\b")
 
 
@@ -132,14 +133,14 @@ _READS = re.compile(r"response|chunk|stream|__anext__|post_call")  # names of fu
 class _Finding(NamedTuple):
     kind: str
     cause: BaseException  # the evidence
-    response: httpx.Response | None = None  # the provider's answer, where there was one
+    response: httpx.Response | None = None  # the provider's response, if one arrived
 
 
 def from_litellm(error: BaseException, *, model: str | None, streamed: bool = False) -> BridgeError:
-    """``model`` is the name that the caller asked for; ``streamed``: a delta has been sent. A `BridgeError` is returned as it is.
+    """``model`` is the requested name; ``streamed``: a delta has been sent. A `BridgeError` is returned unchanged.
 
-    ``status`` is that of the provider's HTTP answer, never a number that LiteLLM filled in. ``retry_after_ms`` is the advice of the
-    provider or of the Router.
+    ``status`` is that of the provider's HTTP response, never a number that LiteLLM filled in. ``retry_after_ms`` is the advice of
+    the provider or of the Router.
     """
     chain = list(_chain(error))
     if ours := _of_the_bridge(chain):
@@ -156,7 +157,7 @@ def from_litellm(error: BaseException, *, model: str | None, streamed: bool = Fa
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """``error`` and what led to it. Also where ``from None`` hides it: so the OpenAI SDK hides the HTTP answer."""
+    """``error`` and its causes, also those hidden by ``from None``, with which the OpenAI SDK hides the HTTP response."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -208,7 +209,7 @@ def _in_stream(error: BaseException) -> str | None:
 
 
 def _by_function(error: BaseException) -> str | None:
-    if hasattr(error, "status_code"):  # raised on purpose, and it says more than where it was raised
+    if hasattr(error, "status_code"):  # LiteLLM raised it with a status, which is better evidence than the function
         return None
     names = (frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__))
     return next((_BY_FUNCTION[name] for name in names if name in _BY_FUNCTION), None)
@@ -240,69 +241,70 @@ def _by_origin(error: BaseException) -> str:
     return "bad_upstream_response" if read else "rejected_by_provider"
 
 
-# ---- what is told ----------------------------------------------------------------------------------------------------------
+# ---- the message -----------------------------------------------------------------------------------------------------------
 
 
 def _provider(chain: list[BaseException], model: str | None) -> str | None:
-    """LiteLLM's name for it; where its error names a part of LiteLLM instead, what the model's name begins with."""
+    """LiteLLM's name of the provider; if the error names a part of LiteLLM instead, the prefix of the model's name."""
     names = (getattr(link, "llm_provider", None) for link in chain)
     prefix = (model or "").partition("/")[0]
     return next((name for name in names if name and name not in _NO_PROVIDERS), prefix if prefix in litellm.provider_list else None)
 
 
 def _message(found: _Finding, chain: list[BaseException], provider: str | None, model: str | None) -> str:
-    who, said = provider or "the provider", sentence(str(chain[0])[:MAX_TEXT])
+    who, message = provider or "the provider", sentence(str(chain[0])[:MAX_TEXT])
     if found.kind == "authentication":
-        return about_key(said, provider, answered=found.response is not None)
+        return about_key(message, provider, responded=found.response is not None)
     if found.response is not None:
-        return said
+        return message
     if found.kind == "provider_unavailable":
         reason = _unreachable(found.cause)
-        return f"{who} could not be reached: {reason}" if reason else said
+        return f"{who} could not be reached: {reason}" if reason else message
     if found.kind == "rate_limited":
-        return said if provider else f"every deployment of {model} is cooling down or at its limit; try again later"
+        return message if provider else f"every deployment of {model} is cooling down or at its limit; try again later"
     if isinstance(found.cause, ModuleNotFoundError):
         return f"this model needs the Python package {found.cause.name}, which is not installed here"
     if found.kind == "rejected_by_provider" and _is_accident(found.cause):
         return f"no request for {who} can be made of this; check the model's name and the params"
     accident = type(found.cause).__module__ == "builtins"  # "'list' object has no attribute 'get'" is for the log
     ours = {
-        "model_not_found": f"there is no provider or deployment for the model {model}; models/list has those there are",
-        "timeout": f"{who} did not answer in time",
-        "bad_upstream_response": f"{who} sent an answer that can't be used" + ("" if accident else f": {said}"),
+        "model_not_found": f"no provider or deployment serves the model {model}; models/list has the available ones",
+        "timeout": f"{who} did not respond in time",
+        "bad_upstream_response": f"{who} sent an unusable response" + ("" if accident else f": {message}"),
         "cancelled": "cancelled before it was finished",
-        "internal": "an internal error; the log has the whole of it",
+        "internal": "an internal error; the log has the details",
     }
-    return ours.get(found.kind, said)
+    return ours.get(found.kind, message)
 
 
 def _is_accident(error: BaseException) -> bool:
-    """An error of the interpreter, whose text is for the log."""
+    """Whether it is an error of the interpreter; its text is only for the log."""
     return isinstance(error, AttributeError | TypeError | LookupError)
 
 
-def about_key(said: str, provider: str | None, *, answered: bool) -> str:
-    """``said``, with the variable that has no key, if there is one."""
-    missing = _KEY_NAME.findall(said)[:1] or (provider and litellm.validate_environment(f"{provider}/any")["missing_keys"])
+def about_key(message: str, provider: str | None, *, responded: bool) -> str:
+    """``message`` with the variable that has no key, if one is missing. ``responded``: the provider rejected the request itself."""
+    missing = _KEY_NAME.findall(message)[:1] or (provider and litellm.validate_environment(f"{provider}/any")["missing_keys"])
     if not missing:
-        return said
+        return message
     names = " and ".join(missing)
-    return (
-        f"{said} ({names} is not set in the environment)" if answered else f"no key for {provider}: set {names} in the environment"
-    )
+    if responded:
+        return f"{message} ({names} is not set in the environment)"
+    return f"no key for {provider}: set {names} in the environment"
 
 
 def _unreachable(cause: BaseException) -> str | None:
-    """The innermost reason: httpx's error has aiohttp's within, and that the system's."""
+    """The innermost reason: httpx's error contains aiohttp's, which contains the system's."""
     reasons = [reason for link in _chain(cause) if (reason := _named(_UNREACHABLE, link))]
     return reasons[-1] if reasons else None
 
 
 def _retry_after_ms(chain: list[BaseException], found: _Finding) -> int | None:
-    # PRIVATE: RouterRateLimitError's seconds; and the headers of an answer that is not among the causes, or that the Router made up
-    made_up = getattr(getattr(chain[0], "response", None), "headers", None)
+    # PRIVATE: RouterRateLimitError's seconds; the headers of a response that is not among the causes, or that the Router made
+    # itself
+    by_router = getattr(getattr(chain[0], "response", None), "headers", None)
     headers = (
-        found.response.headers if found.response is not None else getattr(chain[0], "litellm_response_headers", None) or made_up
+        found.response.headers if found.response is not None else getattr(chain[0], "litellm_response_headers", None) or by_router
     )
     text = str(chain[0])[:MAX_TEXT] if found.kind == "rate_limited" else None
     return retry_after.wait_ms(headers or {}, text, seconds=getattr(found.cause, "cooldown_time", None))

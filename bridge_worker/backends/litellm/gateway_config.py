@@ -53,7 +53,7 @@ _PACKAGES = {
     "wandb": "wandb",
     "weave_otel": "opentelemetry",
 }
-# Those of LiteLLM's older kind, which has no list of its own.
+# Callbacks of LiteLLM's older kind; LiteLLM has no list of these.
 _OLDER_CALLBACKS = frozenset("athina dynamodb greenscale helicone lunary promptlayer s3 sentry supabase traceloop wandb".split())
 _OTHERWISE = {"cache", "cache_params", "drop_params", "max_budget", *CALLBACKS}
 
@@ -63,10 +63,10 @@ _log = logging.getLogger(__name__)
 
 
 class Configured:
-    """LiteLLM, set up for ``gateway``. ``complaints`` name what LiteLLM does not take; the rest is served all the same."""
+    """LiteLLM, set up for ``gateway``. ``rejected`` names the parts that LiteLLM rejects; the others are served."""
 
     def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        self.complaints: list[Diagnostic] = []
+        self.rejected: list[Diagnostic] = []
         self.router: Any = None
         self._of_router: list[object] = []
         self._tasks: list[Future[Any]] = []
@@ -78,7 +78,7 @@ class Configured:
         try:
             self._set_module(gateway)
             self._set_cache(gateway.litellm)
-            self.complaints += _add_callbacks(gateway)
+            self.rejected += _add_callbacks(gateway)
             self._set_router(gateway, loop)
         except BaseException:
             self.take_back()
@@ -123,7 +123,7 @@ class Configured:
         litellm.credential_list = [CredentialItem.model_validate(credential) for credential in gateway.credentials]
 
     def _set_cache(self, settings: Mapping[str, Any]) -> None:
-        """The same cache stays for the same params, so that a reload forgets nothing."""
+        """Keeps the cache if its params are the same, so that a reload does not empty it."""
         global _cache_params
         wanted = dict(settings.get("cache_params") or {}) if settings.get("cache") in (True, "true") else None
         if wanted == _cache_params:
@@ -133,13 +133,13 @@ class Configured:
             try:
                 litellm.cache = litellm.Cache(**{"type": "redis"} | wanted | self._backend(settings))
             except Exception as error:
-                self.complaints.append(
-                    _unserved("litellm_settings.cache_params", f"LiteLLM can make no such cache: {_line(error)}")
-                )
+                problem = f"LiteLLM can't make this cache: {_line(error)}"
+                self.rejected.append(_unserved("litellm_settings.cache_params", problem))
         _cache_params = wanted
 
     def _backend(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Where the Redis is the one that `sharing` brings: made here, it would hold up the start for 15 s when it is not there."""
+        """An in-memory backend if `router_redis` adds the Redis later: a client made here blocks for 15 s if Redis is
+        unreachable."""
         own = cache_settings(settings)
         shared = client_settings(self._router_settings) or own
         return {"_backend": InMemoryUntilThen()} if own and own == shared else {}  # PRIVATE: _backend
@@ -164,18 +164,18 @@ class Configured:
         ]
         self._of_router = [callback for callback in added if type(callback).__module__.startswith("litellm.router")]
         _share_cache(self.router)
-        self.complaints += _skipped(gateway, self.router, loop)
+        self.rejected += _skipped(gateway, self.router, loop)
 
 
 def _callback_lists() -> list[list[Any]]:
-    """Where LiteLLM looks for callbacks; it also copies them from one to another. PRIVATE: those with an underscore."""
+    """The lists in which LiteLLM looks for callbacks; it also copies them between lists. PRIVATE: those with an underscore."""
     kinds = ("input", "success", "failure")
     names = ("callbacks", *(f"{kind}_callback" for kind in kinds), *(f"_async_{kind}_callback" for kind in kinds))
     return [getattr(litellm, name) for name in names]
 
 
 def _share_cache(made: Any) -> None:
-    """A cache in Redis also holds the Router's cooldowns and usage, unless the Router has a Redis of its own."""
+    """A cache in Redis also holds the Router's cooldowns and usage, unless the Router has a separate Redis."""
     backend = getattr(litellm.cache, "cache", None)
     if isinstance(backend, litellm.caching.caching.RedisCache):
         router.attach_redis(made, backend)
@@ -218,7 +218,7 @@ def _add_callbacks(gateway: Gateway) -> Iterator[Diagnostic]:
         for name in gateway.litellm.get(setting, ()):
             package = _PACKAGES.get(name)
             if name not in known:
-                yield _unserved(f"litellm_settings.{setting}", f"there is no callback {name!r}", suggestion(name, known))
+                yield _unserved(f"litellm_settings.{setting}", f"unknown callback {name!r}", suggestion(name, known))
             elif package and find_spec(package) is None:
                 yield _unserved(f"litellm_settings.{setting}", f"{name} needs the package {package}, which is not installed")
             else:

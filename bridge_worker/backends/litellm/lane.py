@@ -2,7 +2,7 @@
 
 Owns which configs and groups are plain, the choice at random by weight that the Router would make, and when a group is healthy. The
 first failure hands a request over to the Router, which sees that failure as its own first attempt: its cooldowns, retries and
-fallbacks are LiteLLM's. Refuses every config whose choice depends on anything else than weights.
+fallbacks are LiteLLM's. Refuses every config with a choice that depends on anything else than weights.
 
 PRIVATE, rehearsed at start: the request member ``_router_weights``, by which the Router's first pick is the failed deployment.
 """
@@ -64,7 +64,7 @@ class _Group:
 
 
 class Lane:
-    """For one Router. ``why_not`` says why a config has no lane, None where it has one."""
+    """For one Router. ``why_not`` is the reason why a config has no lane, None if it has one."""
 
     def __init__(self, router: Any, settings: Mapping[str, Any], is_heard: Callable[[], bool]) -> None:
         self._router = router

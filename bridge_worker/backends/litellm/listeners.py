@@ -13,7 +13,8 @@ from litellm.types.utils import all_litellm_params
 from bridge_worker.backends.litellm import receipts
 from bridge_worker.core.ports import ChatRequest
 
-# Settings of LiteLLM's that work in parts of it that the bridge's modes leave out. Each is empty unless somebody has set it.
+# Settings of LiteLLM's that work in parts of it that the bridge's modes leave out. Each is empty unless the config or other code
+# has set it.
 _SETTINGS = (
     *("model_fallbacks", "num_retries", "num_retries_per_request", "pre_call_rules", "post_call_rules", "model_alias_map"),
     *("proxy_auth", "guardrail_name_config_map"),

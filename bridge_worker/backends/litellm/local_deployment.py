@@ -1,7 +1,7 @@
 """``local/NAME`` as a deployment of LiteLLM's Router: the last fallback when every provider is down.
 
-Owns the words between LiteLLM's custom provider and `local.Local`. Refuses the requests for ``local/NAME`` itself: they never come
-this way, and do not wait for LiteLLM.
+Owns the translation between LiteLLM's custom provider and `local.Local`. Refuses the requests for ``local/NAME`` itself: they go to
+`local.Local` directly and do not wait for LiteLLM.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _LocalProvider(CustomLLM):  # type: ignore[misc]  # LiteLLM's types are no
         except BridgeError as error:
             if error.kind == "cancelled":
                 raise asyncio.CancelledError from error  # LiteLLM is being cancelled, and must notice
-            error.model = None  # the name that was asked for is the deployment's
+            error.model = None  # the requested name is the deployment's
             raise _for_router(error, model) from error
         return _response(rest["model_response"], result, model)
 
@@ -76,7 +76,7 @@ def _request(model: str, messages: list[Any], options: dict[str, Any], *, stream
 
 
 def _for_router(error: BridgeError, model: str) -> Exception:
-    """What tells the Router whether to try another deployment. `faults` finds ``error`` itself behind it."""
+    """The exception by which the Router decides whether to try another deployment. `exceptions` finds ``error`` as its cause."""
     kinds = {
         "context_length_exceeded": litellm.ContextWindowExceededError,
         "model_not_found": litellm.NotFoundError,

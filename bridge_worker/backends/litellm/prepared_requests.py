@@ -47,8 +47,8 @@ class PreparedRequest:
     """The request of one model with one set of options, plain or streamed. ``model`` and ``provider`` are LiteLLM's names.
 
     `body` is exact for every conversation that it returns bytes for. ``settings`` is the body without the conversation; ``notes``
-    is for what a chat's receipt says of it, by the chat's options. ``rewritten`` are the arguments that were given to LiteLLM
-    instead of the caller's, and what that lost.
+    has the facts for a chat's receipt, by the chat's options. ``rewritten`` are the arguments that LiteLLM got instead of the
+    caller's, and what that lost.
     """
 
     __slots__ = (

@@ -1,9 +1,9 @@
 """The price of a response: the provider's own figure, else the deployment's prices in the config, else LiteLLM's price map, by the
 deployment's `base_model` where the config has one. A model without a price anywhere has none: LiteLLM's 0 for it is not taken.
 
-Owns the unit prices, which are looked up once per model and price map. LiteLLM's own calculation takes 160 us a response; a model
-whose price is linear in its token counts, which is checked at the look-up, is priced by five multiplications. Refuses to know how a
-response came about.
+Owns the unit prices, which are looked up once per model and price map. LiteLLM's own calculation takes 160 us a response. A model
+with a price that is linear in its token counts, which is checked at the look-up, is priced by five multiplications. Refuses to know
+how a response was made.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from typing import Any
 from bridge_worker.core.ports import STATE
 from bridge_worker.core.receipt import Change
 
-# They take the members of their own messages back under the names that they have given them (OpenRouter: reasoning_details).
-# LiteLLM would send them in an object that no provider knows.
+# These providers accept the members of earlier messages under the original names (OpenRouter: reasoning_details). LiteLLM would
+# send them in an object that no provider knows.
 _AS_THEY_CAME = ("openrouter",)
 
 
@@ -59,7 +59,7 @@ def _stateless(call: dict[str, Any], path: str, held_back: list[Change]) -> dict
 
 
 def _send_audio(sent: dict[str, Any], audio: dict[str, Any], path: str, provider: str | None, held_back: list[Change]) -> None:
-    """OpenAI wants the id of what it has said, any other provider its words."""
+    """OpenAI gets the id of its earlier audio, any other provider the transcript."""
     if audio.get("id") and provider in ("openai", "azure"):
         sent["audio"] = {"id": audio["id"]}
         return
@@ -68,7 +68,7 @@ def _send_audio(sent: dict[str, Any], audio: dict[str, Any], path: str, provider
 
 
 def _family(provider: str | None, model: str | None) -> str | None:
-    """Whose state it is: Claude's and Gemini's is the same wherever they are hosted."""
+    """The family of models that can read the state; Claude's and Gemini's is the same with every host."""
     name = (model or "").lower()
     if "claude" in name or provider == "anthropic":
         return "claude"

@@ -32,8 +32,8 @@ class Record:
 
     def __init__(self, model: str, receipt: Receipt, asked: request_diff.Asked, call_type: CallTypes) -> None:
         self.receipt = receipt
-        self.call_type = call_type  # LiteLLM may make others on the way, an embedding for its cache
-        self._started: float | None = None  # time.monotonic() of the attempt that is under way
+        self.call_type = call_type  # LiteLLM may make others during the call, such as an embedding for its cache
+        self._started: float | None = None  # time.monotonic() of the current attempt
         self._body: Any = None
         self._failed: list[tuple[TracebackType | None, BridgeError]] = []  # by where it was raised
         self._asked = asked
@@ -59,16 +59,17 @@ class Record:
         self._body = body
 
     def fail(self, error: BaseException) -> None:
-        """``error`` ends the attempt that is under way."""
+        """``error`` ends the current attempt."""
         fault = exceptions.from_litellm(error, model=self.receipt.requested_model)
         self._failed.append((_origin(error), fault))
         self.end(fault.kind, fault.status)
 
     def fault(self, error: BaseException, *, streamed: bool = False) -> BridgeError:
-        """What ``error``, which ended the request, says to its caller.
+        """The error of the request, which ``error`` ended.
 
-        Where it is an attempt's, as it was read then: the Router raises it anew while it handles those of other attempts, and whose
-        status is whose can't be told from the chain any more. A hook gets copies, so it is known by where it was raised.
+        If it is the error of an attempt, this is its classification at that time: the Router raises it again while it handles
+        errors of other attempts, so the chain no longer shows which status belongs to which. A hook gets copies, so the place where
+        it was raised identifies it.
         """
         failed, self._failed = self._failed, []  # a traceback that is kept keeps all its frames
         origin = _origin(error)
@@ -76,7 +77,7 @@ class Record:
         return known or exceptions.from_litellm(error, model=self.receipt.requested_model, streamed=streamed)
 
     def end(self, outcome: str, status: int | None = None) -> None:
-        """Of the attempt that is under way; without one, nothing happens."""
+        """Ends the current attempt, if one is running."""
         if self._started is None:
             return
         attempt = self.receipt.attempts[-1]
@@ -84,7 +85,7 @@ class Record:
         attempt.ms = round((time.monotonic() - self._started) * 1000, 3)
         self._started = None
         if self._body is not None:
-            with suppress(Exception):  # a body of an unknown kind: then nobody knows, and null says so
+            with suppress(Exception):  # for a body of an unknown kind the receipt has null
                 self.receipt.dropped = request_diff.changes(self._asked, self._body, [])
         self._body = None
 

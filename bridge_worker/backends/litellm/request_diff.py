@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from bridge_worker.core.ports import STATE, ChatRequest
 from bridge_worker.core.receipt import Addition, Change
 
-# What a parameter is called in a provider's body, beside its own name.
+# Names of a parameter in a provider's body, besides its own name.
 _NAMES: Mapping[str, frozenset[str]] = {
     name: frozenset([name, *others.split()])
     for name, others in {
@@ -42,13 +42,13 @@ _NAMES: Mapping[str, frozenset[str]] = {
 }
 _TOOL_CHOICES = {"none": ("none",), "auto": ("auto",), "required": ("required", "any")}
 _ASSUMED = (("tool_choice", "auto"), ("parallel_tool_calls", True), ("logprobs", False))  # what a provider does anyway
-_OTHER_WORDS = ("reasoning_effort", "logprobs", "top_logprobs")  # whose values are others elsewhere
+_OTHER_WORDS = ("reasoning_effort", "logprobs", "top_logprobs")  # providers have different values for these
 _CONVERSATION = {"messages", "contents", "input", "system", "system_instruction", "systemInstruction", "instructions"}
 _STRUCTURE = {"model", "modelId", "model_id", "stream"}  # each request has them
 _CONTAINERS = {"options", "generationConfig", "generation_config", "inferenceConfig", "parameters"}
 _SCHEMA_TOOL = "json_tool_call"  # LiteLLM's name for the tool that stands for a response_format
 _MIN_STATE = 16  # characters: shorter words of a provider's state may stand in any text
-_PROBE = 64  # characters of an image's data that are looked for; its end is as good as a checksum
+_PROBE = 64  # characters at the end of an image's data that are compared, instead of a checksum
 
 
 class Asked(NamedTuple):
@@ -96,7 +96,7 @@ def _added(body: Mapping[str, Any], names: set[str], path: str) -> Iterator[Addi
 
 
 def _settings(value: Any) -> Iterator[tuple[str, Any]]:
-    """The members of a body, however deep, but for the conversation and the tools' schemas, where names are a caller's own."""
+    """The members of a body at any depth, except the conversation and the tools' schemas, which have names of the caller."""
     if not isinstance(value, dict):
         return
     for name, member in value.items():

@@ -20,7 +20,7 @@ from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
 from bridge_worker.core.ports import Facts
 from bridge_worker.errors import BridgeError
 
-CLOSE_SECONDS = 1.0  # how long a provider's stream may take to close before the caller is told that it has not
+CLOSE_SECONDS = 1.0  # after this time a cancel reports that the provider's stream is not closed
 _FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter"}
 _OTHER_FINISH_REASONS = {"function_call": "tool_calls", "max_tokens": "length", "refusal": "content_filter"}
 _TELL_COST = {"openrouter", "vercel_ai_gateway", "litellm_proxy"}  # elsewhere it is LiteLLM's own figure
@@ -38,22 +38,20 @@ def whole(response: Any, target: Target) -> tuple[list[Delta], Facts]:
 
 
 def _unreadable(provider: str | None) -> BridgeError:
-    return BridgeError(
-        "bad_upstream_response", f"{provider or 'the provider'} sent an answer that can't be used", provider=provider
-    )
+    return BridgeError("bad_upstream_response", f"{provider or 'the provider'} sent an unusable response", provider=provider)
 
 
 def _whole(response: Any, target: Target) -> tuple[list[Delta], Facts]:
     if not getattr(response, "choices", None):
-        wrong = "the provider answered without any choice; try again"
-        raise BridgeError("bad_upstream_response", wrong, provider=target.provider)
+        problem = "the provider's response has no choice; try again"
+        raise BridgeError("bad_upstream_response", problem, provider=target.provider)
     choice = response.choices[0]
     usage = getattr(response, "usage", None)
     end = End(_finish_reason(choice.finish_reason), _native(choice) or choice.finish_reason, _usage(usage))
     charged = _headers(response).get(_PROXY_COST) or getattr(usage, "cost", None)
     delta = _delta(choice, choice.message)
     if delta == Delta() and end.usage is None:  # what LiteLLM makes of a response that it can't read
-        raise BridgeError("bad_upstream_response", "the provider's response held no answer; try again", provider=target.provider)
+        raise BridgeError("bad_upstream_response", "the provider's response has no content; try again", provider=target.provider)
     return [delta], _facts(end, response, target, response.model, charged)
 
 
@@ -93,9 +91,9 @@ class StreamReader:
         end = self._end
         if end.finish_reason is None:  # see patches.correctness: LiteLLM makes none up any more
             if self.has_content:
-                wrong = "the provider's stream ended without a finish reason; the answer may be cut short"
-                raise BridgeError("stream_interrupted", wrong, provider=target.provider)
-            raise BridgeError("bad_upstream_response", "the provider's stream held no answer; try again", provider=target.provider)
+                problem = "the provider's stream ended without a finish reason; the response may be cut short"
+                raise BridgeError("stream_interrupted", problem, provider=target.provider)
+            raise BridgeError("bad_upstream_response", "the provider's stream has no content; try again", provider=target.provider)
         # PRIVATE: LiteLLM does not report the model of a response that is empty in the chunks that it lets through.
         return _facts(end, stream, target, getattr(stream, "_provider_response_model", None) or end.model, self._cost)
 
@@ -199,7 +197,7 @@ def _finish_reason(reason: str | None) -> str | None:
 
 
 def _usage(usage: Any) -> TokenUsage | None:
-    """None where the provider said nothing: LiteLLM then has zeros."""
+    """None if the provider reported no usage: LiteLLM then has zeros."""
     count = counts(usage)
     if not (count("prompt_tokens") or count("completion_tokens")):
         return None
@@ -244,7 +242,7 @@ def _facts(end: End, response: Any, target: Target, model: str | None, charged: 
 
 
 async def close(stream: Any) -> bool:
-    """True when it is closed. In a task of its own, because a cancel that comes meanwhile must not leave it half done."""
+    """True when it is closed. Runs in a separate task, because a cancel in the meantime must not interrupt the close."""
     closing = asyncio.ensure_future(stream.aclose())
     done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
     return bool(done) and closing.exception() is None

@@ -18,8 +18,8 @@ import litellm
 def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None, started: list[Future[Any]] | None = None) -> Any:
     """A Router for use in ``loop``; None for the current one. ``started`` gets what goes on in ``loop`` until it is cancelled.
 
-    It takes 2 ms a deployment, so a thread is the place to make it. What it starts (it writes budgets and usage to Redis now and
-    then) must run where it is used all the same: made without a loop, one with budgets fails, one with usage limits never writes.
+    It takes 2 ms a deployment, so make it in a thread. It starts tasks that write budgets and usage to Redis, and these must run in
+    the loop that uses the Router: without a loop, a Router with budgets fails, and one with usage limits never writes.
     """
     if loop is None:
         return litellm.Router(**settings)

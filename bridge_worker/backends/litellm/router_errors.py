@@ -1,4 +1,4 @@
-"""Turns an error of an attempt into the LiteLLM exception whose class makes the Router do the right thing.
+"""Turns an error of an attempt into the LiteLLM exception for which the Router reacts correctly.
 
 Owns the table from the bridge's kinds to LiteLLM's exception classes. The Router looks at nothing else: the class decides whether
 it retries, cools a deployment down, and which list of fallbacks it uses. Both generations of Router read ``retry-after`` from

@@ -24,7 +24,7 @@ _SYNC_SECONDS = 0.1  # LiteLLM's own figure for the usage strategy: how old anot
 
 
 class InMemoryUntilThen(InMemoryCache):  # type: ignore[misc]  # LiteLLM's types are not read
-    """Where a cache in Redis keeps answers before Redis is there for the first time."""
+    """Stores the responses of a cache in Redis until Redis is connected for the first time."""
 
 
 def share(router: Any, link: RedisLink | None, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,8 +1,8 @@
-"""What LiteLLM knows of models without asking anyone: names, limits, prices, abilities, whose key is there, how many tokens.
+"""LiteLLM's facts about models, without a call of a provider: names, limits, prices, abilities, configured keys, token counts.
 
 Owns the reading of LiteLLM's price map (`litellm.model_cost`) and of the Router's deployments. Refuses every function of LiteLLM
-that may ask the network or a person on the way (`get_model_info` asks a running Ollama), and guesses: what is not known is None.
-Blocks; its callers use a thread.
+that may use the network or prompt the user (`get_model_info` calls a running Ollama), and does not guess: an unknown fact is None.
+It blocks, so its callers use a thread.
 """
 
 from __future__ import annotations
@@ -25,15 +25,8 @@ from bridge_worker.providers import key_variables
 from bridge_worker.providers.facts import KEY_MAY_BE_ELSEWHERE, UNUSABLE_PROVIDERS
 from bridge_worker.providers.price_map import MODES
 from bridge_worker.schema.chat_request import ChatParams
-from bridge_worker.schema.services import (
-    ModelInfo,
-    ModelLimits,
-    ModelModalities,
-    ModelPrices,
-    ModelSummary,
-    ModelSupport,
-    TokenCount,
-)
+from bridge_worker.schema.models import ModelInfo, ModelLimits, ModelModalities, ModelPrices, ModelSummary, ModelSupport
+from bridge_worker.schema.tokens import TokenCount
 
 Facts = Mapping[str, Any]
 T = TypeVar("T")
@@ -74,9 +67,9 @@ class _Deployment:
 
 
 class LiteLLMServices:
-    """`Services`, for the names that ``served`` serves."""
+    """`ModelServices`, for the names that ``served`` serves."""
 
-    at_home = False
+    runs_here = False
 
     def __init__(self, served: LiteLLM) -> None:
         self._route = served.route
@@ -140,7 +133,7 @@ class LiteLLMServices:
         return await embed_rerank.rerank(self._router, request, self._route(request.model))
 
     def _summary(self, model: str) -> ModelSummary:
-        """One that stands for many, or that LiteLLM can say nothing of, must not spoil the list."""
+        """A wildcard or a model that LiteLLM does not know must not fail the list."""
         with suppress(BridgeError):
             if "*" not in model:
                 return ModelSummary(model=model, **_in_short(self._deployments(model)))
@@ -215,7 +208,7 @@ def _known() -> Iterator[tuple[str, str]]:
 
 
 def _key_in_environment(provider: str) -> bool | None:
-    """Of a provider that LiteLLM has no check for, it says that nothing is missing: only a variable is proof of a key."""
+    """For a provider without a check, LiteLLM reports that nothing is missing, so only a variable proves a key."""
     if key_variables.variable(provider):
         return True
     provider = key_variables.owner(provider)

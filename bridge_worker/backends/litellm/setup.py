@@ -64,8 +64,8 @@ def set_environment() -> None:
 
 
 def quieten_loggers() -> None:
-    """Before the import, which else logs to stdout in a host whose root logger is at level debug; afterwards it has added handlers.
-    What matters of their lines is raised as an exception as well."""
+    """Call it before the import, which otherwise logs to stdout in a host with a root logger at level debug, and after it, because
+    LiteLLM adds handlers. LiteLLM also raises the important lines as exceptions."""
     for name in LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()

@@ -14,7 +14,7 @@ import litellm
 from litellm.constants import TOKEN_COUNTER_MAX_EXACT_CHARS  # PRIVATE: longer texts are sampled
 from litellm.litellm_core_utils.token_counter import openai_tokenizer_encoding_name  # PRIVATE: what token_counter will use
 
-from bridge_worker.schema.services import TokenCount
+from bridge_worker.schema.tokens import TokenCount
 
 _SHIPPED = ("cl100k_base", "o200k_base", "o200k_harmony", "p50k_base")  # PRIVATE: others tiktoken would download
 _OF_OPENAI = ("openai", "azure", "text-completion-openai")

@@ -33,7 +33,7 @@ from bridge_worker.errors import BridgeError
 REQUEST_TIMEOUT_SECONDS = 600.0
 MAX_ERROR_BYTES = 64 * 1024
 MAX_BODY_BYTES = 64 * 1024 * 1024
-_CLOSE_SECONDS = 1.0  # how long a connection may take to close before the receipt of a cancel says that it has not
+_CLOSE_SECONDS = 1.0  # after this time the receipt of a cancel reports that the connection is not closed
 _LAST_BYTES_SECONDS = 0.05  # after a stream's own end marker, for the end of the body; then the connection is closed, not kept
 
 Read = Callable[[], Awaitable[bytes]]
@@ -61,7 +61,7 @@ class Destination:
 
 
 class Response:
-    """A response whose headers have arrived. `aclose` must be awaited; a body that was read to its end keeps its connection."""
+    """A response after its headers have arrived. `aclose` must be awaited; a body that was read to its end keeps its connection."""
 
     __slots__ = ("_at_end", "_close", "_inflate", "_read", "headers", "status")
 
@@ -106,7 +106,7 @@ class Response:
         return b"".join(parts)[:limit]
 
     async def finish(self) -> None:
-        """Waits briefly for the end of a body whose format has said that it is over, so that the connection can be kept."""
+        """Waits briefly for the end of a body after the format's end marker, so that the connection can be kept."""
         if not self._at_end():
             with suppress(ConnectionFailed, TimeoutError, BridgeError):
                 async with asyncio.timeout(_LAST_BYTES_SECONDS):

@@ -22,7 +22,7 @@ from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import Facts
 from bridge_worker.errors import BridgeError
 
-# After the first delta these mean that the stream broke off. The others tell the caller what to correct, streamed or not.
+# After the first delta these become `stream_interrupted`. The other kinds name what the caller has to correct, streamed or not.
 INTERRUPTIONS = {"rejected_by_provider", "rate_limited", "timeout", "provider_unavailable", "bad_upstream_response"}
 # Headers of a LiteLLM proxy that is the provider, whatever the config calls it.
 _PROXY, _PROXY_COST = "x-litellm-version", "x-litellm-response-cost"
@@ -142,7 +142,7 @@ class Upstream:
         return await self._response.aclose()
 
     def _is_complete(self) -> bool:
-        """Whether the provider had said that it was done before the connection broke."""
+        """Whether the provider sent its end marker before the connection broke."""
         try:
             self._decoder.end()
         except BridgeError:
@@ -204,7 +204,7 @@ async def _of_status(response: Response, decoder: Decoder, target: Target) -> Br
     fault.provider = fault.provider or target.provider
     fault.status = status
     if fault.kind == "authentication":
-        fault.message = about_key(fault.message, target.provider, answered=True)
+        fault.message = about_key(fault.message, target.provider, responded=True)
     return fault
 
 
@@ -212,5 +212,5 @@ def _of_connection(error: ConnectionFailed, target: Target) -> BridgeError:
     who = target.provider or "the provider"
     if error.timed_out:
         extra: dict[str, object] = {"deadline": "provider"}
-        return BridgeError("timeout", f"{who} did not answer in time", provider=target.provider, extra=extra)
+        return BridgeError("timeout", f"{who} did not respond in time", provider=target.provider, extra=extra)
     return BridgeError("provider_unavailable", f"{who} could not be reached: {error}", provider=target.provider)

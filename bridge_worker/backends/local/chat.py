@@ -51,7 +51,7 @@ class LocalEmbeddings:
 
 
 class Local:
-    """A `Model`. ``models`` are the config's, by name; ``smollm2`` needs no config where its package is installed."""
+    """A `ChatModel`. ``models`` are the config's, by name; ``smollm2`` needs no config where its package is installed."""
 
     def __init__(self, models: Mapping[str, LocalModel] | None = None) -> None:
         self._models = {DEFAULT: LocalModel(), **(models or {})}
@@ -60,7 +60,7 @@ class Local:
         self._starting = threading.Lock()
 
     def names(self) -> dict[str, bool]:
-        """The models whose file exists, and whether they are for embeddings."""
+        """The models with an existing file, and whether they are for embeddings."""
         return {PREFIX + name: model.embed for name, model in self._models.items() if model.file or packaged_file()}
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:

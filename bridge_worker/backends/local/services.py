@@ -1,4 +1,4 @@
-"""The `Services` of the models on this machine: exact counts, real limits, embeddings.
+"""The `ModelServices` of the models on this machine: exact counts, real limits, embeddings.
 
 Owns what `chat.Local` knows, in the port's shapes. Refuses to guess: facts that are known only after loading load the model.
 """
@@ -14,15 +14,8 @@ from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Expense, Ra
 from bridge_worker.core.receipt import Change, EngineVersion
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.chat_result import Usage
-from bridge_worker.schema.services import (
-    ModelInfo,
-    ModelLimits,
-    ModelModalities,
-    ModelPrices,
-    ModelSummary,
-    ModelSupport,
-    TokenCount,
-)
+from bridge_worker.schema.models import ModelInfo, ModelLimits, ModelModalities, ModelPrices, ModelSummary, ModelSupport
+from bridge_worker.schema.tokens import TokenCount
 
 _PARAMETERS = """
     temperature top_p max_tokens max_completion_tokens stop seed response_format frequency_penalty presence_penalty logit_bias
@@ -32,9 +25,10 @@ _WITH_TOOLS = ["tools", "tool_choice", "parallel_tool_calls"]
 
 
 class LocalServices:
-    """`Services`. The first call about a model loads it. Each call runs in a separate loop, because the caller's must not block."""
+    """`ModelServices`. The first call about a model loads it. Each call has a separate loop, because the caller's must not
+    block."""
 
-    at_home = True
+    runs_here = True
 
     def __init__(self, local: Local) -> None:
         self._local = local

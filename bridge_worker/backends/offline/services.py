@@ -1,7 +1,7 @@
-"""The `Services` of the models that need no key and no network: an agent's own tests can use every method.
+"""The `ModelServices` of the offline models, so that an agent's tests can use every method without a key or network.
 
-Owns ``offline/embed`` and ``offline/rerank``, and says of all offline models what there is to say: their tokens are words, and they
-cost nothing. Refuses to chat: `offline` does.
+Owns ``offline/embed`` and ``offline/rerank``, and the facts of all offline models: their tokens are words, and they are free.
+Refuses to chat: `chat` does.
 """
 
 from __future__ import annotations
@@ -16,15 +16,8 @@ from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Expense, Ra
 from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.chat_result import Usage
-from bridge_worker.schema.services import (
-    ModelInfo,
-    ModelLimits,
-    ModelModalities,
-    ModelPrices,
-    ModelSummary,
-    ModelSupport,
-    TokenCount,
-)
+from bridge_worker.schema.models import ModelInfo, ModelLimits, ModelModalities, ModelPrices, ModelSummary, ModelSupport
+from bridge_worker.schema.tokens import TokenCount
 
 EMBED = "offline/embed"
 RERANK = "offline/rerank"
@@ -36,9 +29,9 @@ _FREE = Cost(0.0, "provider")
 
 
 class OfflineServices:
-    """`Services`."""
+    """`ModelServices`."""
 
-    at_home = True
+    runs_here = True
 
     def names(self, *, every: bool) -> list[ModelSummary]:
         return [ModelSummary(model=model, provider="offline", mode=mode, key_present=None) for model, mode in MODES.items()]
@@ -75,7 +68,7 @@ class OfflineServices:
     async def embed(self, request: EmbedRequest) -> Embeddings:
         _sign(request.receipt)
         if request.model != EMBED:
-            raise _not_found(request.model, f"makes no embeddings; offline, {EMBED} does")
+            raise _not_found(request.model, f"does not make embeddings; the offline model for these is {EMBED}")
         dimensions = request.options.get("dimensions", _DIMENSIONS)
         if dimensions > _MOST_DIMENSIONS:
             raise BridgeError("rejected_by_provider", f"{EMBED} has at most {_MOST_DIMENSIONS} dimensions", model=EMBED)
@@ -85,7 +78,7 @@ class OfflineServices:
     async def rerank(self, request: RerankRequest) -> Ranking:
         _sign(request.receipt)
         if request.model != RERANK:
-            raise _not_found(request.model, f"ranks no documents; offline, {RERANK} does")
+            raise _not_found(request.model, f"does not rank documents; the offline model for this is {RERANK}")
         wanted = set(request.query.lower().split())
         scores = [len(wanted & set(text.lower().split())) / max(len(wanted), 1) for text in request.documents]
         return Ranking(list(enumerate(scores)), _words(request.query, *request.documents), _FREE, request.model, "offline")
@@ -93,7 +86,7 @@ class OfflineServices:
 
 def _mode(model: str) -> str:
     if model not in MODES:
-        raise _not_found(model, f"is no model; offline, there are {', '.join(MODES)}")
+        raise _not_found(model, f"is not an offline model; known: {', '.join(MODES)}")
     return MODES[model]
 
 
@@ -111,7 +104,7 @@ def _words(*texts: str) -> Usage:
 
 
 def _embedding(text: str, dimensions: int) -> list[float]:
-    """Of length 1; texts with words in common are close. Each word points along one axis, which its hash names."""
+    """A vector of length 1. Each word adds to the axis that its hash selects, so texts with common words are close."""
     vector = [0.0] * dimensions
     for word in text.lower().split() or [text]:
         vector[int.from_bytes(hashlib.sha256(word.encode("utf-8", "surrogatepass")).digest()[:8]) % dimensions] += 1.0

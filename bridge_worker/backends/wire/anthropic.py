@@ -324,7 +324,7 @@ def _input(block: _Block) -> str:
 
 
 def usage_of(usage: Json) -> TokenUsage | None:
-    """Anthropic reports cached tokens beside ``input_tokens``, and a compaction's tokens only in ``iterations``."""
+    """Anthropic's ``input_tokens`` does not include cached tokens, and a compaction's tokens are only in ``iterations``."""
     iterations = list(objects_of(usage.get("iterations")))
     if any(iteration.get("type") == "compaction" for iteration in iterations):
         names = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")

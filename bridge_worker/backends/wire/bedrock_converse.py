@@ -316,7 +316,7 @@ def _value(arguments: str) -> Any:
 
 
 def usage_of(usage: Json) -> TokenUsage | None:
-    """Bedrock reports cached tokens beside ``inputTokens``."""
+    """Bedrock's ``inputTokens`` does not include cached tokens."""
     given, taken = count_of(usage.get("inputTokens")), count_of(usage.get("outputTokens"))
     read = count_of(first(usage.get("cacheReadInputTokens"), usage.get("cacheReadInputTokenCount")))
     written = count_of(first(usage.get("cacheWriteInputTokens"), usage.get("cacheWriteInputTokenCount")))

@@ -148,7 +148,7 @@ BY_CODE = {
     "toolusefailed": "bad_upstream_response",  # Groq: the model's tool call could not be read
     "invalidoutput": "bad_upstream_response",
 }
-# Codes and types that say little: they count only where no HTTP status says more.
+# General codes and types: they count only if the HTTP status is not more specific.
 BY_VAGUE_CODE = {
     "invalidrequesterror": "rejected_by_provider",
     "invalidrequest": "rejected_by_provider",
@@ -218,7 +218,7 @@ _NOT_CONTEXT = re.compile(
 )
 _CONTEXT = re.compile("|".join(CONTEXT_WORDINGS.values()))
 
-# Other words, where the code says nothing. The first match counts.
+# Other wordings, for errors without a specific code. The first match counts.
 WORDINGS = {
     r"content management policy|content policy|content[ _]filter(?:ed|ing)?\b|usage polic|safety system|flagged (?:as|by|for|in)": (
         "content_policy"
@@ -236,7 +236,8 @@ WORDINGS = {
     r"overloaded|at capacity|no healthy upstream|upstream connect error|temporarily unavailable": "provider_unavailable",
 }
 _WORDS = [(re.compile(pattern), kind) for pattern, kind in WORDINGS.items()]
-# Kinds of a status that words may correct. 401, 402, 404 and 5xx say enough; so does a 429 but for a used-up balance.
+# Kinds of a status that a wording may correct. 401, 402, 404 and 5xx are specific enough; so is a 429, except for a used-up
+# balance.
 _CORRECTABLE = {
     "rejected_by_provider": frozenset({"content_policy", "budget_exceeded", "authentication", "model_not_found", "rate_limited"}),
     "permission": frozenset({"content_policy", "budget_exceeded"}),
@@ -267,7 +268,7 @@ def kind_of(status: int | None, codes: list[str], text: str, *, empty: bool = Fa
     by_words = next((kind for pattern, kind in _WORDS if pattern.search(words)), None)
     if by_words and (by_status is None or by_words in _CORRECTABLE.get(by_status, ())):
         return by_words
-    if status == 413 and empty:  # Cerebras: a full context, without a word
+    if status == 413 and empty:  # Cerebras: a full context, with an empty body
         return "context_length_exceeded"
     if by_status:
         return by_status

@@ -57,7 +57,8 @@ _EMPTY = Delta()
 
 
 class Gathered:
-    """Members without a word of the bridge's own: ``fields`` for ``provider_specific_fields``, ``kept`` their dotted paths."""
+    """Members that have no member in the bridge's result: ``fields`` for ``provider_specific_fields``, ``kept`` their dotted
+    paths."""
 
     __slots__ = ("_texts", "fields", "kept")
 
@@ -96,7 +97,7 @@ class Gathered:
 
 
 def joined_details(details: list[Json]) -> list[Json]:
-    """Streamed parts of one detail as one: adjacent ones of the same type and index, whose texts add up."""
+    """Joins the streamed parts of a detail: adjacent parts of the same type and index, with their texts concatenated."""
     whole: list[Json] = []
     parts: list[dict[str, list[str]]] = []
     for detail in details:

@@ -15,9 +15,9 @@ from bridge_worker.core.deltas import TokenUsage
 
 
 def usage_of(usage: Json) -> TokenUsage | None:
-    """Gemini counts cached tokens within the prompt, those of tool results beside it, and thoughts beside the candidates.
+    """Gemini's prompt count includes cached tokens, but not tool results; its candidates count does not include thoughts.
 
-    Vertex AI has counted thoughts within the candidates; the total tells the two apart.
+    Vertex AI has included thoughts in the candidates; the total distinguishes the two.
     """
     prompt, tools = count_of(usage.get("promptTokenCount")), count_of(usage.get("toolUsePromptTokenCount"))
     taken, thought = count_of(usage.get("candidatesTokenCount")), count_of(usage.get("thoughtsTokenCount"))

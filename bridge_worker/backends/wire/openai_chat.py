@@ -116,7 +116,7 @@ class OpenAIChat(EventStreamDecoder):
         self._any_event(name, event, out)
 
     def is_error(self, value: Any) -> bool:
-        """An error beside choices is read with them, so that their text is not lost."""
+        """An error in a value with choices is read after them, so that their text is not lost."""
         return not object_of(value).get("choices") and super().is_error(value)
 
     def on_body(self, value: Any, body: bytes | bytearray, out: list[Delta]) -> None:

@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-_PASSED_ON = "llm_provider-"  # so a LiteLLM proxy names the headers of its own provider
-_MAX_WAIT_MS = 7 * 86_400_000  # longer than any limit's window: then the number is a date, or nonsense
+_PASSED_ON = "llm_provider-"  # prefix of the headers that a LiteLLM proxy passes on from its provider
+_MAX_WAIT_MS = 7 * 86_400_000  # longer than any limit's window: a larger number is a date or invalid
 _UNIT_MS = {"ms": 1, "": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(ms|[smhd]?)")
 _ADVICE = re.compile(  # OpenAI, Groq: "Please try again in 7m1.2s"; Azure: "retry after 26 seconds"; Gemini: "retryDelay": "7s"

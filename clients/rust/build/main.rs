@@ -1,4 +1,4 @@
-//! With the feature `bundle`: puts the worker beside what is built. Without it: nothing.
+//! With the feature `bundle`: puts the worker into the target folder. Without it: does nothing.
 
 mod place;
 mod sha256;

@@ -1,4 +1,4 @@
-//! One question, one answer. `cargo run --example chat -- openai/gpt-4o-mini "Why is the sky blue?"`
+//! One prompt, one response. `cargo run --example chat -- openai/gpt-4o-mini "Why is the sky blue?"`
 use omni_bridge_client::{Bridge, ChatRequest, Result};
 
 #[tokio::main]

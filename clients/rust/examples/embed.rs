@@ -1,4 +1,4 @@
-//! No child at all: Python runs inside the agent, and `bridge_worker.chat` answers with the same types.
+//! Without a child: Python runs inside the agent, and `bridge_worker.chat` returns the same types.
 //!
 //! `PYTHONPATH=<site-packages of the bridge>:<this checkout> cargo run --features embed --example embed -- openai/gpt-4o-mini "hi"`
 //!

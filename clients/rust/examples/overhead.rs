@@ -1,6 +1,6 @@
-//! What this crate costs, beside a raw HTTP client that asks the same upstream.
+//! The overhead of this crate, compared with a raw HTTP client of the same upstream.
 //!
-//! `cargo run --release --example overhead`; set `OMNI_BRIDGE_COMMAND` to measure a worker too. Three ways to the same answer:
+//! `cargo run --release --example overhead`; set `OMNI_BRIDGE_COMMAND` to measure a worker too. Three paths to the same response:
 //! a bare TCP connection with keep-alive, this crate with a worker that does nothing (this program itself, over real pipes), and
 //! this crate with omni-bridge, where LiteLLM's own cost is in it. CPU is the client's threads alone, from the kernel's clock.
 
@@ -170,7 +170,7 @@ async fn raw(connection: &mut BufReader<TcpStream>, model: &str, stream: bool) -
     }
 }
 
-/// A worker that answers at once.
+/// A worker that responds immediately.
 fn do_nothing() -> Outcome<()> {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for line in std::io::stdin().lock().lines() {

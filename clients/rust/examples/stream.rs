@@ -1,4 +1,4 @@
-//! An answer as it comes, and what it cost. `cargo run --example stream -- openai/gpt-4o-mini "Tell me a story"`
+//! A streamed response and its cost. `cargo run --example stream -- openai/gpt-4o-mini "Write a story"`
 use std::io::Write;
 
 use omni_bridge_client::{Bridge, ChatRequest, Result};

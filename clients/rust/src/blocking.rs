@@ -54,7 +54,7 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     }
 }
 
-/// A bridge whose calls block: [`Bridge`](crate::Bridge) without async. Cheap to clone, and usable from many threads.
+/// A bridge with blocking calls: [`Bridge`](crate::Bridge) without async. Cheap to clone, and usable from many threads.
 #[derive(Clone, Debug)]
 pub struct Bridge(crate::Bridge);
 
@@ -150,7 +150,7 @@ impl ChatStream {
         self.0.response()
     }
 
-    /// Reads what is left, and returns the whole response.
+    /// Reads the remaining deltas and returns the whole response.
     pub fn finish(self) -> Result<ChatResponse> {
         block_on(self.0.finish())
     }
@@ -175,7 +175,7 @@ impl Iterator for ChatStream {
 pub struct TextStream(stream::TextStream);
 
 impl TextStream {
-    /// Reads what is left, and returns the whole response.
+    /// Reads the remaining deltas and returns the whole response.
     pub fn finish(self) -> Result<ChatResponse> {
         block_on(self.0.finish())
     }

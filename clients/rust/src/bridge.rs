@@ -92,7 +92,7 @@ impl Bridge {
         self.list(false).await
     }
 
-    /// Those, and every model of LiteLLM's whose key is present.
+    /// The same, and every model of LiteLLM with a configured key.
     pub async fn all_models(&self) -> Result<Vec<ModelSummary>> {
         self.list(true).await
     }
@@ -109,7 +109,7 @@ impl Bridge {
         }
     }
 
-    /// What is known of a model: limits, prices, abilities.
+    /// The facts about a model: limits, prices, abilities.
     pub async fn model(&self, model: &str) -> Result<ModelInfo> {
         self.call("models/get", json!({"model": model})).await
     }
@@ -167,8 +167,8 @@ impl Bridge {
         self.of_each("status").await
     }
 
-    /// Has every worker that is up read its config anew; requests in flight end on the old one. A config with mistakes is an error,
-    /// whose `data` has them all in `mistakes`, and the old one goes on.
+    /// Lets every running worker reload its config; requests in flight continue with the old one. A config with errors is rejected: the
+    /// error's `data` has all of them in `mistakes`, and the old config stays active.
     pub async fn reload_config(&self) -> Result<Vec<ConfigReloaded>> {
         self.of_each("config/reload").await
     }
@@ -254,14 +254,14 @@ impl fmt::Debug for Bridge {
     }
 }
 
-/// A worker, as [`Bridge::workers`] tells of it.
+/// A worker in the result of [`Bridge::workers`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerInfo {
-    /// Its process; `None` if somebody else has started it.
+    /// Its process; `None` if other code has started it.
     pub process_id: Option<u32>,
-    /// Requests that it has not answered yet.
+    /// Requests without a response so far.
     pub in_flight: usize,
-    /// What it said of itself at the start.
+    /// Its response to the handshake.
     pub initialize_result: InitializeResult,
 }

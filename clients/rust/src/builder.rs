@@ -155,14 +155,14 @@ impl BridgeBuilder {
         self
     }
 
-    /// Deadlines of the chats that have none of their own.
+    /// Deadlines of chats without deadlines.
     pub fn deadlines(mut self, deadlines: Deadlines) -> Self {
         self.deadlines = Some(deadlines);
         self
     }
 
-    /// How long a worker may take to answer the handshake. Two minutes unless set, because the launcher of a checkout installs what
-    /// it needs on its first use; a bundle answers in a tenth of a second.
+    /// The time limit of the handshake. Two minutes unless set, because the launcher of a checkout installs its environment on the
+    /// first use; a bundle responds in a tenth of a second.
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.start_timeout = limit;
         self

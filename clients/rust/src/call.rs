@@ -1,4 +1,4 @@
-//! One call: what was written of it, its deltas, its answer.
+//! One call: how much of it is written, its deltas, its response.
 //!
 //! Owns what its reader and its caller share. Refuses to know how either speaks to the worker.
 
@@ -65,8 +65,8 @@ impl Call {
 
     /// A delta for its consumer.
     ///
-    /// The policy where that one is slow: 256 deltas wait one by one; further ones are joined to the last, which loses no text and
-    /// needs no more memory than the answer itself. If 64 MiB of text gather, the call fails.
+    /// The policy for a slow consumer: 256 deltas wait one by one; further ones are joined to the last, which loses no text and
+    /// needs no more memory than the response itself. The call fails when 64 MiB of text are waiting.
     pub(crate) fn add(&self, seq: u64, delta: ChatDelta) -> Result<()> {
         let mut state = lock(&self.state);
         if state.abandoned || state.answered {
@@ -126,7 +126,7 @@ impl Call {
         }
     }
 
-    /// The answer, once.
+    /// The response, once.
     pub(crate) fn poll_outcome(&self, context: &Context<'_>) -> Poll<Result<Box<RawValue>>> {
         let mut state = lock(&self.state);
         if !state.answered {

@@ -102,7 +102,7 @@ pub struct BridgeConfig {
     /// How many processes; one unless set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
-    /// Deadlines of the chats that have none of their own.
+    /// Deadlines of chats without deadlines.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadlines: Option<Deadlines>,
     /// How long a worker may take to start.

@@ -1,10 +1,10 @@
 //! One worker's conversation over a pair of byte streams.
 //!
-//! Owns the calls in flight: their numbers, what was written of them, their deltas and answers. Refuses to know where the bytes come
-//! from and what becomes of a worker that is lost.
+//! Owns the calls in flight: their numbers, their written bytes, their deltas and responses. Refuses to know the source of the bytes
+//! and the treatment of a lost worker.
 //!
-//! **The reader never waits for a consumer.** Whatever a caller does with its stream, the next line is read and given to whom it
-//! belongs; see `Call::add` for what happens to deltas that nobody takes.
+//! **The reader never waits for a consumer.** Whatever a caller does with its stream, the next line is read and passed to its call.
+//! `Call::add` has the policy for deltas that are not consumed.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
@@ -32,11 +32,11 @@ const QUEUED_REQUESTS: usize = 32;
 const UNREADABLE_LINES: usize = 100;
 /// How long a worker that has closed its stdin may take to close its stdout.
 const DYING: Duration = Duration::from_secs(5);
-/// A program that has printed a line which is no message, and then this long nothing, is not going to respond to `initialize`.
+/// A program that has printed a line which is not a message, and then nothing for this time, will not respond to `initialize`.
 const SILENT_AFTER_GARBAGE: Duration = Duration::from_secs(5);
 /// Until its engine is ready, a worker may be silent for this many times as long: it imports its libraries.
 const STARTING_FACTOR: u32 = 6;
-/// The longest answer that is read. Requests are held to the worker's own limit.
+/// The longest response that is read. Requests have the worker's own limit.
 const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
 /// The worker reads its stdin to the end and then exits, so closing it is a message like any other.
@@ -79,7 +79,7 @@ struct Calls {
 
 struct Entry {
     call: Arc<Call>,
-    /// Given back when the worker has answered, not when the caller has lost interest: until then it counts there too.
+    /// Released when the worker has responded, not when the caller drops the call: until then the call counts in the worker.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -150,7 +150,7 @@ impl Connection {
         self.shared.calls().refused.is_none()
     }
 
-    /// Requests that the worker has not answered yet.
+    /// Requests without a response so far.
     pub(crate) fn in_flight(&self) -> usize {
         self.shared.calls().in_flight.len()
     }
@@ -181,7 +181,7 @@ impl Connection {
         let _ = self.shared.control.send(control); // the writer is gone only if the connection is
     }
 
-    /// No more requests. Those that are queued are written, then the worker's stdin is closed.
+    /// Accepts no more requests: writes the queued ones, then closes the worker's stdin.
     pub(crate) fn close_input(&self) {
         self.shared
             .calls()
@@ -212,7 +212,7 @@ impl Connection {
         lost.ok().and_then(|error| error.clone()).unwrap_or_else(|| Error::new(ErrorKind::Closed, "the connection was closed"))
     }
 
-    /// Waits until the engine is warm.
+    /// Waits until LiteLLM is warm.
     pub(crate) async fn ready(&self) -> Result<()> {
         let mut ready = self.shared.ready.subscribe();
         tokio::select! {
@@ -256,7 +256,7 @@ impl Shared {
         self.calls().refused.clone().unwrap_or_else(|| Error::new(ErrorKind::Closed, "the worker was shut down").retryable(true))
     }
 
-    /// The end: nothing that is in flight will be answered any more. Only the first reason counts.
+    /// The end: no request in flight gets a response any more. Only the first reason counts.
     fn fail(&self, error: Error) {
         let in_flight = {
             let mut calls = self.calls();
@@ -305,8 +305,8 @@ impl Shared {
         entry.finish(Err(Error::new(ErrorKind::Protocol, message).sent(true)));
     }
 
-    /// A request that the worker could not read. Framing refuses all that is known to lead here; with several in flight nobody can
-    /// tell which one it was, and its caller will run into its deadline.
+    /// A request that the worker could not read. Framing rejects all known causes. With several requests in flight it is unknown which
+    /// one it was, and its caller waits until its deadline.
     fn attribute(&self, error: Error) {
         tracing::error!(%error, "the worker could not read a request");
         let mut calls = self.calls();
@@ -318,7 +318,7 @@ impl Shared {
         }
     }
 
-    /// Takes the request back if it is not written yet, else asks the worker to stop.
+    /// Removes the request if it is not written yet, otherwise sends a cancel to the worker.
     fn cancel(&self, call: &Call) {
         if call.retract() {
             self.calls().in_flight.remove(&call.id);
@@ -360,7 +360,7 @@ async fn read<R: AsyncRead + Unpin>(shared: &Shared, reader: R) -> Ending {
                     }
                     unreadable += 1;
                     let text = shortened(line);
-                    tracing::warn!(%error, text, "a line on the worker's stdout is no message");
+                    tracing::warn!(%error, text, "a line on the worker's stdout is not a message");
                     if unreadable >= UNREADABLE_LINES {
                         return Ending(format!("it is no omni-bridge: its output has lines such as {text:?}"));
                     }
@@ -460,14 +460,14 @@ async fn write<W: AsyncWrite + Unpin>(
         _ = lost.wait_for(Option::is_some) => return,
     };
     if let Err(error) = done {
-        // The reader is about to see the end too, and can tell more of it.
+        // The reader is about to see the end too, and knows the reason better.
         if tokio::time::timeout(DYING, lost.wait_for(Option::is_some)).await.is_err() {
             shared.fail(Error::new(ErrorKind::WorkerLost, format!("the worker reads no requests any more: {error}")));
         }
     }
 }
 
-/// A caller's hold on its call. Dropped before the answer, it cancels the request.
+/// A caller's handle of its call. Dropped before the response, it cancels the request.
 pub(crate) struct CallHandle {
     shared: Arc<Shared>,
     call: Arc<Call>,
@@ -480,7 +480,7 @@ impl CallHandle {
         self.call.poll_delta(context)
     }
 
-    /// The answer. Must not be polled again once it was ready.
+    /// The response. Must not be polled again once it was ready.
     pub(crate) fn poll_outcome(&mut self, context: &Context<'_>) -> Poll<Result<Box<RawValue>>> {
         let outcome = self.call.poll_outcome(context);
         self.finished = outcome.is_ready();
@@ -501,7 +501,7 @@ impl CallHandle {
         self.call.received()
     }
 
-    /// Asks the worker to stop. The answer still comes.
+    /// Sends a cancel to the worker. The response still arrives.
     pub(crate) fn cancel(&self) {
         self.shared.cancel(&self.call);
     }

@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 macro_rules! kinds {
     ($(#[$doc:meta] $variant:ident = $name:literal,)*) => {
-        /// What went wrong, as far as a program needs to tell cases apart.
+        /// The kind of an error, as far as a program needs to distinguish them.
         ///
         /// The kinds up to [`Cancelled`](ErrorKind::Cancelled) are the worker's (`error.data.kind`); the rest are this crate's.
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -60,9 +60,9 @@ kinds! {
     MethodNotFound = "method_not_found",
     /// A missing, unknown or refused member of the request.
     InvalidRequest = "invalid_request",
-    /// A client of MCP asked for a revision that the worker does not speak; this crate never does.
+    /// An MCP client requested a revision that the worker does not support; this crate never does.
     UnsupportedVersion = "unsupported_version",
-    /// A fault of the bridge itself; its log has the whole of it.
+    /// A bug in the bridge; its log has the details.
     Internal = "internal",
     /// 401 from the provider, or no key for it.
     Authentication = "authentication",
@@ -84,7 +84,7 @@ kinds! {
     Timeout = "timeout",
     /// Refused, reset, DNS or 5xx.
     ProviderUnavailable = "provider_unavailable",
-    /// The provider's answer can't be used: no choices, or tool arguments that are not JSON.
+    /// The provider's response is unusable: no choices, or tool arguments that are not JSON.
     BadUpstreamResponse = "bad_upstream_response",
     /// More requests in flight than the worker takes.
     Overloaded = "overloaded",
@@ -104,7 +104,7 @@ kinds! {
     WorkerLost = "worker_lost",
     /// The worker speaks another version of the protocol.
     VersionMismatch = "version_mismatch",
-    /// The worker's answer is not what the protocol says.
+    /// The worker's response does not follow the protocol.
     Protocol = "protocol",
     /// [`Bridge::shutdown`](crate::Bridge::shutdown) was called, or the connection's other end is gone for good.
     Closed = "closed",
@@ -124,7 +124,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// What had come when an answer broke off.
+/// The content received before a response was interrupted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Partial {
@@ -164,7 +164,7 @@ pub(crate) struct ErrorData {
     pub(crate) extra: Map<String, Value>,
 }
 
-/// `error` on the wire. `data` is read leniently: an error that can't be read would be worse than one that says less.
+/// `error` on the wire. `data` is read leniently: an error with missing members is better than none.
 #[derive(Debug, Deserialize)]
 pub(crate) struct WireError {
     pub(crate) code: i64,
@@ -174,9 +174,9 @@ pub(crate) struct WireError {
     pub(crate) data: Value,
 }
 
-/// Any failure of this crate, or of what the worker was asked.
+/// Any error of this crate or of a worker.
 ///
-/// Cheap to move. Never holds a prompt, a key or an answer, except for [`partial`](Error::partial).
+/// Cheap to move. Never contains a prompt, a key or a response, except for [`partial`](Error::partial).
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 
@@ -269,13 +269,13 @@ impl Error {
         &self.0.kind
     }
 
-    /// One sentence for a person.
+    /// One sentence for the user.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// JSON-RPC's error code, if the worker answered with one.
+    /// JSON-RPC's error code, if the worker sent one.
     #[must_use]
     pub fn code(&self) -> Option<i64> {
         self.0.code
@@ -284,24 +284,24 @@ impl Error {
     /// Whether the identical call may succeed later. Waiting for [`retry_after`](Error::retry_after), and giving up, is yours.
     ///
     /// A call that was in flight when its worker was lost is retryable if no delta of it had been received; it may have been
-    /// billed all the same if [`was_sent`](Error::was_sent).
+    /// billed nevertheless if [`was_sent`](Error::was_sent).
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         self.0.data.retryable
     }
 
-    /// How long to wait before the next try, if the provider (or, for a worker that is down, this crate) says so.
+    /// The time to wait before the next try, if the provider (or, for a worker that is down, this crate) gives one.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.data.retry_after_ms.map(Duration::from_millis)
     }
 
-    /// Whether any byte of the request may have reached the worker. What was not sent has cost nothing.
+    /// Whether any byte of the request may have reached the worker. A request that was not sent has cost nothing.
     #[must_use]
     pub fn was_sent(&self) -> bool {
         self.0.sent
     }
 
-    /// What had come when the answer broke off.
+    /// The content received before the response was interrupted.
     #[must_use]
     pub fn partial(&self) -> Option<&Partial> {
         self.0.data.partial.as_ref()
@@ -331,7 +331,7 @@ impl Error {
         self.0.data.deadline.as_deref()
     }
 
-    /// What became of the request on its way: the attempts and how each failed.
+    /// The attempts of the request and how each failed.
     #[must_use]
     pub fn receipt(&self) -> Option<&Receipt> {
         self.0.data.receipt.as_ref()

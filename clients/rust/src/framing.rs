@@ -61,7 +61,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         }
     }
 
-    /// What is buffered of a line whose end has not come.
+    /// The buffered part of a line without an end so far.
     pub(crate) fn rest(&self) -> &[u8] {
         self.buffer.get(self.start..).unwrap_or_default()
     }
@@ -88,15 +88,15 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 /// One message from the worker.
 #[derive(Debug)]
 pub(crate) enum Incoming {
-    /// The answer to the request with this id.
+    /// The response to the request with this id.
     Response { id: u64, outcome: Result<Box<RawValue>> },
-    /// The worker could not tell which request it was that it refuses.
+    /// An error without an id: the worker could not read the request.
     Unattributed(Error),
-    /// A piece of a streamed answer.
+    /// A piece of a streamed response.
     Delta { id: u64, seq: u64, delta: ChatDelta },
-    /// The engine is warm.
+    /// LiteLLM is warm.
     Ready,
-    /// A message that is of no concern here: a newer worker's notification, or the answer to somebody else.
+    /// A message that is ignored: a newer worker's notification, or the response to another client.
     Other,
 }
 
@@ -221,7 +221,7 @@ fn depth(json: &[u8]) -> usize {
     most
 }
 
-/// What the worker can't read for depth it answers without an id, and then nobody knows whose answer it is.
+/// The error for a message that is nested too deeply for the worker has no id, so its call would be unknown.
 const MAX_DEPTH: usize = 256;
 
 /// Text from a provider may hold half of a surrogate pair, which the worker passes on as the escape that it came as, and which no

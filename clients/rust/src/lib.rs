@@ -1,5 +1,5 @@
 //! Chat with any LLM provider from Rust, through omni-bridge: a child process that speaks line-delimited JSON-RPC on its stdin and
-//! stdout and answers through LiteLLM. No provider code in the agent, no port, no server to run.
+//! stdout and uses LiteLLM. No provider code in the agent, no port, no server to run.
 //!
 //! ```no_run
 //! use omni_bridge_client::{Bridge, ChatRequest};
@@ -17,23 +17,23 @@
 //!   [`ChatResponse::message`] into the next request as it is.
 //! - **Streams**: [`Bridge::chat_stream`] gives a [`ChatStream`] of deltas with the whole response at its end.
 //! - **Cancelling** is dropping: a call's future or a stream. The worker closes the connection to the provider, which ends the bill;
-//!   [`ChatStream::cancel`] waits for its word that it did.
-//! - **Errors** say what to do next: [`Error::kind`], [`Error::is_retryable`], [`Error::retry_after`], [`Error::was_sent`],
-//!   [`Error::partial`]. Nothing is tried again behind your back once a byte of it was sent.
+//!   [`ChatStream::cancel`] waits until the worker has confirmed that.
+//! - **Errors** have what a caller needs to react: [`Error::kind`], [`Error::is_retryable`], [`Error::retry_after`], [`Error::was_sent`],
+//!   [`Error::partial`]. A request is never retried silently once a byte of it was sent.
 //! - **Workers** are found next to the agent's executable or on `PATH`, restarted when they crash, replaced when they have grown
 //!   ([`Recycling`]), spread over ([`BridgeBuilder::workers`]) and never left behind.
 //! - **Configuration**: [`LlmConfig`] reads the host's own TOML or YAML.
 //! - **Logs** of the worker are `tracing` events with the target `omni_bridge::worker`.
 //!
-//! # What waits for what
+//! # Waiting
 //!
-//! A request waits while the worker has as many in flight as it takes (`maxInFlight`, 256), and while 32 others wait for the pipe.
-//! Answers wait for nobody: each is read as it comes and handed to its caller. A stream that is read slowly keeps 256 deltas one by
-//! one and joins further ones to the last, so it needs no more memory than its answer; at 64 MiB of unread text it is cancelled.
+//! A request waits while the worker has its maximum in flight (`maxInFlight`, 256), and while 32 others wait for the pipe. Responses
+//! never wait: each is read as it arrives and passed to its caller. A stream that is read slowly keeps 256 deltas one by one and joins
+//! further ones to the last, so it needs no more memory than its response; at 64 MiB of unread text it is cancelled.
 //!
 //! # Runtimes
 //!
-//! A bridge does its I/O on a thread of its own, `omni-bridge-io`. Its futures can be awaited on any tokio runtime, on another
+//! A bridge does its I/O on a separate thread, `omni-bridge-io`. Its futures can be awaited on any tokio runtime, on another
 //! executor, and on a runtime other than the one that spawned the bridge.
 
 #![forbid(unsafe_code)]

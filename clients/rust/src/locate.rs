@@ -27,7 +27,7 @@ fn find(name: &Path, beside: Option<&Path>, path: impl Iterator<Item = PathBuf>)
     let file = name.with_extension(std::env::consts::EXE_EXTENSION);
     // The bundle is a folder of the same name with the program in it.
     let near = beside.into_iter().flat_map(|folder| [folder.join(&file), folder.join(name).join(&file)]);
-    // The feature `bundle` has put one into the target folder, where tests and examples are not beside it.
+    // The feature `bundle` puts one into the target folder, which is not the folder of tests and examples.
     let built = option_env!("OMNI_BRIDGE_BUNDLE_PROGRAM").filter(|_| name == Path::new(COMMAND)).map(PathBuf::from);
     let found = near.chain(built).chain(path.map(|folder| folder.join(&file))).find(|candidate| is_program(candidate));
     found.ok_or_else(|| {

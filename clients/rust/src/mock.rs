@@ -42,7 +42,7 @@ use crate::types::{ChatRequest, Object};
 ///
 /// This is the seam for recorded conversations: a player of cassettes is a `Script`.
 pub trait Script: Send {
-    /// The reply to a request. `request.stream` says whether it is streamed.
+    /// The reply to a request. `request.stream`: whether it is streamed.
     fn reply(&mut self, request: &ChatRequest) -> Reply;
 }
 
@@ -167,7 +167,7 @@ struct State {
 }
 
 impl Mock {
-    /// Without replies: every chat is an error that says so.
+    /// Without replies: every chat fails with an error that reports this.
     #[must_use]
     pub fn new() -> Self {
         Mock::default()

@@ -1,9 +1,9 @@
-//! The child process: started without a shell, in a process group of its own, and never left behind.
+//! The child process: started without a shell, in a separate process group, and never left behind.
 //!
-//! Owns the child, its signals and its stderr. Refuses to know what is said over its pipes.
+//! Owns the child, its signals and its stderr. Refuses to know the messages on its pipes.
 //!
-//! **A worker ends with its client**, in whichever of these ways comes first: its stdin ends (it drains and exits); the worker sees
-//! that `processId` is gone; the last handle here is dropped, and its whole group is killed. On Windows the child itself is killed;
+//! **A worker ends with its client**, by the first of these events: its stdin ends (it drains and exits); the worker sees
+//! that the process `processId` has exited; the last handle here is dropped, and its whole group is killed. On Windows the child itself is killed;
 //! to catch its children too, put the agent into a Job Object with `JOB_OBJECT_LIMIT_KILL_ON_JOB_CLOSE`.
 
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ use crate::io::Io;
 const TAIL_LINES: usize = 40;
 const TAIL_LINE_BYTES: usize = 1024;
 const LOG_LINE_BYTES: usize = 1024 * 1024;
-/// What a worker gets to say its last words, once its output has ended or it was killed.
+/// The time for reading a worker's last log lines, after its output has ended or it was killed.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// From SIGTERM to SIGKILL: longer than the worker's own grace of 5 s.
 const TERMINATING: Duration = Duration::from_secs(7);
@@ -73,7 +73,7 @@ impl Process {
         let mut child = command.spawn().map_err(|error| not_started(launch, &error))?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(id), (Some(stdin), Some(stdout), Some(stderr))) = (child.id(), pipes) else {
-            return Err(Error::new(ErrorKind::WorkerStart, "the worker has no pipes")); // can't be: they were asked for
+            return Err(Error::new(ErrorKind::WorkerStart, "the worker has no pipes")); // impossible: they were requested
         };
         let stderr_tail = Arc::new(Tail::default());
         let (signals, asked) = mpsc::unbounded_channel();
@@ -97,7 +97,7 @@ impl Process {
     }
 
     pub(crate) fn kill(&self) {
-        let _ = self.signals.send(Signal::Kill); // nobody listens once it has ended
+        let _ = self.signals.send(Signal::Kill); // no task receives it after the end
     }
 
     /// The last lines of it.
@@ -122,7 +122,7 @@ impl Process {
         }
     }
 
-    /// Resident memory in bytes, where the system tells (Linux).
+    /// Resident memory in bytes, if the system reports it (Linux).
     pub(crate) fn memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -139,7 +139,7 @@ pub(crate) struct Witness {
 }
 
 impl Witness {
-    /// The worker's output has ended, so it is of no more use: sees to it that it ends too, and tells how it did.
+    /// Call it when the worker's output has ended, so it is of no more use: ends the worker too, and returns how it ended.
     pub(crate) async fn report(mut self, kind: ErrorKind, reason: &str) -> Error {
         if tokio::time::timeout(LAST_WORDS, self.exit.wait_for(Option::is_some)).await.is_err() {
             if let Some(signals) = self.signals.upgrade() {
@@ -162,7 +162,7 @@ impl Owned {
         loop {
             tokio::select! {
                 status = self.0.wait() => {
-                    // What the worker has started and left behind. Its group's number is not given to anybody while one of it lives.
+                    // Processes that the worker has started and left behind. The group's number is not reused while one of them lives.
                     signal_group(group, Signal::Kill);
                     return status.unwrap_or_default();
                 }

@@ -1,6 +1,6 @@
 //! Whether and when a failed call is tried again.
 //!
-//! Owns the policy. Refuses to know which call it is: what may be repeated is what its error says.
+//! Owns the policy. Refuses to know the call: the error alone decides whether it may be repeated.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ impl RetryPolicy {
         self
     }
 
-    /// An error whose `retry_after` is longer is returned at once. 60 seconds unless set.
+    /// An error with a longer `retry_after` is returned immediately. 60 seconds unless set.
     pub fn longest_wait(mut self, limit: Duration) -> Self {
         self.longest_wait = limit;
         self
@@ -59,7 +59,7 @@ impl RetryPolicy {
         self
     }
 
-    /// Never retries this kind, such as [`ErrorKind::WorkerLost`], whose request may have been billed.
+    /// Never retries this kind, such as [`ErrorKind::WorkerLost`], after which the request may have been billed.
     pub fn never(mut self, kind: ErrorKind) -> Self {
         self.never.push(kind);
         self

@@ -1,4 +1,4 @@
-//! A streamed answer, as its reader holds it.
+//! A streamed response: the reader's side.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -35,7 +35,7 @@ impl Bridge {
     }
 }
 
-/// A streamed answer: deltas, then the end, and then the whole [`ChatResponse`] is there.
+/// A streamed response: deltas, then the end, and then the whole [`ChatResponse`].
 ///
 /// Read it with [`next`](ChatStream::next) or as a [`Stream`]. Dropped before the end, it cancels the request.
 ///
@@ -68,7 +68,7 @@ impl ChatStream {
         poll_fn(|context| self.poll(context)).await
     }
 
-    /// The whole answer, once the stream has ended well.
+    /// The whole response, once the stream has ended without an error.
     #[must_use]
     pub fn response(&self) -> Option<&ChatResponse> {
         match &self.state {
@@ -83,7 +83,7 @@ impl ChatStream {
         matches!(self.state, State::Running)
     }
 
-    /// Reads what is left, and returns the whole answer.
+    /// Reads the remaining deltas and returns the whole response.
     pub async fn finish(mut self) -> Result<ChatResponse> {
         while let Some(delta) = self.next().await {
             delta?;
@@ -99,7 +99,7 @@ impl ChatStream {
         self.finish().await
     }
 
-    /// The texts of the deltas as a stream of its own, without reasoning, refusals and tool calls.
+    /// The texts of the deltas as a separate stream, without reasoning, refusals and tool calls.
     ///
     /// ```no_run
     /// # async fn run(bridge: omni_bridge_client::Bridge) -> omni_bridge_client::Result<()> {
@@ -117,9 +117,9 @@ impl ChatStream {
         TextStream(self)
     }
 
-    /// Cancels the request and waits for the worker's word on it: an error [`ErrorKind::Cancelled`] that says whether the connection
-    /// to the provider is closed ([`Error::upstream_closed`]) and what had come ([`Error::partial`]); or the answer, if that was
-    /// faster. To cancel without waiting, drop the stream.
+    /// Cancels the request and waits for its response: an error [`ErrorKind::Cancelled`], which reports whether the connection to the
+    /// provider is closed ([`Error::upstream_closed`]) and the content received so far ([`Error::partial`]); or the whole response, if
+    /// that was faster. To cancel without waiting, drop the stream.
     pub async fn cancel(self) -> Result<ChatResponse> {
         self.handle.cancel();
         self.finish().await
@@ -178,7 +178,7 @@ impl TextStream {
         poll_fn(|context| self.poll(context)).await
     }
 
-    /// Reads what is left, and returns the whole response.
+    /// Reads the remaining deltas and returns the whole response.
     pub async fn finish(self) -> Result<ChatResponse> {
         self.0.finish().await
     }

@@ -48,7 +48,7 @@ impl Bridge {
 }
 
 impl Tool {
-    /// A tool whose parameters are a type. Doc comments of the fields describe them to the model.
+    /// A tool with a type as its parameters. Doc comments of the fields describe them to the model.
     pub fn of<T: JsonSchema>(name: impl Into<String>) -> Self {
         Tool::new(name).parameters(schema::<T>())
     }

@@ -1,6 +1,6 @@
 //! Several workers that look like one: started, spread over, restarted, recycled, shut down.
 //!
-//! Owns who is up, and when the next attempt is due. Refuses to know what is asked of a worker.
+//! Owns the list of running workers and the time of the next start attempt. Refuses to know the methods of a worker.
 //!
 //! - A call goes to the worker with the fewest requests in flight.
 //! - A worker that is lost fails what it had in flight and is started again: at once if it had lived for a while, else after a pause
@@ -28,7 +28,7 @@ const LIVED: Duration = Duration::from_secs(10);
 /// A worker to be replaced ends when its last chat has, which is after this time at the latest: ten minutes are a chat's default.
 const RETIRING: Duration = Duration::from_secs(630);
 
-/// When to replace a worker that has grown. Only where the system tells a process's memory (Linux).
+/// When to replace a worker that has grown. Only on systems that report a process's memory (Linux).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recycling {
@@ -314,7 +314,7 @@ impl Shared {
             Slot::Up(worker) if worker.connection.is_open() => Some(worker),
             _ => None,
         });
-        // A worker whose engine is still loading gets requests only where no other is warm.
+        // A worker that is still loading LiteLLM gets requests only if no other worker is warm.
         if let Some(worker) = up.min_by_key(|worker| (!worker.connection.is_ready(), worker.connection.in_flight())) {
             return Some(Ok(Arc::clone(worker)));
         }

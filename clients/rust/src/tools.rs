@@ -21,7 +21,7 @@ type Handler = Arc<dyn Fn(ToolCall) -> BoxFuture<'static, std::result::Result<St
 
 type Observer<'a> = Box<dyn FnMut(Step<'_>) + Send + 'a>;
 
-/// Tools that the agent runs itself: functions of its own and, with the feature `rmcp`, those of MCP servers.
+/// Tools that the agent runs itself: its functions and, with the feature `rmcp`, those of MCP servers.
 ///
 /// ```no_run
 /// use omni_bridge_client::{Bridge, ChatRequest, Tool, ToolSet};
@@ -71,7 +71,7 @@ impl ToolSet {
         self
     }
 
-    /// Adds a tool whose parameters are a type: its schema is that of `A`, and doc comments of the fields describe them.
+    /// Adds a tool with a type as its parameters: the schema is that of `A`, and doc comments of the fields describe them.
     ///
     /// ```
     /// use omni_bridge_client::ToolSet;

@@ -11,9 +11,9 @@ use crate::types::{ChatRequest, Deadlines, Object};
 pub(crate) struct ChatParams<'a> {
     pub(crate) request: &'a ChatRequest,
     pub(crate) stream: bool,
-    /// For a request that has none of its own.
+    /// For a request without deadlines.
     pub(crate) deadlines: Option<Deadlines>,
-    /// For a request whose `_meta` has none of its own.
+    /// For a request without a trace context in its `_meta`.
     pub(crate) trace: Object,
 }
 

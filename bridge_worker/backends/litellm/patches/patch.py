@@ -30,10 +30,10 @@ class Patch:
     """``places`` are ``module:attribute`` paths; the first that exists is used, since LiteLLM moves functions between releases.
 
     ``takes`` are the parameters that the original must have, so that the replacement can be called in its place. ``make`` gets the
-    original and returns the replacement. ``has_fault`` gets the original and tells whether the fault is still there. A patch with
-    ``since_gone`` corrects a function that later releases removed together with its fault. ``protects`` are the providers whose
-    requests or keys would go astray without the patch: they are refused while it is left out. ``keeps_elsewhere`` is the reason
-    why modules that have imported the function by name keep the original; they get the replacement otherwise.
+    original and returns the replacement. ``has_fault`` gets the original and returns whether the fault still exists. A patch with
+    ``since_gone`` corrects a function that later releases removed together with its fault. ``protects`` are the providers with
+    requests or keys that would go astray without the patch: they are refused while it is left out. ``keeps_elsewhere`` is the
+    reason why modules that have imported the function by name keep the original; they get the replacement otherwise.
     """
 
     name: str

@@ -1,4 +1,4 @@
-//! A client of the crate `async-openai` whose requests a bridge serves.
+//! A client of the crate `async-openai`; a bridge serves its requests.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};

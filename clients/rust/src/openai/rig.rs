@@ -1,4 +1,4 @@
-//! A client of the crate `rig` whose requests a bridge serves.
+//! A client of the crate `rig`; a bridge serves its requests.
 
 use bytes::Bytes;
 use rig_core::http_client::{

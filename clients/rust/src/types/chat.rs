@@ -1,4 +1,4 @@
-//! What a chat is answered: whole, and in pieces.
+//! The result of a chat, and its deltas.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -8,13 +8,13 @@ use super::{Message, Object, ToolCall};
 open_enum! {
     /// Why the model stopped.
     FinishReason {
-        /// It had said what it wanted to say.
+        /// The completion is finished.
         Stop = "stop",
         /// The limit of tokens was reached.
         Length = "length",
-        /// It wants tools to be called.
+        /// It requests tool calls.
         ToolCalls = "tool_calls",
-        /// The provider held something back.
+        /// The provider filtered content.
         ContentFilter = "content_filter",
     }
 }
@@ -22,7 +22,7 @@ open_enum! {
 open_enum! {
     /// Where a [`cost`](ChatResponse::cost_usd) comes from.
     CostSource {
-        /// The provider said it.
+        /// The provider reported it.
         Provider = "provider",
         /// The deployment's price in the worker's config.
         Deployment = "deployment",
@@ -51,17 +51,17 @@ open_enum! {
     }
 }
 
-/// A whole answer.
+/// A whole response.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChatResponse {
     /// The text, if there is any.
     pub content: Option<String>,
-    /// What the model wants called.
+    /// The tool calls that the model requests.
     pub tool_calls: Vec<ToolCall>,
-    /// What the model thought, as far as its provider tells.
+    /// The model's reasoning, if the provider returns it.
     pub reasoning: Option<String>,
-    /// What the model refused with, if it did.
+    /// The text of a refusal, if the model refused.
     #[serde(default)]
     pub refusal: Option<String>,
     /// Citations and the like, in OpenAI's shape.
@@ -81,26 +81,26 @@ pub struct ChatResponse {
     /// Where the cost comes from.
     #[serde(default)]
     pub cost_source: Option<CostSource>,
-    /// How old the prices are that it was reckoned with.
+    /// The day of the prices that it was calculated with.
     #[serde(default)]
     pub price_map_date: Option<String>,
-    /// What the provider says is left.
+    /// The remaining quota by the provider's headers.
     #[serde(default)]
     pub rate_limits: Option<RateLimits>,
-    /// What answered.
+    /// The model that served the request.
     pub model: Option<String>,
-    /// What was asked.
+    /// The requested model.
     pub requested_model: String,
-    /// Who answered.
+    /// The provider that served the request.
     pub provider: Option<String>,
-    /// The provider's id of the answer.
+    /// The provider's id of the response.
     pub id: Option<String>,
-    /// Log probabilities in OpenAI's shape, if asked for.
+    /// Log probabilities in OpenAI's shape, if requested.
     #[serde(default)]
     pub logprobs: Option<Value>,
     /// How long it took.
     pub timing: Timing,
-    /// What became of the request on its way.
+    /// The attempts, and how the provider's request differs from this one.
     #[serde(default)]
     pub receipt: Option<Receipt>,
     /// What a newer worker adds.
@@ -116,13 +116,13 @@ impl ChatResponse {
     }
 }
 
-/// Tokens; `None` where the provider did not say.
+/// Tokens; `None` if the provider did not report them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {
     /// Of the request, cached ones included.
     pub input_tokens: Option<u64>,
-    /// Of the answer.
+    /// Of the completion.
     pub output_tokens: Option<u64>,
     /// Both.
     pub total_tokens: Option<u64>,
@@ -141,18 +141,18 @@ pub struct Usage {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Timing {
-    /// Until it was given to the model.
+    /// Until it was passed to the backend.
     pub queued_ms: f64,
     /// Until the first delta; `None` for a plain chat.
     pub first_token_ms: Option<f64>,
-    /// Until the answer was whole.
+    /// Until the response was complete.
     pub total_ms: f64,
     /// What a newer worker adds.
     #[serde(flatten)]
     pub extra: Object,
 }
 
-/// What the provider's headers say is left.
+/// The remaining quota by the provider's headers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RateLimits {
@@ -160,35 +160,35 @@ pub struct RateLimits {
     pub requests_remaining: Option<u64>,
     /// Tokens until the limit.
     pub tokens_remaining: Option<u64>,
-    /// Milliseconds until the first of the provider's windows is full again.
+    /// Milliseconds until the first of the provider's windows is reset.
     pub reset_ms: Option<u64>,
     /// What a newer worker adds.
     #[serde(flatten)]
     pub extra: Object,
 }
 
-/// What became of a request on its way.
+/// The record of a request: its attempts, and how the provider's request differs from it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Receipt {
-    /// What was asked.
+    /// The requested model.
     pub requested_model: String,
-    /// What answered.
+    /// The model that served the request.
     pub served_model: Option<String>,
-    /// The id of the deployment that answered, in the worker's config.
+    /// The id of the deployment that served the request, in the worker's config.
     pub deployment: Option<String>,
     /// The calls to providers, in order.
     pub attempts: Vec<Attempt>,
-    /// Whether another model than the one that was asked answered.
+    /// Whether another model than the requested one served the request.
     pub fallback: bool,
-    /// What did not reach the provider as it was asked; `None` where the request could not be seen on its way out.
+    /// Parameters that the provider did not get unchanged; `None` if the provider's request could not be seen.
     pub dropped: Option<Vec<Change>>,
-    /// What the provider's request had that the caller did not give; `None` where the request could not be seen.
+    /// Members of the provider's request that the caller did not set; `None` if that request could not be seen.
     pub added: Option<Vec<Addition>>,
     /// Members of the provider's response that the result has no name for, by dotted path; they are in the message.
     pub kept: Vec<String>,
-    /// What did the work.
+    /// The chat path that served the request.
     pub engine: Option<Object>,
     /// What a newer worker adds.
     #[serde(flatten)]
@@ -208,7 +208,7 @@ pub struct Attempt {
     pub ms: f64,
     /// The model that was called.
     pub model: Option<String>,
-    /// Whose it is.
+    /// Its provider.
     pub provider: Option<String>,
     /// The deployment's id in the worker's config.
     pub deployment: Option<String>,
@@ -217,16 +217,16 @@ pub struct Attempt {
     pub extra: Object,
 }
 
-/// A part of a request that did not reach the provider as it was asked.
+/// A parameter that the provider did not get unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
 pub struct Change {
-    /// Which parameter.
+    /// The parameter.
     pub param: String,
-    /// What happened to it.
+    /// Whether it was dropped or rewritten.
     pub change: ChangeKind,
-    /// What a rewritten value became.
+    /// The new value of a rewritten parameter.
     pub sent: Option<Value>,
     /// What a newer worker adds.
     #[serde(flatten)]
@@ -238,7 +238,7 @@ pub struct Change {
 #[serde(default)]
 #[non_exhaustive]
 pub struct Addition {
-    /// Which parameter.
+    /// The parameter.
     pub param: String,
     /// Its value; `None` for an object or a list.
     pub sent: Option<Value>,
@@ -247,7 +247,7 @@ pub struct Addition {
     pub extra: Object,
 }
 
-/// A piece of a streamed answer, in OpenAI's shape. Joined, the pieces equal the final [`ChatResponse`].
+/// A piece of a streamed response, in OpenAI's shape. Joined, the pieces equal the final [`ChatResponse`].
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChatDelta {
@@ -284,7 +284,7 @@ impl ChatDelta {
             + calls.filter_map(|call| call.function.arguments.as_deref()).map(str::len).sum::<usize>()
     }
 
-    /// Makes this and `next`, which follows it, one delta. Gives `next` back if there are members whose joining is not known here.
+    /// Joins this delta and `next`, which follows it. Returns `next` if it has members that this crate can't join.
     pub(crate) fn join(&mut self, next: ChatDelta) -> Option<ChatDelta> {
         let known = |delta: &ChatDelta| {
             delta.extra.is_empty()
@@ -325,7 +325,7 @@ fn append(text: &mut Option<String>, more: Option<&String>) {
     }
 }
 
-/// A piece of the tool call at [`index`](ToolCallDelta::index) of the answer's `tool_calls`.
+/// A piece of the tool call at [`index`](ToolCallDelta::index) of the response's `tool_calls`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ToolCallDelta {

@@ -1,10 +1,10 @@
-//! What a worker says of itself.
+//! A worker's description of itself.
 
 use serde::{Deserialize, Serialize};
 
 use super::Object;
 
-/// What a worker says of itself at the start.
+/// A worker's response to the handshake.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]

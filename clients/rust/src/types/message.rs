@@ -1,4 +1,4 @@
-//! What is said in a conversation.
+//! The messages of a conversation.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Object, object};
 
 open_enum! {
-    /// Who says a message.
+    /// The author of a message.
     Role {
         /// The host's instructions.
         System = "system",
@@ -40,12 +40,12 @@ impl Message {
         Message::new(Role::System, content)
     }
 
-    /// What the user says.
+    /// A message of the user.
     pub fn user(content: impl Into<Content>) -> Self {
         Message::new(Role::User, content)
     }
 
-    /// What the model said, when it is not at hand as [`ChatResponse::message`](crate::ChatResponse::message).
+    /// A message of the model, if [`ChatResponse::message`](crate::ChatResponse::message) is not available.
     pub fn assistant(content: impl Into<Content>) -> Self {
         Message::new(Role::Assistant, content)
     }
@@ -62,7 +62,7 @@ impl Message {
         self
     }
 
-    /// Who says it.
+    /// Its author.
     pub fn role(&self) -> Option<Role> {
         self.0.get("role").and_then(Value::as_str).map(Role::from)
     }
@@ -78,7 +78,7 @@ impl Message {
     }
 }
 
-/// What a message says: a text or a list of [`ContentPart`]s.
+/// The content of a message: a text or a list of [`ContentPart`]s.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Content(Value);

@@ -1,4 +1,4 @@
-//! The wire's types: what is asked and what is answered, in OpenAI's vocabulary as omni-bridge speaks it.
+//! The types of the wire: requests and results, with OpenAI's vocabulary as omni-bridge uses it.
 //!
 //! Owns the shapes; refuses to know how they travel. Nothing that the worker sends is lost: members without a name here are kept in
 //! `extra`, enum values without a name in `Other`, and a [`Message`] is the JSON object itself.

@@ -1,4 +1,4 @@
-//! What a chat asks.
+//! The request of a chat.
 
 use std::time::Duration;
 
@@ -52,16 +52,16 @@ pub struct ChatRequest {
     /// Nucleus sampling.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
-    /// Most tokens of the answer.
+    /// The most tokens of the completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u64>,
     /// The same, as reasoning models want it: reasoning included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_completion_tokens: Option<u64>,
-    /// A string, or a list of them, at which the answer ends.
+    /// A string, or a list of strings, that ends the completion.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop: Option<Value>,
-    /// For answers that can be repeated, where a provider has that.
+    /// For repeatable responses, if the provider supports them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<i64>,
     /// JSON mode or a JSON Schema, in OpenAI's shape.
@@ -120,7 +120,7 @@ impl ChatRequest {
         self.message(Message::system(content))
     }
 
-    /// Appends what the user says.
+    /// Appends a message of the user.
     #[must_use]
     pub fn user(self, content: impl Into<Content>) -> Self {
         self.message(Message::user(content))
@@ -161,7 +161,7 @@ impl ChatRequest {
         self
     }
 
-    /// Names the end user, for the provider's abuse detection. ([`user`](ChatRequest::user) is what the user says.)
+    /// Names the end user, for the provider's abuse detection. ([`user`](ChatRequest::user) appends a message.)
     #[must_use]
     pub fn end_user(mut self, user: impl Into<String>) -> Self {
         self.user = Some(user.into());
@@ -177,9 +177,9 @@ impl ChatRequest {
         temperature: f64,
         /// Nucleus sampling.
         top_p: f64,
-        /// A string, or a list of them, at which the answer ends.
+        /// A string, or a list of strings, that ends the completion.
         stop: Value,
-        /// For answers that can be repeated.
+        /// For repeatable responses.
         seed: i64,
         /// JSON mode or a JSON Schema.
         response_format: Value,
@@ -198,9 +198,9 @@ impl ChatRequest {
     }
 
     plain_setters! {
-        /// Most tokens of the answer.
+        /// The most tokens of the completion.
         max_tokens: u64,
-        /// Most tokens of the answer, reasoning included.
+        /// The most tokens of the completion, reasoning included.
         max_completion_tokens: u64,
         /// How many alternatives of each token.
         top_logprobs: u64,
@@ -222,7 +222,7 @@ impl ChatRequest {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deadlines {
-    /// For the whole answer.
+    /// For the whole response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_ms: Option<u64>,
     /// For the first delta of a stream.

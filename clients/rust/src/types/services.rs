@@ -1,4 +1,4 @@
-//! The methods beside `chat`: models, tokens, embeddings, rankings, the worker's state.
+//! The methods other than `chat`: models, tokens, embeddings, rankings, the worker's state.
 
 use std::collections::BTreeMap;
 
@@ -83,57 +83,57 @@ answers! {
 
     /// A model in a list.
     ModelSummary {
-        /// What [`ChatRequest::model`](super::ChatRequest::model) is to say.
+        /// The name for [`ChatRequest::model`](super::ChatRequest::model).
         model: String,
-        /// Whose it is.
+        /// Its provider.
         provider: Option<String>,
-        /// `chat`, `embedding` or what else it is for.
+        /// `chat`, `embedding` or another mode.
         mode: Option<ModelMode>,
-        /// Whether the worker has a key for it; `None` if nobody can tell.
+        /// Whether the worker has a key for it; `None` if that is unknown.
         key_present: Option<bool>,
     }
 
-    /// What is known of a model.
+    /// The facts about a model.
     ModelInfo {
-        /// What [`ChatRequest::model`](super::ChatRequest::model) is to say.
+        /// The name for [`ChatRequest::model`](super::ChatRequest::model).
         model: String,
-        /// Whose it is.
+        /// Its provider.
         provider: Option<String>,
-        /// `chat`, `embedding` or what else it is for.
+        /// `chat`, `embedding` or another mode.
         mode: Option<ModelMode>,
-        /// Whether the worker has a key for it; `None` if nobody can tell.
+        /// Whether the worker has a key for it; `None` if that is unknown.
         key_present: Option<bool>,
         /// The ids of its deployments in the worker's config.
         deployments: Vec<String>,
-        /// Tokens that it takes and gives.
+        /// The most tokens of its input and output.
         limits: ModelLimits,
-        /// US dollars a token.
+        /// US dollars per token.
         prices: ModelPrices,
-        /// What goes in and out, such as `text` and `image`.
+        /// The kinds of its input and output, such as `text` and `image`.
         modalities: ModelModalities,
-        /// Its abilities: `tools`, `reasoning`, `vision` and so on; `None` where nobody can tell.
+        /// Its abilities: `tools`, `reasoning`, `vision` and so on; `None` if that is unknown.
         supports: BTreeMap<String, Option<bool>>,
-        /// OpenAI's parameters that it takes.
+        /// OpenAI's parameters that it supports.
         parameters: Option<Vec<String>>,
-        /// What becomes of the others: `rejected` or `dropped`.
+        /// The treatment of the others: `rejected` or `dropped`.
         unsupported_parameters: UnsupportedParameters,
-        /// When its provider ends it.
+        /// The day on which its provider ends it.
         deprecation_date: Option<String>,
     }
 
-    /// Tokens that a model takes and gives.
+    /// The most tokens of a model's input and output.
     ModelLimits {
-        /// Conversation and answer.
+        /// The longest input.
         context_tokens: Option<u64>,
-        /// The answer.
+        /// The longest completion.
         output_tokens: Option<u64>,
     }
 
-    /// US dollars a token, or a query.
+    /// US dollars per token, or per query.
     ModelPrices {
         /// Of the request.
         input_usd: Option<f64>,
-        /// Of the answer.
+        /// Of the completion.
         output_usd: Option<f64>,
         /// Read from the provider's cache.
         cached_input_usd: Option<f64>,
@@ -155,51 +155,51 @@ answers! {
     TokenCount {
         /// Of messages and tools.
         input_tokens: u64,
-        /// Which tokenizer counted.
+        /// The tokenizer of the count.
         tokenizer: String,
         /// Whether it is the model's own.
         exact: bool,
     }
 
-    /// What would become of a chat.
+    /// The prediction for a chat.
     ChatCheck {
-        /// Whether nothing speaks against it.
+        /// Whether it would work, as far as that is known.
         ok: bool,
-        /// What was asked.
+        /// The requested model.
         requested_model: String,
-        /// The deployments that could answer.
+        /// The deployments that could serve the chat.
         deployments: Vec<String>,
-        /// Who would answer.
+        /// The provider that would serve the chat.
         provider: Option<String>,
-        /// Whether the worker has a key for it; `None` if nobody can tell.
+        /// Whether the worker has a key for it; `None` if that is unknown.
         key_present: Option<bool>,
-        /// What the model can't do.
+        /// Members of the request that the model does not support.
         gaps: Vec<CapabilityGap>,
         /// Parameters that would be dropped.
         dropped: Vec<String>,
         /// Tokens of the request.
         input_tokens: u64,
-        /// Which tokenizer counted.
+        /// The tokenizer of the count.
         tokenizer: String,
         /// Whether it is the model's own.
         exact: bool,
-        /// Most tokens of the answer.
+        /// The most tokens of the completion.
         max_output_tokens: Option<u64>,
         /// The highest possible cost.
         max_cost_usd: Option<f64>,
     }
 
-    /// Something that a request asks for and its model can't do.
+    /// A member of a request that the model does not support.
     CapabilityGap {
-        /// Which member of the request.
+        /// The member of the request.
         member: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     }
 
     /// Embedded texts.
     Embeddings {
-        /// A vector a text, in the order of the input: numbers, or base64 text if that was asked for.
+        /// One vector for each text, in the order of the input: numbers, or base64 text if the request set that.
         embeddings: Vec<Value>,
         /// Tokens.
         usage: Option<Usage>,
@@ -209,17 +209,17 @@ answers! {
         cost_source: Option<CostSource>,
         /// The day of the prices, when they are from LiteLLM's price map.
         price_map_date: Option<String>,
-        /// What answered.
+        /// The model that served the request.
         model: Option<String>,
-        /// What was asked.
+        /// The requested model.
         requested_model: String,
-        /// Who answered.
+        /// The provider that served the request.
         provider: Option<String>,
-        /// What became of the request on its way.
+        /// The attempts, and how the provider's request differs from this one.
         receipt: Option<Receipt>,
     }
 
-    /// Documents in the order of their worth.
+    /// Documents in the order of their relevance.
     Ranking {
         /// The best first.
         results: Vec<RankedDocument>,
@@ -231,23 +231,23 @@ answers! {
         cost_source: Option<CostSource>,
         /// The day of the prices, when they are from LiteLLM's price map.
         price_map_date: Option<String>,
-        /// What answered.
+        /// The model that served the request.
         model: Option<String>,
-        /// What was asked.
+        /// The requested model.
         requested_model: String,
-        /// Who answered.
+        /// The provider that served the request.
         provider: Option<String>,
-        /// What became of the request on its way.
+        /// The attempts, and how the provider's request differs from this one.
         receipt: Option<Receipt>,
     }
 
     /// A document of a [`Ranking`].
     RankedDocument {
-        /// Its place in the request.
+        /// Its position in the request.
         index: usize,
-        /// Its worth.
+        /// Its relevance.
         score: f64,
-        /// Its text, if that was asked for.
+        /// Its text, if the request set `return_documents`.
         document: Option<String>,
     }
 
@@ -257,11 +257,11 @@ answers! {
         version: String,
         /// Since its start, in milliseconds.
         uptime_ms: f64,
-        /// What was asked of it.
+        /// Counts of its requests.
         requests: RequestCounts,
-        /// Resident memory, where the system tells.
+        /// Resident memory, if the system reports it.
         memory_bytes: Option<u64>,
-        /// What does the work in it.
+        /// The state of LiteLLM in it.
         engine: EngineState,
         /// The Redis that it shares with others.
         redis: RedisState,
@@ -285,21 +285,21 @@ answers! {
         rss_mib: Option<f64>,
     }
 
-    /// What a worker serves after its config was read anew. Settings are named as in the config.
+    /// The changes by a reload of the config. Settings have the names of the config.
     ConfigReloaded {
-        /// Every model there is.
+        /// All models.
         models: Vec<String>,
-        /// Those that were not there before.
+        /// New models.
         added: Vec<String>,
-        /// Those that are there no more.
+        /// Removed models.
         removed: Vec<String>,
-        /// Those whose deployments have changed.
+        /// Models with changed deployments.
         changed: Vec<String>,
         /// The settings that have changed.
         settings: Vec<String>,
-        /// Those that stay as they were until the worker is started anew.
+        /// Changed settings that need a restart of the worker.
         restart_needed: Vec<String>,
-        /// What the operator should know.
+        /// Warnings for the operator.
         warnings: Vec<String>,
     }
 
@@ -337,13 +337,13 @@ answers! {
         max_usd: Option<f64>,
         /// Spent.
         used_usd: f64,
-        /// Reserved by requests that are under way.
+        /// Reserved by requests in flight.
         reserved_usd: f64,
         /// Tokens, if these are limited.
         max_tokens: Option<u64>,
         /// Spent.
         used_tokens: u64,
-        /// Reserved by requests that are under way.
+        /// Reserved by requests in flight.
         reserved_tokens: u64,
         /// When the window ends, in milliseconds.
         resets_ms: Option<u64>,
@@ -363,13 +363,13 @@ answers! {
         total: u64,
         /// How many ended how: `ok`, or the name of an [`ErrorKind`].
         outcomes: BTreeMap<String, u64>,
-        /// How many of those whose receipt tells an engine were served by which, by its name.
+        /// Counts of requests by the chat path that served them.
         engines: BTreeMap<String, u64>,
     }
 }
 
 impl Embeddings {
-    /// The vectors, if numbers were asked for.
+    /// The vectors, if the request set numbers.
     pub fn vectors(&self) -> Result<Vec<Vec<f64>>> {
         let read = |vector: &Value| Vec::<f64>::deserialize(vector);
         let vectors: std::result::Result<_, _> = self.embeddings.iter().map(read).collect();
@@ -394,7 +394,7 @@ pub struct EmbedRequest {
     /// The end user, for the provider's abuse detection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// For the bridge alone: `budget`, a path whose money it spends.
+    /// Only for the bridge: `budget`, the path of the budget that it counts against.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Object>,
     /// Clocks that the worker keeps; only the total one.
@@ -433,7 +433,7 @@ impl EmbedRequest {
     }
 
     object_setters! {
-        /// For the bridge alone: `budget`, a path whose money it spends.
+        /// Only for the bridge: `budget`, the path of the budget that it counts against.
         metadata,
         /// What a provider alone knows.
         provider_params,
@@ -458,7 +458,7 @@ pub struct RerankRequest {
     /// Whether to return their texts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub return_documents: Option<bool>,
-    /// For the bridge alone: `budget`, a path whose money it spends.
+    /// Only for the bridge: `budget`, the path of the budget that it counts against.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Object>,
     /// Clocks that the worker keeps; only the total one.
@@ -499,7 +499,7 @@ impl RerankRequest {
     }
 
     object_setters! {
-        /// For the bridge alone: `budget`, a path whose money it spends.
+        /// Only for the bridge: `budget`, the path of the budget that it counts against.
         metadata,
         /// What a provider alone knows.
         provider_params,

@@ -122,7 +122,7 @@ impl<'de> Deserialize<'de> for ToolChoice {
     }
 }
 
-/// A call that the model asks for. Answer it with [`Message::tool`](crate::Message::tool).
+/// A tool call of the model. Return its result with [`Message::tool`](crate::Message::tool).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -160,7 +160,7 @@ impl ToolCall {
         &self.function.name
     }
 
-    /// The arguments as JSON. Fails only for a call in [`Partial`](crate::Partial): a whole answer's arguments are valid JSON.
+    /// The arguments as JSON. Fails only for a call in [`Partial`](crate::Partial): a whole response's arguments are valid JSON.
     pub fn arguments(&self) -> Result<Value> {
         self.parse()
     }

@@ -1,0 +1,74 @@
+"""Params and results of ``status`` and ``config/reload``.
+
+Owns these types. Refuses to know how the numbers are counted and a config is reloaded.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from bridge_worker.schema.base import Closed
+from bridge_worker.schema.lifecycle import EngineState
+
+
+class NoParams(Closed):
+    pass
+
+
+class RequestCounts(Closed):
+    """Counts since the start: ``outcomes`` by "ok" and kind of error, ``engines`` by the chat path in the receipt."""
+
+    in_flight: int  # this one included
+    total: int
+    outcomes: dict[str, int]
+    engines: dict[str, int]
+
+
+class RedisState(Closed):
+    """``lost``: configured but unreachable. ``not_installed``: configured, but the package redis is missing."""
+
+    state: Literal["none", "connecting", "connected", "lost", "not_installed"]
+    since_ms: float | None  # time in this state
+
+
+class Degraded(Closed):
+    """``part`` of the bridge does not fit the installed LiteLLM because of ``reason``; ``effect`` is the consequence for chats."""
+
+    part: str
+    reason: str
+    effect: str
+
+
+class EngineProcess(Closed):
+    """``state`` "draining": it ends when it has no request. ``requests``: those it has finished; ``rss_mib``: as last reported."""
+
+    pid: int | None
+    state: Literal["starting", "ready", "draining", "ending", "lost"]
+    in_flight: int
+    requests: int
+    rss_mib: float | None
+
+
+class Status(Closed):
+    version: str
+    uptime_ms: float
+    requests: RequestCounts
+    memory_bytes: int | None  # resident, of the worker and its engine processes together
+    engine: EngineState
+    redis: RedisState
+    degraded: list[Degraded] | None  # null until it is known
+    engines: list[EngineProcess] = Field(default_factory=list)  # empty in a worker of one process
+
+
+class ConfigReloaded(Closed):
+    """Names of models, and of settings as the config has them. Settings in ``restart_needed`` change only at the next start."""
+
+    models: list[str]
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    settings: list[str]
+    restart_needed: list[str]
+    warnings: list[str]
