@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.measure import Figures
-from benchmarks.peer import ORDINARY, PLAIN, PROXY_NAME, WORKER_NAME
+from benchmarks.peer import FULL, LANE, PLAIN, PORTKEY_NAME, PROXY_NAME, WORKER_NAME
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,6 @@ def _ratio(name: str, other: str = PLAIN, of: str = WORKER_NAME) -> Callable[[Fi
     return lambda figures: figures.ratio(name, of, other)
 
 
-def _ordinary(name: str) -> Callable[[Figures], float | None]:
-    """Of a worker without a choice of engines the ordinary path is all there is."""
-
-    def figure(figures: Figures) -> float | None:
-        return figures.ratio(name, WORKER_NAME if ORDINARY in figures.absent else ORDINARY, PLAIN)
-
-    return figure
-
-
 def _median(name: str) -> Callable[[Figures], float | None]:
     return lambda figures: figures.median(WORKER_NAME, name)
 
@@ -50,23 +41,54 @@ def _start(figures: Figures) -> float | None:
     return ratios[len(ratios) // 2] if ratios else None
 
 
-_X = "x plain script"
+def _beyond_openai(format: str) -> Callable[[Figures], float | None]:
+    """Processor time of a chat in a format, minus that of one in OpenAI's, each in its round."""
+
+    def figure(figures: Figures) -> float | None:
+        mine, openai = (figures.of[WORKER_NAME].get(f"cpu_us_a_chat_{name}", []) for name in (format, "openai"))
+        differences = sorted(each - base for each, base in zip(mine, openai, strict=True) if each and base)
+        return differences[len(differences) // 2] if differences else None
+
+    return figure
+
+
+def _format_streams(format: str) -> Callable[[Figures], float | None]:
+    """Against Portkey's streams in OpenAI's format."""
+
+    def figure(figures: Figures) -> float | None:
+        mine, theirs = figures.median(WORKER_NAME, f"chunks_a_second_{format}"), figures.median(PORTKEY_NAME, "chunks_a_second_16")
+        return mine / theirs if mine and theirs else None
+
+    return figure
+
+
+_X, _PROXY, _PORTKEY, _DIRECT = "x plain script", "x LiteLLM proxy", "x Portkey", "x omni-bridge"
+_CHATS, _CHUNKS, _CPU = "chats_a_second_64", "chunks_a_second_16", "us of CPU"
 BARS = (
     Bar("spawn to the `initialize` response", 2.5, 'x `python -c "import asyncio"`', False, _start),
     Bar("spawn to first chat finished", 0.65, _X, False, _ratio("first_chat_s")),
-    Bar("one chat at a time, p50", 0.40, _X, False, _ratio("p50_ms_1")),
+    Bar("one chat at a time, p50", 0.2, _X, False, _ratio("p50_ms_1")),
     Bar("16 in flight, p99", 0.50, _X, False, _ratio("p99_ms_16")),
-    Bar("64 in flight, chats a second", 3, _X, True, _ratio("chats_a_second_64")),
-    Bar("64 in flight, chats a second", 8, "x LiteLLM proxy", True, _ratio("chats_a_second_64", PROXY_NAME)),
-    Bar("16 streams, chunks a second", 4, _X, True, _ratio("chunks_a_second_16")),
-    Bar("ordinary path: one at a time, p50", 0.80, _X, False, _ordinary("p50_ms_1")),
-    Bar("ordinary path: 64 in flight, chats a second", 1.3, _X, True, _ordinary("chats_a_second_64")),
-    Bar("ordinary path: 16 streams, chunks a second", 1.8, _X, True, _ordinary("chunks_a_second_16")),
-    Bar("the bridge's own part of a chat", 250, "us of CPU", False, _median("own_us_a_chat")),
-    Bar("the bridge's own part of a delta", 25, "us of CPU", False, _median("own_us_a_delta")),
+    Bar("64 in flight, chats a second", 13, _X, True, _ratio(_CHATS)),
+    Bar("64 in flight, chats a second", 8, _PROXY, True, _ratio(_CHATS, PROXY_NAME)),
+    Bar("64 in flight, chats a second", 1, _PORTKEY, True, _ratio(_CHATS, PORTKEY_NAME)),
+    Bar("config: 64 in flight, chats a second", 0.9, _DIRECT, True, _ratio(_CHATS, WORKER_NAME, LANE)),
+    Bar("config with limits: 64 in flight, chats a second", 1.9, _X, True, _ratio(_CHATS, PLAIN, FULL)),
+    Bar("16 streams, chunks a second", 2, _PORTKEY, True, _ratio(_CHUNKS, PORTKEY_NAME)),
+    Bar("config: 16 streams, chunks a second", 0.85, _DIRECT, True, _ratio(_CHUNKS, WORKER_NAME, LANE)),
+    Bar("config with limits: 16 streams, chunks a second", 1, _PORTKEY, True, _ratio(_CHUNKS, PORTKEY_NAME, FULL)),
+    Bar("a chat with Anthropic, beyond OpenAI", 200, _CPU, False, _beyond_openai("anthropic")),
+    Bar("a chat with Gemini, beyond OpenAI", 1200, _CPU, False, _beyond_openai("gemini")),
+    Bar("a chat with Bedrock, beyond OpenAI", 3000, _CPU, False, _beyond_openai("bedrock")),
+    Bar("Anthropic: 16 streams, chunks a second", 1, _PORTKEY, True, _format_streams("anthropic")),
+    Bar("Gemini: 16 streams, chunks a second", 1, _PORTKEY, True, _format_streams("gemini")),
+    Bar("Bedrock: 16 streams, chunks a second", 1, _PORTKEY, True, _format_streams("bedrock")),
+    Bar("a chat of 1,000 messages of 200 bytes", 3500, _CPU, False, _median("cpu_us_history_1000")),
+    Bar("the bridge's own part of a chat", 100, _CPU, False, _median("own_us_a_chat")),
+    Bar("the bridge's own part of a delta", 3, _CPU, False, _median("own_us_a_delta")),
     Bar("the bridge's own part of a 5 MB message", 3, "x one parse and one dump", False, _median("own_5mb_ratio")),
-    Bar("memory after 1,000 chats", 1.10, _X, False, _ratio("memory_loaded_mib")),
-    Bar("memory after 1,000 chats", 0.65, "x LiteLLM proxy", False, _ratio("memory_loaded_mib", PROXY_NAME)),
+    Bar("memory after 1,000 chats", 1.0, _X, False, _ratio("memory_loaded_mib")),
+    Bar("memory after 1,000 chats", 0.65, _PROXY, False, _ratio("memory_loaded_mib", PROXY_NAME)),
     Bar("stdin closed to process gone", 200, "ms", False, _median("gone_ms")),
 )
 

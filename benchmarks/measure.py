@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
+from benchmarks.formats import FORMATS
 from benchmarks.peer import FLOOR, PEERS, PLAIN, WORKER_NAME, Peer, Running, Upstream
 from benchmarks.setting_up import PYTHON, WORKER, Absent
 
@@ -32,13 +33,12 @@ class Plan(NamedTuple):
     streams: tuple[int, ...]
     cancels: int
     growth: bool
-    crowd: int  # requests at once
     lived: int  # chats, before the second look at memory
 
 
-FULL = Plan(rounds=5, box=0.6, starts=10, streams=(1, 16, 64), cancels=5, growth=True, crowd=1000, lived=1000)
-QUICK = Plan(rounds=1, box=0.25, starts=3, streams=(1, 16), cancels=2, growth=False, crowd=0, lived=200)
-SMOKE = Plan(rounds=1, box=0.0, starts=1, streams=(1,), cancels=1, growth=False, crowd=0, lived=1)
+FULL = Plan(rounds=3, box=0.6, starts=5, streams=(1, 16), cancels=5, growth=True, lived=1000)
+QUICK = Plan(rounds=1, box=0.25, starts=3, streams=(1, 16), cancels=2, growth=True, lived=200)
+SMOKE = Plan(rounds=1, box=0.0, starts=1, streams=(1,), cancels=1, growth=False, lived=1)
 
 
 def messages(size: int, count: int = 1) -> list[dict[str, str]]:
@@ -88,6 +88,7 @@ def measure(plan: Plan, peers: tuple[Peer, ...], say: Say) -> Figures:
             with ExitStack() as stack:
                 _round(figures, plan, upstream, order, stack)
             _own_part(figures, plan, upstream)
+            _formats(figures, plan, upstream)
             say(f"round {number + 1} of {plan.rounds}: {time.monotonic() - began:.0f} s")
     return figures
 
@@ -115,7 +116,7 @@ def _round(figures: Figures, plan: Plan, upstream: Upstream, order: list[Peer], 
         stack.callback(lambda one=one: figures.add(one.peer.name, "gone_ms", one.close() * 1000))
         running.append(one)
         figures.add(peer.name, "first_chat_s", one.first_chat_s)
-    each(lambda one: _idle(figures, one))
+    each(lambda one: _idle(figures, one, plan))
     for in_flight in (1, 16, 64):
         each(lambda one, at=in_flight: _chats(figures, one, at, one.load(seconds=plan.box, count=at, in_flight=at)))
     each(lambda one: _loaded(figures, one, plan))
@@ -128,10 +129,11 @@ def _round(figures: Figures, plan: Plan, upstream: Upstream, order: list[Peer], 
         _added(figures, peer.name)
 
 
-def _idle(figures: Figures, one: Running) -> None:
+def _idle(figures: Figures, one: Running, plan: Plan) -> None:
     one.messages(messages(1024))
-    one.load(count=20, in_flight=4)  # connections, caches and late imports, which a long-lived process has behind it
-    one.load(stream=True, count=1)
+    # Connections, caches, late imports and the requests of all deployments, which a long-lived process has behind it.
+    one.load(count=60 if plan.box else 1, in_flight=4)
+    one.load(stream=True, count=20 if plan.box else 1)
     figures.add(one.peer.name, "memory_idle_mib", one.memory_mib())
 
 
@@ -186,17 +188,16 @@ def _growth(figures: Figures, plan: Plan, each: Callable[[Callable[[Running], No
 
     def said(one: Running, name: str, conversation: list[dict[str, str]]) -> None:
         one.messages(conversation)
-        load = one.load(count=3, seconds=plan.box / 4)
+        if one.peer.name not in (PLAIN, WORKER_NAME, FLOOR):
+            return
+        one.load(count=1)
+        load = one.load(count=5, seconds=plan.box / 4)
         _note_failures(figures, one.peer.name, load)
         figures.add(one.peer.name, f"p50_ms_{name}", _quantile(sorted(load["latencies_us"]), 0.5))
-
-    def crowd(one: Running) -> None:
-        one.messages(messages(1024))
-        _chats(figures, one, plan.crowd, one.load(count=plan.crowd, in_flight=plan.crowd))
+        figures.add(one.peer.name, f"cpu_us_{name}", load["cpu_s"] / load["chats"] * 1e6 if load["chats"] else None)
 
     for name, conversation in (sizes | histories).items():
         each(lambda one, name=name, conversation=conversation: said(one, name, conversation))
-    each(crowd)
 
 
 def _added(figures: Figures, peer: str) -> None:
@@ -244,6 +245,25 @@ def _starts(figures: Figures, plan: Plan, upstream: Upstream) -> None:
         if warm:
             figures.add(PLAIN, "bare_start_ms", bare * 1000)
             figures.add(WORKER_NAME, "initialize_ms", answered * 1000)
+
+
+def _formats(figures: Figures, plan: Plan, upstream: Upstream) -> None:
+    """The worker with providers of other formats: processor time a chat, and streams."""
+    worker = next(peer for peer in PEERS if peer.name == WORKER_NAME)
+    one = Running(worker, upstream)
+    one.messages(messages(1024))
+    count = max(2, int(plan.box * 250))
+    for name, model in (("openai", "openai/gpt-4o-mini"), *((each.name.lower(), each.model) for each in FORMATS)):
+        one.load(count=max(2, count // 4), in_flight=2, model=model)
+        load = one.load(count=count, in_flight=16, model=model)
+        _note_failures(figures, WORKER_NAME, load)
+        figures.add(WORKER_NAME, f"cpu_us_a_chat_{name}", load["cpu_s"] / load["chats"] * 1e6 if load["chats"] else None)
+        one.load(stream=True, count=2, model=model)
+        load = one.load(stream=True, seconds=plan.box, count=16, in_flight=16, model=model)
+        _note_failures(figures, WORKER_NAME, load)
+        figures.add(WORKER_NAME, f"chunks_a_second_{name}", load["chunks"] / load["seconds"])
+        figures.add(WORKER_NAME, f"cpu_us_a_chunk_{name}", load["cpu_s"] / load["chunks"] * 1e6 if load["chunks"] else None)
+    one.close()
 
 
 # What the model itself does, which counts words, is no part of the bridge's.

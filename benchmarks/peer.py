@@ -41,6 +41,7 @@ class Peer:
     client: Callable[[str, int], Sequence[str]]
     server: Callable[[str, int], Sequence[str]] | None = None
     set_up: Callable[[], None] = lambda: None
+    is_extra: bool = False  # measured with --all only
 
 
 def _port(path: str, *headers: str) -> Callable[[str, int], Sequence[str]]:
@@ -73,27 +74,34 @@ def config(folder: Path, upstream: str, *, limits: bool) -> tuple[str, ...]:
 _LIMITS = {"rpm": 10_000_000, "tpm": 1_000_000_000}
 
 
-def _engine_flag() -> None:
-    done = subprocess.run([*WORKER, "--engine", "litellm"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    if done.returncode:
-        raise Absent("this worker has no --engine: its only path is the ordinary one")
+def _with_config(*, limits: bool) -> Callable[[str, int], Sequence[str]]:
+    def command(upstream: str, _: int) -> Sequence[str]:
+        folder = Path(tempfile.mkdtemp(prefix="omni-bridge-bench-"))
+        return [LOAD, "pipe", *WORKER, *config(folder, upstream, limits=limits)]
+
+    return command
 
 
-PLAIN, WORKER_NAME, ORDINARY, PROXY_NAME, FLOOR = (
+PLAIN, WORKER_NAME, LANE, FULL, ORDINARY, PROXY_NAME, PORTKEY_NAME, FLOOR = (
     "plain script",
     "omni-bridge",
-    "omni-bridge, ordinary path",
+    "omni-bridge, config",
+    "omni-bridge, config with limits",
+    "omni-bridge, LiteLLM's own path",
     "LiteLLM proxy",
+    "Portkey gateway",
     "upstream",
 )
 PEERS = (
     Peer(PLAIN, "`litellm.acompletion` in a script of its own", lambda *_: [PYTHON, IN_PROCESS, "litellm"]),
     Peer(WORKER_NAME, "the worker as an agent starts it", lambda *_: [LOAD, "pipe", *WORKER]),
+    Peer(LANE, "with five deployments, a fallback and cooldowns: the lane", _with_config(limits=False)),
+    Peer(FULL, "the same with limits, so that LiteLLM's Router chooses: full mode", _with_config(limits=True)),
     Peer(
         ORDINARY,
-        "the same where LiteLLM's own path must serve",
+        "the same as omni-bridge where LiteLLM's own path must serve",
         lambda *_: [LOAD, "pipe", *WORKER, "--engine", "litellm"],
-        set_up=_engine_flag,
+        is_extra=True,
     ),
     Peer(PROXY_NAME, "its server, one process", _port("/v1/chat/completions", _BEARER), _proxy, setting_up.proxy_environment),
     Peer(
@@ -102,16 +110,25 @@ PEERS = (
         _port("/chat"),
         lambda _, port: [PROXY_PYTHON, str(HERE / "peers/fastapi_bridge.py"), str(port)],
         setting_up.proxy_environment,
+        is_extra=True,
     ),
     Peer(
-        "Portkey gateway",
+        PORTKEY_NAME,
         "npm's `@portkey-ai/gateway`",
         _port("/v1/chat/completions", "x-portkey-provider: openai", "x-portkey-custom-host: {}", _BEARER),
         lambda _, port: ["node", str(PORTKEY), f"--port={port}", "--headless"],
         setting_up.portkey,
     ),
-    Peer("genai", "a client in Rust, in the agent itself", lambda upstream, _: [GENAI, f"{upstream}/"], set_up=setting_up.genai),
-    Peer("aiohttp", "a raw HTTP client in Python, which knows no provider", lambda *_: [PYTHON, IN_PROCESS, "aiohttp"]),
+    Peer(
+        "genai",
+        "a client in Rust, in the agent itself",
+        lambda upstream, _: [GENAI, f"{upstream}/"],
+        set_up=setting_up.genai,
+        is_extra=True,
+    ),
+    Peer(
+        "aiohttp", "a raw HTTP client in Python, which knows no provider", lambda *_: [PYTHON, IN_PROCESS, "aiohttp"], is_extra=True
+    ),
     Peer(FLOOR, "the provider's stand-in, asked by the load client itself", _port("/v1/chat/completions")),
 )
 

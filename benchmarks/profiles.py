@@ -50,7 +50,7 @@ def scenarios(folder: Path, upstream: str) -> Iterator[Scenario]:
     yield Scenario("plain", plain=True, count=100)
     yield Scenario("plain streams", plain=True, stream=True, count=8, in_flight=8)
     for name, model, flags in (("direct", None, ()), ("lane", None, lane), ("full", None, full)):
-        count = 150 if name == "full" else 600
+        count = 100 if name == "full" else 600
         yield Scenario(name, model, flags, count=count)
         yield Scenario(f"{name} streams", model, flags, stream=True, count=64, in_flight=16)
     for one in peers.formats.FORMATS:
@@ -101,7 +101,7 @@ def _conversation(one: Scenario) -> list[dict[str, str]]:
 def _show(running: Running, load: Any, one: Scenario, report: Path, functions: int) -> None:
     report.unlink(missing_ok=True)
     os.kill(running.pid, signal.SIGUSR1)
-    done = load(one.count * 6)
+    done = load(one.count * 5)
     os.kill(running.pid, signal.SIGUSR2)
     while not report.exists():
         time.sleep(0.01)

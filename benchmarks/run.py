@@ -1,6 +1,6 @@
 """How fast the worker is, beside its peers: `python3 benchmarks/run.py`, with any Python from 3.11, on Linux.
 
-    python3 benchmarks/run.py                    some thirteen minutes, on a machine that does nothing else
+    python3 benchmarks/run.py                    some seven minutes, on a machine that does nothing else
     python3 benchmarks/run.py --quick            one round of the least, two minutes once all is set up
     python3 benchmarks/run.py --write-page       puts the table of the last run into docs/performance.md, and measures nothing
 
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import bars, plot, report, setting_up  # noqa: E402
 from benchmarks.measure import FULL, QUICK, SMOKE, Figures, Plan, measure  # noqa: E402
-from benchmarks.peer import FLOOR, ORDINARY, PEERS, PLAIN, WORKER_NAME  # noqa: E402
+from benchmarks.peer import FLOOR, PEERS, PLAIN, WORKER_NAME  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     plan = (SMOKE if options.smoke else QUICK if options.quick else FULL)._replace(
         **({"rounds": options.rounds} if options.rounds else {})
     )
-    peers = tuple(peer for peer in PEERS if not options.only or peer.name in {PLAIN, WORKER_NAME, ORDINARY, FLOOR, *options.only})
+    named = {PLAIN, WORKER_NAME, FLOOR, *options.only}
+    peers = tuple(peer for peer in PEERS if (peer.name in named if options.only else options.all or not peer.is_extra))
     began = time.monotonic()
     figures = measure(plan, peers, lambda text: print(text, file=sys.stderr, flush=True))
     results = told(figures, plan, time.monotonic() - began)
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one round of the least")
     parser.add_argument("--smoke", action="store_true", help="everything once, for a test: the figures mean nothing")
     parser.add_argument("--rounds", type=int, help="other than the plan's")
+    parser.add_argument("--all", action="store_true", help="the peers too that no bar is about; twice the time")
     parser.add_argument("--only", action="append", default=[], metavar="PEER", help="beside the plain script and the worker")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for results.json and results.svg")
     parser.add_argument("--write-page", action="store_true", help="the table of results.json into docs/performance.md")

@@ -201,7 +201,7 @@ def install(venv: Path, lock: Path) -> None:
         build_tools = venv / "build-tools.lock"
         build_tools.write_text(setuptools[0] + "\n")
         tool("install", "--require-hashes", "--no-compile", "-r", str(build_tools))
-    tool("install", "--require-hashes", "--no-compile", "--no-build-isolation", "-r", str(lock))
+    tool("install", "--require-hashes", "--no-deps", "--no-compile", "--no-build-isolation", "-r", str(lock))
     if setuptools:
         tool("uninstall", "-y", "setuptools")
 

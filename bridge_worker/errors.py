@@ -113,6 +113,6 @@ class BridgeError(Exception):
 
 
 def cancelled_error(*, upstream_closed: bool) -> BridgeError:
-    """For a request of which no content was received. ``upstream_closed``: its connection to the provider is closed."""
+    """The error of a cancelled request without received content. ``upstream_closed``: its connection to the provider is closed."""
     extra: dict[str, object] = {"upstream_closed": upstream_closed, "partial": {"content": None, "tool_calls": []}}
     return BridgeError("cancelled", "cancelled before it was finished", extra=extra)

@@ -59,7 +59,7 @@ class Report:
         self.notes.append(Diagnostic(place, problem, hint))
 
     def pass_over(self, place: str, problem: str, hint: str = "") -> None:
-        """What has no effect, here as in the gateway, and was probably meant to have one."""
+        """Records a member without an effect, here and in the gateway, that was probably meant to have one."""
         self.notes.append(Diagnostic(place, problem, hint, strict=True))
 
     def warnings(self) -> tuple[Diagnostic, ...]:

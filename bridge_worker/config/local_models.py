@@ -37,7 +37,7 @@ _SETTINGS = [field.name for field in fields(LocalModel)]
 
 
 def read_local_models(section: object, folder: Path) -> dict[str, LocalModel]:
-    """By name, without the prefix. Files are relative to ``folder``. Raises MemberError."""
+    """The models by name, without the prefix. Files are relative to ``folder``. Raises MemberError."""
     if not isinstance(section, dict):
         raise MemberError(_SECTION, "must be a mapping of names to GGUF files")
     models = {}

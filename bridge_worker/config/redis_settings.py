@@ -40,7 +40,7 @@ def client_settings(router_settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cache_settings(litellm_settings: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """The same for a cache in Redis. A Router without a separate Redis shares its state there."""
+    """The client arguments of a cache in Redis, where a Router without a separate Redis shares its state."""
     params = litellm_settings.get("cache_params") or {}
     if litellm_settings.get("cache") not in (True, "true") or params.get("type", "redis") != "redis":
         return {}

@@ -20,7 +20,8 @@ _KEY_IS_OPTIONAL = {*KEY_MAY_BE_ELSEWHERE, *LOCAL_SERVICES, *SERVICE_OF, *NO_DEF
 
 
 def reason(params: Mapping[str, Any], unset: Mapping[str, str]) -> str | None:
-    """Why a deployment with these ``params`` can't be used, or None. ``unset`` maps its members to variables that are not set."""
+    """The reason why a deployment with these ``params`` can't be used, or None. ``unset`` maps its members to variables that are
+    not set."""
     for member, variable in unset.items():
         if member in _HOSTS and not _is_the_providers_own(variable, params):
             return f"{member} refers to the environment variable {variable}, which is not set"
@@ -41,7 +42,7 @@ def to_serve(models: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def provider_of(params: Mapping[str, Any]) -> str:
-    """As the config names it. A bare name such as gpt-4o has none."""
+    """The provider that the config names, or None for a bare name such as gpt-4o."""
     return str(params.get("custom_llm_provider") or str(params.get("model")).partition("/")[0])
 
 
@@ -53,7 +54,8 @@ def _is_the_providers_own(variable: str, params: Mapping[str, Any]) -> bool:
 
 
 def _needs_key(params: Mapping[str, Any]) -> bool:
-    """Without one LiteLLM takes the provider's key from the environment: right for the provider's own host only."""
+    """Whether the config must have a key: without one LiteLLM uses the environment's key, which is right only for the provider's
+    own host."""
     provider = provider_of(params)
     if provider in _KEY_IS_OPTIONAL:
         return False

@@ -112,7 +112,7 @@ class Tools:
         return mcp_envelope.result(params, _succeeded(result))
 
     async def _call_chat(self, call: RequestContext, arguments: Params, token: str | int | None) -> Params:
-        """With a progress token the response is streamed: each piece of its text is sent as a progress notification."""
+        """Runs a chat; with a progress token it is streamed, and each piece of its text is sent as a progress notification."""
         if "stream" in arguments:
             raise BridgeError("invalid_request", "stream: unknown member; a progressToken in _meta streams the text")
         if token is None:

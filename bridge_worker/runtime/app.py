@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What is active, as one value that a reload replaces. All but the config are None until LiteLLM is loaded."""
+    """The active parts, as one value that a reload replaces. All except the config are None until LiteLLM is loaded."""
 
     config: Config
     litellm: LiteLLM | None = None
@@ -246,7 +246,7 @@ class App:
         return Loaded(config, litellm, LiteLLMServices(litellm))
 
     def _preload_rest(self) -> None:
-        """What only some providers need. The first chat does not wait for it."""
+        """Loads parts that only some providers need; the first chat does not wait for them."""
         try:
             if self._loaded.litellm is not None:
                 self._rehearse_rest()
@@ -285,7 +285,8 @@ class App:
             await self._litellm.get()
 
     def _build(self, config: Config) -> Loaded:
-        """In a thread. Raises what LiteLLM raises for a Router that it can't make; then LiteLLM is as it was."""
+        """Builds the parts for ``config``, in a thread. Raises LiteLLM's error for a Router that it can't make; LiteLLM is then
+        unchanged."""
         return self._complete(config, self._new_litellm(config))
 
     def _activate(self, new: Loaded) -> None:

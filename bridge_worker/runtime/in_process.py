@@ -1,4 +1,4 @@
-"""The same core as a Python function, for a Python gateway or for Rust that embeds Python: no process, no pipe.
+"""Chats as Python functions over the same core, for a Python gateway or for Rust that embeds Python: no process, no pipe.
 
 Owns one engine for the calling process, and for `chat` a thread with an event loop, because LiteLLM's connections belong to the
 loop that opened them. Refuses to touch the host's descriptors, signals and logging: those are its own.

@@ -52,7 +52,7 @@ class Stdio:
 
 
 class _Fault:
-    """What a thread or a callback has died of, the first of them."""
+    """The first error that ended a thread or a callback."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

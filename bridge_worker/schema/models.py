@@ -73,7 +73,7 @@ class ModelSupport(Closed):
 
 
 class ModelInfo(ModelSummary):
-    """For a name with several deployments: the facts that all of them have in common, and the highest prices. Null if unknown."""
+    """Facts; for a name with several deployments those that all have in common, and the highest prices. Null if unknown."""
 
     deployments: list[str]  # the names of LiteLLM that serve this name
     limits: ModelLimits

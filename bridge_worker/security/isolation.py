@@ -31,7 +31,7 @@ def isolate() -> bool:
 
 
 def _own_paths() -> set[str]:
-    """Where modules come from that would also come from there in isolation."""
+    """The paths from which modules are also imported in isolated mode."""
     paths = sys.path if sys.flags.safe_path else sys.path[1:]  # else the first is the working directory or the script's
     given = os.environ.get("PYTHONPATH", "").split(os.pathsep) if not sys.flags.ignore_environment else []
     given += [site.getusersitepackages()]

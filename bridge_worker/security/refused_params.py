@@ -73,7 +73,7 @@ def is_address(model: str) -> bool:
 
 
 def is_refused(name: str) -> bool:
-    """As the name of a parameter."""
+    """Whether ``name`` is refused as the name of a parameter."""
     return len(name) < _LONGEST_NAME and (_is_listed(name) or _has_refused_word(name))
 
 

@@ -1,4 +1,4 @@
-"""Which image and file URLs of a caller may be passed on. A provider, or LiteLLM in its place, fetches what such a URL names.
+"""Checks image and file URLs of a caller. A provider, or LiteLLM instead of it, fetches such a URL.
 
 Owns the policy and the reading of a host as the strictest of fetchers would read it. Refuses to resolve a name: that is LiteLLM's
 part when it fetches, where it checks each address and each redirect again; so a name that turns out to be private is refused there.
@@ -50,18 +50,18 @@ class UrlPolicy:
         return cls(tuple(schemes), frozenset(host.lower() for host in hosts))
 
     def opened(self, hosts: frozenset[str]) -> UrlPolicy:
-        """With ``hosts`` allowed too."""
+        """The policy with ``hosts`` allowed too."""
         return UrlPolicy(self.schemes, self.allowed_hosts | hosts) if hosts else self
 
     def fault(self, url: str) -> str | None:
-        """What is wrong with ``url``, None when it may be passed on."""
+        """The reason why ``url`` is rejected, or None."""
         scheme = url.partition(":")[0].lower()
         if scheme not in self.schemes:
             return f"its scheme is not allowed here, only: {', '.join(f'{scheme}:' for scheme in self.schemes)}"
         return None if scheme == "data" else self._host_fault(url)
 
     def host_fault(self, url: str) -> str | None:
-        """The same for a URL that no fetcher is handed, such as the page of a citation: ``http:`` is allowed too."""
+        """The same for a URL that is not fetched, such as the page of a citation: ``http:`` is allowed too."""
         scheme = url.partition(":")[0].lower()
         if scheme not in ("data", "http", "https"):
             return "its scheme is not allowed here, only: data:, http:, https:"
@@ -150,7 +150,7 @@ def _urls_of_part(part: Mapping[str, Any], place: str) -> Iterator[tuple[str, st
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Also of "2130706433", "0x7f.1" and "127.1", which every C library takes for an address."""
+    """The address in ``host``, also for "2130706433", "0x7f.1" and "127.1", which C libraries read as addresses."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:

@@ -82,7 +82,7 @@ class RedisLink:
         await looked
 
     def doubt_soon(self) -> None:
-        """The same, for who does not wait."""
+        """Starts `doubt` in the background."""
         self._doubt.set()
 
     async def ready(self) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks import plot, report, run
 from benchmarks.bars import BARS, judged
 from benchmarks.measure import Figures
-from benchmarks.peer import FLOOR, ORDINARY, PEERS, PLAIN, PROXY_NAME, WORKER_NAME
+from benchmarks.peer import FLOOR, PEERS, PLAIN, PROXY_NAME, WORKER_NAME
 
 NAMES = {peer.name for peer in PEERS}
 ALWAYS = {PLAIN, WORKER_NAME, FLOOR}
@@ -27,8 +27,9 @@ def test_a_run_reports_every_peer_and_every_bar(tmp_path: Path) -> None:
         assert peer["failed"] is None
         assert {"first_chat_s", "p50_ms_1", "chats_a_second_64", "chunks_a_second_1", "cancel_ms"} <= peer["medians"].keys()
         assert all(value is not None for value in peer["medians"].values()), name
-    unmeasured = {bar["what"] for bar in results["bars"] if bar["holds"] is None}
-    assert all("streams" in what or what in {bar.what for bar in BARS if "proxy" in bar.unit} for what in unmeasured)
+    unmeasured = [row for row in results["bars"] if row["holds"] is None]
+    left_out = ("x LiteLLM proxy", "x Portkey", "x omni-bridge")
+    assert all(row["bar"].endswith(left_out) or "config" in row["what"] or "1,000 messages" in row["what"] for row in unmeasured)
     ElementTree.parse(tmp_path / "results.svg")
     assert all(name in report.terminal(results) for name in NAMES - {PROXY_NAME} if results["peers"][name]["rounds"])
 
@@ -50,15 +51,15 @@ def test_a_bar_without_a_figure_neither_holds_nor_fails() -> None:
     assert set(verdicts.values()) == {None}
 
 
-def test_the_ordinary_path_is_judged_by_itself_where_the_worker_has_two() -> None:
+def test_another_format_is_judged_by_what_it_costs_beyond_openais() -> None:
     figures = Figures()
-    for name, value in ((PLAIN, 10.0), (WORKER_NAME, 1.0), (ORDINARY, 7.0)):
-        figures.add(name, "p50_ms_1", value)
-        figures.add(name, "initialize_ms", value)
-        figures.add(name, "bare_start_ms", value)
+    for anthropic, openai in ((500.0, 400.0), (900.0, 700.0), (460.0, 400.0)):
+        figures.add(WORKER_NAME, "cpu_us_a_chat_anthropic", anthropic)
+        figures.add(WORKER_NAME, "cpu_us_a_chat_openai", openai)
+    figures.add(WORKER_NAME, "initialize_ms", 1.0)
+    figures.add(PLAIN, "bare_start_ms", 1.0)
     measured = {row["what"]: row["measured"] for row in judged(figures)}
-    assert measured["one chat at a time, p50"] == 0.1
-    assert measured["ordinary path: one at a time, p50"] == 0.7
+    assert measured["a chat with Anthropic, beyond OpenAI"] == 100.0
 
 
 def test_the_published_results_are_of_this_suite(tmp_path: Path) -> None:

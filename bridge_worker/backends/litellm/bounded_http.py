@@ -146,7 +146,7 @@ class _Bounded(httpx.AsyncByteStream):
 
 
 class _BoundedPlainly(httpx.SyncByteStream):
-    """The same for the client that blocks; `httpx.Response` closes it, whatever happens."""
+    """A `_Bounded` for the blocking client; `httpx.Response` always closes it."""
 
     def __init__(self, stream: httpx.SyncByteStream, inflate: Inflate | None, bounds: _Bounds) -> None:
         self._stream = stream

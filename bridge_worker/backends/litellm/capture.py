@@ -35,7 +35,7 @@ class NothingSent(Exception):
 
 
 class _Captured(BaseException):
-    """Not an `Exception`, so that no code on the path retries it, maps it or reports it as a failure."""
+    """A `BaseException`, so that no code of LiteLLM retries it, maps it or reports it as a failure."""
 
     def __init__(self, request: httpx.Request) -> None:
         super().__init__()

@@ -86,7 +86,8 @@ class LiteLLM:
         self._own_path = reason
 
     def leave_out_full(self, reason: str) -> None:
-        """Without a Router: what a callback, a cache or a budget listens to is served by LiteLLM's own path."""
+        """Removes the full mode of a worker without a Router: LiteLLM's own path then serves chats with a callback, cache or
+        budget."""
         self._no_full = reason
 
     def close_lane(self, reason: str) -> None:
@@ -95,7 +96,7 @@ class LiteLLM:
             self._lane.why_not = reason
 
     def take_back(self) -> None:
-        """It will not be served after all: LiteLLM is again as it was before."""
+        """Restores LiteLLM's earlier state, because this object will not serve."""
         self._configured.take_back()
         hosts.permit(self._permitted_before)
 
@@ -110,7 +111,7 @@ class LiteLLM:
 
     @property
     def router(self) -> Any:
-        """For what is not a chat; None without settings."""
+        """The Router for calls other than chats; None without settings."""
         return self._router
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
@@ -255,8 +256,8 @@ class LiteLLM:
         await litellm.close_litellm_async_clients()
 
     def route(self, model: str, *, chat: bool = False) -> Routed | None:
-        """What the Router gets for a name; None without a config. Raises BridgeError ``model_not_found`` for a name that no method
-        serves."""
+        """The name that the Router gets for ``model``; None without a config. Raises BridgeError ``model_not_found`` for a name
+        that no method serves."""
         if self.names is not None:
             if (routed := self.names.find(model, chat=chat)) is None:
                 raise BridgeError("model_not_found", f"there is no {model!r:.100} in the config's model_list", model=model)

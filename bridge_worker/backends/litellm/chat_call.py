@@ -192,7 +192,8 @@ class ChatCall:
         return known, captured.body
 
     def _note_known(self, prepared: PreparedRequest, held_back: list[Change]) -> None:
-        """For a body from a template: the messages are in it as they are, and the rest is the same for the same options."""
+        """Notes the receipt's facts for a body from a template, which has the messages unchanged and the same rest for the same
+        options."""
         notes = prepared.notes.get(self.options_key)
         if notes is None:
             asked = request_diff.Asked(self.request.options, [], marked=False)
@@ -213,7 +214,7 @@ class ChatCall:
             self.request.receipt.added = request_diff.additions(self._asked, body)
 
     def target_of(self, call: Mapping[str, Any]) -> Target:
-        """What ``call``, the keyword arguments of one deployment's call, names."""
+        """The target that ``call``, the keyword arguments of one deployment's call, names."""
         deployment = (call.get("model_info") or {}).get("id")
         return self._prepared.target(call["model"], call.get("custom_llm_provider"), call.get("api_base"), deployment)
 

@@ -220,7 +220,7 @@ def _match(sentences: Mapping[str, str], error: BaseException) -> str | None:
 
 
 def _by_claim(chain: list[BaseException]) -> str:
-    """By LiteLLM's status, where nothing speaks for or against it: an error event in a stream, a check before the call."""
+    """The kind of LiteLLM's status, if no other evidence exists: for an error event in a stream, or a check before the call."""
     for link in chain:
         status = getattr(link, "status_code", None)
         if type(link) is litellm.APIConnectionError or status is None:  # the former has 500 for all that LiteLLM can't map

@@ -246,7 +246,7 @@ async def _cache(response: Any, log: Any) -> None:
 
 
 def _report_start(log: Any, kwargs: Mapping[str, Any], ready: Ready) -> None:
-    """What a call of LiteLLM's notes in its log before it sends. ``metadata`` is the same object: the Router counts by it."""
+    """Notes in LiteLLM's log what its own call notes before it sends. ``metadata`` is the same object: the Router counts by it."""
     names = ("model_info", "api_base", "litellm_call_id", "litellm_metadata", "proxy_server_request")
     litellm_params = {"metadata": kwargs.get("metadata"), "acompletion": True} | {
         name: kwargs[name] for name in names if name in kwargs

@@ -85,7 +85,7 @@ class Configured:
             raise
 
     def take_back(self) -> None:
-        """As it was before, as far as LiteLLM allows: a callback that is on stays on."""
+        """Restores the state before, as far as LiteLLM allows: an active callback stays active."""
         global _cache_params
         _cache_params = self._params_before
         for name, value in self._before.items():

@@ -76,7 +76,7 @@ class Lane:
         self._learned: dict[Any, tuple[Any, dict[str, Any], Target]] = {}
 
     def reason_against(self, request: ChatRequest) -> str | None:
-        """Why this chat can't take the lane; None where it can."""
+        """The reason why this chat can't take the lane, or None."""
         if self.why_not is not None:
             return self.why_not
         group = self._groups.get(request.model)
@@ -124,7 +124,7 @@ class Lane:
         return upstream, deltas
 
     def learner(self, call: ChatCall) -> Callable[[Any, Mapping[str, Any], Target], None]:
-        """To be called by the gate with each request that a deployment's call was prepared for."""
+        """The callback that the gate calls with each request that it prepares for a deployment."""
         request = call.request
 
         def learn(key: Any, arguments: Mapping[str, Any], target: Target) -> None:
@@ -146,7 +146,7 @@ class Lane:
                 group.ill_until = max(group.ill_until, time.monotonic() + wait)
 
     def routing(self, call: ChatCall) -> dict[str, Any]:
-        """What makes the Router pick the failed deployment first, or the one that the lane has yet to learn."""
+        """The member by which the Router picks the failed deployment first, or the one that the lane has not learned yet."""
         id = call.pending[0] if call.pending is not None else call.preferred
         return {} if id is None else {"_router_weights": {call.request.model: {id: 1.0}}}
 

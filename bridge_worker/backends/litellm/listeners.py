@@ -36,20 +36,25 @@ def is_heard() -> bool:
 
 def needs_wrapper() -> bool:
     """Whether anything in LiteLLM hears of a call, also the Router's own callbacks: then `litellm.client` must wrap it."""
-    if litellm.cache is not None or litellm.max_budget:
+    if litellm.cache is not None or litellm.max_budget or any(getattr(litellm, name, None) for name in _SETTINGS):
         return True
-    return any(getattr(litellm, name, None) for name in (*_CALLBACKS, *_SETTINGS))
+    return any(not _is_own(callback) for name in _CALLBACKS for callback in getattr(litellm, name))
+
+
+def _is_own(callback: Any) -> bool:
+    """The bridge's own watch on embeddings."""
+    return isinstance(getattr(callback, "__self__", callback), receipts.Watch)
 
 
 def _is_routers(callback: Any) -> bool:
     """A Router of this or an earlier config, the bridge's own watch on embeddings, or the entry of a cache that is not set."""
     owner = getattr(callback, "__self__", callback)
     module = type(owner).__module__ if not isinstance(owner, str) else ""
-    return callback == "cache" or isinstance(owner, receipts.Watch) or module.startswith("litellm.router")
+    return callback == "cache" or _is_own(callback) or module.startswith("litellm.router")
 
 
 def reason_for_litellm(request: ChatRequest) -> str | None:
-    """Why this chat needs LiteLLM's own path, although the bridge may read the provider's format."""
+    """The reason why this chat needs LiteLLM's own path although the bridge can read the provider's format, or None."""
     for name in request.options:
         if name in _NOT_PLAIN:
             return f"provider_params.{name} is a parameter of LiteLLM's own"

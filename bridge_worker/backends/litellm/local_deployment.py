@@ -70,7 +70,7 @@ class _LocalProvider(CustomLLM):  # type: ignore[misc]  # LiteLLM's types are no
 
 
 def _request(model: str, messages: list[Any], options: dict[str, Any], *, stream: bool) -> ChatRequest:
-    """Without deadlines: the request that LiteLLM serves has them."""
+    """A request without deadlines; the request that LiteLLM serves has them."""
     given = {name: value for name, value in options.items() if name not in ("stream", "stream_options", "max_retries")}
     return ChatRequest(PREFIX + model, messages, given, stream, Deadlines(), time.monotonic(), Receipt(requested_model=model))
 

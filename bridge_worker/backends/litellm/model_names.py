@@ -1,4 +1,4 @@
-"""Which names a gateway's config serves, and as what LiteLLM's Router gets each.
+"""Maps the names that a gateway's config serves to the names that LiteLLM's Router gets.
 
 Owns the gateway's rules for a requested name, in its order: ``completion_model``, ``model_alias_map``, then groups, aliases, names
 under a wildcard (also without their provider), deployment ids, and a deployment's LiteLLM name where no wildcard is configured.
@@ -24,7 +24,7 @@ class Routed(NamedTuple):
 
 
 class ModelNames:
-    """Of one Router. Its deployments do not change."""
+    """The names of one Router; its deployments do not change."""
 
     def __init__(self, made: Any, aliases: Mapping[str, Any] | None = None, completion_model: str | None = None) -> None:
         self._router = made

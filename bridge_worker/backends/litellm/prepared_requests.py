@@ -100,7 +100,8 @@ class PreparedRequest:
             self._shapes.update(shapes(messages))
 
     def _is_reusable(self, captured: CapturedRequest) -> bool:
-        """The same URL and headers again, and a credential that does not expire: one of the environment's or the config's."""
+        """Whether a later request has the same URL and headers, and its credential does not expire: it is of the environment or the
+        config."""
         same = captured.url == self.url and {**captured.headers, "accept-encoding": "identity"} == self.headers
         return same and not captured.headers.get("authorization", "").startswith(_SIGNED) and _has_fixed_credential(captured)
 

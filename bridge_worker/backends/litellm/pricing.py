@@ -38,7 +38,7 @@ _formulas: dict[tuple[str, str | None, int], Formula | None] = {}
 
 
 def forget() -> None:
-    """To be called when a config has changed LiteLLM's price map."""
+    """Empties the cache; call it after a config has changed LiteLLM's price map."""
     _formulas.clear()
 
 
@@ -95,7 +95,7 @@ def _is_listed(model: str, provider: str | None) -> bool:
 
 
 def _rows(model: str, provider: str | None) -> list[Mapping[str, Any]]:
-    """Of the price map, under the names that LiteLLM looks up."""
+    """The rows of the price map under the names that LiteLLM looks up."""
     names = (model, f"{provider}/{model}", model.partition("/")[2])
     return [row for name in names if (row := litellm.model_cost.get(name))]
 

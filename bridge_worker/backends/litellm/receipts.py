@@ -28,7 +28,7 @@ _current: ContextVar[Record | None] = ContextVar("omni_bridge_record", default=N
 
 
 class Record:
-    """Of one request. Making it makes it the current one of the calling task."""
+    """The record of one request. Its construction makes it the current record of the calling task."""
 
     def __init__(self, model: str, receipt: Receipt, asked: request_diff.Asked, call_type: CallTypes) -> None:
         self.receipt = receipt
@@ -110,7 +110,7 @@ class Watch(CustomLogger):  # type: ignore[misc]  # LiteLLM's types are not read
 
 
 def watch() -> None:
-    """From now on; once is enough."""
+    """Starts to record attempts; a second call has no effect."""
     if not any(isinstance(callback, Watch) for callback in litellm.callbacks):
         litellm.callbacks.append(Watch())
 

@@ -65,7 +65,7 @@ _log = logging.getLogger(__name__)
 
 
 def rehearse(model: LiteLLM) -> None:
-    """What the first chat needs. Not for a thread that has an event loop."""
+    """Prepares what the first chat needs. Do not call it in a thread with an event loop."""
     for found in _AHEAD:
         _rehearse_format(found)
     if any(map(decoders.is_off, _AHEAD)):
@@ -139,7 +139,7 @@ async def _rehearse_wrapper() -> None:
 
 
 class _Ended(BaseException):
-    """Not an `Exception`, so that no callback, cache or budget of the operator's hears of a rehearsal."""
+    """A `BaseException`, so that no callback, cache or budget of the operator is called for a rehearsal."""
 
 
 async def _rehearse_router() -> None:
@@ -157,7 +157,7 @@ async def _rehearse_lane() -> None:
 
 
 async def _calls_of_router(*requests: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """By which keyword arguments a throw-away Router calls a deployment for each; {} where it called past the gate."""
+    """The keyword arguments with which a throw-away Router calls a deployment for each; {} if the call passed the gate."""
     rows = [
         {"model_name": "rehearsal", "litellm_params": {"model": "lm_studio/rehearsal", **_at("/v1")}, "model_info": {"id": id}}
         for id in _IDS

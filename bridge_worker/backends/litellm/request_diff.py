@@ -52,7 +52,7 @@ _PROBE = 64  # characters at the end of an image's data that are compared, inste
 
 
 class Asked(NamedTuple):
-    """What is looked for, taken before LiteLLM is called, because it writes into messages. ``probes`` are (where, a text)."""
+    """The values to find in the provider's request, copied before LiteLLM changes the messages. ``probes`` are (path, text)."""
 
     options: Mapping[str, Any]
     probes: list[tuple[str, str]]
@@ -67,7 +67,7 @@ def asked_of(request: ChatRequest) -> Asked:
 
 
 def changes(asked: Asked, body: Any, known: list[Change]) -> list[Change]:
-    """What of ``asked`` is not in ``body``, or has another value there; without what is ``known`` already."""
+    """The values of ``asked`` that ``body`` lacks or has changed, without the ``known`` changes."""
     if isinstance(body, str | bytes):
         body = json.loads(body)
     settings: dict[str, list[Any]] = {}
@@ -123,7 +123,8 @@ def _change(name: str, asked: Any, settings: Mapping[str, list[Any]]) -> Change 
 
 
 def _format_change(asked: Any, settings: Mapping[str, list[Any]]) -> Change | None:
-    """Of a ``response_format`` that is none of the body's members: OpenAI's Responses have it in ``text``, others as a tool."""
+    """The change of a ``response_format`` without a member of that name: OpenAI's Responses have it in ``text``, others as a
+    tool."""
     in_text = any(isinstance(value, dict) and "format" in value for value in settings.get("text", ()))
     if in_text or asked == {"type": "text"}:
         return None
@@ -138,7 +139,8 @@ def _flat(values: list[Any]) -> Iterator[Any]:
 
 
 def _lost(asked: Asked, body: Any) -> Iterator[Change]:
-    """Of the messages: state, images, sound, files and cache marks. The body is searched only where there are any."""
+    """Lost parts of the messages: state, images, audio, files and cache marks. The body is searched only if the messages have
+    some."""
     if not asked.probes and not asked.marked:
         return
     texts = list(_texts(body))

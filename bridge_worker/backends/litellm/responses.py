@@ -87,7 +87,7 @@ class StreamReader:
         return [delta]
 
     def facts(self, stream: Any, target: Target) -> Facts:
-        """To be called at the end of ``stream``."""
+        """The facts of ``stream``; call it at its end."""
         end = self._end
         if end.finish_reason is None:  # see patches.correctness: LiteLLM makes none up any more
             if self.has_content:
@@ -123,12 +123,12 @@ def _delta(choice: Any, said: Any) -> Delta:
 
 
 def _members(said: Any) -> dict[str, Any]:
-    """What is there. To ask such an object for what is not costs as much as all the rest of a delta."""
+    """The set members. Looking up a missing member of such an object takes as long as the rest of a delta."""
     return {**vars(said), **(said.model_extra or {})}
 
 
 def _add_fields(delta: Delta, message: dict[str, Any], fields: Mapping[str, Any]) -> None:
-    """What LiteLLM has no place for. Gemini's signature of a text must come back; the rest is in other places too."""
+    """Adds the fields without a member in LiteLLM. Gemini's signature of a text must be sent back; the others are duplicates."""
     delta.refusal = delta.refusal or fields.get("refusal")
     delta.reasoning = delta.reasoning or fields.get("thinking")  # Cohere's, streamed
     if signatures := fields.get("thought_signatures"):
@@ -141,7 +141,7 @@ def _add_fields(delta: Delta, message: dict[str, Any], fields: Mapping[str, Any]
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it, of pydantic models in lists too."""
+    """The value as plain JSON, also for pydantic models in lists."""
     if isinstance(value, list):
         return [_plain(member) for member in value]
     return value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value

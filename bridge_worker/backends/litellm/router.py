@@ -80,7 +80,7 @@ def configured_deployments(router: Any) -> list[Mapping[str, Any]]:
 
 
 def store(router: Any) -> Any:
-    """Where the Router counts usage, failures and cooldowns: LiteLLM's DualCache."""
+    """LiteLLM's DualCache, in which the Router counts usage, failures and cooldowns."""
     return router.health().store if _has_successors(router) else router.cache
 
 

@@ -1,4 +1,4 @@
-"""What LiteLLM's Router shares through Redis: cooldowns, rpm and tpm usage, its cache.
+"""Connects LiteLLM's Router to Redis, through which workers share cooldowns, rpm and tpm usage, and the cache.
 
 Owns the Router's Redis client, which is given to it only once Redis is there: made with the Router, it would hold up the start for
 15 s when Redis is not, and each request for a second. While Redis is lost the Router works with what it has in memory. Refuses to
@@ -96,7 +96,7 @@ class _Breaker:
 
 
 class _Health:
-    """In the place of LiteLLM's, which shares a breaker among all users of one Redis."""
+    """Replaces LiteLLM's health object, which shares one breaker among all users of a Redis."""
 
     def __init__(self, breaker: _Breaker) -> None:
         self.breaker = breaker
@@ -110,6 +110,6 @@ def _strategies() -> list[Any]:
 
 
 def _end_stray_task(strategy: Any) -> None:
-    """It came with the Router, through `routing.make`: without Redis it would wake up for nothing, and with it a new one begins."""
+    """Ends the task that `router.make` started: without Redis it has no work, and with Redis a new one starts."""
     if isinstance(task := strategy._sync_task, Future):  # PRIVATE
         task.cancel()

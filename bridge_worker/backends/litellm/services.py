@@ -208,7 +208,8 @@ def _known() -> Iterator[tuple[str, str]]:
 
 
 def _key_in_environment(provider: str) -> bool | None:
-    """For a provider without a check, LiteLLM reports that nothing is missing, so only a variable proves a key."""
+    """Whether a key is set; None if unknown. LiteLLM reports nothing missing for a provider without a check: only a variable is
+    proof."""
     if key_variables.variable(provider):
         return True
     provider = key_variables.owner(provider)
@@ -283,7 +284,7 @@ def _same(values: Iterable[T]) -> T | None:
 
 
 def _shared(lists: Iterable[list[str] | None]) -> list[str] | None:
-    """What is in all of them; None where one is not known."""
+    """The members that all have in common; None if one of them is unknown."""
     found = list(lists)
     known = [names for names in found if names is not None]
     if len(known) < len(found):

@@ -1,4 +1,4 @@
-"""How many tokens a conversation has, counted here: with LiteLLM's counter and the tokenizers that it ships.
+"""Counts the tokens of a conversation locally, with LiteLLM's counter and the tokenizers that it ships.
 
 Owns which tokenizer that is and whether the count is what the provider will find. Refuses to download a tokenizer, or to fetch an
 image to measure it.
@@ -43,7 +43,7 @@ def count(
 
 
 def _countable(message: Mapping[str, Any]) -> dict[str, Any]:
-    """Without sound and files, which have no count here; LiteLLM's counter raises for them. Text by another name is text."""
+    """The messages without audio and files, for which LiteLLM's counter raises. Text by another name is text."""
     content = message.get("content")
     counted = {name: message[name] for name in ("role", "name", "tool_calls", "tool_call_id") if message.get(name) is not None}
     if not isinstance(content, list):

@@ -49,7 +49,7 @@ class ConnectionFailed(Exception):
 
 
 class Destination:
-    """Where requests of one kind go, and their headers, in the forms that the HTTP libraries take."""
+    """The target and headers of requests of one kind, in the forms that the HTTP libraries need."""
 
     __slots__ = ("_aiohttp_headers", "_aiohttp_url", "headers", "url")
 

@@ -109,7 +109,7 @@ class Upstream:
         return []
 
     def facts(self) -> Facts:
-        """To be called when the response has ended."""
+        """The facts of the response; call it at its end."""
         target = self._target
         try:
             end = self._decoder.end()

@@ -34,7 +34,7 @@ def warm_up() -> None:
 
 @functools.cache
 def warm_up_openai() -> None:
-    """The same for the openai package, which LiteLLM has for Azure, embeddings and some others: 500 modules, 0.4 s."""
+    """Imports the openai package, which LiteLLM uses for Azure, embeddings and some others: 500 modules, 0.4 s."""
     from openai import AsyncOpenAI
 
     _ = AsyncOpenAI(api_key="none").chat.completions

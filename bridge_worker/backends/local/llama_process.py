@@ -178,7 +178,7 @@ class LlamaCall:
         self._arrived: asyncio.Queue[Any] = asyncio.Queue()
 
     def put(self, event: object) -> None:
-        """From another thread."""
+        """Passes an item to the loop; call it from another thread."""
         with contextlib.suppress(RuntimeError):  # the loop is closed, so no task waits
             self._loop.call_soon_threadsafe(self._arrived.put_nowait, event)
 

@@ -248,7 +248,7 @@ class Anthropic(AwsDecoder):
             delta.tool_calls.append(ToolCallDelta(block.call, None, None, arguments))
 
     def _end_server_tool(self, block: _Block, delta: Draft) -> None:
-        """In the shape that LiteLLM makes a server_tool_use of again."""
+        """Keeps the call in the shape from which LiteLLM makes a server_tool_use again."""
         function = {"name": text_of(block.members.get("name")) or "", "arguments": _input(block)}
         call = {"id": name_of(block.members.get("id")), "type": "function", "function": function}
         self._gathered.keep("message.content.server_tool_use", "server_tool_calls", [call])

@@ -301,7 +301,7 @@ def _index(event: Json) -> Any:
 
 
 def _native(redacted: str) -> str:
-    """What the model itself wrote: Claude's text, which Bedrock wraps in base64 and LiteLLM wraps again. Bytes stay as they are."""
+    """The text of the model itself: Bedrock wraps Claude's text in base64, and LiteLLM wraps it again. Bytes are not changed."""
     try:
         return base64.b64decode(redacted, validate=True).decode("ascii") or redacted
     except ValueError:

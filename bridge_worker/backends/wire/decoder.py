@@ -88,7 +88,7 @@ class EventStreamDecoder:
         return provider_errors.error_in(value) is not None
 
     def on_body(self, value: Any, body: bytes | bytearray, out: list[Delta]) -> None:
-        """The same for a whole body: a plain response, or JSON sent to a streamed request."""
+        """Reads a whole body: a plain response, or JSON that was sent to a streamed request."""
         raise NotImplementedError
 
     def on_end(self, out: list[Delta]) -> None:

@@ -1,4 +1,4 @@
-"""What a response holds beyond the bridge's own words: gathered while it arrives, kept in the message to append.
+"""Collects the members of a response that the bridge's result does not have, for the message to append.
 
 Owns the joining of such members over the events of a stream, so that a plain and a streamed response leave the same message, and
 the list of their names. Refuses to know a format.
@@ -117,7 +117,8 @@ def joined_details(details: list[Json]) -> list[Json]:
 
 
 def _is_same(last: Json, detail: Json) -> bool:
-    """Without an index, parts of a text follow each other until its signature; encrypted data comes whole."""
+    """Whether two parts belong together: without an index, parts of a text continue until its signature; encrypted data is never
+    split."""
     if last.get("type") != detail.get("type") or last.get("index") != detail.get("index"):
         return False
     if detail.get("id") is not None and last.get("id") is not None and detail["id"] != last["id"]:

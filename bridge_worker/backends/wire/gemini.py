@@ -309,7 +309,7 @@ class Gemini(EventStreamDecoder):
         self._gathered.keep(f"message.parts.{kind}", "parts", [part])
 
     def _served_call(self, part: Json, signature: str | None, delta: Draft) -> None:
-        """In the shape that LiteLLM makes a toolCall and a toolResponse of again."""
+        """Keeps the call in the shape from which LiteLLM makes a toolCall and a toolResponse again."""
         call = object_of(part["toolCall"])
         served = self._served_of(call)
         served["args"] = call.get("args")

@@ -92,7 +92,7 @@ def _citation(chunk: Any, where: Json | None = None) -> Json:
 
 
 def citations_of(metadata: Json) -> Iterator[Json]:
-    """What a text was recited from; Vertex AI and AI Studio name the list differently."""
+    """The sources of a recited text; Vertex AI and AI Studio have different names for the list."""
     for name in ("citationSources", "citations"):
         for source in objects_of(metadata.get(name)):
             yield {"type": "citation", **source}

@@ -239,7 +239,7 @@ class OpenAIResponses(EventStreamDecoder):
             self._gathered.keep(f"output.message.content.{kind[:80]}", "content_parts", [part])
 
     def _new(self, where: Any, kind: str, position: Any, values: list[Any]) -> list[Any]:
-        """Those of a whole list that were not emitted one by one."""
+        """The items of a whole list that were not emitted one by one."""
         known = self._emitted.get((where, kind, position), 0)
         self._emitted[where, kind, position] = max(known, len(values))
         return values[known:]
@@ -273,7 +273,7 @@ class OpenAIResponses(EventStreamDecoder):
             self._call(ToolCallDelta(index=self._calls.get(where), arguments=rest), delta)
 
     def _annotate(self, note: Json, delta: Draft) -> None:
-        """As a chat completion has it: a URL citation's members are in an object of that name."""
+        """The annotation in the shape of a chat completion: a URL citation's members are in an object of that name."""
         if note.get("type") == "url_citation" and "url_citation" not in note:
             note = {"type": "url_citation", "url_citation": {name: value for name, value in note.items() if name != "type"}}
         delta.annotations.append(note)

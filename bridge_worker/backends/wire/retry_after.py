@@ -1,4 +1,4 @@
-"""When a provider, or LiteLLM's Router, advises to try again.
+"""Reads the advice of a provider, or of LiteLLM's Router, when to try again.
 
 Owns the reading of such advice: in headers of several names, as a number, a duration or a date, or in the error's sentence. Refuses
 to know what went wrong.

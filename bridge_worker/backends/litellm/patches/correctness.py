@@ -26,7 +26,7 @@ _MALFORMED = 'data: {"a'
 
 
 def _source_has(*words: str) -> Callable[[Any], bool]:
-    """For a fault that only a whole call would show: the code that causes it is still there."""
+    """A check for a fault that only a whole call would show: the code that causes it still exists."""
     return lambda original: all(word in inspect.getsource(original) for word in words)
 
 

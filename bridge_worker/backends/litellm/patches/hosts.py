@@ -39,14 +39,14 @@ _refused: Mapping[str, str] = {}  # provider -> the patch that is missing
 
 
 def permit(services: frozenset[str]) -> frozenset[str]:
-    """From now on requests may go to these services at their default address. Returns the services permitted so far."""
+    """Permits requests to the default address of these services. Returns the services permitted so far."""
     global _permitted
     before, _permitted = _permitted, services
     return before
 
 
 def refuse(providers: Mapping[str, str]) -> None:
-    """From now on these providers get no request; the values are the names of the patches that they would need."""
+    """Refuses requests to these providers; the values are the names of the patches that they would need."""
     global _refused
     _refused = providers
 

@@ -98,7 +98,8 @@ class Patch:
 
 
 def _replace_elsewhere(owner: Any, name: str, original: Any, made: Any) -> None:
-    """By its other names in its own module, and where ``from ... import name`` has run. Later imports find the replacement."""
+    """Replaces the other names of the function in its module, and those that ``from ... import name`` has made. Later imports find
+    the replacement."""
     for alias in [alias for alias, value in vars(owner).items() if value is original]:
         setattr(owner, alias, made)
     for module in list(sys.modules.values()):
@@ -123,12 +124,12 @@ def apply_each(patches: Iterable[Patch]) -> None:
 
 
 def left_out(patches: Iterable[Patch]) -> Iterator[Patch]:
-    """Those that do not fit."""
+    """The patches that do not fit."""
     yield from (patch for patch in patches if patch.problem)
 
 
 def effect_without(patch: Patch) -> str:
-    """In one line, what a worker without the patch does."""
+    """The behaviour of a worker without the patch, in one line."""
     if patch.protects == EVERY_PROVIDER:
         return f"LiteLLM serves nothing, because without the patch {patch.wrong}"
     if patch.protects:
