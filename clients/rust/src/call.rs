@@ -63,7 +63,7 @@ impl Call {
         self.moves(RETRACTED)
     }
 
-    /// A delta for its consumer.
+    /// A delta for its consumer, which [`wake`](Call::wake) wakes.
     ///
     /// The policy for a slow consumer: 256 deltas wait one by one; further ones are joined to the last, which loses no text and
     /// needs no more memory than the response itself. The call fails when 64 MiB of text are waiting.
@@ -89,7 +89,6 @@ impl Call {
             _ => Some(delta),
         };
         state.deltas.extend(left);
-        state.wake();
         Ok(())
     }
 
@@ -109,7 +108,7 @@ impl Call {
         self.finish(Err(error.clone().sent(sent).retryable(no_delta)));
     }
 
-    fn wake(&self) {
+    pub(crate) fn wake(&self) {
         lock(&self.state).wake();
     }
 

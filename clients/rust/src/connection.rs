@@ -5,17 +5,21 @@
 //!
 //! **The reader never waits for a consumer.** Whatever a caller does with its stream, the next line is read and passed to its call.
 //! `Call::add` has the policy for deltas that are not consumed.
+//!
+//! **A caller writes its request itself** if the pipe has room at that moment: waking another thread costs more than the write. The
+//! writer task writes only what the pipe had no room for.
 
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use serde_json::json;
 use serde_json::value::RawValue;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -41,7 +45,9 @@ const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
 
 /// The worker reads its stdin to the end and then exits, so closing it is a message like any other.
 enum Control {
-    Line(Vec<u8>),
+    Line(Arc<Vec<u8>>),
+    /// A line is half written; the rest of it is due.
+    Drain,
     CloseInput,
 }
 
@@ -60,6 +66,9 @@ pub(crate) struct Connection {
 }
 
 struct Shared {
+    io: Io,
+    /// `None` once the worker's stdin is closed.
+    output: Mutex<Option<Output>>,
     /// Messages read so far. A worker for which it stays the same is silent.
     heard: AtomicU64,
     calls: Mutex<Calls>,
@@ -95,6 +104,8 @@ impl Connection {
         let (requests, queued) = mpsc::channel(QUEUED_REQUESTS);
         let (control, controls) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
+            io: io.clone(),
+            output: Mutex::new(Some(Output::new(writer))),
             heard: AtomicU64::new(0),
             calls: Mutex::default(),
             requests,
@@ -111,7 +122,7 @@ impl Connection {
                 shared.fail(why(ending).await);
             }
         });
-        let writing = io.spawn(write(Arc::clone(&shared), writer, queued, controls));
+        let writing = io.spawn(write(Arc::clone(&shared), queued, controls));
         let watching = io.spawn(watch_for_silence(Arc::clone(&shared), hung_after));
         Connection { shared, tasks: [reading.abort_handle(), writing.abort_handle(), watching.abort_handle()] }
     }
@@ -134,7 +145,7 @@ impl Connection {
             );
             return Err(Error::new(ErrorKind::VersionMismatch, said));
         }
-        self.send(Control::Line(encode(None, "notifications/initialized", json!({}))?));
+        self.shared.notify(encode(None, "notifications/initialized", json!({}))?);
         self.shared.permits.add_permits(result.limits.max_in_flight.clamp(1, Semaphore::MAX_PERMITS));
         self.shared.ready.send_if_modified(|ready| result.engine.ready && !std::mem::replace(ready, true));
         let _ = self.shared.initialize_result.set(result);
@@ -177,10 +188,6 @@ impl Connection {
         self.shared.start(id, line, None).await
     }
 
-    fn send(&self, control: Control) {
-        let _ = self.shared.control.send(control); // the writer is gone only if the connection is
-    }
-
     /// Accepts no more requests: writes the queued ones, then closes the worker's stdin.
     pub(crate) fn close_input(&self) {
         self.shared
@@ -188,7 +195,7 @@ impl Connection {
             .refused
             .get_or_insert_with(|| Error::new(ErrorKind::Closed, "the worker was shut down").retryable(true));
         self.shared.permits.close();
-        self.send(Control::CloseInput);
+        self.shared.send(Control::CloseInput);
     }
 
     pub(crate) fn fail(&self, error: Error) {
@@ -242,10 +249,43 @@ impl Shared {
             calls.in_flight.insert(id, Entry { call: Arc::clone(&call), _permit: permit });
         }
         let handle = CallHandle { shared: Arc::clone(self), call: Arc::clone(&call), finished: false };
+        let queue_is_empty = self.requests.capacity() == QUEUED_REQUESTS;
+        if queue_is_empty && self.write_now(&line, || call.begin()) {
+            return Ok(handle);
+        }
         match self.requests.send(Outgoing { line, call }).await {
             Ok(()) => Ok(handle),
             Err(_) => Err(self.refusal()),
         }
+    }
+
+    /// Writes as much of the line as the pipe takes, and leaves the rest to the writer task. False if another line is being written
+    /// or the pipe is closed; `begins` was not called then.
+    fn write_now(&self, line: &Arc<Vec<u8>>, begins: impl FnOnce() -> bool) -> bool {
+        let mut output = lock(&self.output);
+        let Some(output) = output.as_mut().filter(|output| output.is_idle()) else {
+            return false;
+        };
+        if begins() {
+            output.begin(Arc::clone(line));
+            let _runtime = self.io.enter();
+            // Pending, or an error, which the writer task then meets and reports.
+            if !matches!(output.poll_drain(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(()))) {
+                self.send(Control::Drain);
+            }
+        }
+        true
+    }
+
+    fn notify(&self, line: Vec<u8>) {
+        let line = Arc::new(line);
+        if !self.write_now(&line, || true) {
+            self.send(Control::Line(line));
+        }
+    }
+
+    fn send(&self, control: Control) {
+        let _ = self.control.send(control); // the writer is gone only if the connection is
     }
 
     fn calls(&self) -> MutexGuard<'_, Calls> {
@@ -264,21 +304,24 @@ impl Shared {
             std::mem::take(&mut calls.in_flight)
         };
         self.permits.close();
+        lock(&self.output).take();
         for entry in in_flight.into_values() {
             entry.call.lose(&error);
         }
         self.lost.send_if_modified(|lost| lost.is_none() && lost.replace(error).is_none());
     }
 
-    fn take(&self, message: Incoming) {
+    /// Returns the call that has a new delta; the reader wakes its consumer once for all that it has read.
+    fn take(&self, message: Incoming) -> Option<Arc<Call>> {
         match message {
             Incoming::Delta { id, seq, delta } => {
                 let call = self.calls().in_flight.get(&id).map(|entry| Arc::clone(&entry.call));
-                let Some(call) = call else { return };
+                let call = call?;
                 if let Err(error) = call.add(seq, delta) {
                     self.cancel(&call);
                     call.finish(Err(error));
                 }
+                return Some(call);
             }
             Incoming::Response { id, outcome } => {
                 let entry = self.calls().in_flight.remove(&id);
@@ -294,6 +337,7 @@ impl Shared {
             }
             Incoming::Other => tracing::debug!("a message of no concern to this client"),
         }
+        None
     }
 
     /// A response or a delta of this request that can't be decoded: its caller must not wait for another.
@@ -326,7 +370,7 @@ impl Shared {
         }
         let is_in_flight = self.calls().in_flight.contains_key(&call.id);
         if let (true, Ok(line)) = (is_in_flight, encode(None, "notifications/cancelled", json!({"requestId": call.id}))) {
-            let _ = self.control.send(Control::Line(line));
+            self.notify(line);
         }
     }
 }
@@ -337,7 +381,11 @@ async fn read<R: AsyncRead + Unpin>(shared: &Shared, reader: R) -> Ending {
     let mut lines = Lines::new(reader, MAX_ANSWER_BYTES);
     let mut unreadable = 0;
     let mut garbage = None;
+    let mut waiting: Vec<Arc<Call>> = Vec::new();
     loop {
+        if !lines.has_line() {
+            waiting.drain(..).for_each(|call| call.wake());
+        }
         let next = match &garbage {
             Some(text) if shared.initialize_result.get().is_none() => {
                 match tokio::time::timeout(SILENT_AFTER_GARBAGE, lines.next()).await {
@@ -352,7 +400,9 @@ async fn read<R: AsyncRead + Unpin>(shared: &Shared, reader: R) -> Ending {
             Ok(Line::Whole(line)) => match decode(line) {
                 Ok(message) => {
                     shared.heard.fetch_add(1, Ordering::Relaxed);
-                    shared.take(message);
+                    let call = shared.take(message);
+                    let is_new = |call: &Arc<Call>| !waiting.last().is_some_and(|last| Arc::ptr_eq(last, call));
+                    waiting.extend(call.filter(is_new));
                 }
                 Err(error) => {
                     if let Some(id) = id_of(line) {
@@ -420,39 +470,95 @@ fn shortened(line: &[u8]) -> String {
     String::from_utf8_lossy(line.get(..200).unwrap_or(line)).into_owned()
 }
 
-async fn write<W: AsyncWrite + Unpin>(
-    shared: Arc<Shared>,
-    mut writer: W,
-    mut requests: mpsc::Receiver<Outgoing>,
-    mut controls: mpsc::UnboundedReceiver<Control>,
-) {
+/// The worker's stdin, and the line that is being written to it.
+struct Output {
+    writer: Box<dyn AsyncWrite + Send + Unpin>,
+    line: Arc<Vec<u8>>,
+    written: usize,
+}
+
+impl Output {
+    fn new(writer: impl AsyncWrite + Send + Unpin + 'static) -> Self {
+        Output { writer: Box::new(writer), line: Arc::default(), written: 0 }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.written == self.line.len()
+    }
+
+    fn begin(&mut self, line: Arc<Vec<u8>>) {
+        (self.line, self.written) = (line, 0);
+    }
+
+    /// Writes the rest of the line.
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        while let Some(rest) = self.line.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match ready!(Pin::new(&mut self.writer).poll_write(context, rest))? {
+                0 => return Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                count => self.written += count,
+            }
+        }
+        Pin::new(&mut self.writer).poll_flush(context)
+    }
+}
+
+impl Shared {
+    async fn with_output<T>(
+        &self,
+        mut work: impl FnMut(&mut Output, &mut Context<'_>) -> Poll<std::io::Result<T>>,
+    ) -> std::io::Result<T> {
+        poll_fn(|context| match lock(&self.output).as_mut() {
+            Some(output) => work(output, context),
+            None => Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())),
+        })
+        .await
+    }
+
+    async fn drain(&self) -> std::io::Result<()> {
+        self.with_output(Output::poll_drain).await
+    }
+
+    async fn write_line(&self, line: Arc<Vec<u8>>) -> std::io::Result<()> {
+        let mut line = Some(line);
+        self.with_output(|output, context| {
+            ready!(output.poll_drain(context))?;
+            line.take().map_or(Poll::Ready(Ok(())), |line| {
+                output.begin(line);
+                output.poll_drain(context)
+            })
+        })
+        .await
+    }
+
+    async fn close_output(&self) -> std::io::Result<()> {
+        self.with_output(|output, context| Pin::new(&mut output.writer).poll_shutdown(context)).await?;
+        lock(&self.output).take();
+        Ok(())
+    }
+}
+
+/// Writes what callers could not write themselves.
+async fn write(shared: Arc<Shared>, mut requests: mpsc::Receiver<Outgoing>, mut controls: mpsc::UnboundedReceiver<Control>) {
     let mut lost = shared.lost.subscribe();
     let work = async {
         loop {
-            let (line, control);
-            let bytes = tokio::select! {
+            tokio::select! {
                 biased;
                 Some(next) = controls.recv() => match next {
-                    Control::Line(next) => {
-                        control = next;
-                        &control
-                    }
-                    Control::CloseInput => {
-                        requests.close();
-                        continue;
-                    }
+                    Control::Line(line) => shared.write_line(line).await?,
+                    Control::Drain => shared.drain().await?,
+                    Control::CloseInput => requests.close(),
                 },
                 next = requests.recv() => match next {
-                    Some(outgoing) if outgoing.call.begin() => {
-                        line = outgoing.line;
-                        &*line
+                    Some(Outgoing { line, call }) => {
+                        shared.drain().await?; // until then the request can be taken back
+                        if call.begin() {
+                            shared.write_line(line).await?;
+                        }
                     }
-                    Some(_) => continue, // taken back
-                    None => return writer.shutdown().await,
+                    None => return shared.close_output().await,
                 },
-            };
-            writer.write_all(bytes).await?;
-            writer.flush().await?;
+            }
         }
     };
     let done: std::io::Result<()> = tokio::select! {

@@ -40,17 +40,23 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         Lines { reader, limit, buffer: Vec::with_capacity(READ_BYTES), start: 0, searched: 0 }
     }
 
+    /// Whether a whole line is buffered, so that [`Lines::next`] does not wait.
+    pub(crate) fn has_line(&mut self) -> bool {
+        let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
+        let length = unsearched.iter().position(|byte| *byte == b'\n');
+        self.searched += length.unwrap_or(unsearched.len());
+        length.is_some()
+    }
+
     /// Cancel-safe: what was read stays in the buffer.
     pub(crate) async fn next(&mut self) -> io::Result<Line<'_>> {
         loop {
-            let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
-            if let Some(length) = unsearched.iter().position(|byte| *byte == b'\n') {
-                let (start, end) = (self.start, self.searched + length);
+            if self.has_line() {
+                let (start, end) = (self.start, self.searched);
                 self.start = end + 1;
                 self.searched = self.start;
                 return Ok(Line::Whole(self.buffer.get(start..end).unwrap_or_default()));
             }
-            self.searched = self.buffer.len();
             if self.searched - self.start > self.limit {
                 return Ok(Line::TooLong);
             }
@@ -177,7 +183,7 @@ struct Request<'a, P: Serialize> {
 pub(crate) fn encode<P: Serialize>(id: Option<u64>, method: &str, params: P) -> Result<Vec<u8>> {
     let mut line = serde_json::to_vec(&Request { jsonrpc: "2.0", id, method, params })
         .map_err(|error| Error::new(ErrorKind::InvalidRequest, format!("the request can't be written as JSON: {error}")))?;
-    if depth(&line) > MAX_DEPTH {
+    if is_too_deep(&line) {
         return Err(Error::new(ErrorKind::InvalidRequest, format!("the request is nested more than {MAX_DEPTH} levels deep")));
     }
     line.push(b'\n');
@@ -200,6 +206,11 @@ pub(crate) fn id_of(line: &[u8]) -> Option<u64> {
     let rest = ["\"id\":", "\"requestId\":"].iter().find_map(|name| head.split_once(name))?.1.trim_start();
     let digits = rest.split(|character: char| !character.is_ascii_digit()).next()?;
     digits.parse().ok()
+}
+
+/// Few JSON texts have so many brackets that they have to be looked at one by one.
+fn is_too_deep(json: &[u8]) -> bool {
+    json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() > MAX_DEPTH && depth(json) > MAX_DEPTH
 }
 
 /// How deep arrays and objects are nested in valid JSON.

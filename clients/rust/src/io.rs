@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, EnterGuard, Handle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Sleep;
@@ -76,6 +76,11 @@ impl Io {
         F: Future<Output: Send> + Send + 'static,
     {
         self.runtime.spawn(work)
+    }
+
+    /// For what is polled on a caller's thread and needs this thread's runtime.
+    pub(crate) fn enter(&self) -> EnterGuard<'_> {
+        self.runtime.enter()
     }
 
     /// By the thread's clock, polled from anywhere.

@@ -2,9 +2,8 @@
 //!
 //! Owns the additions. Refuses to change the request: a conversation is long, and a copy of it is what a call would cost most.
 
-use serde::ser::{Error as _, Serialize, Serializer};
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::types::{ChatRequest, Deadlines, Object};
 
@@ -22,25 +21,19 @@ impl Serialize for ChatParams<'_> {
         if self.request.stream.is_some() || (self.request.meta.is_some() && !self.trace.is_empty()) {
             return self.changed().serialize(serializer); // the members are there already, so they can't be appended
         }
-        let text = serde_json::to_string(self.request).map_err(S::Error::custom)?;
-        let Some(members) = text.strip_suffix('}') else {
-            return Err(S::Error::custom("a request is not an object"));
-        };
-        let mut whole = String::with_capacity(text.len() + 128);
-        whole.push_str(members);
-        if self.stream {
-            whole.push_str(r#","stream":true"#);
+        #[derive(Serialize)]
+        struct Appended<'a> {
+            #[serde(flatten)]
+            request: &'a ChatRequest,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            stream: bool,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            deadlines: Option<Deadlines>,
+            #[serde(rename = "_meta", skip_serializing_if = "Object::is_empty")]
+            trace: &'a Object,
         }
-        if let (Some(deadlines), None) = (self.deadlines, self.request.deadlines) {
-            whole.push_str(r#","deadlines":"#);
-            whole.push_str(&json!(deadlines).to_string());
-        }
-        if !self.trace.is_empty() {
-            whole.push_str(r#","_meta":"#);
-            whole.push_str(&json!(self.trace).to_string());
-        }
-        whole.push('}');
-        RawValue::from_string(whole).map_err(S::Error::custom)?.serialize(serializer)
+        let deadlines = self.deadlines.filter(|_| self.request.deadlines.is_none());
+        Appended { request: self.request, stream: self.stream, deadlines, trace: &self.trace }.serialize(serializer)
     }
 }
 
@@ -61,6 +54,8 @@ impl ChatParams<'_> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn sent(request: &ChatRequest, stream: bool, trace: &Object) -> Value {
