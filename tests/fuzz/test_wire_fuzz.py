@@ -133,7 +133,11 @@ def test_a_damaged_stream_gives_a_result_or_an_error_whatever_the_cut(
     assert streamed(case.make, data, cut(data, cuts)).comparable() == streamed(case.make, data).comparable()
 
 
-@given(case=st.sampled_from([case for case in STREAMS if "kind" not in case.expected]), at=st.integers(0, 5000))
+# Where each event has a finish reason, nothing shows that another event was to follow.
+_ENDS_SEEN = [case for case in STREAMS if "kind" not in case.expected and not case.name.startswith("a finish reason in each event")]
+
+
+@given(case=st.sampled_from(_ENDS_SEEN), at=st.integers(0, 5000))
 @settings(max_examples=500, deadline=None)
 def test_a_stream_cut_off_anywhere_is_an_error_or_whole(case: Case, at: int) -> None:
     """Never a shortened response that passes for a whole one."""

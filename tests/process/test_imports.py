@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import bridge_worker
-from tests.unit.test_architecture import HEAVY, NOT_IMPORTED, modules
+from tests.support.package_modules import HEAVY, NOT_IMPORTED, modules
 
 
 @pytest.mark.rule("LIF-2", "OFF-1")

@@ -6,14 +6,10 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import pytest
 
-import bridge_worker
-
-PACKAGE = Path(bridge_worker.__file__).parent
+from tests.support.package_modules import HEAVY, PACKAGE, modules
 
 # From the ground up. A file imports packages of lower floors, or its own package; a new package gets its floor here.
 FLOORS: list[set[str]] = [
@@ -88,23 +84,7 @@ EARLY = {
     "bridge_worker",
     "config",
 }
-HEAVY = {
-    "pydantic",
-    "pydantic_core",
-    "jsonrpcserver",
-    "litellm",
-    "openai",
-    "aiohttp",
-    "httpx",
-    "yaml",
-    "pydantic_settings",
-    "jsonschema",
-    "click",
-    "rich",
-}
 
-# Programs of their own, and a module of an optional package.
-NOT_IMPORTED = {"backends.local.llama_server"}
 
 MAX_LINES = 300
 # A reason for each, and no more than it needs.
@@ -131,16 +111,6 @@ class Import:
     target: str
     late: bool
     typing: bool
-
-
-@cache
-def modules() -> dict[str, ast.Module]:
-    """By name without the package's own: "errors", "models.litellm", "models"."""
-    found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
-        found["bridge_worker" if name == "__init__" else name] = ast.parse(path.read_text(encoding="utf-8"))
-    return found
 
 
 def imports(module: str) -> Iterator[Import]:
