@@ -23,7 +23,7 @@ from typing import Any
 from tests.support.worker import Worker, wait_until
 
 HERE = Path(__file__).parent
-MAX_ID = 1024  # characters of a string id, rule RPC-4
+MAX_ID = 1024  # characters or digits of an id, rule RPC-4
 MAX_BATCH = 1000  # members of a batch, rule BND-4
 CHUNK = 200  # lines after which all must be answered
 VALUES: list[Any] = [
@@ -158,7 +158,7 @@ def owed(line: bytes) -> Counter[Any]:
 def _wants_answer(message: dict[str, Any]) -> bool:
     is_response = message.get("jsonrpc") == "2.0" and "method" not in message and ("result" in message or "error" in message)
     id = message.get("id")
-    is_too_long = type(id) is str and len(id) > MAX_ID
+    is_too_long = type(id) in (int, str) and len(str(id).lstrip("-")) > MAX_ID
     return type(id) in (int, str) and not is_too_long and not is_response
 
 

@@ -176,7 +176,7 @@ FROM_CALLER: dict[str, Row] = (
         ),
     }
     | {
-        f"{name}-{PROVIDER_OF[model]}": Row(line, kind)
+        f"{name}-{PROVIDER_OF[model]}": Row(line, kind, 2 * BOUND_SECONDS if "10-mb" in name else BOUND_SECONDS)
         for model in TRANSFORMED
         for name, line, kind in (
             ("10000-messages", chat(model=model, messages=HELLO * 10_000), NO_SUCH_PATH),

@@ -156,7 +156,7 @@ def test_files_that_it_makes_are_for_its_user_only(tmp_path: Path, spawn: Spawn,
     text = (
         "import os\nfrom bridge_worker.cli import main as cli\nfrom bridge_worker.runtime import startup as serve\n"
         "start = serve.App.start\n"
-        f"serve.App.start = lambda self: (open({str(made)!r}, 'w').close(), start(self))\ncli.main()"
+        f"serve.App.start = lambda self, *pipe: (open({str(made)!r}, 'w').close(), start(self, *pipe))\ncli.main()"
     )
     monkeypatch.setattr(tests.support.worker, "COMMAND", script(tmp_path / "make.py", text))
     os.umask(os.umask(0o000))
