@@ -8,6 +8,7 @@ import json
 import re
 import socket
 import struct
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -507,13 +508,16 @@ def test_a_param_that_litellm_can_not_send_is_rejected(upstream: Upstream, provi
     assert cleaned(error) != "no reason was given"
 
 
-def test_a_missing_package_is_named(upstream: Upstream) -> None:
+def test_a_missing_package_is_named(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("google.auth")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "google.auth", None)  # the import system's own way to say that there is none
     error, _ = fault(
         upstream, "openai", hangs, model="vertex_ai/gemini-2.5-pro", vertex_project="p", vertex_location="l", api_base=None
     )
     assert error.kind == "model_not_found"
-    # The extra otel brings a package google of its own.
-    assert re.fullmatch(r"this model needs the Python package google(\.auth)?, which is not installed here", error.message)
+    missing = r"this model needs the Python package google(\.auth(\.\w+)*)?, which is not installed here"
+    assert re.fullmatch(missing + r"; pip install 'omni-bridge\[vertex\]'", error.message)
 
 
 def test_a_budget_that_is_used_up(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
