@@ -16,21 +16,23 @@ pub(crate) struct ChatParams<'a> {
     pub(crate) trace: Object,
 }
 
+/// The request with the members that it lacks.
+#[derive(Serialize)]
+struct Appended<'a> {
+    #[serde(flatten)]
+    request: &'a ChatRequest,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadlines: Option<Deadlines>,
+    #[serde(rename = "_meta", skip_serializing_if = "Object::is_empty")]
+    trace: &'a Object,
+}
+
 impl Serialize for ChatParams<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if self.request.stream.is_some() || (self.request.meta.is_some() && !self.trace.is_empty()) {
             return self.changed().serialize(serializer); // the members are there already, so they can't be appended
-        }
-        #[derive(Serialize)]
-        struct Appended<'a> {
-            #[serde(flatten)]
-            request: &'a ChatRequest,
-            #[serde(skip_serializing_if = "std::ops::Not::not")]
-            stream: bool,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            deadlines: Option<Deadlines>,
-            #[serde(rename = "_meta", skip_serializing_if = "Object::is_empty")]
-            trace: &'a Object,
         }
         let deadlines = self.deadlines.filter(|_| self.request.deadlines.is_none());
         Appended { request: self.request, stream: self.stream, deadlines, trace: &self.trace }.serialize(serializer)
