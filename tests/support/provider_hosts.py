@@ -202,11 +202,16 @@ def by_method(table: Table) -> dict[str, str]:
     return {f"{provider} {method}": ", ".join(row[method]) for provider, row in table.items() for method in METHODS}
 
 
+METADATA_SERVER = "http://169.254.169.254"  # of Google's cloud: google-auth looks for a token there, and sends nothing else
+
+
 def forbidden(table: Table) -> Iterator[str]:
     """What can't be accepted, whatever the reviewed table has: OpenAI, a model hub or this machine, of another provider."""
     owners = {r"api\.openai\.com": {"openai", "text-completion-openai"}, r"(.*\.)?(huggingface\.co|hf\.co)": {"huggingface"}}
     for provider, row in table.items():
         for host in (host for hosts in row.values() for host in hosts):
+            if host == METADATA_SERVER and provider in ("vertex_ai", "vertex_ai_beta"):
+                continue
             local = SERVICE_OF.get(provider, provider) in DEFAULT_LOCAL_SERVICES
             elsewhere = any(re.fullmatch(pattern, host) and provider not in own for pattern, own in owners.items())
             if elsewhere or "not by the proxy" in host or local != host.startswith("http://"):
