@@ -227,7 +227,7 @@ def test_a_broken_file_is_one_error_that_names_the_model(worker: Worker) -> None
 
 
 def test_a_deadline_stops_the_model(worker: Worker) -> None:
-    id = stream(worker, model="local/one", deadlines={"total_ms": 1500})
+    id = stream(worker, model="local/one", deadlines={"total_ms": 100})
     assert worker.response(id)["error"]["data"]["deadline"] == "total_ms"
     assert worker.chat("local/one", max_tokens=1)["usage"]["output_tokens"] == 1  # the only slot is free
 
