@@ -160,14 +160,13 @@ class App:
         from bridge_worker.methods.dispatcher import Dispatcher
         from bridge_worker.methods.status import GetStatus
         from bridge_worker.methods.table import method_table
-        from bridge_worker.system.redis_connection import no_redis
         from bridge_worker.telemetry.otlp import from_environment
         from bridge_worker.telemetry.request_counters import RequestCounters
 
         self._telemetry = from_environment(os.environ)
         counters, spending = RequestCounters(), self._make_spending()
         self._local = Local(self.settings().local)
-        status = GetStatus(counters, self.state, self._redis.state if self._redis else no_redis, self.degraded)
+        status = GetStatus(counters, self.state, self.redis_state, self.degraded)
         methods = method_table(self._registry(self._local), self.settings, spending, self._redactor, status, self._reload)
         return Dispatcher(methods, self._redactor, counters, self._telemetry)
 

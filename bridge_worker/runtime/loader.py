@@ -50,9 +50,6 @@ class Part(Generic[T]):
             reason = f"{self._name} could not be loaded ({type(error).__name__}: {lines[0]:.300})"
             self._loaded.set_exception(_NotLoaded(reason))
 
-    def has_loaded(self) -> bool:
-        return self._loaded.done() and self._loaded.exception() is None
-
     async def get(self) -> T:
         """Raises BridgeError ``internal`` when loading failed or takes longer than `LOAD_SECONDS`."""
         if not self._loaded.done():

@@ -70,7 +70,7 @@ class LiteLLM:
         self.rejected = self._configured.rejected
         self._chats, self._retired = 0, False
         self._engines: dict[tuple[str, str | None], EngineVersion] = {}
-        self._permitted_before = hosts.permit(local_services | hosts.named_in((gateway and gateway.router) or {}))
+        hosts.permit(local_services | hosts.named_in((gateway and gateway.router) or {}))
         self._prepared = PreparedRequests(remembers=remembers)
         self._only = engine == "direct"
         self._own_path: str | None = "the worker was started with --engine litellm" if engine == "litellm" else None
@@ -94,11 +94,6 @@ class LiteLLM:
         """The Router serves every chat of a config."""
         if self._lane is not None:
             self._lane.why_not = reason
-
-    def take_back(self) -> None:
-        """Restores LiteLLM's earlier state, because this object will not serve."""
-        self._configured.take_back()
-        hosts.permit(self._permitted_before)
 
     def retire(self) -> None:
         """No chat comes any more; LiteLLM forgets the Router when the last one has ended."""

@@ -71,11 +71,6 @@ class PreparedRequest:
         self._transform: _Transform | None = None
         self._shapes: set[Any] = set()
 
-    @property
-    def is_spliced(self) -> bool:
-        """Whether the messages are sent exactly as they are passed."""
-        return bool(self._head)
-
     def body(self, messages: Messages) -> bytes | None:
         """The body for ``messages``; None when LiteLLM must make it."""
         known = self._shapes

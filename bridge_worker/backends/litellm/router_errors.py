@@ -32,7 +32,6 @@ _CLASSES: Mapping[str, str] = {
 }
 _WITHOUT_RESPONSE = ("Timeout", "APIConnectionError")
 _SERVICE_UNAVAILABLE = 503
-_COOLS_DOWN = ("authentication", "model_not_found", "timeout", "rate_limited", "provider_unavailable", "bad_upstream_response")
 
 
 def for_router(failed: AttemptError, model: str, provider: str | None) -> Exception:
@@ -76,7 +75,3 @@ def fault_of(error: BaseException | None) -> BridgeError | None:
             return error
         error = getattr(error, "original_exception", None)
     return None
-
-
-def cools_down(failed: AttemptError) -> bool:
-    return failed.fault.kind in _COOLS_DOWN and not (failed.is_connection and failed.fault.kind != "timeout")

@@ -1,8 +1,8 @@
-"""Patches that keep a request, and the key in it, at the provider's own host. It patches LiteLLM and httpx.
+"""Patches that keep a request, and the key in it, at the provider's own host. `redirects` has those of redirects.
 
-Owns four rules. A provider without a default host needs a base URL from the operator. A service on this machine needs the
-operator's permission. A redirect to another origin is not followed when the request carries a key or a conversation. No chat
-template is fetched from a model hub. Refuses to know which providers these are: `providers/facts.py` has the tables.
+Owns three rules. A provider without a default host needs a base URL from the operator. A service on this machine needs the
+operator's permission. No chat template is fetched from a model hub. Refuses to know which providers these are:
+`providers/facts.py` has the tables.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
 import litellm
 
 from bridge_worker.backends.litellm.patches.patch import EVERY_PROVIDER, MORE, Patch
@@ -31,18 +30,15 @@ from bridge_worker.system.versions import litellm_version
 _TESTS = "tests/upstream_contract/test_hosts.py"
 _HUB = "litellm.litellm_core_utils.prompt_templates.huggingface_template_handler"
 _NO_KEY = "none"  # a text, because without one LiteLLM and the openai package take OPENAI_API_KEY
-_KEY_NAME = re.compile(r"(?i)authorization|cookie|.*(?:key|token|secret|signature|credential).*|x-amz-.*|ocp-apim-.*")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _permitted: frozenset[str] = DEFAULT_LOCAL_SERVICES
 _refused: Mapping[str, str] = {}  # provider -> the patch that is missing
 
 
-def permit(services: frozenset[str]) -> frozenset[str]:
-    """Permits requests to the default address of these services. Returns the services permitted so far."""
+def permit(services: frozenset[str]) -> None:
+    """Permits requests to the default address of these services, and of no others."""
     global _permitted
-    before, _permitted = _permitted, services
-    return before
+    _permitted = services
 
 
 def refuse(providers: Mapping[str, str]) -> None:
@@ -153,40 +149,6 @@ def _fetches(original: Any) -> bool:
     return "huggingface.co" in inspect.getsource(original)
 
 
-def _redirect_within_origin(original: Any) -> Any:
-    def _build_redirect_request(self: Any, request: httpx.Request, response: httpx.Response) -> httpx.Request:
-        following: httpx.Request = original(self, request, response)
-        if _origin(following.url) != _origin(request.url) and _is_confidential(request):
-            target = f"{following.url.scheme}://{following.url.host:.100}"
-            raise BridgeError(
-                "bad_upstream_response",
-                f"the provider's host {request.url.host} redirects to {target}, which is not followed because the request carries "
-                "a key or a conversation; correct the provider's base URL",
-                status=response.status_code,
-            )
-        return following
-
-    return _build_redirect_request
-
-
-def _takes_a_key_along(original: Any) -> bool:
-    request = httpx.Request("POST", "https://one.example", headers={"x-api-key": "none"}, content=b"a conversation")
-    response = httpx.Response(307, headers={"location": "http://two.example"}, request=request)
-    with httpx.Client(trust_env=False) as client:
-        following = original(client, request, response)
-    return "x-api-key" in following.headers or bool(following.read())
-
-
-def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
-    return url.scheme, url.host, url.port or _DEFAULT_PORTS.get(url.scheme)
-
-
-def _is_confidential(request: httpx.Request) -> bool:
-    """Or a conversation: what is sent with a method other than GET."""
-    named = (*request.headers.keys(), *request.url.params.keys())
-    return request.method not in ("GET", "HEAD") or any(_KEY_NAME.fullmatch(name) for name in named)
-
-
 PATCHES = (
     Patch(
         name="provider hosts",
@@ -222,15 +184,5 @@ PATCHES = (
             protects=HUB_TEMPLATES,
         )
         for name in ("get_tokenizer_config", "aget_tokenizer_config", "get_chat_template_file", "aget_chat_template_file")
-    ),
-    Patch(
-        name="redirects",
-        wrong="a redirect takes the conversation and each key but Authorization to any host, plain HTTP included",
-        evidence="tests/process/test_hosts.py::test_a_redirect_to_another_origin_is_an_error",
-        places=("httpx._client:BaseClient._build_redirect_request",),
-        takes=("self", "request", "response"),
-        make=_redirect_within_origin,
-        has_fault=_takes_a_key_along,
-        protects=EVERY_PROVIDER,
     ),
 )
