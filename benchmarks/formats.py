@@ -6,10 +6,10 @@ Owns the bytes. Refuses to know who reads them.
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from tests.support.provider_formats import aws, line, sse
 
 EVENTS = 200
 _TEXT = "Rayleigh scattering: the air sends short waves of light to all sides more than long ones, so blue comes from everywhere."
@@ -48,26 +48,18 @@ def routes() -> bytes:
     """What the upstream takes as its argument."""
     json_type, events, frames = "application/json", "text/event-stream", "application/vnd.amazon.eventstream"
     rows = [
-        _route("/v1/messages", False, json_type, [_json(_anthropic(_TEXT))]),
-        _route("/v1/messages", True, events, [_sse(event, event["type"]) for event in _anthropic_events()]),
-        _route(":generateContent", None, json_type, [_json(_gemini(_TEXT, "STOP"))]),
-        _route(":streamGenerateContent", None, events, [_sse(event) for event in _gemini_events()]),
-        _route("/converse", None, json_type, [_json(_BEDROCK_RESPONSE)]),
-        _route("/converse-stream", None, frames, [_frame(name, event) for name, event in _bedrock_events()]),
+        _route("/v1/messages", False, json_type, [line(_anthropic(_TEXT))]),
+        _route("/v1/messages", True, events, [sse(event, event["type"]) for event in _anthropic_events()]),
+        _route(":generateContent", None, json_type, [line(_gemini(_TEXT, "STOP"))]),
+        _route(":streamGenerateContent", None, events, [sse(event) for event in _gemini_events()]),
+        _route("/converse", None, json_type, [line(_BEDROCK_RESPONSE)]),
+        _route("/converse-stream", None, frames, [aws(event, name) for name, event in _bedrock_events()]),
     ]
     return json.dumps(rows).encode()
 
 
 def _route(path: str, stream: bool | None, type: str, parts: list[bytes]) -> dict[str, Any]:
     return {"path": path, "stream": stream, "type": type, "parts": [part.decode("latin-1") for part in parts]}
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def _sse(event: object, name: str = "") -> bytes:
-    return (f"event: {name}\n".encode() if name else b"") + b"data: " + _json(event) + b"\n\n"
 
 
 def _anthropic(text: str) -> dict[str, Any]:
@@ -136,15 +128,3 @@ def _bedrock_events() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "contentBlockStop", {"contentBlockIndex": 0, "p": "abcdefgh"}
     yield "messageStop", {"stopReason": "end_turn", "p": "abcd"}
     yield "metadata", {"usage": _BEDROCK_USAGE, "metrics": {"latencyMs": 551}, "p": "abc"}
-
-
-def _frame(name: str, event: object) -> bytes:
-    """A frame of AWS's event stream: lengths, their checksum, headers, payload, checksum."""
-    fields = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
-    headers = b"".join(
-        bytes([len(key)]) + key.encode() + b"\x07" + struct.pack(">H", len(value)) + value.encode() for key, value in fields.items()
-    )
-    payload = _json(event)
-    prelude = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
-    body = prelude + struct.pack(">I", zlib.crc32(prelude)) + headers + payload
-    return body + struct.pack(">I", zlib.crc32(body))

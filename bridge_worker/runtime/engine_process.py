@@ -6,14 +6,12 @@ Owns the order in which both start. Refuses to know how they are forked and watc
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import pickle
 import socket
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,14 +19,13 @@ from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.board import Board
 from bridge_worker.engines.engine import Engine, Notifier, receive_setup
 from bridge_worker.engines.template import Template
+from bridge_worker.runtime.event_loop import close_in_time, set_executor
 
 if TYPE_CHECKING:
     from bridge_worker.protocol.session import Response, Start
     from bridge_worker.runtime.app import App
     from bridge_worker.security.redaction import Redactor
 
-EXECUTOR_THREADS = 32  # LiteLLM prepares each call in one; asyncio's own default is 6 on two cores, and one may hang in DNS
-_CLOSE_SECONDS = 2.0  # what LiteLLM's callbacks get at the end
 _FLUSH_SECONDS = 0.2
 _log = logging.getLogger(__name__)
 
@@ -109,8 +106,7 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
     from bridge_worker.runtime.app import App
     from bridge_worker.system.resources import memory_bytes
 
-    executor = ThreadPoolExecutor(EXECUTOR_THREADS, thread_name_prefix="executor")
-    asyncio.get_running_loop().set_default_executor(executor)
+    set_executor()
 
     async def call(name: str, arguments: Mapping[str, object]) -> object:
         return await engine.call(name, arguments)
@@ -123,8 +119,7 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
     engine = Engine(_Noted(app), board, report)
     app.start()
     await engine.run(end)
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(app.aclose(), _CLOSE_SECONDS)
+    await close_in_time(app.aclose)
 
 
 class _Noted:

@@ -6,16 +6,15 @@ Owns the order in which a process starts and ends. Refuses to know anything that
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NoReturn
 
 from bridge_worker.config.settings import Settings
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.runtime.app import App
+from bridge_worker.runtime.event_loop import close_in_time, set_executor
 from bridge_worker.runtime.exit_codes import EXIT_INTERNAL, end_with, fail
 from bridge_worker.runtime.flags import config_source, parser
 from bridge_worker.runtime.server import Server
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from bridge_worker.trace.recorder import Recorder
 
 _EXIT_LOG_SECONDS = 0.2  # what a slow reader of stderr gets at the end
-_CLOSE_SECONDS = 2.0  # what LiteLLM's callbacks get at the end
-_EXECUTOR_THREADS = 32  # LiteLLM prepares each call in one; asyncio's own default is 6 on two cores, and one may hang in DNS
 _UNSEEN = (
     "process %d, the processId of initialize, is not visible from here (another container or PID namespace, or it has ended); "
     "the worker ends with its parent process or its pipes instead"
@@ -121,7 +118,7 @@ def _pooled(
 
 async def _run(settings: Settings, app: App | PooledApp, recorder: Recorder | None, source: int, sink: int) -> int:
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(ThreadPoolExecutor(_EXECUTOR_THREADS, thread_name_prefix="executor"))
+    set_executor()
     pipe = Stdio(source, sink)
 
     def on_reader_gone() -> None:
@@ -141,8 +138,7 @@ async def _run(settings: Settings, app: App | PooledApp, recorder: Recorder | No
     handle_signals(loop, stop=server.stop, hang_up=app.reloader.reload_soon if app.reloader else server.stop)
     app.start(pipe)
     code = await server.run()
-    with contextlib.suppress(Exception):
-        await asyncio.wait_for(app.aclose(), _CLOSE_SECONDS)
+    await close_in_time(app.aclose)
     if recorder:
         recorder.close()
     return code

@@ -414,7 +414,7 @@ def large_index(upstream: Upstream, model: str) -> int:
 
 
 def growing(upstream: Upstream, model: str, delta: Json, choice: Json | None = None) -> int:
-    """The same in 50,000 deltas: what is merged anew for each costs the square."""
+    """The same in 50,000 deltas: to merge all of it again for each costs the square."""
     piece = chunk(delta)
     piece["choices"][0] |= choice or {}
     return events(upstream, model, *[sse(piece) * 100] * 500)

@@ -1,4 +1,4 @@
-"""Responses that users of such bridges have reported in public trackers, over HTTP in each mode. Inputs are made small and anew.
+"""Responses that users of such bridges have reported in public trackers, over HTTP in each mode. Inputs are small and written here.
 
 The decoders' cases have the older ones; each case here names the report that it follows.
 """

@@ -156,7 +156,6 @@ class EveryMode:
         except BridgeError as error:
             wire = {"message": error.message, **error.data()}
             return {}, wire, wire["receipt"]["engine"]
-        await asyncio.sleep(0)
         return result, {}, result["receipt"]["engine"]
 
     def close(self) -> None:

@@ -54,7 +54,6 @@ class Proxies:
             if (code := self._command({"poll": True})["code"]) is not None:
                 raise RuntimeError(f"the proxy ended with {code}: {self._reason()}")
             assert time.monotonic() < end, self._reason()
-            time.sleep(0.05)
         return int(port)
 
     def _command(self, command: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,6 +74,7 @@ class Proxies:
 
 
 def _answers(port: int) -> bool:
+    """Waits for a response: the port listens before the proxy reads from it."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
             connection.sendall(b"GET /health/liveliness HTTP/1.0\r\n\r\n")

@@ -77,6 +77,7 @@ EARLY = {
     "protocol.responses",
     "runtime.server",
     "runtime.startup",
+    "runtime.event_loop",
     "cli.main",
     "security.url_policy",
     "security.isolation",
