@@ -60,10 +60,10 @@ class Configured:
             self.rejected += named_callbacks.add(gateway)
             self._set_router(gateway, loop)
         except BaseException:
-            self._take_back()
+            self.take_back()
             raise
 
-    def _take_back(self) -> None:
+    def take_back(self) -> None:
         """Restores the state before, as far as LiteLLM allows: an active callback stays active."""
         global _cache_params
         _cache_params = self._params_before

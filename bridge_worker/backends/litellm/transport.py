@@ -11,8 +11,10 @@ PRIVATE: three members of LiteLLM's transport. Without one of them requests take
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -127,7 +129,7 @@ async def send(destination: Destination, body: bytes, timeout: float = REQUEST_T
 
     Raises ConnectionFailed. A cancel closes the connection.
     """
-    client = _client()
+    client = await _client()
     note_progress(Progress.SENT)
     try:
         return await (
@@ -148,7 +150,7 @@ async def aclose() -> None:
     client: _Client | None = getattr(_of_thread, "client", None)
     _of_thread.client = None
     if client is not None:
-        await client.aclose()
+        await client.life.aclose()
 
 
 class _Client:
@@ -165,6 +167,14 @@ class _Client:
         self._proxies: dict[str, str | None] = {}
         self._theirs: aiohttp.ClientSession | None = None
         self._session: aiohttp.ClientSession | None = None
+        self.life = self._live()
+
+    async def _live(self) -> AsyncGenerator[None, None]:
+        """`asyncio.run` closes the asynchronous generators that began in its loop, and so its connections."""
+        try:
+            yield
+        finally:
+            await self.aclose()
 
     async def send(self, destination: Destination, body: bytes, timeout: float) -> Response:
         options: dict[str, Any] = {} if self._transport._ssl_verify is None else {"ssl": self._transport._ssl_verify}
@@ -230,11 +240,12 @@ class _Client:
 _of_thread = threading.local()  # an event loop runs in one thread; a thread has one at a time
 
 
-def _client() -> _Client:
+async def _client() -> _Client:
     loop = asyncio.get_running_loop()
     client: _Client | None = getattr(_of_thread, "client", None)
     if client is None or client.loop is not loop:
         client = _of_thread.client = _Client(loop)
+        await anext(client.life)
     return client
 
 
@@ -276,19 +287,12 @@ def _reason(error: BaseException) -> str:
     return reason
 
 
-def _reasons() -> tuple[tuple[type[BaseException], str], ...]:
-    import socket
-    import ssl
-
-    return (
-        (ConnectionRefusedError, "the connection was refused"),
-        (ConnectionResetError, "the connection was reset"),
-        (socket.gaierror, "its host name was not found"),
-        (ssl.SSLError, "TLS could not be agreed on"),
-        (aiohttp.ClientSSLError, "TLS could not be agreed on"),
-        (aiohttp.ServerDisconnectedError, "it closed the connection"),
-        (aiohttp.ClientResponseError, "its response is not valid HTTP"),
-    )
-
-
-_REASONS = _reasons()
+_REASONS: tuple[tuple[type[BaseException], str], ...] = (
+    (ConnectionRefusedError, "the connection was refused"),
+    (ConnectionResetError, "the connection was reset"),
+    (socket.gaierror, "its host name was not found"),
+    (ssl.SSLError, "TLS could not be agreed on"),
+    (aiohttp.ClientSSLError, "TLS could not be agreed on"),
+    (aiohttp.ServerDisconnectedError, "it closed the connection"),
+    (aiohttp.ClientResponseError, "its response is not valid HTTP"),
+)
