@@ -83,6 +83,7 @@ async def _run(request: ChatRequest, find_model: FindModel, emit: Emit | None, b
                     await yielder.yield_if_due()
                     if request.stream:
                         clock.expect_next(timer, accumulator.first_token)
+        clock.stop()  # a slow client may hold the last delta beyond the deadline: the timeout is over then
         last = accumulator.finish()
         if last and emit is not None:
             await emit([last])

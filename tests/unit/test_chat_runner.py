@@ -602,6 +602,22 @@ def test_a_slow_reader_does_not_stretch_the_total() -> None:
     assert done.seconds == pytest.approx(3, abs=0.1)
 
 
+@pytest.mark.rule("DLN-1")
+def test_a_deadline_that_passes_while_the_last_delta_is_written_changes_nothing() -> None:
+    problems: list[Any] = []
+
+    async def slow(delta: Json) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
+        if delta == {"tool_calls": [{"index": 0, "function": {"arguments": "{}"}}]}:
+            await asyncio.sleep(50)
+
+    steps = [*call(ToolCallDelta(0, "c1", "f", "")), STOP]
+    done: Outcome = run(outcome(Scripted(*steps), request(**limits(total_ms=200, idle_ms=100)), slow))
+    assert done.result is not None, done.error
+    assert done.seconds == pytest.approx(50, abs=1)
+    assert problems == []
+
+
 # --- cancel ------------------------------------------------------------------------------------------------------------------
 
 
