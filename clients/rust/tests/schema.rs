@@ -54,7 +54,7 @@ async fn every_member_of_every_answer_has_its_place() {
     let of = |name: &str| sample(&schema, &json!({"$ref": name}));
     fits::<ChatResponse>(&of("ChatResult"));
     fits::<ChatDelta>(&of("Delta"));
-    fits::<ToolCall>(&of("ToolCall"));
+    fits::<ToolCall>(&of("CheckedToolCall"));
     fits::<InitializeResult>(&of("InitializeResult"));
     fits::<Limits>(&of("Limits"));
     fits::<EngineState>(&of("ReadyParams")["engine"]);
