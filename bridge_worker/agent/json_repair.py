@@ -19,7 +19,7 @@ _CLOSING = {"{": "}", "[": "]"}
 
 
 class Repaired(NamedTuple):
-    """``changes`` says what was done; ``cut``: the text ended too early."""
+    """``changes`` names what was done; ``cut``: the text ended too early."""
 
     text: str
     changes: list[str]

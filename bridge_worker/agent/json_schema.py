@@ -49,7 +49,7 @@ class Problem:
 
 
 class Search(Protocol):
-    """`agent.patterns.Patterns`: raises an exception whose message is the reason where a pattern can't be searched."""
+    """`agent.patterns.Patterns`: raises an exception with the reason as its message where a pattern can't be searched."""
 
     def matches(self, pattern: str, text: str) -> bool: ...
 

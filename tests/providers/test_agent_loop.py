@@ -124,7 +124,7 @@ def test_code_fences_and_trailing_commas_are_repaired(respond: Ask, streamed: bo
 
 @pytest.mark.rule("TLC-5")
 @pytest.mark.parametrize("wire", ["openai"])
-def test_arguments_that_were_cut_off_by_max_tokens_say_so(respond: Ask) -> None:
+def test_arguments_that_were_cut_off_by_max_tokens_are_marked(respond: Ask) -> None:
     cut = calling('{"city": "Ber', finish="length")
     (call,) = respond(cut, tools=TOOLS, repair="json")["result"]["tool_calls"]
     assert call["function"]["arguments"] == '{"city": "Ber"}'
@@ -153,7 +153,7 @@ def test_content_that_does_not_fit_the_response_format_has_the_problems(respond:
 
 
 @pytest.mark.rule("TLC-6")
-def test_content_is_repaired_and_says_so(respond: Ask) -> None:
+def test_content_is_repaired_and_named(respond: Ask) -> None:
     result = respond(Answer('Sure:\n```json\n{"n": "3"}\n```'), response_format=CITY, repair="json")["result"]
     assert result["content"] == result["message"]["content"] == '{"n": 3}'
     assert [one["path"] for one in result["repaired"]] == ["", "n"]
@@ -161,7 +161,7 @@ def test_content_is_repaired_and_says_so(respond: Ask) -> None:
 
 
 @pytest.mark.rule("ENS-1", "ENS-2", "ENS-3")
-def test_a_response_that_does_not_fit_is_asked_for_again(respond: Ask, provider: AgentProvider, streamed: bool) -> None:
+def test_a_response_that_does_not_fit_is_requested_again(respond: Ask, provider: AgentProvider, streamed: bool) -> None:
     response = respond(Answer("nothing"), Answer('{"n": "x"}'), Answer('{"n": 3}'), response_format=CITY, ensure={"attempts": 4})
     result = response["result"]
     assert result["content"] == '{"n": 3}'
@@ -192,7 +192,7 @@ def test_the_attempts_are_bounded_and_the_last_response_has_its_problems(respond
 
 
 @pytest.mark.rule("ENS-2")
-def test_a_call_that_does_not_fit_is_asked_for_again_with_a_result_for_each_call(respond: Ask, provider: AgentProvider) -> None:
+def test_a_call_that_does_not_fit_is_requested_again_with_a_result_for_each_call(respond: Ask, provider: AgentProvider) -> None:
     both = Answer(calls=[Call("c1", "weather", "{}"), Call("c2", "weather", '{"city": "Bern"}')], finish="tool_calls")
     result = respond(both, calling('{"city": "Bern"}'), tools=TOOLS, ensure={"attempts": 2})["result"]
     assert [call.get("problems") for call in result["tool_calls"]] == [None]
