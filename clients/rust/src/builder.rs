@@ -114,11 +114,6 @@ impl BridgeBuilder {
         self
     }
 
-    /// A file of fault cards: the requests that a card names meet its fault, on any model. See `docs/resilience.md`.
-    pub fn faults(self, file: impl Into<PathBuf>) -> Self {
-        self.setting("faults", file.into())
-    }
-
     /// Loads the models of this machine (`local/NAME`) ahead.
     pub fn local_models(self) -> Self {
         self.arg("--local")

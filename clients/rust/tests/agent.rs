@@ -53,7 +53,7 @@ async fn the_agent_sees_each_card_of_the_ready_file_as_the_kind_that_the_file_do
     }
     let expected: Vec<String> = documented.into_iter().flat_map(|kind| ["ok".to_owned(), kind]).collect();
     assert_eq!(seen, expected);
-    bridge.shutdown().await.unwrap();
+    bridge.shutdown().await;
 }
 
 // --- tool runs ---------------------------------------------------------------------------------------------------------------
