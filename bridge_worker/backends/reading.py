@@ -1,4 +1,4 @@
-"""Reads one response of a provider through its decoder, plain or streamed, and decides what a failure on the way means.
+"""Reads one response of a provider through its decoder, plain or streamed, and decides what a failure during it means.
 
 Owns the error of a connection that fails, and of a response that breaks off after content. Refuses to know where the bytes come
 from: a provider's connection and a cassette are read by the same code. Never imports LiteLLM.
