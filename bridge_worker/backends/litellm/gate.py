@@ -27,7 +27,8 @@ from bridge_worker.backends.litellm.pricing import model_usage
 from bridge_worker.backends.litellm.provider_state import for_provider
 from bridge_worker.backends.litellm.request_forms import rewrite_call
 from bridge_worker.backends.litellm.router_errors import for_router, for_unusable, with_fault
-from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream
+from bridge_worker.backends.litellm.upstream import Target, Upstream
+from bridge_worker.backends.reading import AttemptError
 from bridge_worker.config import unusable
 from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import Facts
