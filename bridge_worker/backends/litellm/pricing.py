@@ -173,7 +173,7 @@ def _first_tier(model: str, provider: str | None) -> float:
 
 
 def model_usage(usage: TokenUsage | None) -> Any:
-    """`litellm.Usage`, which has the text's tokens apart where others have a price of their own."""
+    """`litellm.Usage`. It has the tokens of text separately where a part is sound or an image."""
     usage = usage or TokenUsage()
     given = {"cached_tokens": usage.cached_input_tokens or 0}
     taken = {"reasoning_tokens": usage.reasoning_tokens or 0}

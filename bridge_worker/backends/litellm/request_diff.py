@@ -174,7 +174,7 @@ def _format_change(asked: Any, settings: Mapping[str, list[Any]]) -> Change | No
 
 
 def _less_strict(asked: Asked, settings: Mapping[str, list[Any]]) -> Iterator[Change]:
-    """The tools whose ``strict`` no tool of the body has."""
+    """The tools that lose `strict`: no tool of the body has it."""
     tools = asked.options.get("tools") or ()
     strict = [index for index, tool in enumerate(tools) if (tool.get("function") or {}).get("strict")]
     if strict and "strict" not in _texts(settings.get("tools", [])):
