@@ -135,7 +135,7 @@ class _Tokens:
             self.dropped_commas = True
 
     def close(self, *, was_cut: bool) -> bool:
-        """Adds the missing end. False where the text may be wrong in another way: it did not end at a limit, and ends within a
+        """Adds the missing end. False where more than the end may be wrong: the text did not end at a limit, and ends within a
         value."""
         if not was_cut and (self._string is not None or self._is_within_member()):
             return False

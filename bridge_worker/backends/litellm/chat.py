@@ -27,8 +27,9 @@ from bridge_worker.backends.litellm.patches import hosts
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequests
 from bridge_worker.backends.litellm.responses import StreamReader
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
-from bridge_worker.backends.litellm.upstream import AttemptError, Upstream
+from bridge_worker.backends.litellm.upstream import Upstream
 from bridge_worker.backends.local.chat import Local
+from bridge_worker.backends.reading import AttemptError
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import ChatRequest, Facts

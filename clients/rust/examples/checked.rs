@@ -19,7 +19,8 @@ async fn main() -> Result<()> {
     for problem in &response.problems {
         println!("still wrong at {:?}: {}", problem.path, problem.reason);
     }
-    println!("{} after {} calls", response.text(), response.receipt.map_or(1, |receipt| receipt.attempts.len().max(1)));
+    let calls = response.receipt.as_ref().map_or(0, |receipt| receipt.attempts.len());
+    println!("{} ({calls} calls of a provider)", response.text());
     bridge.shutdown().await;
     Ok(())
 }
