@@ -80,7 +80,7 @@ class Chat:
 
     async def _run_once(self, params: Params, request: ChatRequest, emit: Emit | None) -> dict[str, Any]:
         """One call of the model, with its reservation."""
-        reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request))
+        reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request), params.get("task"))
 
         async def reserve() -> None:
             await reservation.reserve(self._backends.services)

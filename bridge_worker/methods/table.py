@@ -23,6 +23,7 @@ from bridge_worker.methods.mcp_tools import Tools
 from bridge_worker.methods.models import Models
 from bridge_worker.methods.params import validate
 from bridge_worker.methods.status import GetStatus
+from bridge_worker.methods.tasks import TaskMethods
 from bridge_worker.methods.tokens import CountTokens
 from bridge_worker.schema.base import WithMeta
 from bridge_worker.security.redaction import Redactor
@@ -38,7 +39,7 @@ def method_table(
 ) -> dict[str, Method]:
     """Every method that the session does not serve itself. ``settings`` returns those that are active now."""
     chat, models, count_tokens = Chat(backends, settings, spending), Models(backends), CountTokens(backends, settings)
-    vectors = EmbedRerank(backends, settings, spending)
+    vectors, tasks = EmbedRerank(backends, settings, spending), TaskMethods(spending)
     tools = Tools(chat.run, count_tokens, models.list, lambda error: clean_error(error, redactor))
     methods: dict[str, Method] = {
         "chat": chat,
@@ -49,6 +50,8 @@ def method_table(
         "embed": vectors.embed,
         "rerank": vectors.rerank,
         "budgets/get": GetBudgets(spending),
+        "tasks/get": tasks.get,
+        "tasks/raise": tasks.raise_limits,
         "status": status,
         "config/reload": ReloadConfig(reload),
     }
