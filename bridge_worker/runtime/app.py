@@ -58,7 +58,8 @@ class App:
 
     ``embedded``: in a host's process. Only `chat` is used then, LiteLLM is loaded on first use, and the host may set it otherwise
     at any time. ``early``: in an engine without LiteLLM, which hands back what it can't serve. ``budget_store``: where accounts are
-    kept, unless the config names a Redis; ``tasks``: where tasks are. ``fault_counters``: of the server process, when this is an engine.
+    kept, unless the config names a Redis; ``tasks``: where tasks are; ``fault_counters``: of the server process, when this is an
+    engine.
     """
 
     def __init__(
