@@ -1,16 +1,19 @@
-"""The method ``tokens/count``.
+"""The methods ``tokens/count`` and ``tokens/fit``.
 
-Owns its params and result. Refuses to know a tokenizer.
+Owns their params and results. Refuses to know a tokenizer, and which message is dropped first (`agent.fit`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
+from bridge_worker.agent.fit import fit_to_model
 from bridge_worker.config.settings import Settings
 from bridge_worker.core.ports import Backends, Params, RequestContext
 from bridge_worker.methods.params import validate
+from bridge_worker.schema.fit import TokensFitParams
 from bridge_worker.schema.tokens import TokenCount, TokensCountParams
 
 
@@ -23,3 +26,11 @@ class CountTokens:
         model = validate(params, TokensCountParams, self._settings().image_policy).model
         services = await self._backends.services(model)
         return await asyncio.to_thread(services.count, model, params["messages"], params.get("tools"))
+
+    async def fit(self, context: RequestContext, params: Params) -> dict[str, Any]:
+        valid = validate(params, TokensFitParams, self._settings().image_policy)
+        services = await self._backends.services(valid.model)
+        fitted = await asyncio.to_thread(
+            fit_to_model, services, valid.model, params["messages"], params.get("tools"), valid.strategy, valid.max_input_tokens
+        )
+        return fitted.facts() | {"messages": fitted.messages}

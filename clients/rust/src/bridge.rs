@@ -19,8 +19,9 @@ use crate::retry::RetryPolicy;
 use crate::spans;
 use crate::supervisor::{NoParams, Pool, Worker};
 use crate::types::{
-    BudgetList, ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, InitializeResult,
-    Message, ModelInfo, ModelList, ModelSummary, Object, Ranking, RerankRequest, Task, TaskBudget, TokenCount, Tool, WorkerStatus,
+    BudgetList, ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, Fit, Fitted,
+    InitializeResult, Message, ModelInfo, ModelList, ModelSummary, Object, Ranking, RerankRequest, Task, TaskBudget, TokenCount,
+    Tool, WorkerStatus,
 };
 use crate::wire::ChatParams;
 
@@ -144,6 +145,21 @@ impl Bridge {
             tools: &'a [Tool],
         }
         self.call("tokens/count", Params { model: &request.model, messages: &request.messages, tools: &request.tools }).await
+    }
+
+    /// The messages of a request that fit its model, or the limit in [`ChatRequest::fit`]; nothing is sent to the model.
+    pub async fn fit(&self, request: &ChatRequest) -> Result<Fitted> {
+        #[derive(Serialize)]
+        struct Params<'a> {
+            model: &'a str,
+            messages: &'a [Message],
+            #[serde(skip_serializing_if = "<[Tool]>::is_empty")]
+            tools: &'a [Tool],
+            #[serde(flatten)]
+            fit: Option<&'a Fit>,
+        }
+        let (messages, tools) = (&request.messages, &request.tools);
+        self.call("tokens/fit", Params { model: &request.model, messages, tools, fit: request.fit.as_ref() }).await
     }
 
     /// Embeds texts.
