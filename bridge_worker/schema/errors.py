@@ -20,6 +20,14 @@ class Partial(Closed):
     tool_calls: list[dict[str, Any]]
 
 
+class NearestRequest(Closed):
+    """The recorded request that is most similar. ``exchange`` counts from 1; ``differs`` has the paths of members."""
+
+    exchange: int
+    differs: list[str]
+    request: dict[str, Any] | None
+
+
 class ErrorData(Closed):
     kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]  # the table is the source; mypy can't read it
     retryable: bool
@@ -35,6 +43,7 @@ class ErrorData(Closed):
     budget: ExceededBudget | None = None
     supported: list[str] | None = None
     requested: str | None = None
+    nearest: NearestRequest | None = None
 
 
 class Error(Closed):
