@@ -40,20 +40,19 @@ class Exchanged:
     tapes: list[Tape] = field(default_factory=list)
     deltas: list[tuple[float, Any]] = field(default_factory=list)
     ms: float = 0.0
-    result: Mapping[str, Any] | None = None
-    error: Mapping[str, Any] | None = None
+    outcome: str = ""  # JSON: a result is changed after it was made, such as by the check of its tool calls
+    error_kind: str | None = None
 
     @property
     def size(self) -> int:
         """About so many bytes."""
         pieces = sum(len(piece.data) for tape in self.tapes for piece in tape.pieces)
-        return 1_000 + len(self.canonical) + 2 * pieces
+        return 1_000 + len(self.canonical) + len(self.outcome) + 2 * pieces
 
 
 def line_of(done: Exchanged, versions: Mapping[str, str | None], redact: Redact) -> bytes:
     """The line of an exchange, masked, with its newline."""
-    rest = encode(_rest(done, versions))[:-1].decode("utf-8", "surrogatepass")
-    text = _line(done.method, hash_of(done.canonical), done.canonical, rest)
+    text = _line(done.method, hash_of(done.canonical), done.canonical, _rest(done, versions))
     if redact(text) == text and not _spells_secret(done, redact):
         return text.encode("utf-8", "backslashreplace") + b"\n"
     entry = masked_entry(json.loads(text), redact)
@@ -78,17 +77,19 @@ def _line(method: str, hash: str, canonical: str, rest: str) -> str:
     return f'{{"exchange":"{method}","hash":"{hash}","request":{canonical},{rest[1:]}'
 
 
-def _rest(done: Exchanged, versions: Mapping[str, str | None]) -> Json:
+def _rest(done: Exchanged, versions: Mapping[str, str | None]) -> str:
     provider = [_attempt(tape) for tape in done.tapes] or None
-    outcome = {"result": done.result} if done.error is None else {"error": done.error}
-    return {
+    members = {
         "time": done.time,
         "ms": done.ms,
         "versions": versions,
         "provider": provider,
         **({} if provider else {"why_no_bytes": NOT_READ}),
-        "wire": {"deltas": [list(delta) for delta in done.deltas], **outcome},
+        "wire": {"deltas": [list(delta) for delta in done.deltas]},
     }
+    name = "result" if done.error_kind is None else "error"
+    head = encode(members)[:-3].decode("utf-8", "surrogatepass")  # without the two ends of objects and the newline
+    return f'{head},"{name}":{done.outcome}}}}}'
 
 
 def _attempt(tape: Tape) -> Json:

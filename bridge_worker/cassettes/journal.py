@@ -20,6 +20,7 @@ from bridge_worker.cassettes.writer import Writer
 from bridge_worker.core.exchange import Tapes, tapes
 from bridge_worker.core.ports import ChatRequest, EmbedRequest, RerankRequest
 from bridge_worker.errors import BridgeError
+from bridge_worker.protocol.framing import encode
 from bridge_worker.telemetry.log import utc
 from bridge_worker.version import __version__
 
@@ -54,7 +55,7 @@ class Recording:
     def finished(self, done: Exchanged, replayed: tuple[int, int] | None) -> None:
         if replayed is not None:
             self._copy(replayed)
-        elif done.error is None or done.error["data"]["kind"] not in _NOT_RECORDED:
+        elif done.error_kind not in _NOT_RECORDED:
             for writer in self._new:
                 writer.put(done.size, lambda: line_of(done, versions(), self._redact))
 
@@ -83,11 +84,12 @@ class RecordedExchange:
         self._done.deltas += [(ms, delta) for delta in deltas]
 
     def result(self, result: Mapping[str, Any] | BaseModel) -> None:
-        self._done.result = result.model_dump() if isinstance(result, BaseModel) else result
+        self._done.outcome = _json(result.model_dump() if isinstance(result, BaseModel) else result)
         self._end()
 
     def error(self, error: BridgeError) -> None:
-        self._done.error = {"code": error.code, "message": error.message, "data": error.data()}
+        self._done.outcome = _json({"code": error.code, "message": error.message, "data": error.data()})
+        self._done.error_kind = error.kind
         self._end()
 
     def _end(self) -> None:
@@ -98,6 +100,10 @@ class RecordedExchange:
 
     def _ms(self) -> float:
         return round((time.monotonic() - self._received) * 1000, 3)
+
+
+def _json(value: object) -> str:
+    return encode(value)[:-1].decode("utf-8", "surrogatepass")
 
 
 @lru_cache(1)

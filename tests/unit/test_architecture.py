@@ -16,7 +16,7 @@ FLOORS: list[set[str]] = [
     {"errors", "version", "providers", "security", "system"},
     {"protocol", "schema"},
     {"core", "engines", "telemetry"},
-    {"budgets", "trace"},
+    {"agent", "budgets", "trace"},
     {"config"},
     {"backends"},
     {"cassettes", "methods"},

@@ -65,10 +65,10 @@ def tape(reads: Sequence[bytes] = (), **members: Any) -> Tape:
 
 
 def done(asked: Json, *, tapes: Sequence[Tape] = (), deltas: Sequence[Any] = (), **outcome: Any) -> Exchanged:
-    outcome = outcome or {"result": RESULT}
-    return Exchanged(
-        "chat", canonical(asked), "2026-11-27T12:00:00.000Z", list(tapes), [(1.0, delta) for delta in deltas], 2.0, **outcome
-    )
+    (name, value), *_ = (outcome or {"result": RESULT}).items()
+    kind = value["data"]["kind"] if name == "error" else None
+    texts = canonical(asked), "2026-11-27T12:00:00.000Z"
+    return Exchanged("chat", *texts, list(tapes), [(1.0, delta) for delta in deltas], 2.0, json.dumps(value), kind)
 
 
 def write(path: Path, *exchanges: Exchanged) -> str:
@@ -146,7 +146,9 @@ def planted(secret: str) -> dict[str, Exchanged]:
         "a tool call": done(request(), deltas=[call], result=RESULT | {"tool_calls": call["tool_calls"]}),
         "arguments in parts": done(request(), deltas=arguments),
         "a partial response": done(
-            request(), deltas=parts, error={"code": 1, "message": "", "data": {"partial": {"content": secret, "tool_calls": []}}}
+            request(),
+            deltas=parts,
+            error={"code": 1, "message": "", "data": {"kind": "timeout", "partial": {"content": secret, "tool_calls": []}}},
         ),
     }
 
