@@ -55,8 +55,7 @@ class Estimate:
 
     def was_sent(self, error: BridgeError) -> bool:
         """Whether a model got the request: the receipt has LiteLLM's attempts; local models have no attempts but do the work."""
-        receipt: Any = error.extra.get("receipt") or {}
-        return bool(receipt.get("attempts")) or self._services.runs_here
+        return has_attempts(error) or self._services.runs_here
 
     def of_failed(self, error: BridgeError, reserved: Amount) -> Amount:
         """A failed stream used its input and the content received so far. A failed plain call may have been charged in full."""
@@ -91,6 +90,11 @@ class Estimate:
             problem = "has no known limit of output tokens, and a budget reserves the maximum"
             raise BridgeError("invalid_request", f"{self._inputs.model} {problem}; set max_tokens", model=self._inputs.model)
         return max(known)
+
+
+def has_attempts(error: BridgeError) -> bool:
+    receipt: Any = error.extra.get("receipt") or {}
+    return bool(receipt.get("attempts"))
 
 
 def _with_margin(tokens: int) -> int:

@@ -90,7 +90,7 @@ class Chat:
         return await noted(exchange, self._call(params, request, _noted_emit(exchange, emit)))
 
     async def _call(self, params: Params, request: ChatRequest, emit: Emit | None) -> dict[str, Any]:
-        reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request))
+        reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request), params.get("task"))
 
         async def reserve() -> None:
             await reservation.reserve(self._backends.services)

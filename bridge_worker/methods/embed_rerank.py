@@ -123,7 +123,9 @@ class EmbedRerank:
         messages = [{"role": "user", "content": text} for text in texts]
         ranks = isinstance(params, RerankParams)
         return self._spending.reservation(
-            params.metadata, CostInputs(params.model, total_ms, messages, output_tokens=0, ranks=ranks)
+            params.metadata,
+            CostInputs(params.model, total_ms, messages, output_tokens=0, ranks=ranks),
+            None if params.task is None else params.task.model_dump(),
         )
 
 

@@ -24,6 +24,7 @@ from bridge_worker.methods.mcp_tools import Tools
 from bridge_worker.methods.models import Models
 from bridge_worker.methods.params import validate
 from bridge_worker.methods.status import GetStatus
+from bridge_worker.methods.tasks import TaskMethods
 from bridge_worker.methods.tokens import CountTokens
 from bridge_worker.schema.base import WithMeta
 from bridge_worker.security.redaction import Redactor
@@ -42,7 +43,7 @@ def method_table(
     exchange with a model."""
     chat, models = Chat(backends, settings, spending, journal), Models(backends)
     count_tokens = CountTokens(backends, settings, journal)
-    vectors = EmbedRerank(backends, settings, spending, journal)
+    vectors, tasks = EmbedRerank(backends, settings, spending, journal), TaskMethods(spending)
     tools = Tools(chat.run, count_tokens, models.list, lambda error: clean_error(error, redactor))
     methods: dict[str, Method] = {
         "chat": chat,
@@ -53,6 +54,8 @@ def method_table(
         "embed": vectors.embed,
         "rerank": vectors.rerank,
         "budgets/get": GetBudgets(spending),
+        "tasks/get": tasks.get,
+        "tasks/raise": tasks.raise_limits,
         "status": status,
         "config/reload": ReloadConfig(reload),
     }

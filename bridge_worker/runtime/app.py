@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bridge_worker.backends.registry import Backend, Registry
     from bridge_worker.budgets.spending import Spending
     from bridge_worker.budgets.store import Store
+    from bridge_worker.budgets.tasks import Tasks
     from bridge_worker.cassettes.counters import Counters
     from bridge_worker.cassettes.journal import Recording
     from bridge_worker.config.settings import Settings
@@ -59,7 +60,8 @@ class App:
 
     ``embedded``: in a host's process. Only `chat` is used then, LiteLLM is loaded on first use, and the host may set it otherwise
     at any time. ``early``: in an engine without LiteLLM, which hands back what it can't serve. ``budget_store``: where accounts are
-    kept, unless the config names a Redis. ``fault_counters``: of the server process, when this is an engine.
+    kept, unless the config names a Redis; ``tasks``: where tasks are; ``fault_counters``: of the server process, when this is an
+    engine.
     """
 
     def __init__(
@@ -72,11 +74,13 @@ class App:
         embedded: bool = False,
         early: bool = False,
         budget_store: Store | None = None,
+        tasks: Tasks | None = None,
         fault_counters: Counters | None = None,
     ) -> None:
         self._redactor = redactor
         self._early = early
         self._budget_store = budget_store
+        self._tasks = tasks
         self._fault_counters = fault_counters
         self._preload_local = preload_local
         self._embedded = embedded
@@ -199,7 +203,7 @@ class App:
         self._redis = None if self._only_replays else find_redis(self._loaded.config.gateway)
         if self._redis is not None:
             self._run_in_loop(self._redis.watch)
-        return Spending(lambda: self.settings().budgets, _redis_store(self._redis) or self._budget_store)
+        return Spending(lambda: self.settings().budgets, _redis_store(self._redis) or self._budget_store, self._tasks)
 
     def _registry(self, local: Local) -> Registry:
         from bridge_worker.backends.registry import Registry

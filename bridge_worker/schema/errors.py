@@ -11,6 +11,7 @@ from bridge_worker.errors import KINDS
 from bridge_worker.schema.base import Closed
 from bridge_worker.schema.budgets import ExceededBudget
 from bridge_worker.schema.chat_result import Receipt
+from bridge_worker.schema.tasks import ExceededTask
 
 
 class Partial(Closed):
@@ -41,6 +42,7 @@ class ErrorData(Closed):
     deadline: str | None = None
     receipt: Receipt | None = None
     budget: ExceededBudget | None = None
+    task: ExceededTask | None = None
     earlier_cost_usd: float | None = None  # of the attempts before, with `ensure`
     supported: list[str] | None = None
     requested: str | None = None

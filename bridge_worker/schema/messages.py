@@ -38,6 +38,7 @@ from bridge_worker.schema.mcp import (
 )
 from bridge_worker.schema.models import ChatCheck, ModelInfo, ModelsGetParams, ModelsListParams, ModelsListResult
 from bridge_worker.schema.status import ConfigReloaded, NoParams, Status
+from bridge_worker.schema.tasks import TaskBudget, TasksGetParams, TasksRaiseParams
 from bridge_worker.schema.tokens import TokenCount, TokensCountParams
 
 
@@ -58,6 +59,8 @@ METHODS: Mapping[str, Method] = {
     "embed": Method(EmbedParams, EmbedResult),
     "rerank": Method(RerankParams, RerankResult),
     "budgets/get": Method(BudgetsGetParams, BudgetsGetResult),
+    "tasks/get": Method(TasksGetParams, TaskBudget),
+    "tasks/raise": Method(TasksRaiseParams, TaskBudget),
     "status": Method(NoParams, Status),
     "config/reload": Method(NoParams, ConfigReloaded),
     "server/discover": Method(McpParams, DiscoverResult),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::types::{Budget, ChatDelta, FunctionCall, Receipt, ToolCall};
+use crate::types::{Budget, ChatDelta, FunctionCall, Receipt, TaskBudget, ToolCall};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -178,6 +178,9 @@ pub(crate) struct ErrorData {
     pub(crate) budget: Option<Budget>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) nearest: Option<NearestRequest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) task: Option<TaskBudget>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) earlier_cost_usd: Option<f64>,
     #[serde(flatten)]
     pub(crate) extra: Map<String, Value>,
@@ -336,6 +339,12 @@ impl Error {
     #[must_use]
     pub fn sent_upstream(&self) -> Option<bool> {
         self.0.data.sent_upstream
+    }
+
+    /// After [`ErrorKind::BudgetExceeded`] by the request's task: what it has spent, and the estimate of the rejected request.
+    #[must_use]
+    pub fn task(&self) -> Option<&TaskBudget> {
+        self.0.data.task.as_ref()
     }
 
     /// With [`ChatRequest::ensure`](crate::ChatRequest::ensure): the cost of the calls before the one that failed.
