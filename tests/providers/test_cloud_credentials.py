@@ -1,4 +1,4 @@
-"""Vertex AI with each kind of Google's credentials, against stand-ins for its token endpoint and the model's host; Azure's sign-in."""
+"""Vertex AI with each kind of Google's credentials, against stand-ins for its two hosts; which deployments of Azure sign in."""
 
 from __future__ import annotations
 
