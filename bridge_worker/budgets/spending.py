@@ -50,9 +50,12 @@ class Spending:
             raise exceeded(reserved, amount)
         return reserved
 
-    async def settle(self, hold: Hold, spent: Amount) -> None:
-        """Completes even when the task is cancelled."""
-        await asyncio.shield(self._in_background(self._store.settle(hold, spent)))
+    async def settle(self, hold: Hold, spent: Callable[[], Awaitable[Amount]]) -> None:
+        """Completes even when the task is cancelled. ``spent`` may take its time to count."""
+        await asyncio.shield(self._in_background(self._settle(hold, spent)))
+
+    async def _settle(self, hold: Hold, spent: Callable[[], Awaitable[Amount]]) -> None:
+        await self._store.settle(hold, await spent())
 
     async def _release(self, reserving: asyncio.Future[Hold | Standing]) -> None:
         reserved = await reserving
@@ -95,21 +98,29 @@ class Reservation:
             return
         tokens = total_tokens(usage)
         usd = self._hold.amount.nano_usd if cost_usd is None else nano_usd(cost_usd)
-        await self._close(Amount(usd, self._hold.amount.tokens if tokens is None else tokens))
+        await self._close(_known(Amount(usd, self._hold.amount.tokens if tokens is None else tokens)))
 
     async def settle_failed(self, error: BridgeError) -> None:
         """``error`` has the receipt of the request."""
-        if self._hold is None or self._estimate is None:
+        hold, estimate = self._hold, self._estimate
+        if hold is None or estimate is None:
             return
-        spent = NOTHING
-        if error.kind in USAGE_UNKNOWN_KINDS and self._estimate.was_sent(error):
-            spent = await asyncio.to_thread(self._estimate.of_failed, error, self._hold.amount)
-        await self._close(spent)
+        if error.kind in USAGE_UNKNOWN_KINDS and estimate.was_sent(error):
+            await self._close(lambda: asyncio.to_thread(estimate.of_failed, error, hold.amount))
+        else:
+            await self._close(_known(NOTHING))
 
-    async def _close(self, spent: Amount) -> None:
+    async def _close(self, spent: Callable[[], Awaitable[Amount]]) -> None:
         hold, self._hold = self._hold, None
         if hold is not None:
             await self._spending.settle(hold, spent)
+
+
+def _known(amount: Amount) -> Callable[[], Awaitable[Amount]]:
+    async def spent() -> Amount:
+        return amount
+
+    return spent
 
 
 def total_tokens(usage: Mapping[str, int | None] | None) -> int | None:
