@@ -21,6 +21,7 @@ from typing import Any
 from unittest import mock
 
 from bridge_worker.budgets.remote_store import RemoteStore
+from bridge_worker.budgets.store import MemoryStore
 from bridge_worker.config.source import Config, ConfigError
 from bridge_worker.engines import engine as engine_module
 from bridge_worker.engines import link as link_module
@@ -451,9 +452,11 @@ def virtual() -> Iterator[None]:
 
         patch(time, "monotonic", lambda: current.kernel.now)
         patch(time, "time", lambda: current.kernel.now + 1_700_000_000)
+        patch(MemoryStore.__init__, "__defaults__", (lambda: current.kernel.now + 1_700_000_000,))
         patch(uuid, "uuid4", lambda: uuid.UUID(int=current.kernel.random.getrandbits(128)))
         patch(supervisor, "child_processes", children)
         patch(supervisor, "os", SimpleNamespace(getpid=lambda: SERVER_PID, close=lambda fd: None))
+        patch(supervisor, "_TICKS", 3)  # fewer pings
         patch(supervisor, "open_engine", _open_engine)
         patch(engine_module, "os", SimpleNamespace(_exit=_fast_exit))
         patch(pooled_app, "encode_setup", lambda setup: b"%d %d" % (current.plan.generation(setup.config), setup.early))

@@ -138,6 +138,7 @@ _FAILURES = ("rate_limited", "provider_unavailable", "stream_interrupted", "bad_
 
 
 _SLOW = ("crash_engine", "hang_engine", "crash_template", "reload", "hang_up")
+_MCP = "io.modelcontextprotocol/"
 
 
 class _Maker:
@@ -148,6 +149,7 @@ class _Maker:
         self.choice = self.random.choice
         self.scripts: dict[str, Script] = {}
         self.ids: list[Any] = []
+        self.ids_of_mcp: list[Any] = []
         self.count = 0
 
     def plan(self) -> Plan:
@@ -199,7 +201,9 @@ class _Maker:
                 return b'{"jsonrpc":"2.0","id":"big%d","method":"ping","params":{"x":"%s"}}' % (self._next(), b"y" * MAX_MESSAGE_BYTES)
             case "cancel":
                 kind = self.chance()
-                id = "unknown" if kind < 0.1 or not self.ids else self.ids[-1] if kind < 0.6 else self.choice(self.ids)
+                ids = self.ids + self.ids_of_mcp
+                newest = self.ids[-1:] or ids
+                id = "unknown" if kind < 0.1 or not ids else self.choice(newest if kind < 0.6 else ids)
                 return (id, self.chance() < 0.3)
             case "repeat":
                 return self._chat(self.choice(self.ids) if self.ids else None)
@@ -209,8 +213,10 @@ class _Maker:
             case "mcp_call":
                 arguments = self._chat(known=False)["params"]
                 arguments.pop("stream", None)
-                version = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
-                return self._request("tools/call", {"name": "chat", "arguments": arguments, "_meta": version})
+                version = {f"{_MCP}protocolVersion": "2026-07-28", f"{_MCP}clientCapabilities": {}}
+                request = self._request("tools/call", {"name": "chat", "arguments": arguments, "_meta": version}, known=False)
+                self.ids_of_mcp.append(request["id"])  # not sent again: its response may be left out
+                return request
             case "hang_engine":
                 return (self.chance(), self.choice((0.3, 3.0, 60.0)))
             case "crash_engine":

@@ -145,7 +145,8 @@ class _Run:
         app: Any = self.machine.app
         store = app._budgets._store if self.machine.plan.engines else app.spending._store
         for key, book in store._books.items():
-            if book.reserved:
+            is_past = book.window and 1_700_000_000 + self.machine.kernel.now >= book.start + book.window
+            if book.reserved and not is_past:
                 self._broken("money", f"{key}: {len(book.reserved)} reservations are left")
             if book.used.nano_usd < 0 or book.used.tokens < 0:
                 self._broken("money", f"{key}: {book.used} used")

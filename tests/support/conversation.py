@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DELTA = "notifications/chat/delta"
-MCP_ENVELOPE = "io.modelcontextprotocol/protocolVersion"
+_CANCELLED_ID: dict[Any, str] = {"notifications/cancelled": "requestId", "$/cancelRequest": "id"}
 _FIRST_OF_SECOND = "is already in flight"  # of the error for a second request with the id of one in flight
 
 Key = tuple[type, Any]
@@ -38,6 +38,7 @@ class Conversation:
         self.responses: dict[Key, list[Any]] = {}
         self.refused = 0  # responses with a null id
         self._may_be_silent: Counter[Key] = Counter()  # MCP-9, and what the worker may not have read before its end
+        self._mcp_calls: set[Key] = set()
         self._is_ending = False
         self._open: set[Key] = set()  # `open_ids`
         self._streams: dict[Key, _Stream] = {}
@@ -45,13 +46,25 @@ class Conversation:
     def sent(self, value: object) -> None:
         """A line that the client has sent and the worker can read."""
         for message in value if isinstance(value, list) else [value]:
-            if isinstance(message, dict) and "id" in message:
-                key = _key(message["id"])
-                self.owed[key] += 1
-                if self._is_ending or message.get("method") == "tools/call":
-                    self._may_be_silent[key] += 1
-                self._is_ending |= message.get("method") == "shutdown"
-                self._note_open(key)
+            if not isinstance(message, dict):
+                continue
+            if "id" in message:
+                self._requested(message)
+            elif (name := _CANCELLED_ID.get(message.get("method"))) is not None:
+                key = _key(message["params"][name])
+                if key in self._mcp_calls:
+                    self._may_be_silent[key] = 1
+                    self._note_open(key)
+
+    def _requested(self, message: dict[str, Any]) -> None:
+        key = _key(message["id"])
+        self.owed[key] += 1
+        if message.get("method") == "tools/call":
+            self._mcp_calls.add(key)
+        if self._is_ending:
+            self._may_be_silent[key] += 1
+        self._is_ending |= message.get("method") == "shutdown"
+        self._note_open(key)
 
     def received(self, line: bytes) -> list[Any]:
         """The messages of ``line``."""
