@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Pydanti
 
 from bridge_worker.budgets.limits import read_budgets
 from bridge_worker.config.diagnostics import Report, suggestion
+from bridge_worker.config.fault_cards import FaultCard, read_fault_cards
 from bridge_worker.config.local_models import read_local_models
 from bridge_worker.config.settings import FLAGS, PREFIX, SECTION, SETTINGS, Settings, flag, from_environment, variable
 from bridge_worker.config.yaml_document import Document
@@ -30,6 +31,7 @@ READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "image_policy": lambda value, _: UrlPolicy.from_settings(value),
     "local": read_local_models,
     "budgets": lambda value, _: read_budgets(value),
+    "faults": read_fault_cards,
 }
 
 
@@ -124,9 +126,13 @@ def _model(section: Mapping[str, Any], flags: set[str], folder: Path) -> type[Ba
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return init_settings, Variables(settings_cls), File(settings_cls)
 
-    hints = get_type_hints(Settings)
+    hints = get_type_hints(Settings, localns={"FaultCard": FaultCard})
+    relative_to_here = flags | from_environment().keys()
     defaults = Settings()
-    members: dict[str, Any] = {name: (_type(name, hints[name], folder), getattr(defaults, name)) for name in SETTINGS}
+    members: dict[str, Any] = {
+        name: (_type(name, hints[name], Path() if name in relative_to_here else folder), getattr(defaults, name))
+        for name in SETTINGS
+    }
     return create_model("SettingsModel", __base__=Base, **members)
 
 
@@ -135,7 +141,7 @@ def _type(name: str, hint: Any, folder: Path) -> Any:
     if name == "engines":
         return Annotated[int, NoDecode, PlainValidator(_engines)]
     if name in READERS:
-        return Annotated[Any, NoDecode, PlainValidator(lambda value: READERS[name](_from_json(value), folder))]
+        return Annotated[Any, NoDecode, PlainValidator(lambda value: READERS[name](_from_json(value, name), folder))]
     if hint == frozenset[str]:
         return Annotated[frozenset[str], NoDecode, BeforeValidator(lambda value: _names(value, about["names"]))]
     if about["choices"]:
@@ -146,9 +152,9 @@ def _type(name: str, hint: Any, folder: Path) -> Any:
     return hint
 
 
-def _from_json(value: Any) -> Any:
-    """Parses the text of a flag or a variable; a value of the file is already parsed."""
-    if not isinstance(value, str):
+def _from_json(value: Any, name: str = "") -> Any:
+    """Parses the text of a flag or a variable; a value of the file is already parsed. Fault cards may be in a file."""
+    if not isinstance(value, str) or (name == "faults" and not value.lstrip().startswith(("[", "{"))):
         return value
     try:
         return json.loads(value)

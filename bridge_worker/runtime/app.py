@@ -26,11 +26,12 @@ if TYPE_CHECKING:
     from bridge_worker.backends.litellm.chat import LiteLLM
     from bridge_worker.backends.litellm.services import LiteLLMServices
     from bridge_worker.backends.local.chat import Local
-    from bridge_worker.backends.registry import Backend, Registry
+    from bridge_worker.backends.registry import Backend
     from bridge_worker.budgets.spending import Spending
     from bridge_worker.budgets.store import Store
+    from bridge_worker.cassettes.counters import Counters
     from bridge_worker.config.settings import Settings
-    from bridge_worker.core.ports import Notify
+    from bridge_worker.core.ports import Backends, Notify
     from bridge_worker.methods.chat import Chat
     from bridge_worker.methods.dispatcher import Dispatcher
     from bridge_worker.protocol.session import Response, Start
@@ -56,7 +57,7 @@ class App:
 
     ``embedded``: in a host's process. Only `chat` is used then, LiteLLM is loaded on first use, and the host may set it otherwise
     at any time. ``early``: in an engine without LiteLLM, which hands back what it can't serve. ``budget_store``: where accounts are
-    kept, unless the config names a Redis.
+    kept, unless the config names a Redis. ``fault_counters``: of the server process, when this is an engine.
     """
 
     def __init__(
@@ -69,10 +70,12 @@ class App:
         embedded: bool = False,
         early: bool = False,
         budget_store: Store | None = None,
+        fault_counters: Counters | None = None,
     ) -> None:
         self._redactor = redactor
         self._early = early
         self._budget_store = budget_store
+        self._fault_counters = fault_counters
         self._preload_local = preload_local
         self._embedded = embedded
         self._loaded = Loaded(config)
@@ -179,10 +182,12 @@ class App:
             self._run_in_loop(self._redis.watch)
         return Spending(lambda: self.settings().budgets, _redis_store(self._redis) or self._budget_store)
 
-    def _registry(self, local: Local) -> Registry:
+    def _registry(self, local: Local) -> Backends:
         from bridge_worker.backends.registry import Registry
+        from bridge_worker.runtime.served_backends import with_faults
 
-        return Registry(local, self._backend, lambda: self._loaded.config.configured, only_offline=self._early)
+        registry = Registry(local, self._backend, lambda: self._loaded.config.configured, only_offline=self._early)
+        return with_faults(registry, lambda: self.settings().faults, self._fault_counters)
 
     async def _backend(self) -> Backend:
         from bridge_worker.backends.registry import Backend

@@ -103,6 +103,7 @@ def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:
 
 async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
     from bridge_worker.budgets.remote_store import RemoteStore
+    from bridge_worker.cassettes.counters import RemoteCounters
     from bridge_worker.runtime.app import App
     from bridge_worker.system.resources import memory_bytes
 
@@ -111,7 +112,14 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
     async def call(name: str, arguments: Mapping[str, object]) -> object:
         return await engine.call(name, arguments)
 
-    app = App(setup.config, setup.redactor, preload_local=setup.preload_local, early=setup.early, budget_store=RemoteStore(call))
+    app = App(
+        setup.config,
+        setup.redactor,
+        preload_local=setup.preload_local,
+        early=setup.early,
+        budget_store=RemoteStore(call),
+        fault_counters=RemoteCounters(call),
+    )
 
     def report() -> Mapping[str, object]:
         return {"memory_bytes": memory_bytes(), "redis": app.redis_state(), "degraded": app.degraded() if not setup.early else None}

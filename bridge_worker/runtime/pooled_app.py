@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from bridge_worker.budgets.remote_store import StoreService
+from bridge_worker.cassettes import counters
 from bridge_worker.config.diff import OF_THE_SERVER, changes_with_new_engines
 from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.handle import EngineHandle, OnLog, reason_against
@@ -60,6 +61,7 @@ class PooledApp:
         self._preload_local = preload_local
         self._counters = RequestCounters()
         self._budgets = StoreService()
+        self._fault_counts = counters.LocalCounters()
         self._pool: EnginePool | None = None
         self._supervisor: Supervisor | None = None
         self.reloader = Reloads(self._reload_once) if source.path else None
@@ -174,6 +176,8 @@ class PooledApp:
         return self._config.settings.deadline_total_ms
 
     async def _serve_call(self, engine: EngineHandle, call: Mapping[str, Any]) -> object:
+        if call["name"] == counters.CALL:
+            return await self._fault_counts.serve(call)
         return await self._budgets.serve(engine.key, call)
 
     async def _engine_lost(self, engine: EngineHandle) -> None:

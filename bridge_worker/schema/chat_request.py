@@ -15,6 +15,7 @@ from bridge_worker.schema.base import Closed, Count, Id, ListOf, Milliseconds, M
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 1_000
 MAX_STOPS = 1_000
+MAX_ENSURED_ATTEMPTS = 10
 
 SafeUrl = Annotated[str, Field(pattern=r"^(data:|https://)")]  # no file:// and no http://
 
@@ -216,8 +217,18 @@ class Deadlines(Closed):
     idle_ms: Milliseconds | None = None
 
 
+class Ensure(Closed):
+    """The model is called until its response fits, ``attempts`` times at most."""
+
+    attempts: Annotated[int, Field(ge=1, le=MAX_ENSURED_ATTEMPTS)]
+
+
+# Members of ChatParams that no model gets.
+OF_THE_BRIDGE = frozenset({"deadlines", "provider_params", "repair", "ensure"})
+
+
 class ChatParams(Closed):
-    """OpenAI's parameters, as far as LiteLLM can pass them to a provider; the last two are the bridge's own."""
+    """OpenAI's parameters, as far as LiteLLM can pass them to a provider; those from ``deadlines`` on are the bridge's own."""
 
     model: ModelName
     messages: Annotated[ListOf[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
@@ -243,3 +254,5 @@ class ChatParams(Closed):
     metadata: dict[Name, str] | None = None
     deadlines: Deadlines | None = None
     provider_params: dict[str, Any] | None = None
+    repair: Literal["json"] | None = None
+    ensure: Ensure | None = None

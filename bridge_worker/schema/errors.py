@@ -33,6 +33,7 @@ class ErrorData(Closed):
     deadline: str | None = None
     receipt: Receipt | None = None
     budget: ExceededBudget | None = None
+    earlier_cost_usd: float | None = None  # of the attempts before, with `ensure`
     supported: list[str] | None = None
     requested: str | None = None
 

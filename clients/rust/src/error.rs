@@ -160,6 +160,7 @@ pub(crate) struct ErrorData {
     pub(crate) receipt: Option<Receipt>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) budget: Option<Budget>,
+    pub(crate) earlier_cost_usd: Option<f64>,
     #[serde(flatten)]
     pub(crate) extra: Map<String, Value>,
 }
@@ -317,6 +318,12 @@ impl Error {
     #[must_use]
     pub fn sent_upstream(&self) -> Option<bool> {
         self.0.data.sent_upstream
+    }
+
+    /// With [`ChatRequest::ensure`](crate::ChatRequest::ensure): the cost of the calls before the one that failed.
+    #[must_use]
+    pub fn earlier_cost_usd(&self) -> Option<f64> {
+        self.0.data.earlier_cost_usd
     }
 
     /// After [`ErrorKind::BudgetExceeded`] by a budget of the config: the limit that is full.

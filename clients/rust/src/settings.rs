@@ -146,6 +146,8 @@ flags! {
     engine(path: impl Into<ChatEngine>) "engine" => path.into().as_str().into();
     /// The level of the worker's log, which arrives as `tracing` events with the target `omni_bridge::worker`.
     log_level(level: impl Into<LogLevel>) "log_level" => level.into().as_str().into();
+    /// A file of fault cards: the requests that a card names meet its fault, on any model. See `docs/resilience.md`.
+    faults(file: impl Into<PathBuf>) "faults" => file.into().into();
     /// Appends every message in both directions to this file; `omni-bridge trace` shows it.
     trace(file: impl Into<PathBuf>) "trace" => file.into().into();
     /// What of the messages the trace file contains.

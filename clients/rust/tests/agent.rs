@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{soon, until, worker};
 use omni_bridge_client::mock::{Mock, Reply};
 use omni_bridge_client::{
-    Bridge, BudgetLimit, ChatRequest, ErrorKind, Message, RetryPolicy, Step, Tool, ToolCall, ToolSet, blocking,
+    Bridge, BudgetLimit, ChatRequest, Deadlines, ErrorKind, Message, RetryPolicy, Step, Tool, ToolCall, ToolSet, blocking,
 };
 use serde_json::{Value, json};
 
@@ -28,6 +28,32 @@ fn product() -> ToolSet {
         right: f64,
     }
     ToolSet::new().tool(tool, |product: Product| async move { Ok::<_, String>(product.left * product.right) })
+}
+
+// --- faults on purpose -------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_agent_sees_each_card_of_the_ready_file_as_the_kind_that_the_file_documents() {
+    let file = common::repository().join("docs/resilience.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let value = |line: &str, name: &str| line.trim().strip_prefix(name).map(|value| value.trim().to_owned());
+    let documented: Vec<String> = text.lines().filter_map(|line| value(line, "sees:")).collect();
+    assert!(documented.len() >= 20);
+    let bridge = soon(worker().faults(&file).spawn()).await.unwrap();
+    let mut seen = Vec::new();
+    for kind in documented.iter().flat_map(|kind| ["ok", kind]) {
+        let patience = Duration::from_millis(if kind == "timeout" { 100 } else { 20_000 });
+        let tool = Tool::new("weather").parameters(json!({"type": "object", "properties": {"city": {}}}));
+        let request = ChatRequest::new("offline/echo").user("one two three four five").tool(tool);
+        let stream = bridge.chat_stream(request.deadlines(Deadlines::total(patience))).await.unwrap();
+        seen.push(match soon(stream.finish()).await {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => error.kind().to_string(),
+        });
+    }
+    let expected: Vec<String> = documented.into_iter().flat_map(|kind| ["ok".to_owned(), kind]).collect();
+    assert_eq!(seen, expected);
+    bridge.shutdown().await;
 }
 
 // --- tool runs ---------------------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ async fn every_member_of_every_answer_has_its_place() {
     let of = |name: &str| sample(&schema, &json!({"$ref": name}));
     fits::<ChatResponse>(&of("ChatResult"));
     fits::<ChatDelta>(&of("Delta"));
-    fits::<ToolCall>(&of("ToolCall"));
+    fits::<ToolCall>(&of("CheckedToolCall"));
     fits::<InitializeResult>(&of("InitializeResult"));
     fits::<Limits>(&of("Limits"));
     fits::<EngineState>(&of("ReadyParams")["engine"]);
@@ -140,6 +140,8 @@ async fn a_request_can_say_all_that_the_worker_takes_and_no_more() {
         .metadata(Map::new())
         .deadlines(Deadlines { total_ms: Some(1), first_token_ms: Some(1), idle_ms: Some(1) })
         .provider_params(Map::new())
+        .repair_json()
+        .ensure(2)
         .meta(Map::new());
     request.stream = Some(true);
     let written = serde_json::to_value(request).unwrap();
