@@ -118,15 +118,14 @@ class Session:
         self._mcp = False
         self._in_flight: dict[Id | None, _Flight] = {}
         self._waiting_for_end: dict[Id | None, _Batch | None] = {}
-        self._in_batches: set[Id | None] = set()  # their array is not sent: for the client they are in flight, with a response or not
+        self._in_batches: set[Id | None] = (
+            set()
+        )  # their array is not sent: for the client they are in flight, with a response or not
 
     @property
     def in_flight(self) -> int:
         """Number of started requests without a response."""
         return len(self._in_flight)
-
-    def is_in_flight(self, id: Id) -> bool:
-        return id in self._in_flight
 
     def receive(self, value: object, line: bytes | bytearray = b"") -> list[Event]:
         """Returns the events of one line's JSON value, in order."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from bridge_worker import invariants
 from bridge_worker.budgets.remote_store import StoreService
 from bridge_worker.cassettes import counters
 from bridge_worker.config.diff import OF_THE_SERVER, changes_with_new_engines
@@ -133,6 +134,7 @@ class PooledApp:
             "redis": self._reported("redis") or {"state": "none", "since_ms": None},
             "degraded": self._reported("degraded"),
             "engines": [engine.row() for engine in engines],
+            "violations": invariants.violations(engine.report.get("violations") for engine in engines),
         }
 
     def _reported(self, name: str) -> object:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError, cancelled_error
-from bridge_worker.invariants import check
 from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES, Fault, Framer, Message, encode
 from bridge_worker.protocol.responses import encode_response
 from bridge_worker.protocol.session import (
@@ -33,9 +32,9 @@ from bridge_worker.protocol.session import (
 )
 from bridge_worker.protocol.transport import Transport
 from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED, EXIT_INTERNAL
+from bridge_worker.runtime.server_checks import ServerChecks
 
 CANCEL_SECONDS = 2.0  # after which a cancelled request gets its response even if its task does not end
-_CANCEL_SLACK_SECONDS = 1.0  # for a loop that is busy, before it counts as a broken invariant
 FLUSH_SECONDS = 1.0  # time for the reader to take the last responses after the grace
 # A stream waits while this much is unread, so that its provider waits too: some 2,000 deltas.
 DELTA_QUEUE_BYTES = 256 * 1024
@@ -79,12 +78,10 @@ class Server:
         self._grace_seconds = grace_seconds
         self._watch_process = watch_process
         self._keeps_lines = keeps_lines
-        self._max_in_flight = max_in_flight
-        self._longest = 0  # bytes of a line that was written
+        self._checks = ServerChecks(max_in_flight, CANCEL_SECONDS)
         self._framer = Framer(max_message_bytes)
         self._session = Session(app.state, max_message_bytes=max_message_bytes, max_in_flight=max_in_flight)
         self._tasks: dict[Id, asyncio.Task[None]] = {}
-        self._cancelled: dict[Id, float] = {}  # when
         self._background: set[asyncio.Task[None]] = set()
         self._stops = 0
         self._broken = False
@@ -147,7 +144,7 @@ class Server:
                 if received % _MESSAGES_A_TURN == 0:
                     await asyncio.sleep(0)
                 if self._pipe.queued() > READ_QUEUE_BYTES:
-                    self._check_outbox()
+                    self._checks.queued(self._pipe.queued(), READ_QUEUE_BYTES)
                     await self._pipe.drained(READ_QUEUE_BYTES)
         for item in self._framer.close():
             self._take(item)
@@ -170,7 +167,8 @@ class Server:
         for event in events:
             match event:
                 case Send(value):
-                    self._send(encode_response(value, _log_unencodable))
+                    self._pipe.write(line := encode_response(value, _log_unencodable))
+                    self._checks.wrote(len(line))
                 case Start():
                     self._start(event)
                 case Cancel(id):
@@ -182,23 +180,12 @@ class Server:
                 case ClientInitialized(process_id, wants_ready):
                     self._on_initialized(process_id, wants_ready)
 
-    def _send(self, line: bytes) -> None:
-        self._longest = max(self._longest, len(line))
-        self._pipe.write(line)
-
-    def _check_outbox(self) -> None:
-        """Beyond the limit there is one line's response, one for each request in flight, and deltas: of engines, what their links
-        hold too."""
-        bound = 2 * READ_QUEUE_BYTES + self._longest * (self._max_in_flight + 1)
-        check("outbox", self._pipe.queued() <= bound, queued=self._pipe.queued(), bound=bound)
-
     def _start(self, start: Start) -> None:
         self._idle.clear()
         id = start.id
         self._tasks[id] = task = asyncio.create_task(self._run(start, time.monotonic()))
         task.add_done_callback(lambda task: self._ended(id, task))
-        count = self._session.in_flight  # a batch's are all counted before the first of them starts
-        check("in_flight", len(self._tasks) <= count <= self._max_in_flight, count=count, tasks=len(self._tasks))
+        self._checks.started(self._session.in_flight, len(self._tasks))
 
     async def _run(self, start: Start, received: float) -> None:
         id, task = start.id, asyncio.current_task()
@@ -224,23 +211,17 @@ class Server:
 
     def _answer(self, id: Id, response: Response | Encoded) -> None:
         del self._tasks[id]
-        check("one_response", self._session.is_in_flight(id), id=id)
-        self._check_cancel(id)
-        self._write(self._session.answer(id, response))
+        before, events = self._session.in_flight, self._session.answer(id, response)
+        self._checks.answered(id, in_flight=self._session.in_flight < before)
+        self._write(events)
         if not self._tasks:
             self._idle.set()
-
-    def _check_cancel(self, id: Id) -> None:
-        cancelled = self._cancelled.pop(id, None)
-        if cancelled is not None:
-            seconds = time.monotonic() - cancelled
-            check("cancel_bound", seconds <= CANCEL_SECONDS + _CANCEL_SLACK_SECONDS, id=id, seconds=seconds)
 
     def _cancel(self, id: Id) -> None:
         task = self._tasks[id]
         if not task.cancelling():  # a second cancel would tear up the closing that the first has begun
             task.cancel()
-            self._cancelled[id] = time.monotonic()
+            self._checks.cancelled(id)
             asyncio.get_running_loop().call_later(CANCEL_SECONDS, self._give_up, id, task)
 
     def _give_up(self, id: Id, task: asyncio.Task[None]) -> None:

@@ -20,16 +20,17 @@ from pathlib import Path
 
 from tests.simulation import machine, planted, schedules, simulate, syscalls
 from tests.simulation.diagram import diagram
+from tests.simulation.schedules import Plan
 from tests.simulation.simulate import Outcome
 
 CORPUS = Path(__file__).with_name("corpus.txt")
 _MOST_FAILURES = 5
 
 
-def corpus() -> list[int]:
-    """The seeds that have ever failed. Each line has the fault after it."""
+def corpus() -> list[Plan]:
+    """The plans that have ever failed, reduced; a comment before each names the fault."""
     rows = CORPUS.read_text(encoding="utf-8").splitlines()
-    return [int(row.split()[0]) for row in rows if row and not row.startswith("#")]
+    return [schedules.from_literal(row) for row in rows if row and not row.startswith("#")]
 
 
 def failures(seeds: Iterable[int], seconds: float, progress: bool = False) -> Iterator[tuple[int, Outcome | None]]:
@@ -64,11 +65,10 @@ def shrunk(outcome: Outcome) -> Outcome:
 
 
 def report(outcome: Outcome) -> str:
-    small = shrunk(outcome)
-    actions = "\n".join(f"  {when:8.4f} s  {kind}  {argument if argument is not None else ''}" for when, kind, argument in small.plan.actions)
-    scripts = "\n".join(f"  {key}: {script.steps}" for key, script in small.plan.scripts.items() if key in str(small.plan.actions))
-    head = f"seed {outcome.plan.seed} fails; {small.plan.engines} engines, load after {small.plan.load_seconds} s; the actions needed:"
-    return f"{head}\n{actions}\n{scripts}\n{diagram(small)}\n"
+    plan = (small := shrunk(outcome)).plan
+    head = f"seed {plan.seed} fails; {plan.engines} engines, load after {plan.load_seconds} s; the actions needed:"
+    rows = [f"  {when:8.4f} s  {kind}  {'' if argument is None else argument}" for when, kind, argument in plan.actions]
+    return "\n".join([head, *rows, "for corpus.txt:", plan.literal(), diagram(small), ""])
 
 
 def main() -> int:
@@ -95,9 +95,10 @@ def main() -> int:
 
 def _run(seeds: Iterable[int], seconds: float, first: int) -> int:
     gc.disable()
-    failed, began = 0, time.perf_counter()
+    failed, done, began = 0, 0, time.perf_counter()
     with machine.virtual():
-        for done, outcome in failures(seeds, seconds, progress=True):
+        for count, outcome in failures(seeds, seconds, progress=True):
+            done = count
             if outcome is not None:
                 failed += 1
                 print(report(outcome), flush=True)

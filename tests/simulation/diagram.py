@@ -12,7 +12,9 @@ _ARROWS = {">": "client ──▶ worker", "<": "client ◀── worker", "!": 
 
 
 def diagram(outcome: Outcome) -> str:
-    rows = [f"{(when - 1000) * 1000:10.3f} ms  {_ARROWS[direction]}  {_short(text)}" for when, direction, text in outcome.transcript]
+    rows = [
+        f"{(when - 1000) * 1000:10.3f} ms  {_ARROWS[direction]}  {_short(text)}" for when, direction, text in outcome.transcript
+    ]
     return "\n".join([*rows, *(f"{'':>13}  ✗ {name}: {what}" for name, what in outcome.problems)])
 
 

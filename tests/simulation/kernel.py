@@ -159,7 +159,7 @@ class Process(asyncio.AbstractEventLoop):
         except Exception as error:
             self.kernel.faults.append(f"a callback of {self.name} failed: {error!r}")
         finally:
-            events._set_running_loop(None)
+            events._set_running_loop(NOBODY)
         if ready and self.exit_code is None:
             self._queue()
 
@@ -269,3 +269,8 @@ def _set(future: Any, result: Any, error: Exception | None) -> None:
         future.set_result(result)
     else:
         future.set_exception(error)
+
+
+# Runs where no process does. Handlers of coroutines that are freed then, those of killed processes, find a loop that does nothing.
+NOBODY = Process(Kernel(0), "nobody", 0, lambda code: None)
+NOBODY.exit_code = 0

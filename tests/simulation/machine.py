@@ -1,4 +1,4 @@
-"""The system under the worker: processes, descriptors, threads and the clock, all virtual; the worker's own modules are the real ones.
+"""The system under the worker: processes, descriptors, threads and the clock are virtual, the worker's own modules real.
 
 Owns what replaces ``os``, ``select``, ``threading`` and the like in these modules, for the machine that is current. Refuses to know
 a client and a schedule.
@@ -14,8 +14,8 @@ import signal
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
 from asyncio import events
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -35,7 +35,7 @@ from bridge_worker.runtime import pooled_app, server, startup, stdio
 from bridge_worker.runtime.engine_process import _Noted
 from bridge_worker.runtime.pooled_app import PooledApp
 from bridge_worker.security.redaction import Redactor
-from tests.simulation.kernel import Kernel, Process, ProcessExit
+from tests.simulation.kernel import NOBODY, Kernel, Process, ProcessExit
 from tests.simulation.provider import SimApp
 from tests.simulation.schedules import Plan
 from tests.simulation.wires import Endpoint, Pipe, socket_pair
@@ -47,7 +47,7 @@ _MEMORY = 1 << 20
 READ_QUEUE_BYTES, DELTA_QUEUE_BYTES, LINK_QUEUE_BYTES, ATOMIC_BYTES, READ_BYTES = 4096, 1024, 1024, 256, 1000
 _REDACTOR = Redactor({})
 
-current: Machine
+current: Any = None  # the `Machine` that runs
 
 
 class Machine:
@@ -414,7 +414,7 @@ class _Errors(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         expected = record.getMessage() in EXPECTED
-        is_freed = events._get_running_loop() is None  # a coroutine of a process that was killed
+        is_freed = events._get_running_loop() is NOBODY  # a coroutine of a process that was killed
         if record.getMessage() == "a cancelled request did not end" and not current.plan.is_slow():
             current.kernel.faults.append("a cancelled request did not end, although nothing holds it up")
         if (record.exc_info or record.levelno >= logging.CRITICAL) and not expected and not is_freed:
@@ -436,6 +436,7 @@ def _fast_exit(code: int) -> None:
 @contextlib.contextmanager
 def virtual() -> Iterator[None]:
     """The worker's modules are on the current machine within it."""
+    global current
     children = SimpleNamespace(
         adopt_orphans=lambda: True,
         reap=lambda: current.reap(),
@@ -484,6 +485,9 @@ def virtual() -> Iterator[None]:
         stack.callback(setattr, logger, "propagate", propagate)
         stack.callback(logger.setLevel, level)
         stack.callback(requests.setLevel, requests.level)
+        of_asyncio = logging.getLogger("asyncio")  # it complains of each task of a killed process
+        stack.callback(of_asyncio.setLevel, of_asyncio.level)
+        of_asyncio.setLevel(logging.CRITICAL + 1)
         logger.propagate = False
         logger.setLevel(logging.ERROR)
         requests.setLevel(logging.ERROR)
@@ -491,7 +495,10 @@ def virtual() -> Iterator[None]:
         warnings.simplefilter("ignore", RuntimeWarning)  # coroutines of killed processes are never awaited
         gc.collect()
         gc.freeze()  # so that a collection between runs looks at what they have left, and at no module
+        events._set_running_loop(NOBODY)
+        stack.callback(events._set_running_loop, None)
         yield
+        current = Machine(current.plan) if current else None  # where the handlers of freed coroutines do no harm
         gc.collect()  # what is left of killed processes is freed while nothing hears of it
 
 

@@ -43,7 +43,9 @@ _LOCAL = Local({})
 class SimApp:
     """As `runtime.app.App`, in an engine process or in a worker of one process."""
 
-    def __init__(self, machine: Machine, process: Process, config: Config, *, early: bool = False, budget_store: Any = None) -> None:
+    def __init__(
+        self, machine: Machine, process: Process, config: Config, *, early: bool = False, budget_store: Any = None
+    ) -> None:
         self.machine = machine
         self.process = process
         self.config = config

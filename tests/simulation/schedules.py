@@ -6,9 +6,10 @@ that a failing plan can be reduced to the actions that it needs.
 
 from __future__ import annotations
 
+import ast
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -71,8 +72,20 @@ class Plan:
         """Until everything that may outlive a request has ended: a deaf provider, an engine that hangs, a reload."""
         return 8.0 if self.is_slow() else 0.5
 
+    def ends(self) -> bool:
+        """Whether an action of the client ends the worker."""
+        return any(kind in _ENDS for _, kind, _ in self.actions)
+
     def is_slow(self) -> bool:
         return any(kind in _SLOW for _, kind, _ in self.actions) or any(one.is_slow() for one in self.scripts.values())
+
+    def literal(self) -> str:
+        """One line that `from_literal` reads: it stays the same plan when the random choice changes."""
+        return repr({name: getattr(self, name) for name in self.__slots__} | {"scripts": self._used_scripts()})
+
+    def _used_scripts(self) -> dict[str, Any]:
+        used = repr(self.actions)
+        return {key: astuple(script) for key, script in self.scripts.items() if f"'{key}'" in used}
 
     def without(self, positions: Sequence[int]) -> Plan:
         return replace(self, actions=tuple(one for at, one in enumerate(self.actions) if at not in positions))
@@ -110,6 +123,11 @@ def _config(generation: int, engines: int, max_requests: int | None) -> Config:
     return Config(settings)
 
 
+def from_literal(line: str) -> Plan:
+    values = ast.literal_eval(line)
+    return Plan(**values | {"scripts": {key: Script(*script) for key, script in values["scripts"].items()}})
+
+
 def plan(seed: int) -> Plan:
     return _Maker(seed).plan()
 
@@ -133,7 +151,17 @@ _WEIGHTS = {
 }
 _WITH_ENGINES = {"crash_engine": 5, "hang_engine": 4, "crash_template": 2, "reload": 4, "hang_up": 1}
 _ENDS = {"none": 50, "end_input": 12, "shutdown": 10, "shutdown_cancel": 10, "break_pipe": 8, "sigterm": 7, "sigterm_twice": 3}
-_JUNK = (b"", b"   ", b"{", b'{"jsonrpc":"2.0"}', b"[]", b"\xff\xfe", b'{"jsonrpc":"2.0","id":null,"method":"ping"}', b"[1,2]", b"x" * 60)
+_JUNK = (
+    b"",
+    b"   ",
+    b"{",
+    b'{"jsonrpc":"2.0"}',
+    b"[]",
+    b"\xff\xfe",
+    b'{"jsonrpc":"2.0","id":null,"method":"ping"}',
+    b"[1,2]",
+    b"x" * 60,
+)
 _FAILURES = ("rate_limited", "provider_unavailable", "stream_interrupted", "bad_upstream_response", "authentication")
 
 
@@ -183,47 +211,64 @@ class _Maker:
         )
 
     def _argument(self, kind: str) -> Any:
-        match kind:
-            case "chat":
-                return self._chat()
-            case "echo":
-                return self._request("chat", {"model": "offline/echo", "messages": [_user("one two three")], "stream": self.chance() < 0.5})
-            case "ping" | "status" | "initialize":
-                params = {"protocolVersion": self.choice(("omni-bridge/1", "2025-06-18"))} if kind == "initialize" else {}
-                return self._request(kind, params)
-            case "budgets":
-                return self._request("budgets/get", {"path": self.choice(PATHS)})
-            case "batch":
-                return [self._chat() if self.chance() < 0.6 else self._request("ping", {}) for _ in range(1 + int(self.chance() * 4))]
-            case "junk":
-                return self.choice(_JUNK)
-            case "big":
-                return b'{"jsonrpc":"2.0","id":"big%d","method":"ping","params":{"x":"%s"}}' % (self._next(), b"y" * MAX_MESSAGE_BYTES)
-            case "cancel":
-                kind = self.chance()
-                ids = self.ids + self.ids_of_mcp
-                newest = self.ids[-1:] or ids
-                id = "unknown" if kind < 0.1 or not ids else self.choice(newest if kind < 0.6 else ids)
-                return (id, self.chance() < 0.3)
-            case "repeat":
-                return self._chat(self.choice(self.ids) if self.ids else None)
-            case "flood":
-                count = self.choice((5, 10, 10, 70, 400))
-                return [self._request("ping", {}, f"flood-{'f' * 40}-{self._next()}") for _ in range(count)], self.chance() < 0.5
-            case "mcp_call":
-                arguments = self._chat(known=False)["params"]
-                arguments.pop("stream", None)
-                version = {f"{_MCP}protocolVersion": "2026-07-28", f"{_MCP}clientCapabilities": {}}
-                request = self._request("tools/call", {"name": "chat", "arguments": arguments, "_meta": version}, known=False)
-                self.ids_of_mcp.append(request["id"])  # not sent again: its response may be left out
-                return request
-            case "hang_engine":
-                return (self.chance(), self.choice((0.3, 3.0, 60.0)))
-            case "crash_engine":
-                return self.chance()
-            case "reload":
-                return self._request("config/reload", {})
-        return None
+        make = getattr(self, f"_{kind}", None)
+        return None if make is None else make()
+
+    def _echo(self) -> Message:
+        params = {"model": "offline/echo", "messages": [_user("one two three")], "stream": self.chance() < 0.5}
+        return self._request("chat", params)
+
+    def _ping(self) -> Message:
+        return self._request("ping", {})
+
+    def _status(self) -> Message:
+        return self._request("status", {})
+
+    def _reload(self) -> Message:
+        return self._request("config/reload", {})
+
+    def _initialize(self) -> Message:
+        return self._request("initialize", {"protocolVersion": self.choice(("omni-bridge/1", "2025-06-18"))})
+
+    def _budgets(self) -> Message:
+        return self._request("budgets/get", {"path": self.choice(PATHS)})
+
+    def _batch(self) -> list[Message]:
+        return [self._chat() if self.chance() < 0.6 else self._ping() for _ in range(1 + int(self.chance() * 4))]
+
+    def _junk(self) -> bytes:
+        return self.choice(_JUNK)
+
+    def _big(self) -> bytes:
+        line = b'{"jsonrpc":"2.0","id":"big%d","method":"ping","params":{"x":"%s"}}'
+        return line % (self._next(), b"y" * MAX_MESSAGE_BYTES)
+
+    def _cancel(self) -> tuple[Any, bool]:
+        kind, ids = self.chance(), self.ids + self.ids_of_mcp
+        newest = self.ids[-1:] or ids
+        id = "unknown" if kind < 0.1 or not ids else self.choice(newest if kind < 0.6 else ids)
+        return id, self.chance() < 0.3
+
+    def _repeat(self) -> Message:
+        return self._chat(self.choice(self.ids) if self.ids else None)
+
+    def _flood(self) -> tuple[list[Message], bool]:
+        count = self.choice((5, 10, 10, 70, 400))
+        return [self._request("ping", {}, f"flood-{'f' * 40}-{self._next()}") for _ in range(count)], self.chance() < 0.5
+
+    def _mcp_call(self) -> Message:
+        arguments = self._chat(known=False)["params"]
+        arguments.pop("stream", None)
+        version = {f"{_MCP}protocolVersion": "2026-07-28", f"{_MCP}clientCapabilities": {}}
+        request = self._request("tools/call", {"name": "chat", "arguments": arguments, "_meta": version}, known=False)
+        self.ids_of_mcp.append(request["id"])  # not sent again: its response may be left out
+        return request
+
+    def _hang_engine(self) -> tuple[float, float]:
+        return self.chance(), self.choice((0.3, 3.0, 60.0))
+
+    def _crash_engine(self) -> float:
+        return self.chance()
 
     def _chat(self, id: Any = None, *, known: bool = True) -> Message:
         key = f"k{self._next()}"
@@ -243,7 +288,9 @@ class _Maker:
     def _script(self) -> Script:
         steps: list[tuple[str, Any]] = []
         for _ in range(int(self.chance() ** 2 * 12)):
-            steps.append(self.choice((("text", "ab "), ("text", "é☃"), ("wait", 0.01 * self.chance()), ("burst", "word "), ("wait", 0.1))))
+            steps.append(
+                self.choice((("text", "ab "), ("text", "é☃"), ("wait", 0.01 * self.chance()), ("burst", "word "), ("wait", 0.1)))
+            )
         kind = self.chance()
         if kind < 0.05:
             steps += [("text", "long text " * 40)] * self.choice((4, 18))
@@ -257,7 +304,7 @@ class _Maker:
             steps.append(("crash", None))
         elif kind < 0.36:
             steps.append(("block", self.choice((0.2, 2.5))))
-        deaf = self.choice((0.05, 0.5, 5.0)) if self.chance() < 0.08 else 0.0
+        deaf = self.choice((0.05, 3.0, 5.0)) if self.chance() < 0.12 else 0.0
         return Script(tuple(steps), self.choice((0.0, 0.003, 0.05)), deaf, self.chance() < 0.5)
 
     def _request(self, method: str, params: Message, id: Any = None, *, known: bool = True) -> Message:

@@ -112,7 +112,7 @@ class _Run:
             client.conversation.end(whole=not client.cut_off)
             if client.half_line():
                 self._broken("one_line", f"half a line: {client.half_line()[:60]!r}")
-        longest = machine.server._longest if machine.server else 0
+        longest = machine.server._checks.longest if machine.server else 0
         if machine.most_queued > 2 * machines.READ_QUEUE_BYTES + longest * (MAX_IN_FLIGHT + 1):
             self._broken("outbox", f"{machine.most_queued} bytes were queued for the client")
 
@@ -126,9 +126,9 @@ class _Run:
         if opened := {key: count for key, count in machine.connections.items() if count}:
             self._broken("task_age", f"connections to the provider are open: {opened}")
         for engine in machine.engines.values():
-            if engine.process.exit_code is None and not engine.process.hangs and engine.engine is not None:
-                if engine.engine._tasks or engine.engine._calls:
-                    self._broken("task_age", f"engine {engine.key} still has {len(engine.engine._tasks)} requests")
+            runs = engine.process.exit_code is None and not engine.process.hangs
+            if runs and engine.engine is not None and (engine.engine._tasks or engine.engine._calls):
+                self._broken("task_age", f"engine {engine.key} still has {len(engine.engine._tasks)} requests")
         if machine.plan.engines:
             pool: Any = app._pool  # type: ignore[union-attr]
             alive = [one.key for one in machine.engines.values() if one.process.exit_code is None]

@@ -135,7 +135,9 @@ class Conversation:
         if "result" in message:
             result = message["result"]
             if joined != (result.get("content") or "") or "".join(stream.reasoning) != (result.get("reasoning") or ""):
-                self._broken("joined", f"{key[1]!r}: the deltas are {joined[:40]!r}, the result {str(result.get('content'))[:40]!r}")
+                self._broken(
+                    "joined", f"{key[1]!r}: the deltas are {joined[:40]!r}, the result {str(result.get('content'))[:40]!r}"
+                )
             return
         partial = (message["error"]["data"].get("partial") or {}).get("content") or ""
         if not joined.startswith(partial) and not partial.startswith(joined):
