@@ -29,6 +29,7 @@ from bridge_worker.schema import (  # noqa: E402
     chat_request,
     messages,
 )
+from bridge_worker.schema.tasks import ExceededTask  # noqa: E402
 from tests.support import cases  # noqa: E402
 
 FILES = ("protocol.md", "docs/configuration.md", "docs/matrix.md")
@@ -138,6 +139,10 @@ def budgets() -> str:
     return typescript(messages.BudgetsGetResult, "serialization")
 
 
+def tasks() -> str:
+    return together(typescript(messages.TaskBudget, "serialization"), typescript(ExceededTask, "serialization"))
+
+
 def status() -> str:
     return typescript(messages.Status, "serialization")
 
@@ -200,6 +205,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "chat check": chat_check,
     "embed and rerank": embed_and_rerank,
     "budgets": budgets,
+    "tasks": tasks,
     "status": status,
     "invariants": invariants,
     "config reload": config_reload,

@@ -16,6 +16,8 @@ from typing import Any
 
 from bridge_worker import invariants
 from bridge_worker.budgets.remote_store import StoreService
+from bridge_worker.budgets.tasks import PREFIX as OF_TASKS
+from bridge_worker.budgets.tasks import TaskService
 from bridge_worker.cassettes import counters
 from bridge_worker.config.diff import OF_THE_SERVER, changes_with_new_engines
 from bridge_worker.config.source import Config, Source
@@ -62,6 +64,7 @@ class PooledApp:
         self._preload_local = preload_local
         self._counters = RequestCounters()
         self._budgets = StoreService()
+        self._tasks = TaskService()
         self._fault_counts = counters.LocalCounters()
         self._pool: EnginePool | None = None
         self._supervisor: Supervisor | None = None
@@ -180,10 +183,13 @@ class PooledApp:
     async def _serve_call(self, engine: EngineHandle, call: Mapping[str, Any]) -> object:
         if call["name"] == counters.CALL:
             return await self._fault_counts.serve(call)
+        if call["name"].startswith(OF_TASKS):
+            return await self._tasks.serve(engine.key, call)
         return await self._budgets.serve(engine.key, call)
 
     async def _engine_lost(self, engine: EngineHandle) -> None:
         await self._budgets.engine_lost(engine.key)
+        await self._tasks.engine_lost(engine.key)
 
     def _pool_of(self) -> EnginePool:
         assert self._pool is not None  # noqa: S101  # for mypy: `start` has made it

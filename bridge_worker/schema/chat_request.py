@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from bridge_worker.schema.base import Closed, Count, Id, ListOf, Milliseconds, ModelName, Name, PositiveCount, Seed
+from bridge_worker.schema.tasks import Task
 
 # More than any provider accepts. The limits bound the bridge's work before the provider can reject the request.
 MAX_MESSAGES = 10_000
@@ -224,7 +225,7 @@ class Ensure(Closed):
 
 
 # Members of ChatParams that no model gets.
-OF_THE_BRIDGE = frozenset({"deadlines", "provider_params", "repair", "ensure"})
+OF_THE_BRIDGE = frozenset({"deadlines", "provider_params", "repair", "ensure", "task"})
 
 
 class ChatParams(Closed):
@@ -256,3 +257,4 @@ class ChatParams(Closed):
     provider_params: dict[str, Any] | None = None
     repair: Literal["json"] | None = None
     ensure: Ensure | None = None
+    task: Task | None = None

@@ -147,8 +147,8 @@ FAULTS = (
     Fault(
         "a cancel during the settlement leaves the reservation",
         "budgets.spending",
-        "        await asyncio.shield(self._in_background(self._settle(hold, spent)))",
-        "        await self._settle(hold, spent)",
+        "            await self._spending.complete(self._settle_failed(error))",
+        "            await self._settle_failed(error)",
     ),
     Fault(
         "a cancel during the reservation leaves it",

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use common::{soon, until, worker};
 use omni_bridge_client::mock::{Mock, Reply};
+use omni_bridge_client::types::Task;
 use omni_bridge_client::{
     Bridge, BudgetLimit, ChatRequest, Deadlines, ErrorKind, Message, RetryPolicy, Step, Tool, ToolCall, ToolSet, blocking,
 };
@@ -359,5 +360,20 @@ async fn settings_reach_the_worker() {
     assert_eq!(error.kind(), &ErrorKind::BudgetExceeded, "{error}");
     let error = soon(worker().setting("max_in_flight", "none").spawn()).await.unwrap_err();
     assert!(error.to_string().contains("max"), "{error}");
+    soon(bridge.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_task_is_refused_at_its_limit_and_continues_when_it_is_raised() {
+    let bridge = soon(worker().spawn()).await.unwrap();
+    let task = Task::new("task-12").max_requests(1);
+    let request = ChatRequest::new("offline/echo").user("hi").task(task.clone());
+    soon(bridge.chat(&request)).await.unwrap();
+    let error = soon(bridge.chat(&request)).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::BudgetExceeded, "{error}");
+    assert_eq!(error.task().map(|task| (task.spent_requests, task.estimate_usd)), Some((1, Some(0.0))));
+    assert_eq!(soon(bridge.raise_task(&task.max_requests(2))).await.unwrap().max_requests, Some(2));
+    soon(bridge.chat(&request)).await.unwrap();
+    assert_eq!(soon(bridge.task("task-12")).await.unwrap().spent_requests, 2);
     soon(bridge.shutdown()).await;
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Content, Ensure, Message, Object, Tool, ToolChoice};
+use super::{Content, Ensure, Message, Object, Task, Tool, ToolChoice};
 
 open_enum! {
     /// How much a model thinks before it responds.
@@ -106,6 +106,9 @@ pub struct ChatRequest {
     /// Calls the model again until its response fits. Set by [`ensure`](ChatRequest::ensure).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ensure: Option<Ensure>,
+    /// The task that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -216,6 +219,8 @@ impl ChatRequest {
         logprobs: bool,
         /// Clocks that the worker keeps.
         deadlines: Deadlines,
+        /// The task that it belongs to, with its limits.
+        task: Task,
     }
 
     plain_setters! {
