@@ -22,6 +22,7 @@ from pydantic import BaseModel  # noqa: E402
 
 from bridge_worker.config.settings import DEFAULTS, FLAGS, SETTINGS  # noqa: E402
 from bridge_worker.errors import KINDS  # noqa: E402
+from bridge_worker.invariants import INVARIANTS  # noqa: E402
 from bridge_worker.protocol.lifecycle_table import LIFECYCLE, Input, State  # noqa: E402
 from bridge_worker.runtime.flags import parser  # noqa: E402
 from bridge_worker.schema import (  # noqa: E402
@@ -150,6 +151,11 @@ def status() -> str:
     return typescript(messages.Status, "serialization")
 
 
+def invariants() -> str:
+    rows = ((f"`{name}`", one.text, f"[{one.rule}]", one.checked) for name, one in INVARIANTS.items())
+    return table(["name", "invariant", "rule", "checked by"], rows)
+
+
 def config_reload() -> str:
     return typescript(messages.ConfigReloaded, "serialization")
 
@@ -206,6 +212,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "tasks": tasks,
     "tokens fit": tokens_fit,
     "status": status,
+    "invariants": invariants,
     "config reload": config_reload,
     "errors": errors,
     "flags": flags,

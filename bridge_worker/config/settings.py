@@ -77,6 +77,17 @@ class Settings:
     )
     budgets: Budgets = setting(Budgets, "spending limits by budget path", metavar="JSON", reloads=True)  # noqa: RUF009  # as above
     local: Mapping[str, LocalModel] = setting(dict, "models of this machine, by name", flag=False)
+    record: str | None = setting(None, "append each exchange with a model to this cassette", metavar="FILE")
+    replay: str | None = setting(None, "serve requests from this cassette, without LiteLLM, network and key", metavar="FILE")
+    replay_miss: str = setting(
+        "error",
+        "what a request that is not in the cassette gets: error 1016, or record: the provider's response, which is appended",
+        choices=("error", "record"),
+    )
+    replay_timing: str = setting("none", "real: a replay has the recorded pauses; none: none", choices=("none", "real"))
+    match_ignore: frozenset[str] = setting(
+        frozenset(), "what two requests may differ in: ids, dates, or members by their path", metavar="NAMES"
+    )
     faults: tuple[FaultCard, ...] = setting(
         (), "faults on purpose: a file of fault cards, or JSON; docs/resilience.md", metavar="FILE", reloads=True
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
@@ -26,6 +27,7 @@ from bridge_worker.errors import MemberError
 from bridge_worker.security.url_policy import UrlPolicy
 
 MAX_ENGINES = 64
+FORMS = {"match_ignore": re.compile(r"(?:\w+|\*)(?:\.(?:\w+|\*))*")}  # of the names in a list
 # Settings with members: (value, folder of the config) -> the setting. Each raises MemberError, or ValueError for the whole value.
 READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "image_policy": lambda value, _: UrlPolicy.from_settings(value),
@@ -143,7 +145,7 @@ def _type(name: str, hint: Any, folder: Path) -> Any:
     if name in READERS:
         return Annotated[Any, NoDecode, PlainValidator(lambda value: READERS[name](_from_json(value, name), folder))]
     if hint == frozenset[str]:
-        return Annotated[frozenset[str], NoDecode, BeforeValidator(lambda value: _names(value, about["names"]))]
+        return Annotated[frozenset[str], NoDecode, BeforeValidator(lambda value: _names(value, about["names"], FORMS.get(name)))]
     if about["choices"]:
         return Literal[about["choices"]]
     if about["least"] is not None:
@@ -162,11 +164,13 @@ def _from_json(value: Any, name: str = "") -> Any:
         raise ValueError("must be a mapping; in a flag or a variable, JSON") from None
 
 
-def _names(value: Any, known: tuple[str, ...]) -> Any:
+def _names(value: Any, known: tuple[str, ...], form: re.Pattern[str] | None = None) -> Any:
     if isinstance(value, str):
         value = _from_json(value) if value.lstrip().startswith("[") else [name.strip() for name in value.split(",") if name.strip()]
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise ValueError("must be a list of names")
+    if form is not None and (wrong := sorted(name for name in value if not form.fullmatch(name))):
+        raise ValueError(f"{wrong[0]!r:.100} is neither ids, dates nor the path of a member, such as messages.*.name")
     if known and (unknown := sorted(set(value) - set(known))):
         raise ValueError(f"{unknown[0]!r:.100} is unknown; known: {', '.join(known)}")
     return frozenset(value)

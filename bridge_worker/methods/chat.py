@@ -18,6 +18,7 @@ from bridge_worker.budgets.spending import Spending
 from bridge_worker.config.settings import Settings
 from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import Emit, run_chat, with_receipt
+from bridge_worker.core.exchange import Exchange, Journal, noted
 from bridge_worker.core.ports import Backends, ChatRequest, Params, RequestContext
 from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import MAX_NAME_LENGTH, BridgeError
@@ -31,10 +32,13 @@ _OPTIONS = tuple(name for name in ChatParams.model_fields if name not in _NOT_OP
 
 
 class Chat:
-    def __init__(self, backends: Backends, settings: Callable[[], Settings], spending: Spending) -> None:
+    def __init__(
+        self, backends: Backends, settings: Callable[[], Settings], spending: Spending, journal: Journal | None = None
+    ) -> None:
         self._backends = backends
         self._settings = settings
         self._spending = spending
+        self._journal = journal
         self._known_deadlines: tuple[Settings | None, Deadlines] = (None, Deadlines())
 
     async def __call__(self, context: RequestContext, params: Params) -> dict[str, Any]:
@@ -81,7 +85,13 @@ class Chat:
         return result
 
     async def _run_once(self, params: Params, request: ChatRequest, emit: Emit | None) -> dict[str, Any]:
-        """One call of the model, with its reservation."""
+        """One call of the model, with its reservation; an exchange where something records."""
+        if self._journal is None:
+            return await self._call(params, request, emit)
+        exchange = self._journal.chat(request)
+        return await noted(exchange, self._call(params, request, _noted_emit(exchange, emit)))
+
+    async def _call(self, params: Params, request: ChatRequest, emit: Emit | None) -> dict[str, Any]:
         reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request), params.get("task"))
 
         async def reserve() -> None:
@@ -118,6 +128,17 @@ class Chat:
             deadlines = Deadlines(**settings.deadlines)
             self._known_deadlines = (settings, deadlines)
         return deadlines
+
+
+def _noted_emit(exchange: Exchange, emit: Emit | None) -> Emit | None:
+    if emit is None:
+        return None
+
+    async def note_and_emit(deltas: list[WireDelta]) -> None:
+        exchange.deltas(deltas)
+        await emit(deltas)
+
+    return note_and_emit
 
 
 def chat_request(params: Mapping[str, Any], received: float, deadlines: Deadlines) -> ChatRequest:

@@ -21,6 +21,14 @@ class Partial(Closed):
     tool_calls: list[dict[str, Any]]
 
 
+class NearestRequest(Closed):
+    """The recorded request that is most similar. ``exchange`` counts from 1; ``differs`` has the paths of members."""
+
+    exchange: int
+    differs: list[str]
+    request: dict[str, Any] | None
+
+
 class ErrorData(Closed):
     kind: Literal[tuple(KINDS)]  # type: ignore[valid-type]  # the table is the source; mypy can't read it
     retryable: bool
@@ -38,6 +46,7 @@ class ErrorData(Closed):
     earlier_cost_usd: float | None = None  # of the attempts before, with `ensure`
     supported: list[str] | None = None
     requested: str | None = None
+    nearest: NearestRequest | None = None
 
 
 class Error(Closed):

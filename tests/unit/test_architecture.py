@@ -13,7 +13,7 @@ from tests.support.package_modules import HEAVY, PACKAGE, modules
 
 # From the ground up. A file imports packages of lower floors, or its own package; a new package gets its floor here.
 FLOORS: list[set[str]] = [
-    {"errors", "version", "providers", "security", "system"},
+    {"errors", "invariants", "version", "providers", "security", "system"},
     {"protocol", "schema"},
     {"core", "engines", "telemetry"},
     {"agent", "budgets", "trace"},
@@ -33,6 +33,7 @@ NOT_YET: set[tuple[str, str]] = set()
 # Loaded before `initialize` is answered. pydantic costs 0.1 s there, LiteLLM two.
 EARLY = {
     "errors",
+    "invariants",
     "version",
     "security",
     "system",
@@ -75,6 +76,7 @@ EARLY = {
     "protocol.link_frames",
     "protocol.responses",
     "runtime.server",
+    "runtime.server_checks",
     "runtime.startup",
     "runtime.event_loop",
     "cli.main",
@@ -90,7 +92,7 @@ MAX_LINES = 300
 # A reason for each, and no more than it needs.
 LONGER: dict[str, tuple[int, str]] = {
     "engines.supervisor": (320, "starting, watching and replacing are one state machine"),
-    "runtime.app": (330, "the composition root: a line for each part"),
+    "runtime.app": (335, "the composition root: a line for each part"),
     "backends.litellm.exceptions": (324, "the tables of classes, statuses and sentences are half of it"),
     "backends.litellm.gemini_schema": (360, "the table of keywords, and a method for each type and combination"),
     "backends.litellm.patches.correctness": (360, "thirteen patches, each with its reason, its check and its evidence"),

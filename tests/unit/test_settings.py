@@ -50,6 +50,11 @@ SAID: dict[str, tuple[str, Any, str]] = {
     "log_format": ("text", "text", "json"),
     "trace": ("trace.jsonl", "trace.jsonl", "other.jsonl"),
     "trace_content": ("full", "full", "none"),
+    "record": ("run.cassette", "run.cassette", "other"),
+    "replay": ("run.cassette", "run.cassette", "other"),
+    "replay_miss": ("record", "record", "error"),
+    "replay_timing": ("real", "real", "none"),
+    "match_ignore": ("ids, messages.*.name", frozenset({"ids", "messages.*.name"}), "[dates]"),
 }
 
 

@@ -19,6 +19,7 @@ from bridge_worker.backends.litellm.rate_limits import rate_limits
 from bridge_worker.backends.litellm.transport import Destination, Response
 from bridge_worker.backends.reading import AttemptError, ConnectionFailed, Reading, connection_fault, status_fault
 from bridge_worker.backends.wire.decoder import Decoder
+from bridge_worker.core.exchange import Tape
 from bridge_worker.core.ports import Facts
 from bridge_worker.errors import BridgeError
 
@@ -47,7 +48,7 @@ def target_of(model: str | None, provider: str | None = None, api_base: str | No
 class Upstream(Reading):
     """A response with a good status, and the target that sent it. `aclose` must be awaited."""
 
-    def __init__(self, response: Response, decoder: Decoder, target: Target, sent: float) -> None:
+    def __init__(self, response: Response | TapedResponse, decoder: Decoder, target: Target, sent: float) -> None:
         """``sent``: when the request was, on `time.monotonic`."""
         super().__init__(response, decoder, target.provider)
         self._response = response
@@ -77,14 +78,40 @@ class Upstream(Reading):
         return await self._response.aclose()
 
 
+class TapedResponse:
+    """A response that is recorded while it is read."""
+
+    def __init__(self, response: Response, tape: Tape) -> None:
+        self.status = tape.status = response.status
+        self.headers = tape.headers = response.headers
+        self.finish = response.finish
+        self.aclose = response.aclose
+        self._response = response
+        self._tape = tape
+
+    async def read(self) -> bytes:
+        try:
+            data = await self._response.read()
+        except ConnectionFailed as error:
+            self._tape.fail(error)
+            raise
+        self._tape.hear(data)
+        return data
+
+
 async def open_upstream(
-    decoder: Callable[[], Decoder], destination: Destination, body: bytes, timeout: float, target: Target
+    decoder: Callable[[], Decoder], destination: Destination, body: bytes, timeout: float, target: Target, tape: Tape | None = None
 ) -> Upstream:
     """Sends a request. Returns when the response's headers have arrived with a good status. Raises AttemptError."""
     sent = time.monotonic()
+    response: Response | TapedResponse
     try:
         response = await transport.send(destination, body, timeout)
+        if tape is not None:
+            response = TapedResponse(response, tape)
     except ConnectionFailed as error:
+        if tape is not None:
+            tape.fail(error)
         raise AttemptError(connection_fault(error, target.provider), is_connection=True) from error
     except BridgeError as error:
         error.provider = error.provider or target.provider

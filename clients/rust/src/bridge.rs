@@ -19,7 +19,7 @@ use crate::retry::RetryPolicy;
 use crate::spans;
 use crate::supervisor::{NoParams, Pool, Worker};
 use crate::types::{
-    BudgetList, ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, Fit, Fitted,
+    BudgetList, ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, FitStrategy, Fitted,
     InitializeResult, Message, ModelInfo, ModelList, ModelSummary, Object, Ranking, RerankRequest, Task, TaskBudget, TokenCount,
     Tool, WorkerStatus,
 };
@@ -155,11 +155,15 @@ impl Bridge {
             messages: &'a [Message],
             #[serde(skip_serializing_if = "<[Tool]>::is_empty")]
             tools: &'a [Tool],
-            #[serde(flatten)]
-            fit: Option<&'a Fit>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            strategy: Option<&'a FitStrategy>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            max_input_tokens: Option<u64>,
         }
-        let (messages, tools) = (&request.messages, &request.tools);
-        self.call("tokens/fit", Params { model: &request.model, messages, tools, fit: request.fit.as_ref() }).await
+        let ChatRequest { model, messages, tools, fit, .. } = request;
+        let (strategy, max_input_tokens) =
+            (fit.as_ref().map(|fit| &fit.strategy), fit.as_ref().and_then(|fit| fit.max_input_tokens));
+        self.call("tokens/fit", Params { model, messages, tools, strategy, max_input_tokens }).await
     }
 
     /// Embeds texts.

@@ -94,6 +94,8 @@ kinds! {
     StreamInterrupted = "stream_interrupted",
     /// The worker's engine process crashed or hung with this call in flight; see [`Error::sent_upstream`] and [`Error::partial`].
     EngineLost = "engine_lost",
+    /// The cassette that is replayed does not have the request; the message names the members that differ from the nearest one.
+    CassetteMiss = "cassette_miss",
     /// The request was cancelled; see [`Error::upstream_closed`].
     Cancelled = "cancelled",
     /// There is no such command to start.
@@ -138,6 +140,20 @@ pub struct Partial {
     pub extra: Map<String, Value>,
 }
 
+/// The recorded request that is most similar to one that a cassette does not have.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct NearestRequest {
+    /// Its position in the cassette, from 1.
+    pub exchange: u64,
+    /// The paths of the members that differ.
+    #[serde(default)]
+    pub differs: Vec<String>,
+    /// In its canonical form; `None` if it is longer than 64 KiB.
+    #[serde(default)]
+    pub request: Option<Value>,
+}
+
 /// `error.data` on the wire.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ErrorData {
@@ -160,6 +176,8 @@ pub(crate) struct ErrorData {
     pub(crate) receipt: Option<Receipt>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) budget: Option<Budget>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) nearest: Option<NearestRequest>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) task: Option<TaskBudget>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -339,6 +357,12 @@ impl Error {
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.0.data.budget.as_ref()
+    }
+
+    /// After [`ErrorKind::CassetteMiss`]: the most similar request of the cassette, if it has one of the method.
+    #[must_use]
+    pub fn nearest(&self) -> Option<&NearestRequest> {
+        self.0.data.nearest.as_ref()
     }
 
     /// After a timeout: which deadline it was.

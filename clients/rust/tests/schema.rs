@@ -178,8 +178,16 @@ async fn embed_and_rerank_can_say_all_that_the_worker_takes() {
     let embed = EmbedRequest::new("m", ["a"]).encoding_format("float").dimensions(1u64).user("u").metadata(Map::new());
     let rerank = RerankRequest::new("m", "q", ["a"]).top_n(1u64).return_documents(true).metadata(Map::new());
     for (written, name) in [
-        (serde_json::to_value(embed.deadlines(deadlines).provider_params(Map::new()).meta(Map::new())).unwrap(), "EmbedParams"),
-        (serde_json::to_value(rerank.deadlines(deadlines).provider_params(Map::new()).meta(Map::new())).unwrap(), "RerankParams"),
+        (
+            serde_json::to_value(embed.deadlines(deadlines).provider_params(Map::new()).task(Task::new("t")).meta(Map::new()))
+                .unwrap(),
+            "EmbedParams",
+        ),
+        (
+            serde_json::to_value(rerank.deadlines(deadlines).provider_params(Map::new()).task(Task::new("t")).meta(Map::new()))
+                .unwrap(),
+            "RerankParams",
+        ),
     ] {
         assert_eq!(names(&written), names(&sample(&schema, &json!({"$ref": name}))));
     }

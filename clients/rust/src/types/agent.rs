@@ -141,14 +141,48 @@ open_enum! {
 
 /// How a history is made to fit before it is sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "WireFit", into = "WireFit")]
 #[non_exhaustive]
 pub struct Fit {
     /// What goes first.
     pub strategy: FitStrategy,
     /// The limit; the model's own otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_input_tokens: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WireFit {
+    Strategy(FitStrategy),
+    Limited {
+        #[serde(default = "WireFit::first")]
+        strategy: FitStrategy,
+        max_input_tokens: Option<u64>,
+    },
+}
+
+impl WireFit {
+    fn first() -> FitStrategy {
+        FitStrategy::OldestToolResults
+    }
+}
+
+impl From<WireFit> for Fit {
+    fn from(fit: WireFit) -> Self {
+        match fit {
+            WireFit::Strategy(strategy) => Fit::new(strategy),
+            WireFit::Limited { strategy, max_input_tokens } => Fit { strategy, max_input_tokens },
+        }
+    }
+}
+
+impl From<Fit> for WireFit {
+    fn from(fit: Fit) -> Self {
+        match fit.max_input_tokens {
+            None => WireFit::Strategy(fit.strategy),
+            max_input_tokens => WireFit::Limited { strategy: fit.strategy, max_input_tokens },
+        }
+    }
 }
 
 impl Fit {
