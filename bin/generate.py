@@ -23,12 +23,14 @@ from pydantic import BaseModel  # noqa: E402
 from bridge_worker.config.settings import DEFAULTS, FLAGS, SETTINGS  # noqa: E402
 from bridge_worker.deferred_imports.sources import Sources  # noqa: E402
 from bridge_worker.errors import KINDS  # noqa: E402
+from bridge_worker.invariants import INVARIANTS  # noqa: E402
 from bridge_worker.protocol.lifecycle_table import LIFECYCLE, Input, State  # noqa: E402
 from bridge_worker.runtime.flags import parser  # noqa: E402
 from bridge_worker.schema import (  # noqa: E402
     chat_request,
     messages,
 )
+from bridge_worker.schema.tasks import ExceededTask  # noqa: E402
 from tests.support import cases  # noqa: E402
 
 DIGESTS = "bridge_worker/backends/litellm/deferred_sources.json"
@@ -151,8 +153,17 @@ def budgets() -> str:
     return typescript(messages.BudgetsGetResult, "serialization")
 
 
+def tasks() -> str:
+    return together(typescript(messages.TaskBudget, "serialization"), typescript(ExceededTask, "serialization"))
+
+
 def status() -> str:
     return typescript(messages.Status, "serialization")
+
+
+def invariants() -> str:
+    rows = ((f"`{name}`", one.text, f"[{one.rule}]", one.checked) for name, one in INVARIANTS.items())
+    return table(["name", "invariant", "rule", "checked by"], rows)
 
 
 def config_reload() -> str:
@@ -208,7 +219,9 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "chat check": chat_check,
     "embed and rerank": embed_and_rerank,
     "budgets": budgets,
+    "tasks": tasks,
     "status": status,
+    "invariants": invariants,
     "config reload": config_reload,
     "errors": errors,
     "flags": flags,

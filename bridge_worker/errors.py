@@ -55,6 +55,7 @@ KINDS: Mapping[str, Kind] = {
     "engine_lost": Kind(
         1015, True, "the engine process of the request crashed or hung; `sent_upstream` and `partial` have what is known of it"
     ),
+    "cassette_miss": Kind(1016, False, "the replayed cassette does not have the request; `nearest` has the most similar one"),
     "cancelled": Kind(-32800, False, "the caller cancelled it"),
 }
 
@@ -76,7 +77,7 @@ class BridgeError(Exception):
     """An error in the form that the client receives. ``message`` is one sentence for the user, with the next step.
 
     ``retry_after_ms`` is milliseconds from now, ``status`` the provider's HTTP status, ``extra`` the members of this kind only
-    (``partial``, ``deadline``, ``upstream_closed``, ``supported``). The message is cleaned and cut where it leaves
+    (``partial``, ``deadline``, ``upstream_closed``, ``supported``, ``nearest``). The message is cleaned and cut where it leaves
     the process, not here.
     """
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,7 +21,6 @@ pytest.register_assert_rewrite("tests.support.cases")  # it asserts, but is no t
 Spawn = Callable[..., Worker]  # for one test
 WorkerFor = Callable[..., Worker]  # for the tests of a file
 _IMPORTS_LITELLM = re.compile(r"^(?:from|import) (?:litellm|bridge_worker\.backends\.litellm)\b", re.MULTILINE)
-_IN_PROCESS = ("litellm", "bridge_worker.backends.litellm", "bridge_worker.runtime.in_process")
 
 
 def pytest_pycollect_makemodule(module_path: Path) -> None:
@@ -46,19 +43,6 @@ LONG = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {Path(__file__).parent / name: position for position, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path, len(LONG)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def swept_up(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Where LiteLLM runs in this process, it keeps connections for a next call, and the loop ends without one. They are collected
-    here, for else that happens in some test of another file, which fails for it: a warning is an error. That the worker itself
-    keeps none is test_soak's to hold."""
-    yield
-    names = (getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in vars(request.module).values())
-    if any(str(name).startswith(_IN_PROCESS) for name in names):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,11 @@ from typing import Any
 from bridge_worker.budgets.limits import Amount, nano_usd
 from bridge_worker.core.ports import Expense, ModelServices
 from bridge_worker.errors import BridgeError
+from bridge_worker.schema.tokens import TokenCount
 
 # A different tokenizer is up to a quarter off for plain text; the constant is for the tokens with which a provider frames messages.
 _MARGIN, _FRAME_TOKENS = 1.25, 64
+_CHARACTERS_PER_TOKEN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Estimate:
         self._inputs = inputs
         self._names = services.alternatives(inputs.model)
         self._writes_cache = '"cache_control"' in json.dumps([inputs.messages, inputs.tools])
-        counted = services.count(inputs.model, inputs.messages, inputs.tools)
+        counted = self._count(inputs.messages, inputs.tools)
         self.input_tokens = counted.input_tokens if counted.exact else _with_margin(counted.input_tokens)
         self.output_tokens = self._most_output() if inputs.output_tokens is None else inputs.output_tokens
 
@@ -53,8 +55,7 @@ class Estimate:
 
     def was_sent(self, error: BridgeError) -> bool:
         """Whether a model got the request: the receipt has LiteLLM's attempts; local models have no attempts but do the work."""
-        receipt: Any = error.extra.get("receipt") or {}
-        return bool(receipt.get("attempts")) or self._services.runs_here
+        return has_attempts(error) or self._services.runs_here
 
     def of_failed(self, error: BridgeError, reserved: Amount) -> Amount:
         """A failed stream used its input and the content received so far. A failed plain call may have been charged in full."""
@@ -62,9 +63,18 @@ class Estimate:
             return reserved
         partial: Any = error.extra.get("partial") or {}
         content = json.dumps([partial.get("content") or "", partial.get("tool_calls") or []], ensure_ascii=False)
-        received = self._services.count(self._inputs.model, [{"role": "assistant", "content": content}], None).input_tokens
+        received = self._count([{"role": "assistant", "content": content}], None).input_tokens
         usd = self.usd(received)
         return Amount(reserved.nano_usd if usd is None else nano_usd(usd), self.input_tokens + received)
+
+    def _count(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] | None) -> TokenCount:
+        try:
+            return self._services.count(self._inputs.model, messages, tools)
+        except BridgeError as error:
+            if error.kind != "cassette_miss":
+                raise
+            tokens = len(json.dumps([messages, tools])) // _CHARACTERS_PER_TOKEN  # a replay has no tokenizer
+            return TokenCount(input_tokens=tokens, tokenizer="characters", exact=False)
 
     def _price(self, name: str, expense: Expense) -> float | None:
         per_query = self._services.describe(name).prices.query_usd if self._inputs.ranks else None
@@ -80,6 +90,11 @@ class Estimate:
             problem = "has no known limit of output tokens, and a budget reserves the maximum"
             raise BridgeError("invalid_request", f"{self._inputs.model} {problem}; set max_tokens", model=self._inputs.model)
         return max(known)
+
+
+def has_attempts(error: BridgeError) -> bool:
+    receipt: Any = error.extra.get("receipt") or {}
+    return bool(receipt.get("attempts"))
 
 
 def _with_margin(tokens: int) -> int:

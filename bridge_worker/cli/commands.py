@@ -23,7 +23,7 @@ from bridge_worker.version import __version__
 # Each is a module here with a click command of its name. A module is imported when its command runs; --help imports all.
 COMMANDS = {
     "Use models": ("chat", "models", "tokens"),
-    "Check and observe": ("demo", "doctor", "trace", "replay"),
+    "Check and observe": ("demo", "doctor", "trace", "replay", "cassette"),
     "For programs": ("schema", "completion"),
 }
 _NAMES = [name for names in COMMANDS.values() for name in names]

@@ -27,14 +27,24 @@ from bridge_worker.config.source import Config
 )
 @click.option("--offline", is_flag=True, help="Call no provider. By default each model gets a request of a few tokens.")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
-def doctor(config: str | None, offline: bool, as_json: bool) -> int:
+@click.option(
+    "--report",
+    metavar="FILE",
+    help="Write a report for a bug tracker: versions, checks, and the config and a cassette without keys.",
+)
+@click.option("--cassette", type=click.Path(exists=True, dir_okay=False), help="A recording that shows the bug, for the report.")
+def doctor(config: str | None, offline: bool, as_json: bool, report: str | None, cassette: str | None) -> int:
     """Check this installation, its keys and its models.
 
     The exit code is 1 when a check finds a problem. Without a config, it calls one small model of each provider with a
     configured key.
     """
+    if cassette and not report:
+        raise CommandError("--cassette goes with --report FILE", 2, hint="add --report, or leave it out")
     note("checking; a model that does not respond takes half a minute")
     found = list(_all(config, offline))
+    if report:
+        _write_report(report, found, config, cassette)
     healthy = all(check.status != "problem" for check in found)
     if as_json:
         click.echo(json.dumps({"ok": healthy, "checks": [check._asdict() for check in found]}, ensure_ascii=False))
@@ -42,6 +52,22 @@ def doctor(config: str | None, offline: bool, as_json: bool) -> int:
     echo_table(("check", "", "result"), [(check.name, check.status, check.detail) for check in found])
     _print_hints(found)
     return 0 if healthy else 1
+
+
+def _write_report(path: str, found: list[Check], config_path: str | None, cassette_path: str | None) -> None:
+    from bridge_worker.cassettes.cassette import Cassette
+    from bridge_worker.cassettes.rewriting import write_new
+    from bridge_worker.cassettes.writer import CassetteError
+    from bridge_worker.cli.report import report_lines
+
+    config, _ = doctor_checks.of_config(config_path)
+    try:
+        write_new(path, report_lines(found, config, Cassette(cassette_path) if cassette_path else None))
+    except CassetteError as error:
+        raise CommandError(str(error), 2) from None
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}", 2, hint="choose a file that can be written") from None
+    click.echo(f"{path}: the report; read it before you send it", err=True)
 
 
 def _print_hints(found: list[Check]) -> None:

@@ -73,6 +73,8 @@ def _plain(value: Any) -> Any:
         return _plain(asdict(value))
     if isinstance(value, Mapping):
         return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(member) for member in value]
     if isinstance(value, frozenset):
         return sorted(value)
     return str(value) if isinstance(value, Path) else value

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bridge_worker.budgets.limits import Budgets
 from bridge_worker.config.local_models import LocalModel
@@ -17,6 +17,9 @@ from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES
 from bridge_worker.protocol.session import DEFAULT_MAX_IN_FLIGHT
 from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, LOCAL_SERVICES
 from bridge_worker.security.url_policy import UrlPolicy
+
+if TYPE_CHECKING:
+    from bridge_worker.config.fault_cards import FaultCard
 
 SECTION = "omni_bridge"
 PREFIX = "OMNI_BRIDGE_"
@@ -74,6 +77,20 @@ class Settings:
     )
     budgets: Budgets = setting(Budgets, "spending limits by budget path", metavar="JSON", reloads=True)  # noqa: RUF009  # as above
     local: Mapping[str, LocalModel] = setting(dict, "models of this machine, by name", flag=False)
+    record: str | None = setting(None, "append each exchange with a model to this cassette", metavar="FILE")
+    replay: str | None = setting(None, "serve requests from this cassette, without LiteLLM, network and key", metavar="FILE")
+    replay_miss: str = setting(
+        "error",
+        "what a request that is not in the cassette gets: error 1016, or record: the provider's response, which is appended",
+        choices=("error", "record"),
+    )
+    replay_timing: str = setting("none", "real: a replay has the recorded pauses; none: none", choices=("none", "real"))
+    match_ignore: frozenset[str] = setting(
+        frozenset(), "what two requests may differ in: ids, dates, or members by their path", metavar="NAMES"
+    )
+    faults: tuple[FaultCard, ...] = setting(
+        (), "faults on purpose: a file of fault cards, or JSON; docs/resilience.md", metavar="FILE", reloads=True
+    )
     engine: str = setting(
         "auto",
         "litellm: LiteLLM's own path only; direct: the bridge's path only; auto: both",

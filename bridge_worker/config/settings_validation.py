@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
@@ -18,6 +19,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, Pydanti
 
 from bridge_worker.budgets.limits import read_budgets
 from bridge_worker.config.diagnostics import Report, suggestion
+from bridge_worker.config.fault_cards import FaultCard, read_fault_cards
 from bridge_worker.config.local_models import read_local_models
 from bridge_worker.config.settings import FLAGS, PREFIX, SECTION, SETTINGS, Settings, flag, from_environment, variable
 from bridge_worker.config.yaml_document import Document
@@ -25,11 +27,13 @@ from bridge_worker.errors import MemberError
 from bridge_worker.security.url_policy import UrlPolicy
 
 MAX_ENGINES = 64
+FORMS = {"match_ignore": re.compile(r"(?:\w+|\*)(?:\.(?:\w+|\*))*")}  # of the names in a list
 # Settings with members: (value, folder of the config) -> the setting. Each raises MemberError, or ValueError for the whole value.
 READERS: Mapping[str, Callable[[Any, Path], Any]] = {
     "image_policy": lambda value, _: UrlPolicy.from_settings(value),
     "local": read_local_models,
     "budgets": lambda value, _: read_budgets(value),
+    "faults": read_fault_cards,
 }
 
 
@@ -124,9 +128,13 @@ def _model(section: Mapping[str, Any], flags: set[str], folder: Path) -> type[Ba
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return init_settings, Variables(settings_cls), File(settings_cls)
 
-    hints = get_type_hints(Settings)
+    hints = get_type_hints(Settings, localns={"FaultCard": FaultCard})
+    relative_to_here = flags | from_environment().keys()
     defaults = Settings()
-    members: dict[str, Any] = {name: (_type(name, hints[name], folder), getattr(defaults, name)) for name in SETTINGS}
+    members: dict[str, Any] = {
+        name: (_type(name, hints[name], Path() if name in relative_to_here else folder), getattr(defaults, name))
+        for name in SETTINGS
+    }
     return create_model("SettingsModel", __base__=Base, **members)
 
 
@@ -135,9 +143,9 @@ def _type(name: str, hint: Any, folder: Path) -> Any:
     if name == "engines":
         return Annotated[int, NoDecode, PlainValidator(_engines)]
     if name in READERS:
-        return Annotated[Any, NoDecode, PlainValidator(lambda value: READERS[name](_from_json(value), folder))]
+        return Annotated[Any, NoDecode, PlainValidator(lambda value: READERS[name](_from_json(value, name), folder))]
     if hint == frozenset[str]:
-        return Annotated[frozenset[str], NoDecode, BeforeValidator(lambda value: _names(value, about["names"]))]
+        return Annotated[frozenset[str], NoDecode, BeforeValidator(lambda value: _names(value, about["names"], FORMS.get(name)))]
     if about["choices"]:
         return Literal[about["choices"]]
     if about["least"] is not None:
@@ -146,9 +154,9 @@ def _type(name: str, hint: Any, folder: Path) -> Any:
     return hint
 
 
-def _from_json(value: Any) -> Any:
-    """Parses the text of a flag or a variable; a value of the file is already parsed."""
-    if not isinstance(value, str):
+def _from_json(value: Any, name: str = "") -> Any:
+    """Parses the text of a flag or a variable; a value of the file is already parsed. Fault cards may be in a file."""
+    if not isinstance(value, str) or (name == "faults" and not value.lstrip().startswith(("[", "{"))):
         return value
     try:
         return json.loads(value)
@@ -156,11 +164,13 @@ def _from_json(value: Any) -> Any:
         raise ValueError("must be a mapping; in a flag or a variable, JSON") from None
 
 
-def _names(value: Any, known: tuple[str, ...]) -> Any:
+def _names(value: Any, known: tuple[str, ...], form: re.Pattern[str] | None = None) -> Any:
     if isinstance(value, str):
         value = _from_json(value) if value.lstrip().startswith("[") else [name.strip() for name in value.split(",") if name.strip()]
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise ValueError("must be a list of names")
+    if form is not None and (wrong := sorted(name for name in value if not form.fullmatch(name))):
+        raise ValueError(f"{wrong[0]!r:.100} is neither ids, dates nor the path of a member, such as messages.*.name")
     if known and (unknown := sorted(set(value) - set(known))):
         raise ValueError(f"{unknown[0]!r:.100} is unknown; known: {', '.join(known)}")
     return frozenset(value)

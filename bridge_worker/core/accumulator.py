@@ -7,7 +7,6 @@ result is sent.
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from bridge_worker.core.deltas import Delta, End, TokenUsage, ToolCallDelta
 from bridge_worker.core.ports import STATE, ChatRequest, Facts
 from bridge_worker.core.receipt import Change
 from bridge_worker.core.returnable import leave_out_refused
+from bridge_worker.core.tool_arguments import check_arguments, check_name
 from bridge_worker.errors import BridgeError
 
 # Base64 of all images and audio of a response. Media beyond it is left out and named in the receipt: the default limit of a line
@@ -103,7 +103,9 @@ class ChatAccumulator:
         for call in missing:  # a call without arguments is sent as "" by some providers; the contract is valid JSON
             call.arguments.append("{}")
         for call in self._tool_calls:
-            _check_arguments(call)
+            check_name(call.name)
+            if not self._request.keeps_arguments:
+                check_arguments(call.name, "".join(call.arguments), was_cut=self.facts.end.finish_reason == "length")
         return {"tool_calls": [{"index": call.position, "function": {"arguments": "{}"}} for call in missing]} if missing else {}
 
     def result(self) -> dict[str, Any]:
@@ -284,17 +286,3 @@ def _plain_tool_call(call: _ToolCall) -> dict[str, Any]:
 def _tool_call(call: _ToolCall) -> dict[str, Any]:
     state = {"provider_specific_fields": call.provider_specific_fields} if call.provider_specific_fields else {}
     return {**_plain_tool_call(call), **state}
-
-
-def _check_arguments(call: _ToolCall) -> None:
-    try:
-        json.loads("".join(call.arguments), parse_constant=_not_json)
-    except (ValueError, RecursionError) as error:
-        wrong = f"the model called {call.name or 'a tool'} with arguments that are not JSON ({error}); try again"
-        raise BridgeError("bad_upstream_response", wrong) from None
-    if not call.name:
-        raise BridgeError("bad_upstream_response", "the model called a tool without naming it; try again")
-
-
-def _not_json(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

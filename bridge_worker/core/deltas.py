@@ -38,7 +38,10 @@ class Delta:
 
 @dataclass(slots=True)
 class TokenUsage:
-    """Tokens of one response; None where the provider does not report the number. Input tokens include cached ones."""
+    """Tokens of one response; None where the provider does not report the number. Input tokens include cached ones.
+
+    ``audio_*`` and ``image_*`` are parts of the input and the output that may have another price than text.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -46,6 +49,14 @@ class TokenUsage:
     cached_input_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    image_input_tokens: int | None = None
+    image_output_tokens: int | None = None
+
+    @property
+    def is_text(self) -> bool:
+        return not (self.audio_input_tokens or self.audio_output_tokens or self.image_input_tokens or self.image_output_tokens)
 
 
 @dataclass(slots=True)

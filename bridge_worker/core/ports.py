@@ -34,6 +34,7 @@ class ChatRequest:
     receipt: Receipt  # the backend records its attempts here
     upstream_open: bool = False  # true while the backend has a connection to the provider; reported after a cancel
     provider: str | None = None  # the provider that is being called, for an error
+    keeps_arguments: bool = False  # tool calls with arguments that are not JSON are no error: the caller of the runner checks them
 
 
 @dataclass(slots=True)

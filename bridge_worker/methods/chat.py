@@ -8,29 +8,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bridge_worker.agent.ensure import ask_until_valid
+from bridge_worker.agent.response_check import ResponseCheck
 from bridge_worker.budgets.estimate import CostInputs
 from bridge_worker.budgets.limits import BUDGET
 from bridge_worker.budgets.spending import Spending
 from bridge_worker.config.settings import Settings
 from bridge_worker.core.accumulator import WireDelta
-from bridge_worker.core.chat_runner import Emit, run_chat
+from bridge_worker.core.chat_runner import Emit, run_chat, with_receipt
+from bridge_worker.core.exchange import Exchange, Journal, noted
 from bridge_worker.core.ports import Backends, ChatRequest, Params, RequestContext
 from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import MAX_NAME_LENGTH, BridgeError
 from bridge_worker.methods.params import check_provider_params, validate_chat
 from bridge_worker.protocol.framing import DeltaLines
-from bridge_worker.schema.chat_request import ChatParams, Deadlines
+from bridge_worker.schema.chat_request import OF_THE_BRIDGE, ChatParams, Deadlines
 
 # Members that are passed to the model unchanged, besides model and messages.
-_NOT_OPTIONS = {"model", "messages", "stream", "deadlines", "provider_params"}
+_NOT_OPTIONS = {"model", "messages", "stream"} | OF_THE_BRIDGE
 _OPTIONS = tuple(name for name in ChatParams.model_fields if name not in _NOT_OPTIONS)
 
 
 class Chat:
-    def __init__(self, backends: Backends, settings: Callable[[], Settings], spending: Spending) -> None:
+    def __init__(
+        self, backends: Backends, settings: Callable[[], Settings], spending: Spending, journal: Journal | None = None
+    ) -> None:
         self._backends = backends
         self._settings = settings
         self._spending = spending
+        self._journal = journal
         self._known_deadlines: tuple[Settings | None, Deadlines] = (None, Deadlines())
 
     async def __call__(self, context: RequestContext, params: Params) -> dict[str, Any]:
@@ -60,7 +66,31 @@ class Chat:
         validate_chat(params, settings.image_policy)
         check_provider_params(params, settings)
         request = chat_request(params, received, self._deadlines(settings))
-        reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request))
+        ensured = params.get("ensure")
+        check = ResponseCheck(params, tolerates=ensured is not None)
+        request.keeps_arguments = ensured is not None or params.get("repair") is not None
+
+        async def ask(emit: Emit | None) -> dict[str, Any]:
+            return await self._run_once(params, request, emit)
+
+        if ensured is not None:
+            return await ask_until_valid(request, ask, check.apply, ensured["attempts"], emit)
+        result = await ask(emit)
+        try:
+            await check.apply(result)
+        except BridgeError as error:
+            raise with_receipt(error, request.receipt) from None
+        return result
+
+    async def _run_once(self, params: Params, request: ChatRequest, emit: Emit | None) -> dict[str, Any]:
+        """One call of the model, with its reservation; an exchange where something records."""
+        if self._journal is None:
+            return await self._call(params, request, emit)
+        exchange = self._journal.chat(request)
+        return await noted(exchange, self._call(params, request, _noted_emit(exchange, emit)))
+
+    async def _call(self, params: Params, request: ChatRequest, emit: Emit | None) -> dict[str, Any]:
+        reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request), params.get("task"))
 
         async def reserve() -> None:
             await reservation.reserve(self._backends.services)
@@ -83,6 +113,17 @@ class Chat:
             deadlines = Deadlines(**settings.deadlines)
             self._known_deadlines = (settings, deadlines)
         return deadlines
+
+
+def _noted_emit(exchange: Exchange, emit: Emit | None) -> Emit | None:
+    if emit is None:
+        return None
+
+    async def note_and_emit(deltas: list[WireDelta]) -> None:
+        exchange.deltas(deltas)
+        await emit(deltas)
+
+    return note_and_emit
 
 
 def chat_request(params: Mapping[str, Any], received: float, deadlines: Deadlines) -> ChatRequest:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from bridge_worker.config.settings import Settings
 from bridge_worker.core.ports import Backends, Expense, Params, RequestContext
 from bridge_worker.methods.params import check_provider_params, validate
-from bridge_worker.schema.chat_request import ChatParams
+from bridge_worker.schema.chat_request import OF_THE_BRIDGE, ChatParams
 from bridge_worker.schema.models import CapabilityGap, ChatCheck, ModelInfo
 from bridge_worker.schema.tokens import TokenCount
 
 # Members of ChatParams that need no ability of the model.
-_NO_OPTIONS = {"model", "messages", "stream", "deadlines", "provider_params", "metadata"}
+_NO_OPTIONS = {"model", "messages", "stream", "metadata"} | OF_THE_BRIDGE
 _PARTS = {"image_url": "vision", "input_audio": "audio_input", "file": "pdf_input"}
 
 

@@ -16,6 +16,7 @@ from bridge_worker.budgets.estimate import CostInputs
 from bridge_worker.budgets.spending import Reservation, Spending
 from bridge_worker.config.settings import Settings
 from bridge_worker.core.chat_runner import with_receipt
+from bridge_worker.core.exchange import Journal, noted
 from bridge_worker.core.ports import (
     Backends,
     Embeddings,
@@ -37,10 +38,13 @@ M = TypeVar("M", Embeddings, Ranking)
 
 
 class EmbedRerank:
-    def __init__(self, backends: Backends, settings: Callable[[], Settings], spending: Spending) -> None:
+    def __init__(
+        self, backends: Backends, settings: Callable[[], Settings], spending: Spending, journal: Journal | None = None
+    ) -> None:
         self._backends = backends
         self._settings = settings
         self._spending = spending
+        self._journal = journal
 
     async def embed(self, context: RequestContext, params: Params) -> EmbedResult:
         settings = self._settings()
@@ -54,10 +58,13 @@ class EmbedRerank:
         async def call(services: ModelServices) -> Embeddings:
             return await services.embed(request)
 
-        embeddings = await self.run_bounded(valid, texts, receipt, context.received, call)
-        in_base64 = valid.encoding_format == "base64"
-        vectors = [_in_base64(vector) if in_base64 else vector for vector in embeddings.vectors]
-        return EmbedResult(embeddings=vectors, **_common_members(embeddings, receipt))
+        async def run() -> EmbedResult:
+            embeddings = await self.run_bounded(valid, texts, receipt, context.received, call)
+            in_base64 = valid.encoding_format == "base64"
+            vectors = [_in_base64(vector) if in_base64 else vector for vector in embeddings.vectors]
+            return EmbedResult(embeddings=vectors, **_common_members(embeddings, receipt))
+
+        return await noted(self._journal.embed(request, context.received) if self._journal else None, run())
 
     async def rerank(self, context: RequestContext, params: Params) -> RerankResult:
         settings = self._settings()
@@ -70,11 +77,14 @@ class EmbedRerank:
         async def call(services: ModelServices) -> Ranking:
             return await services.rerank(request)
 
-        ranking = await self.run_bounded(valid, [valid.query, *valid.documents], receipt, context.received, call)
-        best = sorted(ranking.scores, key=lambda scored: (-scored[1], scored[0]))[: valid.top_n]
-        shown = valid.documents if valid.return_documents else [None] * len(valid.documents)
-        results = [RankedDocument(index=index, score=score, document=shown[index]) for index, score in best]
-        return RerankResult(results=results, **_common_members(ranking, receipt))
+        async def run() -> RerankResult:
+            ranking = await self.run_bounded(valid, [valid.query, *valid.documents], receipt, context.received, call)
+            best = sorted(ranking.scores, key=lambda scored: (-scored[1], scored[0]))[: valid.top_n]
+            shown = valid.documents if valid.return_documents else [None] * len(valid.documents)
+            results = [RankedDocument(index=index, score=score, document=shown[index]) for index, score in best]
+            return RerankResult(results=results, **_common_members(ranking, receipt))
+
+        return await noted(self._journal.rerank(request, context.received) if self._journal else None, run())
 
     async def run_bounded(
         self,
@@ -113,7 +123,9 @@ class EmbedRerank:
         messages = [{"role": "user", "content": text} for text in texts]
         ranks = isinstance(params, RerankParams)
         return self._spending.reservation(
-            params.metadata, CostInputs(params.model, total_ms, messages, output_tokens=0, ranks=ranks)
+            params.metadata,
+            CostInputs(params.model, total_ms, messages, output_tokens=0, ranks=ranks),
+            None if params.task is None else params.task.model_dump(),
         )
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from bridge_worker.budgets.spending import Spending
 from bridge_worker.config.settings import Settings
+from bridge_worker.core.exchange import Journal
 from bridge_worker.core.ports import Backends, Params, RequestContext
 from bridge_worker.methods.budgets import GetBudgets
 from bridge_worker.methods.chat import Chat
@@ -23,6 +24,7 @@ from bridge_worker.methods.mcp_tools import Tools
 from bridge_worker.methods.models import Models
 from bridge_worker.methods.params import validate
 from bridge_worker.methods.status import GetStatus
+from bridge_worker.methods.tasks import TaskMethods
 from bridge_worker.methods.tokens import CountTokens
 from bridge_worker.schema.base import WithMeta
 from bridge_worker.security.redaction import Redactor
@@ -35,10 +37,13 @@ def method_table(
     redactor: Redactor,
     status: GetStatus,
     reload: Callable[[], Awaitable[dict[str, Any]]],
+    journal: Journal | None = None,
 ) -> dict[str, Method]:
-    """Every method that the session does not serve itself. ``settings`` returns those that are active now."""
-    chat, models, count_tokens = Chat(backends, settings, spending), Models(backends), CountTokens(backends, settings)
-    vectors = EmbedRerank(backends, settings, spending)
+    """Every method that the session does not serve itself. ``settings`` returns those that are active now. ``journal`` notes each
+    exchange with a model."""
+    chat, models = Chat(backends, settings, spending, journal), Models(backends)
+    count_tokens = CountTokens(backends, settings, journal)
+    vectors, tasks = EmbedRerank(backends, settings, spending, journal), TaskMethods(spending)
     tools = Tools(chat.run, count_tokens, models.list, lambda error: clean_error(error, redactor))
     methods: dict[str, Method] = {
         "chat": chat,
@@ -49,6 +54,8 @@ def method_table(
         "embed": vectors.embed,
         "rerank": vectors.rerank,
         "budgets/get": GetBudgets(spending),
+        "tasks/get": tasks.get,
+        "tasks/raise": tasks.raise_limits,
         "status": status,
         "config/reload": ReloadConfig(reload),
     }

@@ -21,6 +21,7 @@ from bridge_worker.engines.engine import HandBack
 from bridge_worker.errors import BridgeError
 from bridge_worker.runtime.loader import Loader, Part
 from bridge_worker.runtime.reload import NO_CONFIG, InPlace, Reloads
+from bridge_worker.version import __version__
 
 if TYPE_CHECKING:
     from bridge_worker.backends.litellm.chat import LiteLLM
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from bridge_worker.backends.registry import Backend, Registry
     from bridge_worker.budgets.spending import Spending
     from bridge_worker.budgets.store import Store
+    from bridge_worker.budgets.tasks import Tasks
+    from bridge_worker.cassettes.counters import Counters
+    from bridge_worker.cassettes.journal import Recording
     from bridge_worker.config.settings import Settings
     from bridge_worker.core.ports import Notify
     from bridge_worker.methods.chat import Chat
@@ -56,7 +60,8 @@ class App:
 
     ``embedded``: in a host's process. Only `chat` is used then, LiteLLM is loaded on first use, and the host may set it otherwise
     at any time. ``early``: in an engine without LiteLLM, which hands back what it can't serve. ``budget_store``: where accounts are
-    kept, unless the config names a Redis.
+    kept, unless the config names a Redis; ``tasks``: where tasks are; ``fault_counters``: of the server process, when this is an
+    engine.
     """
 
     def __init__(
@@ -69,10 +74,14 @@ class App:
         embedded: bool = False,
         early: bool = False,
         budget_store: Store | None = None,
+        tasks: Tasks | None = None,
+        fault_counters: Counters | None = None,
     ) -> None:
         self._redactor = redactor
         self._early = early
         self._budget_store = budget_store
+        self._tasks = tasks
+        self._fault_counters = fault_counters
         self._preload_local = preload_local
         self._embedded = embedded
         self._loaded = Loaded(config)
@@ -80,6 +89,7 @@ class App:
         self._litellm = Part("LiteLLM", self._load_litellm, on_demand=embedded)
         self._local: Local | None = None
         self._telemetry: Telemetry | None = None
+        self._journal: Recording | None = None
         self._redis: RedisLink | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._litellm_version: str | None = None
@@ -102,17 +112,21 @@ class App:
         """Call it once, in the loop that serves. ``output`` is not needed: requests wait for the client themselves."""
         self._started = time.monotonic()
         self._loop = asyncio.get_running_loop()
-        later = () if self._early else (self._start_local, self._litellm.load, self._preload_rest)
+        later = () if self._early or self._only_replays else (self._start_local, self._litellm.load, self._preload_rest)
         Loader([self._dispatcher.load, *later]).start()
 
     # The dispatch port of `runtime.server`.
 
     def state(self) -> Mapping[str, object]:
         """``engine`` on the wire."""
+        if self._only_replays:
+            return {"name": "cassette", "version": __version__, "ready": True}
         return {"name": "litellm", "version": self._litellm_version, "ready": self._loaded.litellm is not None}
 
     def degraded(self) -> list[dict[str, str]] | None:
         """``status.degraded``: what of the bridge does not fit the installed LiteLLM; None until all is rehearsed."""
+        if self._only_replays:
+            return []
         from bridge_worker.backends.litellm import setup
 
         return setup.degraded() if self._has_rehearsed else None
@@ -123,8 +137,14 @@ class App:
     async def ready(self) -> Mapping[str, object]:
         if self._early:
             return {}
-        await self._litellm.get()
+        await (self._dispatcher if self._only_replays else self._litellm).get()
         return {"engine": self.state(), "warmMs": self._warm_ms}
+
+    @property
+    def _only_replays(self) -> bool:
+        """A cassette serves every request: LiteLLM is not imported, and no connection is opened."""
+        settings = self.settings()
+        return settings.replay is not None and settings.replay_miss == "error"
 
     # What else a process needs of it.
 
@@ -151,7 +171,10 @@ class App:
 
     async def aclose(self) -> None:
         parts = [part for part in (self._loaded.litellm, self._telemetry) if part is not None]
-        await asyncio.gather(*(part.aclose() for part in parts), return_exceptions=True)
+        closing = [part.aclose() for part in parts]
+        if self._journal is not None:
+            closing.append(asyncio.to_thread(self._journal.close))
+        await asyncio.gather(*closing, return_exceptions=True)
 
     # Parts, each made in the loading thread.
 
@@ -160,6 +183,7 @@ class App:
         from bridge_worker.methods.dispatcher import Dispatcher
         from bridge_worker.methods.status import GetStatus
         from bridge_worker.methods.table import method_table
+        from bridge_worker.runtime.served_backends import serve_by
         from bridge_worker.telemetry.otlp import from_environment
         from bridge_worker.telemetry.request_counters import RequestCounters
 
@@ -167,17 +191,19 @@ class App:
         counters, spending = RequestCounters(), self._make_spending()
         self._local = Local(self.settings().local)
         status = GetStatus(counters, self.state, self.redis_state, self.degraded)
-        methods = method_table(self._registry(self._local), self.settings, spending, self._redactor, status, self._reload)
+        served = serve_by(self._registry(self._local), self.settings, self._redactor.redact, self._fault_counters)
+        self._journal = served.journal
+        methods = method_table(served.backends, self.settings, spending, self._redactor, status, self._reload, served.journal)
         return Dispatcher(methods, self._redactor, counters, self._telemetry)
 
     def _make_spending(self) -> Spending:
         from bridge_worker.budgets.spending import Spending
         from bridge_worker.config.redis_settings import find_redis
 
-        self._redis = find_redis(self._loaded.config.gateway)
+        self._redis = None if self._only_replays else find_redis(self._loaded.config.gateway)
         if self._redis is not None:
             self._run_in_loop(self._redis.watch)
-        return Spending(lambda: self.settings().budgets, _redis_store(self._redis) or self._budget_store)
+        return Spending(lambda: self.settings().budgets, _redis_store(self._redis) or self._budget_store, self._tasks)
 
     def _registry(self, local: Local) -> Registry:
         from bridge_worker.backends.registry import Registry
@@ -280,18 +306,22 @@ class App:
 
     async def _is_loaded(self) -> None:
         await self._dispatcher.get()
+        if self._only_replays:
+            return
         with suppress(BridgeError):  # what failed to load may do so with a better config
             await self._litellm.get()
 
     def _build(self, config: Config) -> Loaded:
         """Builds the parts for ``config``, in a thread. Raises LiteLLM's error for a Router that it can't make; LiteLLM is then
         unchanged."""
-        return self._complete(config, self._new_litellm(config))
+        return Loaded(config) if self._only_replays else self._complete(config, self._new_litellm(config))
 
     def _activate(self, new: Loaded) -> None:
+        old, self._loaded = self._loaded, new
+        if new.litellm is None:
+            return
         from bridge_worker.backends.litellm import setup
 
-        old, self._loaded = self._loaded, new
         setup.set_switches(new.config.settings.image_policy)
         if old.litellm is not None:
             old.litellm.retire()

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
+from bridge_worker import invariants
 from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.board import Board
 from bridge_worker.engines.engine import Engine, Notifier, receive_setup
@@ -103,6 +104,8 @@ def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:
 
 async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
     from bridge_worker.budgets.remote_store import RemoteStore
+    from bridge_worker.budgets.tasks import RemoteTasks
+    from bridge_worker.cassettes.counters import RemoteCounters
     from bridge_worker.runtime.app import App
     from bridge_worker.system.resources import memory_bytes
 
@@ -111,10 +114,20 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
     async def call(name: str, arguments: Mapping[str, object]) -> object:
         return await engine.call(name, arguments)
 
-    app = App(setup.config, setup.redactor, preload_local=setup.preload_local, early=setup.early, budget_store=RemoteStore(call))
+    app = App(
+        setup.config,
+        setup.redactor,
+        preload_local=setup.preload_local,
+        early=setup.early,
+        budget_store=RemoteStore(call),
+        tasks=RemoteTasks(call),
+        fault_counters=RemoteCounters(call),
+    )
 
     def report() -> Mapping[str, object]:
-        return {"memory_bytes": memory_bytes(), "redis": app.redis_state(), "degraded": app.degraded() if not setup.early else None}
+        degraded = app.degraded() if not setup.early else None
+        found = invariants.violations()
+        return {"memory_bytes": memory_bytes(), "redis": app.redis_state(), "degraded": degraded, "violations": found}
 
     engine = Engine(_Noted(app), board, report)
     app.start()

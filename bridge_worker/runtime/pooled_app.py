@@ -14,7 +14,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from bridge_worker import invariants
 from bridge_worker.budgets.remote_store import StoreService
+from bridge_worker.budgets.tasks import PREFIX as OF_TASKS
+from bridge_worker.budgets.tasks import TaskService
+from bridge_worker.cassettes import counters
 from bridge_worker.config.diff import OF_THE_SERVER, changes_with_new_engines
 from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.handle import EngineHandle, OnLog, reason_against
@@ -23,7 +27,7 @@ from bridge_worker.engines.pool import EnginePool, Output
 from bridge_worker.engines.requests import Outcome
 from bridge_worker.engines.supervisor import Supervisor
 from bridge_worker.engines.template_process import TemplateProcess, spawn_template
-from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError
+from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError, cancelled_error
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
 from bridge_worker.runtime.engine_process import Setup, encode_setup
@@ -60,6 +64,8 @@ class PooledApp:
         self._preload_local = preload_local
         self._counters = RequestCounters()
         self._budgets = StoreService()
+        self._tasks = TaskService()
+        self._fault_counts = counters.LocalCounters()
         self._pool: EnginePool | None = None
         self._supervisor: Supervisor | None = None
         self.reloader = Reloads(self._reload_once) if source.path else None
@@ -114,7 +120,9 @@ class PooledApp:
             _check_no_params(start.params)
             return Outcome("ok", None, encode(response(start.id, await self._own[start.method]())), by_engine=False)
         except BridgeError as error:
-            return Outcome(error.kind, None, encode(error_response(start.id, error)), by_engine=False)
+            return _failed(start, error)
+        except asyncio.CancelledError:
+            return _failed(start, cancelled_error(upstream_closed=True))
 
     async def _status(self) -> dict[str, object]:
         """The members of `schema.status.Status`."""
@@ -129,6 +137,7 @@ class PooledApp:
             "redis": self._reported("redis") or {"state": "none", "since_ms": None},
             "degraded": self._reported("degraded"),
             "engines": [engine.row() for engine in engines],
+            "violations": invariants.violations(engine.report.get("violations") for engine in engines),
         }
 
     def _reported(self, name: str) -> object:
@@ -172,10 +181,15 @@ class PooledApp:
         return self._config.settings.deadline_total_ms
 
     async def _serve_call(self, engine: EngineHandle, call: Mapping[str, Any]) -> object:
+        if call["name"] == counters.CALL:
+            return await self._fault_counts.serve(call)
+        if call["name"].startswith(OF_TASKS):
+            return await self._tasks.serve(engine.key, call)
         return await self._budgets.serve(engine.key, call)
 
     async def _engine_lost(self, engine: EngineHandle) -> None:
         await self._budgets.engine_lost(engine.key)
+        await self._tasks.engine_lost(engine.key)
 
     def _pool_of(self) -> EnginePool:
         assert self._pool is not None  # noqa: S101  # for mypy: `start` has made it
@@ -187,6 +201,10 @@ class PooledApp:
 
     def _loaded(self) -> Mapping[str, Any]:
         return self._pool.loaded if self._pool and self._pool.loaded else {}
+
+
+def _failed(start: Start, error: BridgeError) -> Outcome:
+    return Outcome(error.kind, None, encode(error_response(start.id, error)), by_engine=False)
 
 
 def _spawn() -> TemplateProcess:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from bridge_worker.config.settings import Settings
+from bridge_worker.config.settings import DEFAULTS, Settings
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.runtime.app import App
 from bridge_worker.runtime.event_loop import close_in_time, set_executor
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bridge_worker.runtime.pooled_app import PooledApp
     from bridge_worker.trace.recorder import Recorder
 
+_OF_CASSETTES = ("record", "replay", "replay_miss", "replay_timing", "match_ignore")
 _EXIT_LOG_SECONDS = 0.2  # what a slow reader of stderr gets at the end
 _UNSEEN = (
     "process %d, the processId of initialize, is not visible from here (another container or PID namespace, or it has ended); "
@@ -66,15 +67,19 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
     for secret in config.secrets:
         redactor.add(secret)
     descriptors = claim_descriptors()
-    template = _fork_template() if config.settings.engines else None  # before the first thread
+    has_engines = config.settings.engines and config.settings.replay is None  # a replay counts requests in one process
+    template = _fork_template() if has_engines else None  # before the first thread
     writer = set_up(config.settings.log_level, config.settings.log_format, redactor.redact)
     recorder = _recorder(config.settings, redactor)
+    _check_cassettes(config.settings)
     raise_file_limit()
     if not isolated:
         _log.warning(
             "not isolated: code from the working directory or PYTHONPATH can be imported; "
             "start with bin/omni-bridge or python -I -m bridge_worker"
         )
+    if config.settings.engines and not has_engines:
+        _log.warning("--engines has no effect with --replay: one process serves the cassette")
     for warning in config.warnings:
         _log.warning("the config: %s", warning)
     try:
@@ -98,6 +103,19 @@ def _recorder(settings: Settings, redactor: Redactor) -> Recorder | None:
     try:
         return Recorder(open_trace(settings.trace), redactor.redact, content=settings.trace_content == "full")
     except TraceError as error:
+        fail(str(error))
+
+
+def _check_cassettes(settings: Settings) -> None:
+    """Every error of the files now, and the header of a new one, which engine processes append to later."""
+    if not any(getattr(settings, name) != getattr(DEFAULTS, name) for name in _OF_CASSETTES):
+        return
+    from bridge_worker.cassettes.writer import CassetteError
+    from bridge_worker.runtime.served_backends import check_cassettes
+
+    try:
+        check_cassettes(settings)
+    except CassetteError as error:
         fail(str(error))
 
 

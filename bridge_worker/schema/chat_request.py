@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from bridge_worker.schema.base import Closed, Count, Id, ListOf, Milliseconds, ModelName, Name, PositiveCount, Seed
+from bridge_worker.schema.tasks import Task
 
 # More than any provider accepts. The limits bound the bridge's work before the provider can reject the request.
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 1_000
 MAX_STOPS = 1_000
+MAX_ENSURED_ATTEMPTS = 10
 
 SafeUrl = Annotated[str, Field(pattern=r"^(data:|https://)")]  # no file:// and no http://
 
@@ -216,8 +218,18 @@ class Deadlines(Closed):
     idle_ms: Milliseconds | None = None
 
 
+class Ensure(Closed):
+    """The model is called until its response fits, ``attempts`` times at most."""
+
+    attempts: Annotated[int, Field(ge=1, le=MAX_ENSURED_ATTEMPTS)]
+
+
+# Members of ChatParams that no model gets.
+OF_THE_BRIDGE = frozenset({"deadlines", "provider_params", "repair", "ensure", "task"})
+
+
 class ChatParams(Closed):
-    """OpenAI's parameters, as far as LiteLLM can pass them to a provider; the last two are the bridge's own."""
+    """OpenAI's parameters, as far as LiteLLM can pass them to a provider; those from ``deadlines`` on are the bridge's own."""
 
     model: ModelName
     messages: Annotated[ListOf[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
@@ -243,3 +255,6 @@ class ChatParams(Closed):
     metadata: dict[Name, str] | None = None
     deadlines: Deadlines | None = None
     provider_params: dict[str, Any] | None = None
+    repair: Literal["json"] | None = None
+    ensure: Ensure | None = None
+    task: Task | None = None

@@ -95,9 +95,31 @@ class Receipt(Closed):
 CostSource = Literal["provider", "deployment", "price_map", "cache"]
 
 
+class Problem(Closed):
+    """A place at which the response does not fit the request: ``path`` in the arguments or the content, "" for the whole."""
+
+    kind: Literal["schema", "unknown_tool", "not_json", "truncated", "unchecked"]
+    path: str
+    reason: str
+
+
+class Repair(Closed):
+    """A change that ``repair`` has made to what the model wrote."""
+
+    path: str
+    change: str
+
+
+class CheckedToolCall(ToolCall):
+    """``problems`` and ``repaired`` are there where there are any."""
+
+    problems: list[Problem] | None = None
+    repaired: list[Repair] | None = None
+
+
 class ChatResult(Closed):
     content: str | None
-    tool_calls: list[ToolCall]
+    tool_calls: list[CheckedToolCall]
     reasoning: str | None
     refusal: str | None
     annotations: list[dict[str, Any]] | None
@@ -116,6 +138,8 @@ class ChatResult(Closed):
     logprobs: dict[str, Any] | None
     timing: Timing
     receipt: Receipt
+    problems: list[Problem] | None = None  # of the content, with a response_format
+    repaired: list[Repair] | None = None  # of the content
 
 
 class FunctionDelta(Closed):

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from bridge_worker.schema.base import Closed, Id, ListOf, Milliseconds, ModelName, Name, PositiveCount
 from bridge_worker.schema.chat_result import CostSource, Receipt, Usage
+from bridge_worker.schema.tasks import Task
 
 MAX_TEXTS = 10_000  # of one `embed` or `rerank`
 
@@ -33,6 +34,7 @@ class EmbedParams(Closed):
     metadata: dict[Name, str] | None = None
     deadlines: TotalDeadline | None = None
     provider_params: dict[str, Any] | None = None
+    task: Task | None = None
 
 
 class EmbedResult(Closed):
@@ -58,6 +60,7 @@ class RerankParams(Closed):
     metadata: dict[Name, str] | None = None
     deadlines: TotalDeadline | None = None
     provider_params: dict[str, Any] | None = None
+    task: Task | None = None
 
 
 class RankedDocument(Closed):

@@ -11,6 +11,7 @@ from bridge_worker.errors import KINDS
 from bridge_worker.schema.base import Closed
 from bridge_worker.schema.budgets import ExceededBudget
 from bridge_worker.schema.chat_result import Receipt
+from bridge_worker.schema.tasks import ExceededTask
 
 
 class Partial(Closed):
@@ -18,6 +19,14 @@ class Partial(Closed):
 
     content: str | None
     tool_calls: list[dict[str, Any]]
+
+
+class NearestRequest(Closed):
+    """The recorded request that is most similar. ``exchange`` counts from 1; ``differs`` has the paths of members."""
+
+    exchange: int
+    differs: list[str]
+    request: dict[str, Any] | None
 
 
 class ErrorData(Closed):
@@ -33,8 +42,11 @@ class ErrorData(Closed):
     deadline: str | None = None
     receipt: Receipt | None = None
     budget: ExceededBudget | None = None
+    task: ExceededTask | None = None
+    earlier_cost_usd: float | None = None  # of the attempts before, with `ensure`
     supported: list[str] | None = None
     requested: str | None = None
+    nearest: NearestRequest | None = None
 
 
 class Error(Closed):

@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 
 from bridge_worker.schema.base import Empty, Meta
 from bridge_worker.schema.budgets import BudgetsGetParams, BudgetsGetResult
+from bridge_worker.schema.cassette import CASSETTE_LINES
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatDelta, ChatResult
 from bridge_worker.schema.embed_rerank import EmbedParams, EmbedResult, RerankParams, RerankResult
@@ -37,6 +38,7 @@ from bridge_worker.schema.mcp import (
 )
 from bridge_worker.schema.models import ChatCheck, ModelInfo, ModelsGetParams, ModelsListParams, ModelsListResult
 from bridge_worker.schema.status import ConfigReloaded, NoParams, Status
+from bridge_worker.schema.tasks import TaskBudget, TasksGetParams, TasksRaiseParams
 from bridge_worker.schema.tokens import TokenCount, TokensCountParams
 
 
@@ -57,6 +59,8 @@ METHODS: Mapping[str, Method] = {
     "embed": Method(EmbedParams, EmbedResult),
     "rerank": Method(RerankParams, RerankResult),
     "budgets/get": Method(BudgetsGetParams, BudgetsGetResult),
+    "tasks/get": Method(TasksGetParams, TaskBudget),
+    "tasks/raise": Method(TasksRaiseParams, TaskBudget),
     "status": Method(NoParams, Status),
     "config/reload": Method(NoParams, ConfigReloaded),
     "server/discover": Method(McpParams, DiscoverResult),
@@ -76,10 +80,11 @@ NOTIFICATIONS_OUT: Mapping[str, type[BaseModel]] = {
 
 
 def json_schema() -> dict[str, object]:
-    """JSON Schema 2020-12 of the whole wire: ``methods``, ``notifications`` and ``error``, each with references to ``$defs``."""
+    """JSON Schema 2020-12 of the whole wire: ``methods``, ``notifications`` and ``error``, each with references to ``$defs``; and
+    of a line of a ``cassette``."""
     types = [type for method in METHODS.values() for type in method]
     types += [*NOTIFICATIONS_IN.values(), *NOTIFICATIONS_OUT.values(), Error]
-    types.append(Meta)
+    types += [Meta, *CASSETTE_LINES]
     _, definitions = models_json_schema([(type, "validation") for type in dict.fromkeys(types)], title="omni-bridge/1")
     for method in METHODS.values():
         params = definitions["$defs"][method.params.__name__]
@@ -98,4 +103,5 @@ def json_schema() -> dict[str, object]:
             "fromBridge": {name: ref(type) for name, type in NOTIFICATIONS_OUT.items()},
         },
         "error": ref(Error),
+        "cassette": {"anyOf": [ref(type) for type in CASSETTE_LINES]},
     }

@@ -10,13 +10,16 @@ import pytest
 
 from tests.support.data import HELLO
 from tests.support.gateway_config import deployment, write
+from tests.support.otlp_collector import Collector
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker, wait_until
 
 CODE = """
+import asyncio
 from pathlib import Path
 import litellm
 from litellm import CustomLLM
+from litellm.integrations.custom_batch_logger import CustomBatchLogger
 from litellm.integrations.custom_logger import CustomLogger
 
 SEEN = Path(__file__).with_name("seen.txt")
@@ -37,6 +40,18 @@ class House(CustomLLM):
         return model_response
 
 
+class Batch(CustomBatchLogger):
+    def __init__(self):
+        super().__init__(flush_lock=asyncio.Lock(), flush_interval=3600)
+
+    async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
+        self.log_queue.append(kwargs["model"])
+
+    async def async_send_batch(self):
+        Path(__file__).with_name("batches.txt").write_text(" ".join(self.log_queue))
+
+
+batch = Batch()
 proxy_handler_instance = Handler()
 house = House()
 """
@@ -109,3 +124,21 @@ def test_code_that_others_can_write_to_is_not_run(worker: Worker, folder: Path) 
     warnings = json.dumps(worker.call("config/reload")["result"]["warnings"])
     assert "loose.handler can't be loaded: loose.py is writable by" in warnings
     assert not (folder / "ran").exists()
+
+
+@pytest.mark.rule("CFG-11")
+def test_what_callbacks_gather_for_a_batch_is_sent_before_the_worker_ends(upstream: Upstream, tmp_path: Path) -> None:
+    (tmp_path / "custom_code.py").write_text(CODE)
+    (tmp_path / "custom_code.py").chmod(0o600)
+    settings = {"callbacks": ["custom_code.batch", "otel"]}
+    path = write(tmp_path / "gateway.yaml", {"model_list": [deployment(upstream, "plain", "one")], "litellm_settings": settings})
+    path.chmod(0o600)
+    with Collector() as collector:
+        env = {"OTEL_EXPORTER": "otlp_http", "OTEL_ENDPOINT": f"{collector.url}/v1/traces", "OTEL_BSP_SCHEDULE_DELAY": "3600000"}
+        with Worker("--config", str(path), env=env) as worker:
+            worker.chat("plain")
+            worker.chat("plain", stream=True)
+            worker.end_input()
+            assert worker.exit_code() == 0, worker.stderr
+        assert (tmp_path / "batches.txt").read_text() == "one one"
+        assert sum("gen_ai.request.model" in span.attributes for span in collector.spans) >= 2

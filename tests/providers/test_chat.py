@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.schema.chat_request import ChatParams
+from bridge_worker.schema.chat_request import OF_THE_BRIDGE, ChatParams
 from bridge_worker.schema.chat_result import ChatDelta, ChatResult
 from tests.conftest import WorkerFor
 from tests.support.data import HELLO, KEY
@@ -440,7 +440,7 @@ PARAMETERS: dict[str, tuple[Any, str, Json]] = {
     "user": ("u-1", "openai/gpt-4o-mini", {}),  # LiteLLM drops it for an openai model that it does not know
 }
 NOT_OPENAIS = {"thinking"}  # has a test with Anthropic
-KEPT_HERE = {"metadata", "deadlines", "provider_params"}
+KEPT_HERE = {"metadata"} | OF_THE_BRIDGE
 OTHERWISE = {"model", "messages", "stream"}
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from bridge_worker.backends.litellm.upstream import INTERRUPTIONS
+from bridge_worker.backends.reading import INTERRUPTIONS
 from bridge_worker.backends.wire.anthropic import Anthropic
 from bridge_worker.backends.wire.bedrock_converse import BedrockConverse
 from bridge_worker.backends.wire.cohere import Cohere

@@ -13,10 +13,10 @@ from tests.support.package_modules import HEAVY, PACKAGE, modules
 
 # From the ground up. A file imports packages of lower floors, or its own package; a new package gets its floor here.
 FLOORS: list[set[str]] = [
-    {"deferred_imports", "errors", "version", "providers", "security", "system"},
+    {"deferred_imports", "errors", "invariants", "version", "providers", "security", "system"},
     {"protocol", "schema"},
     {"core", "engines", "telemetry"},
-    {"budgets", "trace"},
+    {"agent", "budgets", "trace"},
     {"config"},
     {"backends"},
     {"cassettes", "methods"},
@@ -25,7 +25,6 @@ FLOORS: list[set[str]] = [
     {"bridge_worker", "__main__"},
 ]
 FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
-NOT_BUILT_YET = {"cassettes"}
 # The package's own file hands out `chat` and `achat` on first use: a lazy import, which nothing that serves stdio runs.
 LAZY = {("bridge_worker", "runtime.in_process")}
 # Arrows that the move into these rooms has not turned yet. The list only gets shorter.
@@ -34,6 +33,7 @@ NOT_YET: set[tuple[str, str]] = set()
 # Loaded before `initialize` is answered. pydantic costs 0.1 s there, LiteLLM two.
 EARLY = {
     "errors",
+    "invariants",
     "version",
     "security",
     "system",
@@ -76,6 +76,7 @@ EARLY = {
     "protocol.link_frames",
     "protocol.responses",
     "runtime.server",
+    "runtime.server_checks",
     "runtime.startup",
     "runtime.event_loop",
     "cli.main",
@@ -91,7 +92,7 @@ MAX_LINES = 300
 # A reason for each, and no more than it needs.
 LONGER: dict[str, tuple[int, str]] = {
     "engines.supervisor": (320, "starting, watching and replacing are one state machine"),
-    "runtime.app": (310, "the composition root: a line for each part"),
+    "runtime.app": (335, "the composition root: a line for each part"),
     "backends.litellm.exceptions": (324, "the tables of classes, statuses and sentences are half of it"),
     "backends.litellm.gemini_schema": (360, "the table of keywords, and a method for each type and combination"),
     "backends.litellm.patches.correctness": (360, "thirteen patches, each with its reason, its check and its evidence"),
@@ -159,7 +160,7 @@ def package_of(module: str) -> str:
 
 
 def test_every_package_has_its_floor() -> None:
-    assert {package_of(module) for module in modules()} | NOT_BUILT_YET == set(FLOOR), "give the package its floor in FLOORS"
+    assert {package_of(module) for module in modules()} == set(FLOOR), "give the package its floor in FLOORS"
 
 
 @pytest.mark.parametrize("module", sorted(modules()))

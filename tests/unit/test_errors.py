@@ -29,6 +29,7 @@ CONTRACT = {
     "shutting_down": (1013, True),
     "stream_interrupted": (1014, False),
     "engine_lost": (1015, True),
+    "cassette_miss": (1016, False),
     "cancelled": (-32800, False),
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bridge_worker.budgets.limits import Budgets, Limit
+from bridge_worker.config.fault_cards import Do, FaultCard, Match
 from bridge_worker.config.render import render_config
 from bridge_worker.config.settings import DEFAULTS, FLAGS, SETTINGS, Settings, flag, variable
 from bridge_worker.config.settings_validation import READERS
@@ -35,6 +36,11 @@ SAID: dict[str, tuple[str, Any, str]] = {
         Budgets((Limit(("*",), 2_500_000_000, None, 86_400),)),
         "[{path: other, max_tokens: 11}]",
     ),
+    "faults": (
+        '[{"do": {"status": 429}}]',
+        (FaultCard(Match(), Do(status=429), name="card 1: status"),),
+        "[{do: {empty: true}}]",
+    ),
     "engine": ("litellm", "litellm", "direct"),
     "engines": ("3", 3, "11"),
     "engine_hang_seconds": ("2.5", 2.5, "11"),
@@ -44,6 +50,11 @@ SAID: dict[str, tuple[str, Any, str]] = {
     "log_format": ("text", "text", "json"),
     "trace": ("trace.jsonl", "trace.jsonl", "other.jsonl"),
     "trace_content": ("full", "full", "none"),
+    "record": ("run.cassette", "run.cassette", "other"),
+    "replay": ("run.cassette", "run.cassette", "other"),
+    "replay_miss": ("record", "record", "error"),
+    "replay_timing": ("real", "real", "none"),
+    "match_ignore": ("ids, messages.*.name", frozenset({"ids", "messages.*.name"}), "[dates]"),
 }
 
 

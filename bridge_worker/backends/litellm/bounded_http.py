@@ -15,7 +15,7 @@ import httpx
 import requests
 
 from bridge_worker.backends.litellm.inflate import Inflate
-from bridge_worker.backends.litellm.transport import MAX_BODY_BYTES
+from bridge_worker.backends.reading import MAX_BODY_BYTES
 from bridge_worker.errors import BridgeError
 from bridge_worker.security.error_text import MAX_TEXT
 

@@ -21,14 +21,15 @@ from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder
 from bridge_worker.backends.litellm.gate import Piece
 from bridge_worker.backends.litellm.gateway_config import Configured
 from bridge_worker.backends.litellm.lane import Lane
-from bridge_worker.backends.litellm.listeners import is_heard, reason_for_litellm
+from bridge_worker.backends.litellm.listeners import flush_callbacks, is_heard, reason_for_litellm
 from bridge_worker.backends.litellm.model_names import ModelNames, Routed
 from bridge_worker.backends.litellm.patches import hosts
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequests
 from bridge_worker.backends.litellm.responses import StreamReader
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
-from bridge_worker.backends.litellm.upstream import AttemptError, Upstream
+from bridge_worker.backends.litellm.upstream import Upstream
 from bridge_worker.backends.local.chat import Local
+from bridge_worker.backends.reading import AttemptError
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import ChatRequest, Facts
@@ -247,6 +248,7 @@ class LiteLLM:
         with suppress(TimeoutError):
             await asyncio.wait_for(GLOBAL_LOGGING_WORKER.flush(), 2)
         await GLOBAL_LOGGING_WORKER.stop()
+        await flush_callbacks()
         await transport.aclose()
         await litellm.close_litellm_async_clients()
 

@@ -25,6 +25,7 @@ from bridge_worker.backends.litellm.router_errors import fault_of
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.backends.litellm.upstream import Target, Upstream, open_upstream
 from bridge_worker.core.deltas import Delta
+from bridge_worker.core.exchange import tapes
 from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.core.receipt import Attempt, Change
 from bridge_worker.errors import BridgeError
@@ -230,7 +231,10 @@ class ChatCall:
     async def open(self, ready: Ready) -> Upstream:
         """Sends the request. Raises AttemptError."""
         prepared = ready.prepared
-        upstream = await open_upstream(prepared.decoder, prepared.destination, ready.body, ready.timeout, ready.target)
+        recorded, target = tapes.get(), ready.target
+        attempt = len(self.request.receipt.attempts) - 1
+        tape = None if recorded is None else recorded.begin(attempt, prepared.decoder, target.model, target.provider)
+        upstream = await open_upstream(prepared.decoder, prepared.destination, ready.body, ready.timeout, target, tape)
         self.upstream = upstream
         self.request.upstream_open = True
         return upstream

@@ -7,35 +7,26 @@ format is decoded.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Mapping
-from functools import cache
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import httpx
 import litellm
 
-from bridge_worker.backends.litellm.restoring import restored
-from bridge_worker.backends.wire.decoder import Decoder
+from bridge_worker.backends.wire.formats import (
+    ANTHROPIC,
+    BEDROCK_ANTHROPIC,
+    BEDROCK_CONVERSE,
+    COHERE,
+    GEMINI,
+    OLLAMA,
+    OPENAI_CHAT,
+    OPENAI_RESPONSES,
+    Format,
+    Recipe,
+)
+from bridge_worker.backends.wire.restoring import rewritten
 from bridge_worker.core.ports import ChatRequest
-
-
-class Format(NamedTuple):
-    """A wire format: its name, the module in ``backends/wire`` and the class in it."""
-
-    name: str
-    module: str
-    decoder: str
-
-
-OPENAI_CHAT = Format("openai_chat", "openai_chat", "OpenAIChat")
-OPENAI_RESPONSES = Format("openai_responses", "openai_responses", "OpenAIResponses")
-ANTHROPIC = Format("anthropic", "anthropic", "Anthropic")
-GEMINI = Format("gemini", "gemini", "Gemini")
-BEDROCK_CONVERSE = Format("bedrock_converse", "bedrock_converse", "BedrockConverse")
-BEDROCK_ANTHROPIC = Format("bedrock_anthropic", "anthropic", "Anthropic")  # in frames of AWS's event stream
-OLLAMA = Format("ollama", "ollama", "Ollama")
-COHERE = Format("cohere", "cohere", "Cohere")
 
 # Ends of the URL's path, in order; the first that fits decides. None: any provider.
 _BY_PATH: tuple[tuple[str, frozenset[str] | None, Format], ...] = (
@@ -113,17 +104,11 @@ def switch_capture_off(found: Format) -> None:
     _not_captured.update(_ONLY.get(found, _PROVIDERS.difference(*_ONLY.values())))
 
 
-@cache
-def decoder_class(found: Format) -> Callable[[], Decoder]:
-    module = importlib.import_module(f"bridge_worker.backends.wire.{found.module}")
-    made: Callable[[], Decoder] = getattr(module, found.decoder)
-    return made
-
-
 def _is_registered(provider: str) -> bool:
     return any(row["provider"] == provider for row in litellm.custom_provider_map)
 
 
-def decoder_for(found: Format, request: ChatRequest, body: Mapping[str, Any]) -> Callable[[], Decoder]:
+def decoder_for(found: Format, request: ChatRequest, body: Mapping[str, Any]) -> Recipe:
     """Makes a decoder for each response to a request like ``request``, of which LiteLLM made ``body``."""
-    return restored(decoder_class(found), request.options, body)
+    renamed, schema = rewritten(request.options, body)
+    return Recipe(found.name, renamed, schema)

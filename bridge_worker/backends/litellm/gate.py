@@ -22,11 +22,13 @@ from bridge_worker.backends.litellm import usage_limits
 from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
 from bridge_worker.backends.litellm.listeners import needs_wrapper
-from bridge_worker.backends.litellm.model_response import model_response, model_usage
+from bridge_worker.backends.litellm.model_response import model_response
+from bridge_worker.backends.litellm.pricing import model_usage
 from bridge_worker.backends.litellm.provider_state import for_provider
 from bridge_worker.backends.litellm.request_forms import rewrite_call
 from bridge_worker.backends.litellm.router_errors import for_router, for_unusable, with_fault
-from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream
+from bridge_worker.backends.litellm.upstream import Target, Upstream
+from bridge_worker.backends.reading import AttemptError
 from bridge_worker.config import unusable
 from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import Facts

@@ -19,7 +19,8 @@ from typing import Any
 from bridge_worker.backends.litellm import router
 from bridge_worker.backends.litellm.chat_call import ChatCall
 from bridge_worker.backends.litellm.router_errors import for_router, with_fault
-from bridge_worker.backends.litellm.upstream import AttemptError, Target, Upstream
+from bridge_worker.backends.litellm.upstream import Target, Upstream
+from bridge_worker.backends.reading import AttemptError
 from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import ChatRequest
 from bridge_worker.errors import BridgeError

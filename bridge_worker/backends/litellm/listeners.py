@@ -1,13 +1,17 @@
 """Reads from LiteLLM's module who listens to calls, and which settings and parameters need LiteLLM's own path.
 
-Owns the names of LiteLLM's lists of callbacks and of its settings that work inside LiteLLM's call. Refuses to choose a mode.
+Owns the names of LiteLLM's lists of callbacks, what they hold back, and the names of its settings that work inside LiteLLM's call.
+Refuses to choose a mode.
 """
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 from typing import Any
 
 import litellm
+from litellm.integrations.custom_batch_logger import CustomBatchLogger
 from litellm.types.utils import all_litellm_params
 
 from bridge_worker.backends.litellm import receipts
@@ -32,6 +36,18 @@ def is_heard() -> bool:
         return True
     lists = (getattr(litellm, name) for name in _CALLBACKS)
     return any(not _is_routers(callback) for callbacks in lists for callback in callbacks)
+
+
+async def flush_callbacks() -> None:
+    """Sends what callbacks have gathered for a batch. Some packages (OpenTelemetry, langfuse) send it when Python exits. The worker
+    ends without that, because LiteLLM's other exit handlers take a second."""
+    if not is_heard():
+        return
+    callbacks = {id(one): one for name in _CALLBACKS for one in getattr(litellm, name)}.values()
+    for logger in callbacks:
+        if isinstance(logger, CustomBatchLogger):
+            await logger.flush_queue()
+    await asyncio.to_thread(atexit._run_exitfuncs)  # PRIVATE to CPython
 
 
 def needs_wrapper() -> bool:

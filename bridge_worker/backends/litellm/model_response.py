@@ -12,8 +12,9 @@ import litellm
 from litellm.litellm_core_utils.llm_response_utils.get_headers import get_response_headers
 from litellm.types.utils import Choices, Message
 
+from bridge_worker.backends.litellm.pricing import model_usage
 from bridge_worker.backends.litellm.upstream import Target
-from bridge_worker.core.deltas import Delta, TokenUsage
+from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import Facts
 
 
@@ -45,15 +46,3 @@ def _tool_calls(deltas: list[Delta]) -> list[dict[str, Any]] | None:
         known = calls.setdefault(key, {"id": piece.id, "type": "function", "function": {"name": piece.name or "", "arguments": ""}})
         known["function"]["arguments"] += piece.arguments
     return list(calls.values()) or None
-
-
-def model_usage(usage: TokenUsage | None) -> Any:
-    usage = usage or TokenUsage()
-    return litellm.Usage(
-        prompt_tokens=usage.input_tokens or 0,
-        completion_tokens=usage.output_tokens or 0,
-        total_tokens=usage.total_tokens or (usage.input_tokens or 0) + (usage.output_tokens or 0),
-        prompt_tokens_details={"cached_tokens": usage.cached_input_tokens or 0},
-        completion_tokens_details={"reasoning_tokens": usage.reasoning_tokens or 0},
-        cache_creation_input_tokens=usage.cache_write_tokens or 0,
-    )

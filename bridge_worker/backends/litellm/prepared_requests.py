@@ -12,7 +12,7 @@ import json
 import os
 import pickle
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -22,7 +22,7 @@ from litellm.utils import ProviderConfigManager
 from bridge_worker.backends.litellm.capture import CapturedRequest
 from bridge_worker.backends.litellm.transport import Destination
 from bridge_worker.backends.litellm.upstream import Target, target_of
-from bridge_worker.backends.wire.decoder import Decoder
+from bridge_worker.backends.wire.formats import Recipe
 from bridge_worker.core.receipt import Change
 
 MAX_PREPARED = 512  # templates that are kept; the oldest is forgotten first
@@ -57,7 +57,7 @@ class PreparedRequest:
         "url",
     )
 
-    def __init__(self, captured: CapturedRequest, decoder: Callable[[], Decoder], rewritten: Rewritten = NOT_REWRITTEN) -> None:
+    def __init__(self, captured: CapturedRequest, decoder: Recipe, rewritten: Rewritten = NOT_REWRITTEN) -> None:
         self.rewritten = rewritten
         self.url: httpx.URL = captured.url
         self.headers = {**captured.headers, "accept-encoding": "identity"}

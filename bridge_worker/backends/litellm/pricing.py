@@ -128,7 +128,7 @@ def _looked_up(model: str, provider: str | None) -> Formula | None:
     """None where the price map has no row."""
 
     def by_litellm(usage: TokenUsage) -> float:
-        counted = _countable(usage)
+        counted = model_usage(usage)
         return float(sum(litellm.cost_per_token(model=model, custom_llm_provider=provider, usage_object=counted)))
 
     try:
@@ -139,7 +139,7 @@ def _looked_up(model: str, provider: str | None) -> Formula | None:
     linear, tier = _linear(*prices), _first_tier(model, provider)
     if nothing or abs(linear(_MIXED) - mixed) > _TOLERANCE * max(mixed, 1e-12):
         return by_litellm
-    return lambda usage: linear(usage) if (usage.input_tokens or 0) < tier else by_litellm(usage)
+    return lambda usage: linear(usage) if usage.is_text and (usage.input_tokens or 0) < tier else by_litellm(usage)
 
 
 _PROBES = (
@@ -172,12 +172,24 @@ def _first_tier(model: str, provider: str | None) -> float:
     return min((int(found[1]) * 1_000 for name in names if (found := _TIER.search(name))), default=math.inf)
 
 
-def _countable(usage: TokenUsage) -> Any:
+def model_usage(usage: TokenUsage | None) -> Any:
+    """`litellm.Usage`. It has the tokens of text separately where a part is sound or an image."""
+    usage = usage or TokenUsage()
+    given = {"cached_tokens": usage.cached_input_tokens or 0}
+    taken = {"reasoning_tokens": usage.reasoning_tokens or 0}
+    if not usage.is_text:
+        given |= _parts(usage.input_tokens, usage.audio_input_tokens, usage.image_input_tokens, usage.cached_input_tokens)
+        taken |= _parts(usage.output_tokens, usage.audio_output_tokens, usage.image_output_tokens, usage.reasoning_tokens)
     return litellm.Usage(
-        prompt_tokens=usage.input_tokens,
-        completion_tokens=usage.output_tokens,
-        total_tokens=usage.total_tokens,
-        prompt_tokens_details={"cached_tokens": usage.cached_input_tokens or 0},
-        completion_tokens_details={"reasoning_tokens": usage.reasoning_tokens or 0},
+        prompt_tokens=usage.input_tokens or 0,
+        completion_tokens=usage.output_tokens or 0,
+        total_tokens=usage.total_tokens or (usage.input_tokens or 0) + (usage.output_tokens or 0),
+        prompt_tokens_details=given,
+        completion_tokens_details=taken,
         cache_creation_input_tokens=usage.cache_write_tokens or 0,
     )
+
+
+def _parts(whole: int | None, audio: int | None, image: int | None, other: int | None) -> dict[str, int]:
+    text = (whole or 0) - (audio or 0) - (image or 0) - (other or 0)
+    return {"audio_tokens": audio or 0, "image_tokens": image or 0, "text_tokens": max(0, text)}

@@ -20,7 +20,8 @@ from litellm.litellm_core_utils.litellm_logging import Logging
 from bridge_worker.backends.litellm import decoders, gate, router
 from bridge_worker.backends.litellm.capture import capture
 from bridge_worker.backends.litellm.chat import LiteLLM
-from bridge_worker.backends.litellm.decoders import Format
+from bridge_worker.backends.wire import formats
+from bridge_worker.backends.wire.formats import Format
 
 _NOWHERE = "http://127.0.0.1:1"  # nothing listens there: where the capture fails, no provider is called
 _AWS = {
@@ -39,15 +40,15 @@ def _at(base: str) -> dict[str, Any]:
 # Not Ollama: LiteLLM looks the model up at its server on this machine before it makes a request.
 # Format -> the model that is captured for it, and what else its request needs.
 FORMATS: Mapping[Format, tuple[str, dict[str, Any]]] = {
-    decoders.OPENAI_CHAT: ("lm_studio/rehearsal", _at("/v1")),
-    decoders.OPENAI_RESPONSES: ("openai/responses/gpt-4.1", _at("/v1")),
-    decoders.ANTHROPIC: ("anthropic/claude-sonnet-4-5", _at("")),
-    decoders.GEMINI: ("gemini/gemini-2.5-flash", _at("/v1beta/models/gemini-2.5-flash")),
-    decoders.BEDROCK_CONVERSE: ("bedrock/converse/anthropic.claude-3-sonnet-20240229-v1:0", _AWS),
-    decoders.BEDROCK_ANTHROPIC: ("bedrock/invoke/anthropic.claude-3-sonnet-20240229-v1:0", _AWS),
-    decoders.COHERE: ("cohere_chat/command-r", _at("/v2/chat")),
+    formats.OPENAI_CHAT: ("lm_studio/rehearsal", _at("/v1")),
+    formats.OPENAI_RESPONSES: ("openai/responses/gpt-4.1", _at("/v1")),
+    formats.ANTHROPIC: ("anthropic/claude-sonnet-4-5", _at("")),
+    formats.GEMINI: ("gemini/gemini-2.5-flash", _at("/v1beta/models/gemini-2.5-flash")),
+    formats.BEDROCK_CONVERSE: ("bedrock/converse/anthropic.claude-3-sonnet-20240229-v1:0", _AWS),
+    formats.BEDROCK_ANTHROPIC: ("bedrock/invoke/anthropic.claude-3-sonnet-20240229-v1:0", _AWS),
+    formats.COHERE: ("cohere_chat/command-r", _at("/v2/chat")),
 }
-_AHEAD = (decoders.OPENAI_CHAT,)  # rehearsed before the worker is ready; the others after it
+_AHEAD = (formats.OPENAI_CHAT,)  # rehearsed before the worker is ready; the others after it
 _WRAPPER, _ROUTER, _LANE = "mode full", "gate under the Router", "mode lane"
 _EFFECTS = {
     _WRAPPER: "LiteLLM's own path serves chats that a callback, a cache or a budget listens to, and all of a config",
@@ -100,7 +101,7 @@ def _rehearse_format(found: Format) -> None:
     async def work() -> None:
         for options in ({}, {"stream": True, "stream_options": {"include_usage": True}}):
             await _capture(found, {"model": model, **arguments, **options})
-        decoders.decoder_class(found)()
+        formats.decoder_class(found)()
 
     if not _passes(f"format {found.name}", work):
         decoders.switch_off(found)

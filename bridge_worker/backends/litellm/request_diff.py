@@ -6,7 +6,7 @@ Owns the providers' names for OpenAI's parameters. Refuses to know when it is ca
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bridge_worker.core.ports import STATE, ChatRequest
@@ -59,6 +59,7 @@ class Asked(NamedTuple):
     options: Mapping[str, Any]
     probes: list[tuple[str, str]]
     marked: bool  # for the provider's cache
+    names: Sequence[tuple[str, str]] = ()  # (path, name) of each participant of the conversation
     texts: frozenset[str] | None = None  # of the conversation; None where it is in the body as it is
 
 
@@ -66,7 +67,8 @@ def asked_of(request: ChatRequest) -> Asked:
     messages = request.messages
     probes = [found for index, message in enumerate(messages) for found in _probes(message, f"messages[{index}]")]
     marked = any(_is_marked(value) for value in [*messages, *request.options.get("tools", ())])
-    return Asked(request.options, probes, marked, frozenset(text.strip() for text in _leaves(messages)))
+    names = [(f"messages[{index}].name", message["name"]) for index, message in enumerate(messages) if _is_participant(message)]
+    return Asked(request.options, probes, marked, names, frozenset(text.strip() for text in _leaves(messages)))
 
 
 def changes(asked: Asked, body: Any, known: list[Change]) -> list[Change]:
@@ -78,7 +80,7 @@ def changes(asked: Asked, body: Any, known: list[Change]) -> list[Change]:
         settings.setdefault(name, []).append(value)
     found = [change for name, value in asked.options.items() if (change := _change(name, value, settings))]
     told = {change.param for change in known}
-    return found + [change for change in _lost(asked, body) if change.param not in told]
+    return found + [change for change in [*_less_strict(asked, settings), *_lost(asked, body)] if change.param not in told]
 
 
 def additions(asked: Asked, body: Any) -> list[Addition]:
@@ -171,22 +173,32 @@ def _format_change(asked: Any, settings: Mapping[str, list[Any]]) -> Change | No
     return Change(param="response_format", change="dropped")
 
 
+def _less_strict(asked: Asked, settings: Mapping[str, list[Any]]) -> Iterator[Change]:
+    """The tools that lose `strict`: no tool of the body has it."""
+    tools = asked.options.get("tools") or ()
+    strict = [index for index, tool in enumerate(tools) if (tool.get("function") or {}).get("strict")]
+    if strict and "strict" not in _texts(settings.get("tools", [])):
+        yield from (Change(param=f"tools[{index}].function.strict", change="dropped") for index in strict)
+
+
 def _flat(values: list[Any]) -> Iterator[Any]:
     for value in values:
         yield from value if isinstance(value, list) else ()
 
 
 def _lost(asked: Asked, body: Any) -> Iterator[Change]:
-    """Lost parts of the messages: state, images, audio, files and cache marks. The body is searched only if the messages have
-    some."""
-    if not asked.probes and not asked.marked:
+    """Lost parts of the messages: state, images, audio, files, participants' names and cache marks. The body is searched only if
+    the messages have some."""
+    if not asked.probes and not asked.marked and not asked.names:
         return
     texts = list(_texts(body))
     for path in dict.fromkeys(path for path, _ in asked.probes):
         probes = [probe for other, probe in asked.probes if other == path]
         if not all(any(probe in text for text in texts) for probe in probes):
             yield Change(param=path, change="dropped")
-    if asked.marked and not {"cache_control", "cachePoint", "cachedContent"} & set(texts):
+    whole = set(texts)
+    yield from (Change(param=path, change="dropped") for path, name in asked.names if name not in whole)
+    if asked.marked and not {"cache_control", "cachePoint", "cachedContent"} & whole:
         yield Change(param="cache_control", change="dropped")
 
 
@@ -202,6 +214,11 @@ def _probes(message: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
     for index, call in enumerate(message.get("tool_calls") or ()):
         state = _leaves(call.get("provider_specific_fields"))
         yield from ((f"{path}.tool_calls[{index}].provider_specific_fields", text) for text in state if len(text) >= _MIN_STATE)
+
+
+def _is_participant(message: Mapping[str, Any]) -> bool:
+    """Whether its name is one of the conversation, not that of a function."""
+    return bool(message.get("name")) and message.get("role") not in ("tool", "function")
 
 
 def _source(part: Mapping[str, Any]) -> str | None:

@@ -210,6 +210,10 @@ def _usage(usage: Any) -> TokenUsage | None:
         cached_input_tokens=of_input("cached_tokens"),
         cache_write_tokens=of_input("cache_write_tokens") or of_input("cache_creation_tokens"),
         reasoning_tokens=of_output("reasoning_tokens"),
+        audio_input_tokens=of_input("audio_tokens"),
+        audio_output_tokens=of_output("audio_tokens"),
+        image_input_tokens=of_input("image_tokens"),
+        image_output_tokens=of_output("image_tokens"),
     )
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import litellm
 
-from bridge_worker.backends.litellm.upstream import AttemptError, Target
+from bridge_worker.backends.litellm.upstream import Target
+from bridge_worker.backends.reading import AttemptError
 from bridge_worker.errors import BridgeError
 
 _CLASSES: Mapping[str, str] = {

@@ -1,7 +1,6 @@
 """Sends a request over LiteLLM's HTTP transport and reads the response within bounds.
 
-Owns the one HTTP client per event loop, its timeouts, and the limits on what a provider may send: a body of an error is read up to
-64 KiB, a plain response up to 64 MiB after decompression, and no redirect is followed. The client is LiteLLM's, with the operator's
+Owns the one HTTP client per event loop and its timeouts; no redirect is followed. The client is LiteLLM's, with the operator's
 proxies, TLS settings and connection limits. Requests go to its pool of connections past LiteLLM's wrapping of aiohttp's requests
 and responses, which takes 50 us a chat. Refuses to know a wire format.
 
@@ -27,27 +26,18 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from bridge_worker.backends.litellm.inflate import Inflate
+from bridge_worker.backends.reading import ConnectionFailed
 from bridge_worker.core.progress import Progress, note_progress
 from bridge_worker.errors import BridgeError
 
 # One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
 # request are the bridge's own and usually end it earlier.
 REQUEST_TIMEOUT_SECONDS = 600.0
-MAX_ERROR_BYTES = 64 * 1024
-MAX_BODY_BYTES = 64 * 1024 * 1024
 _CLOSE_SECONDS = 1.0  # after this time the receipt of a cancel reports that the connection is not closed
 _LAST_BYTES_SECONDS = 0.05  # after a stream's own end marker, for the end of the body; then the connection is closed, not kept
 
 Read = Callable[[], Awaitable[bytes]]
 Close = Callable[[], Coroutine[Any, Any, None] | None]  # None: it is closed already
-
-
-class ConnectionFailed(Exception):
-    """The provider was not reached, or the connection broke. ``timed_out``: it was silent for too long."""
-
-    def __init__(self, message: str, *, timed_out: bool = False) -> None:
-        super().__init__(message)
-        self.timed_out = timed_out
 
 
 class Destination:
@@ -90,22 +80,6 @@ class Response:
             return b""
         except _FAILURES as error:
             raise _connection_failed(error) from error
-
-    async def read_all(self, limit: int = MAX_BODY_BYTES) -> bytes:
-        """The whole body. Raises ConnectionFailed, and BridgeError ``bad_upstream_response`` for a body over ``limit``."""
-        body = await self.read_up_to(limit + 1)
-        if len(body) > limit:
-            raise BridgeError("bad_upstream_response", f"the provider's response is longer than {limit} bytes", status=self.status)
-        return body
-
-    async def read_up_to(self, limit: int) -> bytes:
-        """The body's first ``limit`` bytes."""
-        parts: list[bytes] = []
-        size = 0
-        while size < limit and (data := await self.read()):
-            parts.append(data)
-            size += len(data)
-        return b"".join(parts)[:limit]
 
     async def finish(self) -> None:
         """Waits briefly for the end of a body after the format's end marker, so that the connection can be kept."""

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from bridge_worker.backends.litellm import router
 from bridge_worker.backends.litellm.router_errors import for_router
-from bridge_worker.backends.litellm.upstream import AttemptError
+from bridge_worker.backends.reading import AttemptError
 from bridge_worker.errors import BridgeError
 from bridge_worker.system.redis_connection import RedisLink, with_timeout
 

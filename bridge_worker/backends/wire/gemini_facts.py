@@ -31,7 +31,24 @@ def usage_of(usage: Json) -> TokenUsage | None:
         return None
     if total is None and given is not None and taken is not None:
         total = given + taken
-    return TokenUsage(given, taken, total, count_of(usage.get("cachedContentTokenCount")), None, thought)
+    prompt_parts, taken_parts = _by_modality(usage, "promptTokensDetails"), _by_modality(usage, "candidatesTokensDetails")
+    return TokenUsage(
+        given,
+        taken,
+        total,
+        count_of(usage.get("cachedContentTokenCount")),
+        None,
+        thought,
+        audio_input_tokens=prompt_parts.get("AUDIO"),
+        audio_output_tokens=taken_parts.get("AUDIO"),
+        image_input_tokens=prompt_parts.get("IMAGE"),
+        image_output_tokens=taken_parts.get("IMAGE"),
+    )
+
+
+def _by_modality(usage: Json, name: str) -> dict[str, int]:
+    counted = ((text_of(part.get("modality")), count_of(part.get("tokenCount"))) for part in objects_of(usage.get(name)))
+    return {modality: count for modality, count in counted if modality and count is not None}
 
 
 def logprobs_of(result: Json) -> list[Any]:

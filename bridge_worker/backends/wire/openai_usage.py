@@ -32,6 +32,10 @@ def usage_of(usage: Json) -> TokenUsage | None:
             )
         ),
         reasoning_tokens=count_of(first(taken.get("reasoning_tokens"), usage.get("reasoning_tokens"))),
+        audio_input_tokens=count_of(given.get("audio_tokens")),
+        audio_output_tokens=count_of(taken.get("audio_tokens")),
+        image_input_tokens=count_of(given.get("image_tokens")),
+        image_output_tokens=count_of(taken.get("image_tokens")),
     )
     given_, taken_, thought = tokens.input_tokens, tokens.output_tokens, tokens.reasoning_tokens
     if not (given_ or taken_ or tokens.total_tokens):

@@ -20,7 +20,7 @@ use crate::spans;
 use crate::supervisor::{NoParams, Pool, Worker};
 use crate::types::{
     BudgetList, ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, InitializeResult,
-    Message, ModelInfo, ModelList, ModelSummary, Object, Ranking, RerankRequest, TokenCount, Tool, WorkerStatus,
+    Message, ModelInfo, ModelList, ModelSummary, Object, Ranking, RerankRequest, Task, TaskBudget, TokenCount, Tool, WorkerStatus,
 };
 use crate::wire::ChatParams;
 
@@ -117,6 +117,16 @@ impl Bridge {
     /// What is used of the budgets that a path (`agent-7/task-12`) counts against; none where the operator sets no limit.
     pub async fn budgets(&self, path: &str) -> Result<BudgetList> {
         self.call("budgets/get", json!({"path": path})).await
+    }
+
+    /// What a task has spent and reserved.
+    pub async fn task(&self, id: &str) -> Result<TaskBudget> {
+        self.call("tasks/get", json!({"id": id})).await
+    }
+
+    /// Raises limits of a task, those that are set here.
+    pub async fn raise_task(&self, task: &Task) -> Result<TaskBudget> {
+        self.call("tasks/raise", task).await
     }
 
     /// What would become of a chat, without asking the model: its key, what it can't do, tokens and the highest possible cost.

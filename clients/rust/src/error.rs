@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::types::{Budget, ChatDelta, FunctionCall, Receipt, ToolCall};
+use crate::types::{Budget, ChatDelta, FunctionCall, Receipt, TaskBudget, ToolCall};
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -94,6 +94,8 @@ kinds! {
     StreamInterrupted = "stream_interrupted",
     /// The worker's engine process crashed or hung with this call in flight; see [`Error::sent_upstream`] and [`Error::partial`].
     EngineLost = "engine_lost",
+    /// The cassette that is replayed does not have the request; the message names the members that differ from the nearest one.
+    CassetteMiss = "cassette_miss",
     /// The request was cancelled; see [`Error::upstream_closed`].
     Cancelled = "cancelled",
     /// There is no such command to start.
@@ -138,6 +140,20 @@ pub struct Partial {
     pub extra: Map<String, Value>,
 }
 
+/// The recorded request that is most similar to one that a cassette does not have.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct NearestRequest {
+    /// Its position in the cassette, from 1.
+    pub exchange: u64,
+    /// The paths of the members that differ.
+    #[serde(default)]
+    pub differs: Vec<String>,
+    /// In its canonical form; `None` if it is longer than 64 KiB.
+    #[serde(default)]
+    pub request: Option<Value>,
+}
+
 /// `error.data` on the wire.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ErrorData {
@@ -160,6 +176,12 @@ pub(crate) struct ErrorData {
     pub(crate) receipt: Option<Receipt>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) budget: Option<Budget>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) nearest: Option<NearestRequest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) task: Option<TaskBudget>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) earlier_cost_usd: Option<f64>,
     #[serde(flatten)]
     pub(crate) extra: Map<String, Value>,
 }
@@ -319,10 +341,28 @@ impl Error {
         self.0.data.sent_upstream
     }
 
+    /// After [`ErrorKind::BudgetExceeded`] by the request's task: what it has spent, and the estimate of the rejected request.
+    #[must_use]
+    pub fn task(&self) -> Option<&TaskBudget> {
+        self.0.data.task.as_ref()
+    }
+
+    /// With [`ChatRequest::ensure`](crate::ChatRequest::ensure): the cost of the calls before the one that failed.
+    #[must_use]
+    pub fn earlier_cost_usd(&self) -> Option<f64> {
+        self.0.data.earlier_cost_usd
+    }
+
     /// After [`ErrorKind::BudgetExceeded`] by a budget of the config: the limit that is full.
     #[must_use]
     pub fn budget(&self) -> Option<&Budget> {
         self.0.data.budget.as_ref()
+    }
+
+    /// After [`ErrorKind::CassetteMiss`]: the most similar request of the cassette, if it has one of the method.
+    #[must_use]
+    pub fn nearest(&self) -> Option<&NearestRequest> {
+        self.0.data.nearest.as_ref()
     }
 
     /// After a timeout: which deadline it was.

@@ -76,7 +76,7 @@ mod settings;
 pub use bridge::{Bridge, WorkerInfo};
 pub use builder::BridgeBuilder;
 pub use config::{BridgeConfig, LlmBackend, LlmConfig};
-pub use error::{Error, ErrorKind, Partial, Result};
+pub use error::{Error, ErrorKind, NearestRequest, Partial, Result};
 pub use retry::RetryPolicy;
 pub use settings::{BudgetLimit, ChatEngine, LogLevel, TraceContent};
 pub use stream::{ChatStream, TextStream};

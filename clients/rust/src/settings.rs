@@ -146,6 +146,18 @@ flags! {
     engine(path: impl Into<ChatEngine>) "engine" => path.into().as_str().into();
     /// The level of the worker's log, which arrives as `tracing` events with the target `omni_bridge::worker`.
     log_level(level: impl Into<LogLevel>) "log_level" => level.into().as_str().into();
+    /// Appends each exchange with a model to this cassette.
+    record(file: impl Into<PathBuf>) "record" => file.into().into();
+    /// Serves requests from this cassette, without LiteLLM, network and key.
+    replay(file: impl Into<PathBuf>) "replay" => file.into().into();
+    /// Sends a request that is not in the cassette to the provider, and appends the exchange, instead of an error.
+    record_missing() "replay_miss" => "record".into();
+    /// Repeats the recorded pauses of a cassette.
+    replay_in_real_time() "replay_timing" => "real".into();
+    /// What two requests may differ in to be the same: `ids`, `dates`, and members by their path.
+    match_ignore(what: impl IntoIterator<Item = impl Into<String>>) "match_ignore" => names(what);
+    /// A file of fault cards: the requests that a card names meet its fault, on any model. See `docs/resilience.md`.
+    faults(file: impl Into<PathBuf>) "faults" => file.into().into();
     /// Appends every message in both directions to this file; `omni-bridge trace` shows it.
     trace(file: impl Into<PathBuf>) "trace" => file.into().into();
     /// What of the messages the trace file contains.

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use common::{soon, until, worker};
 use omni_bridge_client::mock::{Mock, Reply};
+use omni_bridge_client::types::Task;
 use omni_bridge_client::{
-    Bridge, BudgetLimit, ChatRequest, ErrorKind, Message, RetryPolicy, Step, Tool, ToolCall, ToolSet, blocking,
+    Bridge, BudgetLimit, ChatRequest, Deadlines, ErrorKind, Message, RetryPolicy, Step, Tool, ToolCall, ToolSet, blocking,
 };
 use serde_json::{Value, json};
 
@@ -28,6 +29,32 @@ fn product() -> ToolSet {
         right: f64,
     }
     ToolSet::new().tool(tool, |product: Product| async move { Ok::<_, String>(product.left * product.right) })
+}
+
+// --- faults on purpose -------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_agent_sees_each_card_of_the_ready_file_as_the_kind_that_the_file_documents() {
+    let file = common::repository().join("docs/resilience.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let value = |line: &str, name: &str| line.trim().strip_prefix(name).map(|value| value.trim().to_owned());
+    let documented: Vec<String> = text.lines().filter_map(|line| value(line, "sees:")).collect();
+    assert!(documented.len() >= 20);
+    let bridge = soon(worker().faults(&file).spawn()).await.unwrap();
+    let mut seen = Vec::new();
+    for kind in documented.iter().flat_map(|kind| ["ok", kind]) {
+        let patience = Duration::from_millis(if kind == "timeout" { 100 } else { 20_000 });
+        let tool = Tool::new("weather").parameters(json!({"type": "object", "properties": {"city": {}}}));
+        let request = ChatRequest::new("offline/echo").user("one two three four five").tool(tool);
+        let stream = bridge.chat_stream(request.deadlines(Deadlines::total(patience))).await.unwrap();
+        seen.push(match soon(stream.finish()).await {
+            Ok(_) => "ok".to_owned(),
+            Err(error) => error.kind().to_string(),
+        });
+    }
+    let expected: Vec<String> = documented.into_iter().flat_map(|kind| ["ok".to_owned(), kind]).collect();
+    assert_eq!(seen, expected);
+    bridge.shutdown().await;
 }
 
 // --- tool runs ---------------------------------------------------------------------------------------------------------------
@@ -333,5 +360,20 @@ async fn settings_reach_the_worker() {
     assert_eq!(error.kind(), &ErrorKind::BudgetExceeded, "{error}");
     let error = soon(worker().setting("max_in_flight", "none").spawn()).await.unwrap_err();
     assert!(error.to_string().contains("max"), "{error}");
+    soon(bridge.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_task_is_refused_at_its_limit_and_continues_when_it_is_raised() {
+    let bridge = soon(worker().spawn()).await.unwrap();
+    let task = Task::new("task-12").max_requests(1);
+    let request = ChatRequest::new("offline/echo").user("hi").task(task.clone());
+    soon(bridge.chat(&request)).await.unwrap();
+    let error = soon(bridge.chat(&request)).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::BudgetExceeded, "{error}");
+    assert_eq!(error.task().map(|task| (task.spent_requests, task.estimate_usd)), Some((1, Some(0.0))));
+    assert_eq!(soon(bridge.raise_task(&task.max_requests(2))).await.unwrap().max_requests, Some(2));
+    soon(bridge.chat(&request)).await.unwrap();
+    assert_eq!(soon(bridge.task("task-12")).await.unwrap().spent_requests, 2);
     soon(bridge.shutdown()).await;
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use common::{Peer, fits, soon, worker_command};
 use omni_bridge_client::types::{
     Budget, BudgetList, ChatCheck, ChatDelta, ChatResponse, ConfigReloaded, EmbedRequest, Embeddings, EngineState, FinishReason,
-    InitializeResult, Limits, ModelInfo, ModelList, Ranking, RerankRequest, TokenCount, ToolCall, WorkerStatus,
+    InitializeResult, Limits, ModelInfo, ModelList, Ranking, RerankRequest, Task, TaskBudget, TokenCount, ToolCall, WorkerStatus,
 };
 use omni_bridge_client::{ChatRequest, Deadlines, ErrorKind, Message, Role, Tool, ToolChoice};
 use serde_json::{Map, Value, json};
@@ -54,7 +54,7 @@ async fn every_member_of_every_answer_has_its_place() {
     let of = |name: &str| sample(&schema, &json!({"$ref": name}));
     fits::<ChatResponse>(&of("ChatResult"));
     fits::<ChatDelta>(&of("Delta"));
-    fits::<ToolCall>(&of("ToolCall"));
+    fits::<ToolCall>(&of("CheckedToolCall"));
     fits::<InitializeResult>(&of("InitializeResult"));
     fits::<Limits>(&of("Limits"));
     fits::<EngineState>(&of("ReadyParams")["engine"]);
@@ -69,6 +69,7 @@ async fn every_member_of_every_answer_has_its_place() {
     fits::<WorkerStatus>(&of("Status"));
     fits::<BudgetList>(&of("BudgetsGetResult"));
     fits::<Budget>(&of("ExceededBudget"));
+    fits::<TaskBudget>(&of("ExceededTask"));
     fits::<ConfigReloaded>(&of("ConfigReloaded"));
     fits::<RerankRequest>(&of("RerankParams"));
     assert_eq!(names(&of("ChatDelta")), ["delta", "requestId", "seq"].into());
@@ -140,6 +141,9 @@ async fn a_request_can_say_all_that_the_worker_takes_and_no_more() {
         .metadata(Map::new())
         .deadlines(Deadlines { total_ms: Some(1), first_token_ms: Some(1), idle_ms: Some(1) })
         .provider_params(Map::new())
+        .repair_json()
+        .ensure(2)
+        .task(Task::new("t").max_usd(1.0).max_tokens(1).max_requests(1))
         .meta(Map::new());
     request.stream = Some(true);
     let written = serde_json::to_value(request).unwrap();
@@ -179,7 +183,7 @@ async fn embed_and_rerank_can_say_all_that_the_worker_takes() {
 }
 
 /// `shutdown` has no method: closing stdin does the same, and works when the worker does not answer. The last three are MCP's.
-const METHODS: [&str; 16] = [
+const METHODS: [&str; 18] = [
     "initialize",
     "ping",
     "shutdown",
@@ -192,6 +196,8 @@ const METHODS: [&str; 16] = [
     "rerank",
     "status",
     "budgets/get",
+    "tasks/get",
+    "tasks/raise",
     "config/reload",
     "server/discover",
     "tools/list",

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Message, Object, ToolCall};
+use super::{Message, Object, Problem, Repair, ToolCall};
 
 open_enum! {
     /// Why the model stopped.
@@ -103,6 +103,12 @@ pub struct ChatResponse {
     /// The attempts, and how the provider's request differs from this one.
     #[serde(default)]
     pub receipt: Option<Receipt>,
+    /// Where the content does not fit the request's `response_format`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+    /// What of the content was repaired.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repaired: Vec<Repair>,
     /// What a newer worker adds.
     #[serde(flatten)]
     pub extra: Object,

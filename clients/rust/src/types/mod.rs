@@ -119,6 +119,7 @@ macro_rules! object_setters {
     };
 }
 
+mod agent;
 mod chat;
 mod lifecycle;
 mod message;
@@ -126,6 +127,7 @@ mod request;
 mod services;
 mod tool;
 
+pub use agent::{Ensure, Problem, ProblemKind, Repair, Task, TaskBudget};
 pub use chat::{
     Addition, Attempt, AttemptOutcome, Change, ChangeKind, ChatDelta, ChatResponse, CostSource, FinishReason, FunctionDelta,
     RateLimits, Receipt, Timing, ToolCallDelta, Usage,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Content, Message, Object, Tool, ToolChoice};
+use super::{Content, Ensure, Message, Object, Task, Tool, ToolChoice};
 
 open_enum! {
     /// How much a model thinks before it responds.
@@ -100,6 +100,15 @@ pub struct ChatRequest {
     /// What a provider alone knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_params: Option<Object>,
+    /// `json`: corrects the form of what the model writes. Set by [`repair_json`](ChatRequest::repair_json).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repair: Option<String>,
+    /// Calls the model again until its response fits. Set by [`ensure`](ChatRequest::ensure).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ensure: Option<Ensure>,
+    /// The task that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -168,6 +177,21 @@ impl ChatRequest {
         self
     }
 
+    /// Corrects the form of arguments and of JSON content: code fences, trailing commas, a string where a number belongs. Each change
+    /// is in [`ToolCall::repaired`](super::ToolCall::repaired) or [`ChatResponse::repaired`](super::ChatResponse::repaired).
+    #[must_use]
+    pub fn repair_json(mut self) -> Self {
+        self.repair = Some("json".to_owned());
+        self
+    }
+
+    /// Calls the model again, with the problem named, until its tool calls and its content fit: at most this many calls, 1 to 10.
+    #[must_use]
+    pub fn ensure(mut self, attempts: u32) -> Self {
+        self.ensure = Some(Ensure { attempts });
+        self
+    }
+
     setters! {
         /// Whether the model may, must or must not call tools.
         tool_choice: ToolChoice,
@@ -195,6 +219,8 @@ impl ChatRequest {
         logprobs: bool,
         /// Clocks that the worker keeps.
         deadlines: Deadlines,
+        /// The task that it belongs to, with its limits.
+        task: Task,
     }
 
     plain_setters! {

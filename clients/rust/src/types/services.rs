@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{CostSource, Deadlines, EngineState, Object, Receipt, Usage};
+use super::{CostSource, Deadlines, EngineState, Object, Receipt, Task, Usage};
 use crate::error::{Error, ErrorKind, Result};
 
 macro_rules! answers {
@@ -269,6 +269,8 @@ answers! {
         degraded: Option<Vec<Degraded>>,
         /// Its engine processes; none in a worker of one process.
         engines: Vec<EngineProcess>,
+        /// The invariants of the protocol that it has found broken, by name, with how often; empty in a worker without a fault.
+        violations: BTreeMap<String, u64>,
     }
 
     /// An engine process of a worker.
@@ -403,6 +405,9 @@ pub struct EmbedRequest {
     /// What a provider alone knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_params: Option<Object>,
+    /// The task that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -425,6 +430,8 @@ impl EmbedRequest {
         user: String,
         /// Clocks that the worker keeps; only the total one.
         deadlines: Deadlines,
+        /// The task that it belongs to, with its limits.
+        task: Task,
     }
 
     plain_setters! {
@@ -467,6 +474,9 @@ pub struct RerankRequest {
     /// What a provider alone knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_params: Option<Object>,
+    /// The task that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<Task>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -491,6 +501,8 @@ impl RerankRequest {
         return_documents: bool,
         /// Clocks that the worker keeps; only the total one.
         deadlines: Deadlines,
+        /// The task that it belongs to, with its limits.
+        task: Task,
     }
 
     plain_setters! {

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
-use super::Object;
+use super::{Object, Problem, Repair};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A function that the model may ask to be called.
@@ -134,6 +134,12 @@ pub struct ToolCall {
     pub r#type: String,
     /// Which function, and its arguments.
     pub function: FunctionCall,
+    /// Where the call does not fit the tools of the request.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<Problem>,
+    /// What of the arguments was repaired.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repaired: Vec<Repair>,
     /// Members without a name here.
     #[serde(flatten)]
     pub extra: Object,
@@ -158,6 +164,12 @@ impl ToolCall {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.function.name
+    }
+
+    /// Whether the call fits a tool of the request: it may be run.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.problems.is_empty()
     }
 
     /// The arguments as JSON. Fails only for a call in [`Partial`](crate::Partial): a whole response's arguments are valid JSON.

@@ -6,7 +6,7 @@ Refuses to know a format.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from bridge_worker.backends.wire.decoder import Decoder
@@ -16,16 +16,19 @@ from bridge_worker.errors import BridgeError
 SCHEMA_TOOL = "json_tool_call"  # LiteLLM's name for the tool that stands for a response_format
 
 
-def restored(decoder: Callable[[], Decoder], options: Mapping[str, Any], body: Mapping[str, Any]) -> Callable[[], Decoder]:
-    """``decoder`` itself where LiteLLM rewrote neither."""
+def rewritten(options: Mapping[str, Any], body: Mapping[str, Any]) -> tuple[dict[str, str], bool]:
+    """The tools that LiteLLM renamed, by their names in ``body``, and whether it made a tool of a schema."""
     given = list(_names(options.get("tools")))
     sent = list(_sent_names(body))
     schema = SCHEMA_TOOL in sent and SCHEMA_TOOL not in given
     sent = [name for name in sent if name != SCHEMA_TOOL or not schema]
     renamed = {there: here for here, there in zip(given, sent, strict=False) if here != there} if len(given) == len(sent) else {}
-    if not schema and not renamed:
-        return decoder
-    return lambda: cast(Decoder, _Restoring(decoder(), renamed, schema=schema))
+    return renamed, schema
+
+
+def restoring(decoder: Decoder, renamed: Mapping[str, str], *, schema: bool) -> Decoder:
+    """A decoder around ``decoder`` that undoes both."""
+    return cast(Decoder, _Restoring(decoder, renamed, schema=schema))
 
 
 class _Restoring:

@@ -1,0 +1,77 @@
+"""Puts what serves models into one `core.ports.Backends`: the registry or a cassette, what records, and the faults of the config.
+
+Owns the order of these layers, which cassettes are written, and the errors of settings that contradict each other. Refuses to load
+LiteLLM.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from bridge_worker.cassettes.cassette import Cassette, Place
+from bridge_worker.cassettes.counters import Counters, LocalCounters
+from bridge_worker.cassettes.faults import Faults, FaultyBackends
+from bridge_worker.cassettes.journal import Recording
+from bridge_worker.cassettes.masking import Redact
+from bridge_worker.cassettes.matching import Matching
+from bridge_worker.cassettes.model_facts import NotingModels
+from bridge_worker.cassettes.player import Player
+from bridge_worker.cassettes.replay import Replay
+from bridge_worker.cassettes.writer import CassetteError, Writer, open_cassette
+from bridge_worker.config.settings import DEFAULTS, Settings, flag
+from bridge_worker.core.ports import Backends
+
+_OF_A_REPLAY = ("replay_miss", "replay_timing", "match_ignore")
+
+
+class Served(NamedTuple):
+    """``journal`` notes each exchange; None where nothing is recorded."""
+
+    backends: Backends
+    journal: Recording | None
+
+
+def check_cassettes(settings: Settings) -> None:
+    """Opens each file once, and writes the header of a new one. Raises CassetteError."""
+    if settings.replay is None:
+        for name in _OF_A_REPLAY:
+            if getattr(settings, name) != getattr(DEFAULTS, name):
+                raise CassetteError(f"{flag(name)} has no effect without a cassette; add --replay FILE, or leave it out")
+    else:
+        Cassette(settings.replay, "--replay").close()
+        if settings.record is not None and os.path.realpath(settings.record) == os.path.realpath(settings.replay):
+            raise CassetteError("--record and --replay name the same file; --replay-miss record appends to it")
+        if settings.replay_miss == "record":
+            os.close(open_cassette(settings.replay, "--replay"))
+    if settings.record is not None:
+        os.close(open_cassette(settings.record, "--record"))
+
+
+def serve_by(registry: Backends, settings: Callable[[], Settings], redact: Redact, counters: Counters | None) -> Served:
+    """``counters`` are the server process's when this is an engine, which a fault card may end. Raises CassetteError."""
+    backends, journal = _with_cassettes(registry, settings(), redact)
+    faults = Faults(lambda: settings().faults, counters or LocalCounters(), in_engine=counters is not None)
+    return Served(FaultyBackends(backends, faults), journal)
+
+
+def _with_cassettes(registry: Backends, settings: Settings, redact: Redact) -> Served:
+    recorded = [Writer(open_cassette(settings.record, "--record"))] if settings.record is not None else []
+    if settings.replay is None:
+        return Served(NotingModels(registry, recorded), Recording(redact, new=recorded)) if recorded else Served(registry, None)
+    cassette = Cassette(settings.replay, "--replay")
+    appended, miss = [], None
+    if settings.replay_miss == "record":
+        appended = [Writer(open_cassette(settings.replay, "--replay"))]
+        miss = NotingModels(registry, appended)
+    player = Player(cassette, Matching(settings.match_ignore), redact)
+    replay: Backends = Replay(player, in_real_time=settings.replay_timing == "real", miss=miss)
+    if not recorded and not appended:
+        return Served(replay, None)
+
+    def copy_of(replayed: tuple[int, int]) -> bytes:
+        return cassette.line(Place(*replayed)) + b"\n"
+
+    journal = Recording(redact, new=appended, all=recorded, copy_of=copy_of)
+    return Served(NotingModels(replay, recorded) if recorded else replay, journal)

@@ -1,0 +1,46 @@
+"""A provider that gives the answers of a test one after the other, in OpenAI's, Anthropic's or Gemini's format.
+
+Owns which answer is next. Refuses to know the bridge.
+"""
+
+from __future__ import annotations
+
+import json
+
+from tests.support.data import Json
+from tests.support.provider_formats import FORMATS, Answer, Call, Format, line
+from tests.support.upstream import Upstream
+from tests.support.upstream_format import Request, Steps, http, stream
+
+THREE = ("openai", "anthropic", "gemini")
+
+
+class AgentProvider(Upstream):
+    """``answers`` are given in turn, the last for good."""
+
+    def play(self, wire: str, *answers: Answer) -> None:
+        self.forget()
+        self._wire, self._answers = FORMATS[wire], list(answers)
+
+    @property
+    def model(self) -> str:
+        return self._wire.model
+
+    @property
+    def origin(self) -> str:
+        return self.base_url.removesuffix("/v1")
+
+    def sent(self) -> list[Json]:
+        """The bodies of the requests, in order."""
+        return [json.loads(request.raw) for request in self.requests]
+
+    def _reply_to(self, request: Request) -> Steps:
+        wire: Format = self._wire
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if json.loads(request.raw).get("stream") or "stream" in request.path:
+            return stream(wire.events(answer), {"content-type": wire.stream_type})
+        return http(line(wire.whole(answer)))
+
+
+def calling(arguments: str, name: str = "weather", finish: str = "tool_calls") -> Answer:
+    return Answer(calls=[Call("call_1", name, arguments)], finish=finish)
