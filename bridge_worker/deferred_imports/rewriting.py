@@ -4,9 +4,9 @@ Owns which statements these are, and the module's table: each name with its sour
 
 A statement stays where it is
 - in try, with, if, a class or a function, and for the standard library, which costs nothing that counts here;
-- if the module binds one of its names in another way too, or the name is that of a builtin;
+- if another kind of statement binds one of its names too, or the name is that of a builtin;
 - if the module calls `globals`, `locals` or `vars` while it is loaded;
-- after a star whose names cannot be known.
+- after a star of unknown names.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ def test_a_circle_of_names_is_an_import_error(load: Load) -> None:
         _ = a.x
 
 
-def test_a_modules_own_getattr_is_asked_after_the_table(load: Load) -> None:
+def test_a_modules_own_getattr_comes_after_the_table(load: Load) -> None:
     source = "from .part import x\ndef __getattr__(name):\n    if name == 'made': return name\n    raise AttributeError(name)"
     package = load({"__init__.py": source, "part.py": "x = 1"})
     assert (package.x, package.made) == (1, "made")
