@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bridge_worker.backends.registry import Backend, Registry
     from bridge_worker.budgets.spending import Spending
     from bridge_worker.budgets.store import Store
+    from bridge_worker.budgets.usage_counts import UsageStore
     from bridge_worker.budgets.tasks import Tasks
     from bridge_worker.cassettes.counters import Counters
     from bridge_worker.cassettes.journal import Recording
@@ -60,8 +61,8 @@ class App:
 
     ``embedded``: in a host's process. Only `chat` is used then, LiteLLM is loaded on first use, and the host may set it otherwise
     at any time. ``early``: in an engine without LiteLLM, which hands back what it can't serve. ``budget_store``: where accounts are
-    kept, unless the config names a Redis; ``tasks``: where tasks are; ``fault_counters``: of the server process, when this is an
-    engine.
+    kept, unless the config names a Redis; ``tasks``: where tasks are; ``usage`` and ``fault_counters``: of the server process, when
+    this is an engine.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class App:
         early: bool = False,
         budget_store: Store | None = None,
         tasks: Tasks | None = None,
+        usage: UsageStore | None = None,
         fault_counters: Counters | None = None,
     ) -> None:
         self._redactor = redactor
         self._early = early
         self._budget_store = budget_store
         self._tasks = tasks
+        self._usage = usage
         self._fault_counters = fault_counters
         self._preload_local = preload_local
         self._embedded = embedded
@@ -261,12 +264,15 @@ class App:
         return litellm
 
     def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
+        from bridge_worker.backends.litellm import usage_limits
         from bridge_worker.backends.litellm.rehearsal import rehearse
         from bridge_worker.backends.litellm.router_redis import share
         from bridge_worker.backends.litellm.services import LiteLLMServices
 
         if self._loop is not None:
             share(litellm.router, self._redis, self._loop)
+        if self._usage is not None:
+            usage_limits.count_in(self._usage)
         rehearse(litellm)
         return Loaded(config, litellm, LiteLLMServices(litellm))
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from bridge_worker import invariants
+from bridge_worker.budgets import usage_counts
 from bridge_worker.budgets.remote_store import StoreService
 from bridge_worker.budgets.tasks import PREFIX as OF_TASKS
 from bridge_worker.budgets.tasks import TaskService
@@ -65,6 +66,7 @@ class PooledApp:
         self._counters = RequestCounters()
         self._budgets = StoreService()
         self._tasks = TaskService()
+        self._usage = usage_counts.UsageCounts()
         self._fault_counts = counters.LocalCounters()
         self._pool: EnginePool | None = None
         self._supervisor: Supervisor | None = None
@@ -183,6 +185,8 @@ class PooledApp:
     async def _serve_call(self, engine: EngineHandle, call: Mapping[str, Any]) -> object:
         if call["name"] == counters.CALL:
             return await self._fault_counts.serve(call)
+        if call["name"] in (usage_counts.ADMIT, usage_counts.SPEND):
+            return await self._usage.serve(call)
         if call["name"].startswith(OF_TASKS):
             return await self._tasks.serve(engine.key, call)
         return await self._budgets.serve(engine.key, call)
