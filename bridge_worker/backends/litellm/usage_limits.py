@@ -1,4 +1,4 @@
-"""Holds a deployment to its ``rpm`` and ``tpm`` where the config makes limits of them: each minute, in all engines of this worker or
+"""Holds a deployment to its ``rpm`` and ``tpm`` where the config makes limits of them: each minute, in all engines of a worker, or
 in all workers that share a Redis.
 
 Owns the limits and Redis's one step that checks and counts a request. LiteLLM's own check reads and counts in two steps, so that a
