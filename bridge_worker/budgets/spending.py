@@ -59,7 +59,7 @@ class Spending:
 
     async def settle(self, hold: Hold, spent: Amount) -> None:
         """Completes even when the task is cancelled."""
-        await asyncio.shield(self._in_background(self._store.settle(hold, spent)))
+        await self.complete(self._store.settle(hold, spent))
 
     async def reserve_task(self, hold: str, id: str, limits: dict[str, Any], usd: float | None, tokens: int | None) -> Row:
         """A refusal, or {}. When it is cancelled, nothing stays reserved."""
@@ -72,7 +72,11 @@ class Spending:
 
     async def settle_task(self, hold: str, id: str, usd: float, tokens: int, requests: int) -> None:
         """Completes even when the task is cancelled."""
-        await asyncio.shield(self._in_background(self.tasks.settle(hold, id, usd, tokens, requests)))
+        await self.complete(self.tasks.settle(hold, id, usd, tokens, requests))
+
+    async def complete(self, work: Coroutine[object, object, None]) -> None:
+        """``work`` runs to its end, also when the task is cancelled in that time."""
+        await asyncio.shield(self._in_background(work))
 
     async def _release_task(self, reserving: asyncio.Future[Row], hold: str, id: str) -> None:
         await reserving
@@ -129,6 +133,10 @@ class Reservation:
         self._estimate: Estimate | None = None
         self._usd: float | None = None
 
+    def change(self, inputs: CostInputs) -> None:
+        """Before it reserves: the request has become another one."""
+        self._inputs = inputs
+
     async def reserve(self, find_services: FindServices) -> None:
         """Raises BridgeError; then nothing is reserved, and nothing may be sent."""
         if self._task is not None:
@@ -166,7 +174,16 @@ class Reservation:
         return self._estimate, self._usd
 
     async def settle(self, usage: Mapping[str, int | None] | None, cost_usd: float | None) -> None:
-        """Charges the usage, or the reserved amount if the usage is unknown."""
+        """Charges the usage, or the reserved amount if the usage is unknown. Completes even when the task is cancelled."""
+        if self._hold or self._task:
+            await self._spending.complete(self._settle(usage, cost_usd))
+
+    async def settle_failed(self, error: BridgeError) -> None:
+        """``error`` has the receipt of the request. Completes even when the task is cancelled."""
+        if self._hold or self._task:
+            await self._spending.complete(self._settle_failed(error))
+
+    async def _settle(self, usage: Mapping[str, int | None] | None, cost_usd: float | None) -> None:
         tokens = total_tokens(usage)
         if self._task is not None:
             await self._task.settle(cost_usd, tokens)
@@ -175,14 +192,13 @@ class Reservation:
         usd = self._hold.amount.nano_usd if cost_usd is None else nano_usd(cost_usd)
         await self._close(Amount(usd, self._hold.amount.tokens if tokens is None else tokens))
 
-    async def settle_failed(self, error: BridgeError) -> None:
-        """``error`` has the receipt of the request."""
+    async def _settle_failed(self, error: BridgeError) -> None:
         estimate, spent = self._estimate, NOTHING
         if estimate is None:
             if self._task is not None:
                 await self._task.settle(0, 0, sent=has_attempts(error))
             return
-        if (self._hold or self._task) and error.kind in USAGE_UNKNOWN_KINDS and estimate.was_sent(error):
+        if error.kind in USAGE_UNKNOWN_KINDS and estimate.was_sent(error):
             most = Amount(nano_usd(self._usd or 0), estimate.input_tokens + estimate.output_tokens)
             spent = await asyncio.to_thread(estimate.of_failed, error, most)
         if self._task is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge_worker.budgets.limits import NOTHING, Account, Amount, Hold, Standing
+from bridge_worker.invariants import check
 
 _SWEEP = 1024  # accounts before the first removal of those with a past window
 
@@ -59,8 +60,10 @@ class MemoryStore:
         for account, start in zip(hold.accounts, hold.starts, strict=True):
             book = self._book(account)
             if book.start == start:
-                book.reserved.pop(hold.id, None)
-                book.used = _sum(book.used, spent)
+                is_held = book.reserved.pop(hold.id, None) is not None
+                check("money", is_held and min(spent) >= 0, account=account.key, nano_usd=spent.nano_usd, tokens=spent.tokens)
+                if is_held:  # settled before, it counts once
+                    book.used = _sum(book.used, spent)
 
     async def standings(self, accounts: Sequence[Account]) -> list[Standing]:
         return [self._standing(account, self._book(account)) for account in accounts]

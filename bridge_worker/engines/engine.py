@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from bridge_worker.engines.board import Board
 from bridge_worker.engines.link import Link
-from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError
+from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError, cancelled_error
 from bridge_worker.protocol.framing import Message, decode, encode
 from bridge_worker.protocol.link_frames import HEAD, RECEIVED, Frame, Kind, Progress
 from bridge_worker.protocol.responses import encode_response
@@ -119,7 +119,13 @@ class Engine:
     def _start(self, number: int, body: bytes) -> None:
         self.board[number] = Progress.RECEIVED
         task = self._tasks[number] = asyncio.create_task(self._run(number, body))
-        task.add_done_callback(lambda _: self._tasks.pop(number, None))
+        task.add_done_callback(lambda task: self._ended(number, body, task))
+
+    def _ended(self, number: int, body: bytes, task: asyncio.Task[None]) -> None:
+        """Responds to a request that was cancelled before its task began: the cancel came with it."""
+        self._tasks.pop(number, None)
+        if task.cancelled():
+            self._respond(number, error_response(_start_of(body).id, cancelled_error(upstream_closed=True)))
 
     def _cancel(self, number: int) -> None:
         task = self._tasks.get(number)
@@ -139,6 +145,9 @@ class Engine:
         except Exception:
             _log.exception("dispatching failed", extra={"fields": {"id": start.id}})
             response = error_response(start.id, BridgeError("internal", INTERNAL_MESSAGE))
+        self._respond(number, response)
+
+    def _respond(self, number: int, response: Response) -> None:
         outcome, path = _outcome_of(response)
         self._link.send(Kind.RESPONSE, number, f"{outcome}\n{path}\n".encode(), encode_response(response, _log_unencodable))
 

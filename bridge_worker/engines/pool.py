@@ -60,7 +60,7 @@ class EnginePool:
         self._default_total_ms = default_total_ms
         self._serve = serve
         self._waiting: deque[Request] = deque()
-        self._requests: set[Request] = set()
+        self._requests: dict[Request, None] = {}  # in the order of their arrival
         self._pausing = False
         self._failing = False
         self._started = time.monotonic()
@@ -76,7 +76,7 @@ class EnginePool:
         done = asyncio.get_running_loop().create_future()
         request: Request = PendingRequest(start, received, relay, done, self._deadline(start, received))
         del start  # `_sweep` lets go of it
-        self._requests.add(request)
+        self._requests[request] = None
         try:
             self._place(request)
             try:
@@ -85,7 +85,7 @@ class EnginePool:
                 self._cancel(request)
                 return await request.done
         finally:
-            self._requests.discard(request)
+            del self._requests[request]
             self._leave(request)
 
     async def wait_loaded(self) -> Mapping[str, Any]:
@@ -259,7 +259,9 @@ class EnginePool:
         asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
         now = time.monotonic()
         for request in self._requests:
-            if now > request.deadline and not request.done.done():
+            if request.done.done():
+                continue  # its engine may be lost, and the board closed
+            if now > request.deadline:
                 self._respond_late(request)
             elif (engine := request.engine) is not None and not engine.early and engine.board[request.number] != Progress.PLACED:
                 request.start = Start(request.start.id, request.start.method, {})  # its engine has it, and no other will

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from bridge_worker import invariants
 from bridge_worker.core.ports import Params, RequestContext
 from bridge_worker.methods.params import validate
 from bridge_worker.schema.lifecycle import EngineState
@@ -37,4 +38,5 @@ class GetStatus:
             engine=EngineState.model_validate(self._engine_state()),
             redis=RedisState.model_validate(self._redis_state()),
             degraded=None if rows is None else [Degraded.model_validate(row) for row in rows],
+            violations=invariants.violations(),
         )

@@ -6,7 +6,7 @@ response.
 
 Invariants: every request with a readable id gets exactly one response, except a ``tools/call`` that an MCP client has cancelled:
 MCP requires silence then. A notification gets no response. An id is in flight from its `Start` until its response is sent or
-omitted.
+omitted, that of a batch until its array is sent.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class _Batch:
 
     open: int = 0
     responses: list[Response | Encoded] = field(default_factory=list)
+    ids: list[Id] = field(default_factory=list)  # of its requests
 
 
 @dataclass(slots=True)
@@ -115,8 +116,11 @@ class Session:
         self._limits = {"maxMessageBytes": max_message_bytes, "maxInFlight": max_in_flight}
         self._max_in_flight = max_in_flight
         self._mcp = False
-        self._in_flight: dict[Id, _Flight] = {}
-        self._waiting_for_end: dict[Id, _Batch | None] = {}
+        self._in_flight: dict[Id | None, _Flight] = {}
+        self._waiting_for_end: dict[Id | None, _Batch | None] = {}
+        self._in_batches: set[Id | None] = (
+            set()
+        )  # their array is not sent: for the client they are in flight, with a response or not
 
     @property
     def in_flight(self) -> int:
@@ -134,6 +138,7 @@ class Session:
             return [Send(error_response(None, BridgeError("invalid_message", limit)))]
         batch = _Batch(open=1)  # counts this method too: the array is not sent before its last member is read
         events = [event for member in value for event in self._receive_one(member, batch)]
+        self._in_batches.update(batch.ids)
         return events + self._close_place(batch)
 
     def refuse(self, error: BridgeError, id: Id | None = None) -> list[Event]:
@@ -147,6 +152,7 @@ class Session:
             return []
         flight = self._in_flight.pop(id)
         if flight.silent:
+            self._in_batches.discard(id)
             return self._close_place(flight.batch) if flight.batch is not None else []
         return self._deliver(response, flight.batch)
 
@@ -165,8 +171,10 @@ class Session:
             envelope = _check_envelope(value)
             if envelope is None:
                 return []
-            if id is not None and (id in self._in_flight or id in self._waiting_for_end):
+            if id in self._in_flight or id in self._waiting_for_end or id in self._in_batches:
                 raise BridgeError("invalid_message", f"id {id!r:.100} is already in flight; the first request continues")
+            if id is not None and batch is not None:
+                batch.ids.append(id)
             method, params = envelope
             return self._act(id, method, params, batch, line)
         except BridgeError as error:
@@ -257,6 +265,8 @@ class Session:
 
     def _close_place(self, batch: _Batch) -> list[Event]:
         batch.open -= 1
+        if batch.open == 0:
+            self._in_batches.difference_update(batch.ids)
         return [Send(batch.responses)] if batch.open == 0 and batch.responses else []
 
 

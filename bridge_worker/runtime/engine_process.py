@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
+from bridge_worker import invariants
 from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.board import Board
 from bridge_worker.engines.engine import Engine, Notifier, receive_setup
@@ -124,7 +125,9 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
     )
 
     def report() -> Mapping[str, object]:
-        return {"memory_bytes": memory_bytes(), "redis": app.redis_state(), "degraded": app.degraded() if not setup.early else None}
+        degraded = app.degraded() if not setup.early else None
+        found = invariants.violations()
+        return {"memory_bytes": memory_bytes(), "redis": app.redis_state(), "degraded": degraded, "violations": found}
 
     engine = Engine(_Noted(app), board, report)
     app.start()

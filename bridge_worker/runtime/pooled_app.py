@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from bridge_worker import invariants
 from bridge_worker.budgets.remote_store import StoreService
 from bridge_worker.budgets.tasks import PREFIX as OF_TASKS
 from bridge_worker.budgets.tasks import TaskService
@@ -26,7 +27,7 @@ from bridge_worker.engines.pool import EnginePool, Output
 from bridge_worker.engines.requests import Outcome
 from bridge_worker.engines.supervisor import Supervisor
 from bridge_worker.engines.template_process import TemplateProcess, spawn_template
-from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError
+from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError, cancelled_error
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
 from bridge_worker.runtime.engine_process import Setup, encode_setup
@@ -119,7 +120,9 @@ class PooledApp:
             _check_no_params(start.params)
             return Outcome("ok", None, encode(response(start.id, await self._own[start.method]())), by_engine=False)
         except BridgeError as error:
-            return Outcome(error.kind, None, encode(error_response(start.id, error)), by_engine=False)
+            return _failed(start, error)
+        except asyncio.CancelledError:
+            return _failed(start, cancelled_error(upstream_closed=True))
 
     async def _status(self) -> dict[str, object]:
         """The members of `schema.status.Status`."""
@@ -134,6 +137,7 @@ class PooledApp:
             "redis": self._reported("redis") or {"state": "none", "since_ms": None},
             "degraded": self._reported("degraded"),
             "engines": [engine.row() for engine in engines],
+            "violations": invariants.violations(engine.report.get("violations") for engine in engines),
         }
 
     def _reported(self, name: str) -> object:
@@ -197,6 +201,10 @@ class PooledApp:
 
     def _loaded(self) -> Mapping[str, Any]:
         return self._pool.loaded if self._pool and self._pool.loaded else {}
+
+
+def _failed(start: Start, error: BridgeError) -> Outcome:
+    return Outcome(error.kind, None, encode(error_response(start.id, error)), by_engine=False)
 
 
 def _spawn() -> TemplateProcess:

@@ -32,6 +32,7 @@ from bridge_worker.protocol.session import (
 )
 from bridge_worker.protocol.transport import Transport
 from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED, EXIT_INTERNAL
+from bridge_worker.runtime.server_checks import ServerChecks
 
 CANCEL_SECONDS = 2.0  # after which a cancelled request gets its response even if its task does not end
 FLUSH_SECONDS = 1.0  # time for the reader to take the last responses after the grace
@@ -77,6 +78,7 @@ class Server:
         self._grace_seconds = grace_seconds
         self._watch_process = watch_process
         self._keeps_lines = keeps_lines
+        self._checks = ServerChecks(max_in_flight, CANCEL_SECONDS)
         self._framer = Framer(max_message_bytes)
         self._session = Session(app.state, max_message_bytes=max_message_bytes, max_in_flight=max_in_flight)
         self._tasks: dict[Id, asyncio.Task[None]] = {}
@@ -141,6 +143,8 @@ class Server:
                 received += 1
                 if received % _MESSAGES_A_TURN == 0:
                     await asyncio.sleep(0)
+                if self._pipe.queued() > READ_QUEUE_BYTES:
+                    self._checks.queued(self._pipe.queued(), READ_QUEUE_BYTES)
                     await self._pipe.drained(READ_QUEUE_BYTES)
         for item in self._framer.close():
             self._take(item)
@@ -163,7 +167,8 @@ class Server:
         for event in events:
             match event:
                 case Send(value):
-                    self._pipe.write(encode_response(value, _log_unencodable))
+                    self._pipe.write(line := encode_response(value, _log_unencodable))
+                    self._checks.wrote(len(line))
                 case Start():
                     self._start(event)
                 case Cancel(id):
@@ -180,6 +185,7 @@ class Server:
         id = start.id
         self._tasks[id] = task = asyncio.create_task(self._run(start, time.monotonic()))
         task.add_done_callback(lambda task: self._ended(id, task))
+        self._checks.started(self._session.in_flight, len(self._tasks))
 
     async def _run(self, start: Start, received: float) -> None:
         id, task = start.id, asyncio.current_task()
@@ -205,7 +211,9 @@ class Server:
 
     def _answer(self, id: Id, response: Response | Encoded) -> None:
         del self._tasks[id]
-        self._write(self._session.answer(id, response))
+        before, events = self._session.in_flight, self._session.answer(id, response)
+        self._checks.answered(id, in_flight=self._session.in_flight < before)
+        self._write(events)
         if not self._tasks:
             self._idle.set()
 
@@ -213,6 +221,7 @@ class Server:
         task = self._tasks[id]
         if not task.cancelling():  # a second cancel would tear up the closing that the first has begun
             task.cancel()
+            self._checks.cancelled(id)
             asyncio.get_running_loop().call_later(CANCEL_SECONDS, self._give_up, id, task)
 
     def _give_up(self, id: Id, task: asyncio.Task[None]) -> None:

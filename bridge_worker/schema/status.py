@@ -60,6 +60,7 @@ class Status(Closed):
     redis: RedisState
     degraded: list[Degraded] | None  # null until it is known
     engines: list[EngineProcess] = Field(default_factory=list)  # empty in a worker of one process
+    violations: dict[str, int] = Field(default_factory=dict)  # invariants found broken, by name; {} in a worker without a fault
 
 
 class ConfigReloaded(Closed):

@@ -774,3 +774,13 @@ def test_a_line_that_could_not_be_read_takes_no_id_that_is_in_flight() -> None:
         assert isinstance(sent, Send)
         assert isinstance(sent.value, dict)
         assert sent.value["id"] == expected
+
+
+@pytest.mark.rule("RPC-5")
+def test_an_id_is_in_flight_until_the_array_of_its_batch_is_sent() -> None:
+    """Found by simulation: deltas of a second request with the id came before the response to the first."""
+    one = session()
+    one.receive([request(id=1), request("ping", id=2)])
+    assert error_of(one.receive(request(id=2)))[2] == "invalid_message"
+    one.answer(1, {"jsonrpc": "2.0", "id": 1, "result": {}})
+    assert isinstance(one.receive(request(id=2))[0], Start)

@@ -269,6 +269,8 @@ answers! {
         degraded: Option<Vec<Degraded>>,
         /// Its engine processes; none in a worker of one process.
         engines: Vec<EngineProcess>,
+        /// The invariants of the protocol that it has found broken, by name, with how often; empty in a worker without a fault.
+        violations: BTreeMap<String, u64>,
     }
 
     /// An engine process of a worker.
