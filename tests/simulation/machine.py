@@ -22,6 +22,7 @@ from unittest import mock
 
 from bridge_worker.budgets.remote_store import RemoteStore
 from bridge_worker.budgets.store import MemoryStore
+from bridge_worker.budgets.tasks import RemoteTasks
 from bridge_worker.config.source import Config, ConfigError
 from bridge_worker.engines import engine as engine_module
 from bridge_worker.engines import link as link_module
@@ -225,7 +226,14 @@ class EngineProcess:
         async def call(name: str, arguments: Mapping[str, object]) -> object:
             return await engine.call(name, arguments)
 
-        app = SimApp(self.machine, self.process, plan.config(generation), early=bool(early), budget_store=RemoteStore(call))
+        app = SimApp(
+            self.machine,
+            self.process,
+            plan.config(generation),
+            early=bool(early),
+            budget_store=RemoteStore(call),
+            tasks=RemoteTasks(call),
+        )
         self.app = app
         noted: Any = _Noted(app)  # type: ignore[arg-type]  # the part of `App` that it uses
         board: Any = self.board
