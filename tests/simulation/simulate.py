@@ -106,6 +106,8 @@ class _Run:
             self._broken("exit", "the worker does not end")
         elif machine.exit_code not in ((0, EXIT_BROKEN) if self.client.may_lose_output else (0,)):
             self._broken("exit", f"exit code {machine.exit_code}")
+        elif machine.exit_code == 0 and machine.lost_output:
+            self._broken("exit", "exit code 0, although a write has failed")
         if machine.children:
             self._broken("exit", f"processes are left: {[child.name for child in machine.children.values()]}")
         if machine.exit_code == 0 and not machine.stdout.reader_gone:
