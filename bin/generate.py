@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))  # the code beside this script, not an installed o
 from pydantic import BaseModel  # noqa: E402
 
 from bridge_worker.config.settings import DEFAULTS, FLAGS, SETTINGS  # noqa: E402
+from bridge_worker.deferred_imports.sources import Sources  # noqa: E402
 from bridge_worker.errors import KINDS  # noqa: E402
 from bridge_worker.invariants import INVARIANTS  # noqa: E402
 from bridge_worker.protocol.lifecycle_table import LIFECYCLE, Input, State  # noqa: E402
@@ -32,6 +33,7 @@ from bridge_worker.schema import (  # noqa: E402
 from bridge_worker.schema.tasks import ExceededTask  # noqa: E402
 from tests.support import cases  # noqa: E402
 
+DIGESTS = "bridge_worker/backends/litellm/deferred_sources.json"
 FILES = ("protocol.md", "docs/configuration.md", "docs/matrix.md")
 COMMAND = ".venv-dev/bin/python bin/generate.py"
 _PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -53,11 +55,23 @@ def main() -> int:
         drifted += [f"{name}: {part}" for part in differing(old, new)]
         if not check:
             path.write_text(new, encoding="utf-8")
+    if write_digests(check):
+        drifted.append(DIGESTS)
     for part in drifted:
         print(f"{part} {'has drifted' if check else 'rewritten'}")
     if drifted and check:
         print(f"the code has changed since these were made; run: {COMMAND}")
     return 1 if drifted and check else 0
+
+
+def write_digests(check: bool) -> bool:
+    """Of the installed packages whose imports are deferred. Returns whether they have changed."""
+    path = ROOT / DIGESTS
+    old = path.read_text(encoding="utf-8")
+    new = json.dumps({package: Sources(package).digest() for package in json.loads(old)}, indent=2) + "\n"
+    if new != old and not check:
+        path.write_text(new, encoding="utf-8")
+    return new != old
 
 
 def regenerated(text: str) -> str:
@@ -139,6 +153,10 @@ def budgets() -> str:
     return typescript(messages.BudgetsGetResult, "serialization")
 
 
+def tokens_fit() -> str:
+    return typescript(messages.TokensFitResult, "serialization")
+
+
 def tasks() -> str:
     return together(typescript(messages.TaskBudget, "serialization"), typescript(ExceededTask, "serialization"))
 
@@ -206,6 +224,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "embed and rerank": embed_and_rerank,
     "budgets": budgets,
     "tasks": tasks,
+    "tokens fit": tokens_fit,
     "status": status,
     "invariants": invariants,
     "config reload": config_reload,

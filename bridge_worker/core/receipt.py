@@ -83,8 +83,13 @@ class Receipt:
     added: list[Addition] | None = None
     kept: list[str] = field(default_factory=list)
     engine: EngineVersion | None = None
+    fit: dict[str, Any] | None = None  # `schema.fit.FitFacts`, with the member `fit` of a chat
 
     def wire(self) -> dict[str, Any]:
+        wire = self._wire()
+        return wire if self.fit is None else wire | {"fit": self.fit}
+
+    def _wire(self) -> dict[str, Any]:
         return {
             "requested_model": self.requested_model,
             "served_model": self.served_model,

@@ -5,10 +5,12 @@ Owns the order of a chat: validate, find the model, reserve, run, settle. Refuse
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge_worker.agent.ensure import ask_until_valid
+from bridge_worker.agent.fit import DEFAULT_STRATEGY, fit_to_model
 from bridge_worker.agent.response_check import ResponseCheck
 from bridge_worker.budgets.estimate import CostInputs
 from bridge_worker.budgets.limits import BUDGET
@@ -93,6 +95,9 @@ class Chat:
         reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request), params.get("task"))
 
         async def reserve() -> None:
+            if (fit := params.get("fit")) is not None and request.receipt.fit is None:
+                await self._fit(request, fit)
+                reservation.change(cost_inputs(request))
             await reservation.reserve(self._backends.services)
 
         try:
@@ -105,6 +110,16 @@ class Chat:
             raise
         await reservation.settle(result["usage"], result["cost_usd"])
         return result
+
+    async def _fit(self, request: ChatRequest, fit: str | Mapping[str, Any]) -> None:
+        """Drops and shortens messages before the request is sent. The receipt names them."""
+        options: Mapping[str, Any] = {"strategy": fit} if isinstance(fit, str) else fit
+        output = request.options.get("max_completion_tokens") or request.options.get("max_tokens") or 0
+        services = await self._backends.services(request.model)
+        strategy, limit = options.get("strategy") or DEFAULT_STRATEGY, options.get("max_input_tokens")
+        model, tools = request.model, request.options.get("tools")
+        fitted = await asyncio.to_thread(fit_to_model, services, model, request.messages, tools, strategy, limit, output)
+        request.messages, request.receipt.fit = fitted.messages, fitted.facts()
 
     def _deadlines(self, settings: Settings) -> Deadlines:
         """The operator's, made once for as long as the settings are active."""

@@ -114,8 +114,10 @@ PACKAGES: Mapping[str, Package] = {
     "vertex_ai_beta": _GOOGLE,
     "oci": Package("cryptography", "cryptography"),
 }
+# For Azure's deployments without a key, which sign in to Entra ID.
+AZURE_IDENTITY = Package("azure.identity", "azure-identity")
 # By the top module that an import does not find.
-INSTALLS: Mapping[str, str] = {"google": _GOOGLE.install, "azure": "azure-identity", "cryptography": "cryptography"}
+INSTALLS: Mapping[str, str] = {"google": _GOOGLE.install, "azure": AZURE_IDENTITY.install, "cryptography": "cryptography"}
 
 # They may get a key from a role, a login or a file, or need none, so a missing variable does not mean a missing key.
 KEY_MAY_BE_ELSEWHERE = ("bedrock", "sagemaker", "vertex_ai", "azure", "watsonx", "oci", "snowflake", "ollama", "ollama_chat")

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from bridge_worker.schema.base import Closed
 from bridge_worker.schema.chat_request import ToolCall
+from bridge_worker.schema.fit import FitFacts
 
 
 class Usage(Closed):
@@ -92,6 +93,12 @@ class Receipt(Closed):
     engine: EngineVersion | None = None
 
 
+class ChatReceipt(Receipt):
+    """``fit`` is there when the request has it."""
+
+    fit: FitFacts | None = None
+
+
 CostSource = Literal["provider", "deployment", "price_map", "cache"]
 
 
@@ -137,7 +144,7 @@ class ChatResult(Closed):
     id: str | None
     logprobs: dict[str, Any] | None
     timing: Timing
-    receipt: Receipt
+    receipt: ChatReceipt
     problems: list[Problem] | None = None  # of the content, with a response_format
     repaired: list[Repair] | None = None  # of the content
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
@@ -192,10 +193,25 @@ def _without_package(gateway: Gateway) -> Iterator[Diagnostic]:
     assert gateway.router is not None  # noqa: S101  # as above
     for model, place in zip(gateway.router["model_list"], gateway.places, strict=True):
         provider = unusable.provider_of(model["litellm_params"])
-        package = facts.PACKAGES.get(provider)
+        package = facts.AZURE_IDENTITY if _signs_in(provider, model["litellm_params"]) else facts.PACKAGES.get(provider)
         if package is not None and not _is_installed(package.module):
             problem = f"{provider} needs the Python package {package.module}, which is not installed"
             yield unserved(place, problem, f"pip install '{package.install}'")
+
+
+def _signs_in(provider: str, params: Mapping[str, Any]) -> bool:
+    """Whether it is a deployment of Azure without a key or a token, for which LiteLLM signs in to Entra ID."""
+    if provider not in ("azure", "azure_text") or any(params.get(name) for name in ("api_key", "azure_ad_token")):
+        return False
+    if os.environ.get("AZURE_API_KEY") or os.environ.get("AZURE_OPENAI_API_KEY"):
+        return False
+    application = ("tenant_id", "client_id", "client_secret")
+    user = ("azure_username", "azure_password", "client_id")
+    variables = {"azure_username": "AZURE_USERNAME", "azure_password": "AZURE_PASSWORD"}
+    return bool(litellm.enable_azure_ad_token_refresh) or any(
+        all(params.get(name) or os.environ.get(variables.get(name, f"AZURE_{name.upper()}")) for name in names)
+        for names in (application, user)
+    )
 
 
 def _is_installed(module: str) -> bool:

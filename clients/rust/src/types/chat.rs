@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Message, Object, Problem, Repair, ToolCall};
+use super::{Fitted, Message, Object, Problem, Repair, ToolCall};
 
 open_enum! {
     /// Why the model stopped.
@@ -196,6 +196,9 @@ pub struct Receipt {
     pub kept: Vec<String>,
     /// The chat path that served the request.
     pub engine: Option<Object>,
+    /// What [`ChatRequest::fit`](super::ChatRequest::fit) did to the messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fitted>,
     /// What a newer worker adds.
     #[serde(flatten)]
     pub extra: Object,

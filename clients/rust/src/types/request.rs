@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Content, Ensure, Message, Object, Task, Tool, ToolChoice};
+use super::{Content, Ensure, Fit, Message, Object, Task, Tool, ToolChoice};
 
 open_enum! {
     /// How much a model thinks before it responds.
@@ -109,6 +109,9 @@ pub struct ChatRequest {
     /// The task that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
+    /// Drops and shortens messages until they fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -221,6 +224,8 @@ impl ChatRequest {
         deadlines: Deadlines,
         /// The task that it belongs to, with its limits.
         task: Task,
+        /// Drops and shortens messages until they fit: a [`FitStrategy`](super::FitStrategy), or a [`Fit`] with a limit.
+        fit: Fit,
     }
 
     plain_setters! {

@@ -1,4 +1,4 @@
-"""Vertex AI with each kind of Google's credentials, against a stand-in for Google's token endpoint and for the model's host."""
+"""Vertex AI with each kind of Google's credentials, against stand-ins for its two hosts; which deployments of Azure sign in."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+import litellm
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -19,7 +20,7 @@ from bridge_worker.config.source import load_config
 from bridge_worker.providers.facts import Package
 from tests.support.gateway_config import write
 from tests.support.provider_formats import Answer, Gemini
-from tests.support.worker import Worker
+from tests.support.worker import Json, Worker
 
 TOKEN = "ya29.of-the-stand-in-0001"
 
@@ -155,3 +156,36 @@ def test_a_config_for_vertex_ai_without_its_package_is_reported_with_the_extra_t
     assert line.endswith("no_such_module_4711.auth, which is not installed; pip install 'omni-bridge[vertex]'")
     error = ModuleNotFoundError("No module named 'google'", name="google")
     assert exceptions.from_litellm(error, model="a").message.endswith("not installed here; pip install 'omni-bridge[vertex]'")
+
+
+ENTRA = {"tenant_id": "t", "client_id": "c", "client_secret": "s"}
+
+
+@pytest.mark.parametrize(
+    ("params", "settings", "environment", "is_named"),
+    [
+        (ENTRA, {}, {}, True),
+        ({}, {}, {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_CLIENT_SECRET": "s"}, True),
+        ({"client_id": "c", "azure_username": "u", "azure_password": "p"}, {}, {}, True),
+        ({}, {"enable_azure_ad_token_refresh": True}, {}, True),
+        (ENTRA | {"api_key": "k"}, {}, {}, False),
+        (ENTRA, {}, {"AZURE_API_KEY": "k"}, False),
+        ({"azure_ad_token": "e"}, {}, {}, False),
+        ({}, {}, {}, False),
+    ],
+)
+def test_a_deployment_of_azure_that_signs_in_needs_a_package(
+    params: Json, settings: Json, environment: Json, is_named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(litellm, "enable_azure_ad_token_refresh", settings.get("enable_azure_ad_token_refresh"))
+    made = {"model": "azure/gpt-4o", "api_base": "https://house.openai.azure.com", **params}
+    config = {"model_list": [{"model_name": "a", "litellm_params": made}], "litellm_settings": settings}
+    path = write(tmp_path / "gateway.yaml", config)
+    path.chmod(0o600)
+    gateway = load_config(str(path)).gateway
+    assert gateway is not None
+    monkeypatch.setattr(gateway_config, "find_spec", lambda name: None)
+    lines = [str(one) for one in gateway_config._without_package(gateway)]
+    assert ["azure.identity, which is not installed; pip install 'azure-identity'" in line for line in lines] == [True] * is_named

@@ -1,0 +1,78 @@
+"""Rewritten modules, kept on the disk as bytecode is.
+
+Owns the file of each and when it is valid: of the same sources (size and time of each, as CPython does) and the same version of the
+hook and of Python. Refuses to know what is in it besides code and a table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.util import MAGIC_NUMBER, cache_from_source
+from pathlib import Path
+
+from bridge_worker.deferred_imports.rewriting import Rewritten
+
+VERSION = 1  # of what `rewriting` makes
+
+_Stamp = tuple[str, int, int]
+
+
+def is_useful(source: Path) -> bool:
+    """Whether the next process will find what this one rewrites, or this one finds what another has rewritten: rewriting takes
+    longer than loading all."""
+    if load(source) is not None:
+        return True
+    return not sys.dont_write_bytecode and any(_is_writable(path) for path in _places(source))
+
+
+def _is_writable(path: Path) -> bool:
+    folder = next(parent for parent in path.parents if parent.exists())
+    return folder.is_dir() and os.access(folder, os.W_OK)
+
+
+def load(source: Path) -> Rewritten | None:
+    for path in _places(source):
+        try:
+            magic, stamps, code, table, used, submodules = marshal.loads(path.read_bytes())  # noqa: S302  # written by `store`, as bytecode is
+        except (OSError, ValueError, EOFError, TypeError):
+            continue
+        if magic == MAGIC_NUMBER and all(_stamp(name) == (name, *rest) for name, *rest in stamps):
+            return Rewritten(code, table, used, submodules)
+    return None
+
+
+def store(source: Path, others: Iterable[Path], rewritten: Rewritten) -> None:
+    """``others`` are the files that the table depends on besides."""
+    stamps = tuple(_stamp(str(path)) for path in sorted({source, *others}))
+    content = marshal.dumps((MAGIC_NUMBER, stamps, rewritten.code, rewritten.table, rewritten.builtins, rewritten.submodules))
+    for path in _places(source):
+        with contextlib.suppress(OSError):
+            _write(path, content)
+            return
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _stamp(path: str) -> _Stamp | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return path, status.st_size, status.st_mtime_ns
+
+
+def _places(source: Path) -> Iterator[Path]:
+    """In the folder of the bytecode, and where that folder cannot be written to, in the user's cache."""
+    own = Path(cache_from_source(str(source), optimization=f"deferred{VERSION}"))
+    yield own
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    yield Path(folder, "omni-bridge", "deferred_imports", *own.parts[1:])

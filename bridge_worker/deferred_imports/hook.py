@@ -1,0 +1,102 @@
+"""Finds the modules of the named packages and runs them with deferred names.
+
+Owns the finder and the loader, and which packages and modules are loaded as usual. Refuses to know what the packages are for.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from importlib.machinery import ModuleSpec, NamespaceLoader, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from bridge_worker.deferred_imports import code_cache
+from bridge_worker.deferred_imports.namespace import DeferredNames, run
+from bridge_worker.deferred_imports.rewriting import Rewritten
+from bridge_worker.deferred_imports.sources import Sources
+from bridge_worker.deferred_imports.submodules import modules_in
+
+if TYPE_CHECKING:
+    from bridge_worker.deferred_imports.star_names import PackageSources
+
+_log = logging.getLogger(__name__)
+
+
+def install(packages: Mapping[str, str], usual: Collection[str] = ()) -> None:
+    """Defers the imports of modules of ``packages``, name -> the digest of `Sources`. Modules of ``usual`` are loaded as usual, and
+    so is a package with another digest, which is logged. Repeating it changes nothing. Call it before the packages are imported."""
+    for package, digest in packages.items():
+        if any(isinstance(finder, DeferringFinder) and finder.package == package for finder in sys.meta_path):
+            continue
+        try:
+            sources = Sources(package)
+            if sources.digest() != digest:
+                raise LookupError(f"the sources of {package} are not those that deferred imports were tested with")
+            if not code_cache.is_useful(sources.path):
+                raise LookupError(f"no folder for the rewritten modules of {package} can be written to; set XDG_CACHE_HOME")
+        except LookupError as reason:
+            _log.warning("%s: all of %s is loaded at the start, which takes longer", reason, package)
+            continue
+        sys.meta_path.insert(0, DeferringFinder(package, sources, usual))
+
+
+class DeferringFinder:
+    def __init__(self, package: str, sources: Sources, usual: Collection[str]) -> None:
+        self.package = package
+        self._sources = sources
+        self._usual = frozenset(usual)
+        self._star_names: PackageSources | None = None
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name.partition(".")[0] != self.package or name in self._usual:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None:
+            return None
+        if spec.loader is None and spec.submodule_search_locations is not None:
+            spec.loader = FolderLoader(name, spec.submodule_search_locations, PathFinder.find_spec)
+        elif type(spec.loader) is SourceFileLoader:
+            spec.loader = DeferringLoader(name, spec.loader.path, self)
+        return spec
+
+    def rewrite(self, module: str, path: Path) -> Rewritten | None:
+        """None where the file was changed after it was installed."""
+        from bridge_worker.deferred_imports.rewriting import rewrite
+        from bridge_worker.deferred_imports.star_names import PackageSources
+
+        source = path.read_bytes()
+        if not self._sources.is_recorded(path, source):
+            _log.warning("%s was changed after it was installed: what it imports is loaded with it", module)
+            return None
+        if self._star_names is None:
+            root = path.parents[module.count(".") + (path.name == "__init__.py")]
+            self._star_names = PackageSources(root, self.package)
+        rewritten = rewrite(source, str(path), module, self._star_names.of(module, path))
+        if not sys.dont_write_bytecode:
+            code_cache.store(path, self._star_names.read(), rewritten)
+        return rewritten
+
+
+class FolderLoader(NamespaceLoader):
+    """For a folder without `__init__.py`. Its modules are attributes, as they are once something has imported them."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__file__ = None
+        submodules = {name: f"{module.__name__}.{name}" for folder in module.__path__ for name in modules_in(Path(folder))}
+        vars(module)["__getattr__"] = DeferredNames(module, {}, submodules).attribute
+
+
+class DeferringLoader(SourceFileLoader):
+    def __init__(self, name: str, path: str, finder: DeferringFinder) -> None:
+        super().__init__(name, path)
+        self._finder = finder
+
+    def exec_module(self, module: ModuleType) -> None:
+        rewritten = code_cache.load(Path(self.path)) or self._finder.rewrite(module.__name__, Path(self.path))
+        if rewritten is None:
+            super().exec_module(module)
+        else:
+            run(module, rewritten)

@@ -1,0 +1,187 @@
+"""Takes the import statements out of a module's source that can run when one of their names is first used.
+
+Owns which statements these are, and the module's table: each name with its sources. Refuses to run or load anything.
+
+A statement stays where it is
+- in try, with, if, a class or a function, and for the standard library, which costs nothing that counts here;
+- if another kind of statement binds one of its names too, or the name is that of a builtin;
+- if the module calls `globals`, `locals` or `vars` while it is loaded;
+- after a star of unknown names.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import symtable
+import sys
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Protocol
+
+from bridge_worker.deferred_imports.bindings import MODULE, STAR, TOP, Source, at_module_level, bindings, import_sources, star
+
+WRAP_GETATTR = "__deferred_getattr__"
+Table = dict[str, tuple[Source, ...]]
+Origin = tuple[str, str]
+# How `ClassVar` and such are found decides what an annotation means: dataclasses looks them up in the module's dict.
+_NEVER_DEFERRED = sys.stdlib_module_names | {"typing_extensions"}
+_OWN_NAMESPACE = {"globals", "locals", "vars"}
+_BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("_"))
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """``builtins``: names of builtins that the module's functions use. ``submodules``: name -> module, for attributes that the
+    package has once something has imported the module."""
+
+    code: CodeType
+    table: Table
+    builtins: tuple[str, ...]
+    submodules: dict[str, str]
+
+
+class Stars(Protocol):
+    """What `from module import *` brings to the module, and where a name is defined."""
+
+    def names(self, module: str, level: int) -> dict[str, Origin] | None: ...
+
+    def origin(self, source: Source) -> Origin: ...
+
+    def submodules(self) -> dict[str, str]: ...
+
+
+def rewrite(source: bytes, path: str, module: str, stars: Stars) -> Rewritten:
+    tree = ast.parse(source, path)
+    table = {} if _looks_at_its_namespace(tree) else _Imports(tree, module, stars).take()
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "__getattr__":
+            node.decorator_list.append(ast.copy_location(ast.Name(WRAP_GETATTR, ast.Load()), node))
+    code = compile(tree, path, "exec", dont_inherit=True)
+    bound = {name for node in tree.body for name, _ in bindings(node)}
+    used = _builtins_of_functions(source, path) - bound - set(table)
+    return Rewritten(code, table, tuple(sorted(used)), stars.submodules())
+
+
+def _looks_at_its_namespace(tree: ast.Module) -> bool:
+    calls = (node.func for node in at_module_level(tree) if isinstance(node, ast.Call))
+    return any(isinstance(function, ast.Name) and function.id in _OWN_NAMESPACE for function in calls)
+
+
+def _builtins_of_functions(source: bytes, path: str) -> set[str]:
+    """A name in the module's namespace costs a function 2 ns, one that is looked up in `DeferredNames` 100 ns and more."""
+    found: set[str] = set()
+    tables = [symtable.symtable(source.decode(), path, "exec")]
+    while tables:
+        for child in tables.pop().get_children():
+            tables.append(child)
+            found |= {symbol.get_name() for symbol in child.get_symbols() if symbol.is_global()} & _BUILTINS
+    return found
+
+
+@dataclass
+class _Name:
+    """What a name of the module means at one line. ``is_bound``: a statement that stays has bound it. ``origin`` is None where it
+    is not known."""
+
+    is_bound: bool = False
+    sources: list[Source] = field(default_factory=list)
+    origin: Origin | None = None
+
+
+class _Imports:
+    """The import statements of one module."""
+
+    def __init__(self, tree: ast.Module, module: str, stars: Stars) -> None:
+        self._tree = tree
+        self._module = module
+        self._stars = stars
+        self._plain: dict[ast.stmt, dict[str, Source]] = {}
+        self._brought: dict[ast.stmt, dict[str, Origin]] = {}
+        self._names: dict[str, _Name] = {}
+        self._deleted = {node.id for node in at_module_level(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Del)}
+
+    def take(self) -> Table:
+        self._find()
+        self._keep()
+        self._tree.body = [statement for node in self._tree.body for statement in self._replacement(node)]
+        return {name: tuple(known.sources) for name, known in self._names.items() if known.sources}
+
+    def _find(self) -> None:
+        for node in self._tree.body:
+            if (target := star(node)) is not None:
+                brought = self._stars.names(*target)
+                if brought is None:
+                    return
+                self._brought[node] = brought
+            elif isinstance(node, ast.Import | ast.ImportFrom) and not _is_never_deferred(node):
+                self._plain[node] = import_sources(node)
+
+    def _keep(self) -> None:
+        """Leaves out of ``_plain`` what has to stay, until no statement that stays binds a name of one that does not."""
+        sources: dict[str, set[Source]] = {}
+        for found in self._plain.values():
+            for name, source in found.items():
+                sources.setdefault(name, set()).add(source)
+        staying = {name for name, found in sources.items() if name in _BUILTINS or not _is_one(found)}
+        while True:
+            others = (node for node in self._tree.body if node not in self._plain and node not in self._brought)
+            staying |= {name for node in others for name, _ in bindings(node)}
+            stay = [node for node, found in self._plain.items() if not staying.isdisjoint(found)]
+            if not stay:
+                return
+            for node in stay:
+                del self._plain[node]
+
+    def _replacement(self, node: ast.stmt) -> list[ast.stmt]:
+        if node in self._plain:
+            for name, source in self._plain[node].items():
+                self._defer(name, source, self._stars.origin(source) if self._brought else None)
+            return []
+        if node in self._brought:
+            return self._star_replacement(node)
+        sources = import_sources(node) if isinstance(node, ast.Import | ast.ImportFrom) and not star(node) else {}
+        for name, _ in bindings(node):
+            known = self._names.setdefault(name, _Name())
+            known.origin = self._stars.origin(sources[name]) if name in sources and not known.is_bound else None
+            known.is_bound = True
+        return [node]
+
+    def _star_replacement(self, node: ast.stmt) -> list[ast.stmt]:
+        """Imports of the names that the star replaces. The others become entries of the table, except what the module has already:
+        most of what a star brings is imported by both modules, and the earlier source is the cheaper one."""
+        statements = []
+        for name, origin in sorted(self._brought[node].items()):
+            known = self._names.setdefault(name, _Name())
+            if origin in (known.origin, (self._module, name)):
+                continue
+            if known.is_bound or name in _BUILTINS or name in self._deleted:
+                known.is_bound, known.origin = True, origin
+                statements.append(_import_of(name, origin, node))
+            else:
+                self._defer(name, (*origin, 0, STAR if origin[1] else MODULE), origin)
+        return statements
+
+    def _defer(self, name: str, source: Source, origin: Origin | None) -> None:
+        known = self._names.setdefault(name, _Name())
+        if source not in known.sources:
+            known.sources.append(source)
+        known.origin = origin
+
+
+def _import_of(name: str, origin: Origin, where: ast.stmt) -> ast.stmt:
+    module, attribute = origin
+    if attribute:
+        return ast.fix_missing_locations(ast.copy_location(ast.ImportFrom(module, [ast.alias(attribute, name)], 0), where))
+    return ast.fix_missing_locations(ast.copy_location(ast.Import([ast.alias(module, name)]), where))
+
+
+def _is_never_deferred(node: ast.Import | ast.ImportFrom) -> bool:
+    if isinstance(node, ast.ImportFrom):
+        return not node.level and (node.module or "").split(".")[0] in _NEVER_DEFERRED
+    return any(alias.name.split(".")[0] in _NEVER_DEFERRED for alias in node.names)
+
+
+def _is_one(sources: set[Source]) -> bool:
+    """Whether statements for a name agree: they are the same, or `import a.b` and `import a.c`, which both bind ``a``."""
+    return len(sources) == 1 or all(kind == TOP for _, _, _, kind in sources)

@@ -1,0 +1,35 @@
+"""Whether the installed sources of a package are those that its deferred imports were tested with.
+
+Owns the digest of a package, of what its installer recorded of each file. Refuses to know what follows from it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+
+class Sources:
+    def __init__(self, package: str) -> None:
+        """Raises LookupError where no record of an installer is in its folder."""
+        spec = PathFinder.find_spec(package)
+        if spec is None or not spec.origin:
+            raise LookupError(f"{package} is not installed")
+        self.path = Path(spec.origin)
+        self._root = self.path.parent.parent
+        records = list(self._root.glob(f"{package}-*.dist-info/RECORD"))
+        if len(records) != 1:
+            raise LookupError(f"{len(records)} records of {package} are installed")
+        lines = records[0].read_text(encoding="utf-8").splitlines()
+        self._lines = sorted(line for line in lines if line.startswith(f"{package}/") and ".py," in line)
+
+    def digest(self) -> str:
+        return hashlib.sha256("\n".join(self._lines).encode()).hexdigest()
+
+    def is_recorded(self, path: Path, content: bytes) -> bool:
+        """Whether the file is as it was installed."""
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+        name = path.relative_to(self._root).as_posix()
+        return any(line.startswith(f"{name},sha256={digest},") for line in self._lines)

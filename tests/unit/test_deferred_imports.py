@@ -1,0 +1,379 @@
+"""PEP 810's meaning of an import statement, for packages that the hook is installed for: small packages, loaded in this process."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import importlib
+import inspect
+import itertools
+import pickle
+import sys
+import threading
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+import pytest
+
+from bridge_worker.deferred_imports import hook
+from bridge_worker.deferred_imports.sources import Sources
+
+_numbers = itertools.count()
+Load = Callable[..., ModuleType]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
+    """Writes a package, installs the hook for it and imports it. ``PKG`` in a source is the package's name."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = list(sys.meta_path)
+    made = []
+
+    def start(files: Mapping[str, str], *, deferred: bool = True, usual: tuple[str, ...] = ()) -> ModuleType:
+        name = f"deferred_test_{next(_numbers)}"
+        made.append(name)
+        write(tmp_path, name, files)
+        importlib.invalidate_caches()
+        if deferred:
+            hook.install({name: Sources(name).digest()}, [f"{name}.{module}" for module in usual])
+        return importlib.import_module(name)
+
+    yield start
+    sys.meta_path[:] = before
+    for name in [module for module in sys.modules if module.split(".")[0] in made]:
+        del sys.modules[name]
+
+
+def write(root: Path, name: str, files: Mapping[str, str]) -> None:
+    """With the record that an installer makes."""
+    lines = []
+    for file, source in {"__init__.py": "", **files}.items():
+        path = root / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = source.replace("PKG", name).encode()
+        path.write_bytes(content)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+        lines.append(f"{name}/{file},sha256={digest},{len(content)}\n")
+    record = root / f"{name}-1.0.dist-info" / "RECORD"
+    record.parent.mkdir()
+    record.write_text("".join(lines))
+
+
+def loaded(package: ModuleType) -> set[str]:
+    prefix = f"{package.__name__}."
+    return {module.removeprefix(prefix) for module in sys.modules if module.startswith(prefix)}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "from .part import thing",
+        "from PKG.part import thing",
+        "from PKG.part import other as thing",
+        "from .part import *",
+    ],
+)
+def test_a_module_is_loaded_when_one_of_its_names_is_used(load: Load, statement: str) -> None:
+    package = load({"__init__.py": f"{statement}\ndef use():\n    return thing", "part.py": "thing = other = object()"})
+    assert loaded(package) == set()
+    used = package.use()
+    assert loaded(package) == {"part"}
+    assert used is sys.modules[f"{package.__name__}.part"].thing
+    assert vars(package)["thing"] is used  # found without the hook from here on
+
+
+@pytest.mark.parametrize(
+    ("statement", "use"),
+    [
+        ("import PKG.a.b", "PKG.a.b.x"),
+        ("import PKG.a.b as k", "k.x"),
+        ("import PKG.a\nimport PKG.a.b", "PKG.a.b.x"),
+        ("from . import a", "a.b.x"),
+        ("from .a import b", "b.x"),
+    ],
+)
+def test_each_form_of_an_import_statement_binds_what_it_binds_without_the_hook(load: Load, statement: str, use: str) -> None:
+    files = {"user.py": f"{statement}\ndef use():\n    return {use}", "a/__init__.py": "", "a/b.py": "x = 3"}
+    package = load(files)
+    user = importlib.import_module(f"{package.__name__}.user")
+    assert loaded(package) == {"user"}
+    assert user.use() == 3
+
+
+def test_another_module_sees_the_name_as_an_attribute_and_can_import_it(load: Load) -> None:
+    package = load({"a.py": "from .b import x\nimport PKG.b as k", "b.py": "x = object()", "c.py": "from .a import x, k"})
+    a = importlib.import_module(f"{package.__name__}.a")
+    assert hasattr(a, "x")
+    assert "x" in dir(a)
+    c = importlib.import_module(f"{package.__name__}.c")
+    assert c.x is a.x is c.k.x
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "try:\n    from .part import x\nexcept ImportError:\n    x = None",
+        "if True:\n    from .part import x",
+        "with open(__file__):\n    from .part import x",
+        "class A:\n    from .part import x",
+        "x = 1\nfrom .part import x",
+        "from .part import x\nx = 1",
+        "from .part import x\nfrom .part import y as x",
+        "from .part import x\ndef x(): pass",
+        "from .part import x\ndel x",
+        "from .part import input",
+        "from .part import x\nglobals()",
+        "from .part import x\nlocals()['y'] = 2",
+        "from .part import x\nclass A(x): pass",
+        "from .part import x\ndef f(a: x): pass",
+        "from .part import x\nfor x in (): pass",
+    ],
+)
+def test_a_statement_that_cannot_wait_runs_where_it_is_written(load: Load, source: str) -> None:
+    package = load({"__init__.py": source, "part.py": "class x: pass\ny = input = 2"})
+    assert "part" in loaded(package)
+    reference = load({"__init__.py": source, "part.py": "class x: pass\ny = input = 2"}, deferred=False)
+    assert public(package) == public(reference)
+
+
+def public(module: ModuleType) -> dict[str, str]:
+    """Names with what they mean, so that the same package under two names gives the same."""
+    values = {name: getattr(module, name) for name in dir(module) if not name.startswith("__")}
+    return {
+        name: repr(value).replace(module.__name__, "PKG").split(" at 0x")[0]
+        for name, value in values.items()
+        if not isinstance(value, ModuleType)  # which submodules are loaded differs, as it should
+    }
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from .a import x\nfrom .star import *",  # one object, by two paths
+        "from .star import *\nfrom .a import x",
+        "from .star import *\nfrom .b import y",
+        "from .b import y as z\nfrom .star import *",  # the star has another z
+        "z = 1\nfrom .star import *",
+        "z = 1\nfrom .star import *\nz = 2",
+        "from .star import *\nz = 2",
+        "from .star import *\nfrom .second import *",
+        "from .second import *\nfrom .star import *",
+        "from .listed import *",
+        "from .computed import *\nfrom .a import x",
+        "def z(): pass\nfrom .star import *\ndef use(): return z",
+        "from typing import Callable\nfrom .star import *",
+    ],
+)
+def test_a_star_brings_what_it_brings_without_the_hook(load: Load, source: str) -> None:
+    files = {
+        "__init__.py": source,
+        "a.py": "x = 'a.x'",
+        "b.py": "y = 'b.y'",
+        "star.py": "from .a import x\nfrom .b import *\nfrom collections.abc import Callable\nz = 's.z'\n_p = 1\n[q for q in ()]",
+        "second.py": "from .a import x as z\nx = 'second.x'\nfor w in (1, 2): pass\ndel w",
+        "listed.py": "from .a import x\n__all__ = ['x', '_private']\n_private = 2\nother = 3",
+        "computed.py": "from .star import *\n__all__ = [name for name in ('x', 'z')]",
+    }
+    assert public(load(files)) == public(load(files, deferred=False))
+
+
+def test_a_star_of_a_package_brings_submodules_that_are_loaded(load: Load) -> None:
+    package = load({"__init__.py": "from .parts import *", "parts/__init__.py": "", "parts/one.py": "x = 1"})
+    assert loaded(package) == set()
+    assert package.one.x == 1
+
+
+def test_a_star_outside_of_the_package_gets_the_deferred_names(load: Load) -> None:
+    package = load({"__init__.py": "from .part import x\n_private = 1\ndef f(): return len", "part.py": "x = 1"})
+    namespace: dict[str, object] = {}
+    exec(f"from {package.__name__} import *", namespace)
+    assert set(namespace) - {"__builtins__"} == {"f", "part", "x"}
+
+
+def test_a_failed_import_is_an_import_error_at_each_use(load: Load) -> None:
+    source = "from .missing import x\nfrom .broken import y\nfrom .part import z\ndef use(name):\n    return eval(name)"
+    package = load({"__init__.py": source, "broken.py": "{}['key']", "part.py": ""})
+    for name, said in (("x", "missing"), ("y", "KeyError"), ("z", "cannot import name 'z'")):
+        for _ in range(2):
+            with pytest.raises(ImportError, match=said):
+                package.use(name)
+            with pytest.raises(ImportError, match=said):
+                getattr(package, name)
+    with pytest.raises(NameError):
+        package.use("never_bound")
+    with pytest.raises(AttributeError):
+        _ = package.never_bound
+
+
+def test_modules_that_need_each_other_find_each_other(load: Load) -> None:
+    package = load({"a.py": "from .b import B\nclass A: other = lambda self: B", "b.py": "from .a import A\nclass B(A): pass"})
+    a = importlib.import_module(f"{package.__name__}.a")
+    assert a.A().other() is a.B
+    assert issubclass(a.B, a.A)
+
+
+def test_a_circle_of_names_is_an_import_error(load: Load) -> None:
+    package = load({"a.py": "from .b import x", "b.py": "from .a import x"})
+    a = importlib.import_module(f"{package.__name__}.a")
+    with pytest.raises(ImportError):
+        _ = a.x
+
+
+def test_a_modules_own_getattr_comes_after_the_table(load: Load) -> None:
+    source = "from .part import x\ndef __getattr__(name):\n    if name == 'made': return name\n    raise AttributeError(name)"
+    package = load({"__init__.py": source, "part.py": "x = 1"})
+    assert (package.x, package.made) == (1, "made")
+    with pytest.raises(AttributeError):
+        _ = package.other
+
+
+def test_a_submodule_does_not_replace_a_name_of_the_package(load: Load) -> None:
+    package = load({"__init__.py": "from .thing import thing\ndef use(): return thing", "thing.py": "def thing(): pass"})
+    module = importlib.import_module(f"{package.__name__}.thing")
+    assert package.thing is module.thing
+    assert package.use() is module.thing
+
+
+def test_a_chain_of_attributes_reaches_a_submodule_that_a_deferred_statement_would_have_loaded(load: Load) -> None:
+    package = load({"__init__.py": "import PKG.a.b", "a/__init__.py": "", "a/b.py": "x = 1"})
+    assert sys.modules[package.__name__].a.b.x == 1
+
+
+def test_a_replaced_name_is_seen_by_the_module_and_by_those_who_import_it_later(load: Load) -> None:
+    package = load({"__init__.py": "from .part import x\ndef use(): return x", "part.py": "x = 1", "user.py": "from . import x"})
+    with mock.patch.object(package, "x", 2):
+        assert package.use() == 2
+    assert package.use() == 1
+    package.x = 3
+    assert importlib.import_module(f"{package.__name__}.user").x == package.use() == 3
+
+
+def test_annotations_that_are_text_are_evaluated(load: Load) -> None:
+    source = (
+        "from __future__ import annotations\nimport dataclasses\nfrom typing import ClassVar\nfrom .part import Thing\n"
+        "@dataclasses.dataclass\nclass A:\n    thing: Thing\n    kind: ClassVar[Thing] = None\n"
+        "def f(a: Thing) -> list[Thing]: ..."
+    )
+    package = load({"__init__.py": source, "part.py": "class Thing: pass"})
+    assert loaded(package) == set()
+    assert [field.name for field in dataclasses.fields(package.A)] == ["thing"]
+    assert typing.get_type_hints(package.f) == {"a": package.Thing, "return": list[package.Thing]}
+    assert typing.get_type_hints(package.A)["thing"] is package.Thing
+
+
+def test_pydantic_models_find_the_types_of_their_fields(load: Load) -> None:
+    source = "from __future__ import annotations\nfrom pydantic import BaseModel\nfrom .part import Thing\n"
+    source += "class A(BaseModel):\n    thing: Thing"
+    package = load({"__init__.py": source, "part.py": "from pydantic import BaseModel\nclass Thing(BaseModel):\n    x: int"})
+    assert package.A(thing={"x": 1}).thing == package.Thing(x=1)
+
+
+def test_objects_can_be_pickled_and_their_source_read(load: Load) -> None:
+    package = load({"__init__.py": "from .part import Thing\ndef f():\n    return Thing\n", "part.py": "class Thing: pass"})
+    assert pickle.loads(pickle.dumps(package.f)) is package.f
+    assert type(pickle.loads(pickle.dumps(package.Thing()))) is package.Thing
+    assert inspect.getsource(package.f) == "def f():\n    return Thing\n"
+    assert inspect.getmodule(package.f) is package
+
+
+def test_functions_find_builtins_at_their_usual_speed_and_nothing_else_sees_them(load: Load) -> None:
+    package = load({"__init__.py": "from .part import x\ndef f(y):\n    return len(y), isinstance(y, str)", "part.py": "x = 1"})
+    assert package.f("ab") == (2, True)
+    assert "len" in vars(package)
+    assert "len" not in dir(package)
+
+
+def test_threads_that_need_a_name_at_once_get_one_object(load: Load) -> None:
+    package = load(
+        {
+            "__init__.py": "from .a import x\nfrom .b import y\ndef use(name): return eval(name)",
+            "a.py": "from .b import y\nimport time\nx = object()\ndef f(): return y",
+            "b.py": "from .a import x\nclass Y:\n    z = x\ny = Y()",
+        }
+    )
+    gate = threading.Barrier(8)
+    found: list[object] = []
+
+    def use(name: str) -> None:
+        gate.wait()
+        found.append((name, package.use(name)))
+
+    threads = [threading.Thread(target=use, args=("xy"[number % 2],)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(found) == 8
+    assert len(set(found)) == 2
+
+
+def test_a_second_process_reads_the_rewritten_module_and_a_changed_source_is_rewritten(load: Load, tmp_path: Path) -> None:
+    package = load({"__init__.py": "from .part import x", "part.py": "x = 1"})
+    folder = Path(package.__file__ or "").parent
+    assert [path.name for path in (folder / "__pycache__").glob("__init__*deferred*")]
+    with mock.patch.object(hook.DeferringFinder, "rewrite", side_effect=AssertionError):
+        importlib.reload(package)
+    assert package.x == 1
+
+
+def test_a_folder_that_cannot_be_written_to_is_replaced_by_the_users_cache(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    name = f"deferred_test_{next(_numbers)}"
+    write(tmp_path, name, {"part.py": ""})
+    (tmp_path / name / "__pycache__").write_text("not a folder")
+    hook.install({name: Sources(name).digest()})
+    importlib.import_module(name)
+    try:
+        assert list(cache.rglob("__init__*deferred*"))
+    finally:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("found", ["another digest", "no record", "no cache"])
+def test_a_package_that_cannot_be_deferred_is_loaded_as_usual_with_one_line_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"deferred_test_{next(_numbers)}"
+    write(tmp_path, name, {})
+    if found == "no record":
+        (tmp_path / f"{name}-1.0.dist-info" / "RECORD").unlink()
+    digest = Sources(name).digest() if found == "no cache" else "0" * 64
+    if found == "no cache":
+        (tmp_path / name / "__pycache__").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name / "__pycache__"))
+    before = list(sys.meta_path)
+    hook.install({name: digest})
+    assert sys.meta_path == before
+    assert len(caplog.records) == 1
+    assert name in caplog.text
+
+
+def test_a_file_that_was_changed_after_it_was_installed_is_loaded_as_usual(
+    load: Load, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    package = load({"part.py": "from .other import x", "other.py": "x = 1"})
+    (tmp_path / package.__name__ / "part.py").write_text("from .other import x\ny = 2")
+    importlib.import_module(f"{package.__name__}.part")
+    assert loaded(package) == {"part", "other"}
+    assert "was changed after it was installed" in caplog.text
+
+
+def test_a_module_that_is_named_as_usual_is_loaded_as_usual(load: Load) -> None:
+    package = load({"part.py": "from .other import x", "other.py": "x = 1"}, usual=("part",))
+    importlib.import_module(f"{package.__name__}.part")
+    assert loaded(package) == {"part", "other"}
+
+
+def test_the_hook_is_installed_once(load: Load) -> None:
+    package = load({})
+    count = len(sys.meta_path)
+    hook.install({package.__name__: Sources(package.__name__).digest()})
+    assert len(sys.meta_path) == count
