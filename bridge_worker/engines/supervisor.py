@@ -26,6 +26,7 @@ _REAP_SECONDS = 0.5  # between the end of a link and the end of its process: it 
 _LEFTOVER_SECONDS = 1.0  # for a lost engine's own children to end by themselves
 _MAX_FAILURES = 3  # processes that ended before they were of use, one after the other; then a pause
 _PAUSE_SECONDS = 5.0
+_RETRY_SECONDS = 0.5  # after an engine for which there was no descriptor
 _CANDIDATE_SECONDS = 60.0  # for an engine with a new config to load
 _END_SECONDS = 2.0  # for all processes to end at the end
 
@@ -144,7 +145,7 @@ class Supervisor:
         adopts = await asyncio.to_thread(child_processes.adopt_orphans)  # it imports ctypes
         self._server = os.getpid() if adopts else None
         self._template.listen(self._on_log, self._take_message, self._template_lost)
-        await self._open(self._setup, self.generation, early=True)
+        await self._try_to_open(early=True)
         self._tick()
 
     def _take_message(self, message: dict[str, Any]) -> None:
@@ -173,9 +174,17 @@ class Supervisor:
 
     async def _open_one(self) -> None:
         try:
-            await self._open(self._setup, self.generation, early=False)
+            await self._try_to_open(early=False)
         finally:
             self._opening -= 1
+
+    async def _try_to_open(self, *, early: bool) -> None:
+        try:
+            await self._open(self._setup, self.generation, early=early)
+        except OSError as error:  # no descriptor is left
+            _log.error("an engine process could not be started: %s; check ulimit -n", error)
+            self._count_failure()
+            self._loop.call_later(_RETRY_SECONDS, self.maintain)
 
     async def _open(self, setup: Callable[[bool], bytes], generation: int, *, early: bool) -> EngineHandle:
         self._keys += 1

@@ -90,12 +90,13 @@ class PooledApp:
     async def dispatch(self, start: Start, received: float, notify: Notifier) -> Response | Encoded:
         self._counters.begin()
         id, method = start.id, start.method
-        if method in self._own:
-            outcome = await self._run_own(start)
-        else:
-            running = self._pool_of().run(start, received, notify)
-            del start  # it may be long
+        running = self._run_own(start) if method in self._own else self._pool_of().run(start, received, notify)
+        del start  # it may be long
+        try:
             outcome = await running
+        except BaseException:
+            self._counters.end("internal", None)
+            raise
         self._counters.end(outcome.outcome, outcome.chat_path)
         if not outcome.by_engine:
             ms = round((time.monotonic() - received) * 1000, 3)
@@ -158,7 +159,10 @@ class PooledApp:
             config = replace(new, settings=replace(new.settings, **kept))
         except Exception as error:
             raise refused(self._source, mistakes_of(self._source, error), self._redactor) from error
-        engine = await self._supervisor_of().start_generation(functools.partial(self._setup, config=config))
+        try:
+            engine = await self._supervisor_of().start_generation(functools.partial(self._setup, config=config))
+        except OSError as error:
+            raise refused(self._source, (f"an engine process with it could not be started: {error}",), self._redactor) from error
         if reason := reason_against(engine):
             raise refused(self._source, (reason,), self._redactor)
         self._config = config

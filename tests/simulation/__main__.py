@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tests.simulation import machine, planted, schedules, simulate, syscalls
+from tests.simulation import machine, mutants, planted, schedules, simulate, syscalls
 from tests.simulation.diagram import diagram
 from tests.simulation.schedules import Plan
 from tests.simulation.simulate import Outcome
@@ -78,9 +78,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this one only, with its diagram")
     parser.add_argument("--planted", action="store_true", help="how many seeds find each planted fault")
     parser.add_argument("--syscalls", action="store_true", help="system calls that fail, by strace")
+    parser.add_argument("--mutants", action="store_true", help="changes of the core that no check notices, for M minutes")
     options = parser.parse_args()
     if options.planted:
         return planted.main(options.seeds)
+    if options.mutants:
+        return mutants.main(options.minutes)
     if options.syscalls:
         return syscalls.main()
     if options.seed is not None:

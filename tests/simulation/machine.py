@@ -7,6 +7,7 @@ a client and a schedule.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import logging
 import select as real_select
@@ -20,9 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from bridge_worker.budgets.remote_store import RemoteStore
 from bridge_worker.budgets.store import MemoryStore
-from bridge_worker.budgets.tasks import RemoteTasks
 from bridge_worker.config.source import Config, ConfigError
 from bridge_worker.engines import engine as engine_module
 from bridge_worker.engines import link as link_module
@@ -35,6 +34,7 @@ from bridge_worker.protocol.link_frames import HEAD
 from bridge_worker.runtime import pooled_app, server, startup, stdio
 from bridge_worker.runtime.engine_process import _Noted
 from bridge_worker.runtime.pooled_app import PooledApp
+from bridge_worker.runtime.shared_state import SharedState, remote_state
 from bridge_worker.security.redaction import Redactor
 from tests.simulation.kernel import NOBODY, Kernel, Process, ProcessExit
 from tests.simulation.provider import SimApp
@@ -91,7 +91,7 @@ class Machine:
             source: Any = SourceStub(self)
             app: Any = PooledApp(config, source, _REDACTOR, self.spawn_template(), self._take_log, preload_local=False)
         else:
-            app = SimApp(self, self.server_process, config)
+            app = SimApp(self, self.server_process, config, SharedState())
         self.app = app
         return await startup._run(config.settings, app, None, STDIN, STDOUT)
 
@@ -229,14 +229,7 @@ class EngineProcess:
         async def call(name: str, arguments: Mapping[str, object]) -> object:
             return await engine.call(name, arguments)
 
-        app = SimApp(
-            self.machine,
-            self.process,
-            plan.config(generation),
-            early=bool(early),
-            budget_store=RemoteStore(call),
-            tasks=RemoteTasks(call),
-        )
+        app = SimApp(self.machine, self.process, plan.config(generation), remote_state(call), early=bool(early))
         self.app = app
         noted: Any = _Noted(app)  # type: ignore[arg-type]  # the part of `App` that it uses
         board: Any = self.board
@@ -363,6 +356,8 @@ async def _open_engine(
     key: int, generation: int, early: bool, on_frame: Any, on_lost: Any, on_log: Any
 ) -> tuple[EngineHandle, tuple[Any, ...]]:
     machine = current
+    if machine.plan.open_failures and machine.kernel.random.random() < machine.plan.open_failures:
+        raise OSError(errno.EMFILE, "Too many open files")
     ours, theirs = socket_pair(machine.kernel, machine.plan.link_bytes, machine.plan.latency, machine.plan.cuts)
     cells: dict[int, int] = {}
     link = Link(on_frame, on_lost)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -198,15 +199,27 @@ def planted(fault: Fault) -> Iterator[None]:
     source = inspect.getsource(module)
     if source.count(fault.sound) != 1:
         raise ValueError(f"{fault.name}: {fault.module} has the text {source.count(fault.sound)} times")
+    with replaced(fault.module, source.replace(fault.sound, fault.broken)):
+        yield
+
+
+@contextlib.contextmanager
+def replaced(name: str, source: str) -> Iterator[None]:
+    """The functions of the module ``name`` have the code of ``source`` within it."""
+    module = importlib.import_module(f"bridge_worker.{name}")
     copy = types.ModuleType(module.__name__)
     copy.__file__ = module.__file__
-    exec(compile(source.replace(fault.sound, fault.broken), str(module.__file__), "exec"), copy.__dict__)
+    sys.modules[copy.__name__] = copy  # dataclasses look themselves up
+    try:
+        exec(compile(source, str(module.__file__), "exec"), copy.__dict__)
+    finally:
+        sys.modules[copy.__name__] = module
     undo = [one for name, new in vars(copy).items() for one in _take_over(module, name, new)]
     try:
         yield
     finally:
-        for owner, name, old in reversed(undo):
-            setattr(owner, name, old)
+        for owner, member, old in reversed(undo):
+            setattr(owner, member, old)
 
 
 def _take_over(module: types.ModuleType, name: str, new: Any) -> Iterator[tuple[Any, str, Any]]:
@@ -218,11 +231,10 @@ def _take_over(module: types.ModuleType, name: str, new: Any) -> Iterator[tuple[
     elif isinstance(old, type) and old.__module__ == module.__name__:
         for member, function in vars(new).items():
             sound = vars(old).get(member)
-            if isinstance(function, types.FunctionType) and isinstance(sound, types.FunctionType):
-                same = function.__code__.co_freevars == sound.__code__.co_freevars
-                if same and function.__code__.co_code + repr(function.__code__.co_consts).encode() != b"":
-                    yield sound, "__code__", sound.__code__
-                    sound.__code__ = function.__code__
+            are_functions = isinstance(function, types.FunctionType) and isinstance(sound, types.FunctionType)
+            if are_functions and function.__code__.co_freevars == sound.__code__.co_freevars:
+                yield sound, "__code__", sound.__code__
+                sound.__code__ = function.__code__
 
 
 def seeds_needed(fault: Fault, most: int, first: int = 0) -> tuple[int, str] | None:

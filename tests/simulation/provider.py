@@ -23,6 +23,7 @@ from bridge_worker.errors import BridgeError
 from bridge_worker.methods.dispatcher import Dispatcher
 from bridge_worker.methods.status import GetStatus
 from bridge_worker.methods.table import method_table
+from bridge_worker.runtime.shared_state import SharedState
 from bridge_worker.schema.models import ModelInfo, ModelSummary
 from bridge_worker.schema.tokens import TokenCount
 from bridge_worker.security.redaction import Redactor
@@ -48,16 +49,15 @@ class SimApp:
         machine: Machine,
         process: Process,
         config: Config,
+        shared: SharedState,
         *,
         early: bool = False,
-        budget_store: Any = None,
-        tasks: Any = None,
     ) -> None:
         self.machine = machine
         self.process = process
         self.config = config
         self.reloader = None
-        self.spending = Spending(lambda: config.settings.budgets, budget_store, tasks)
+        self.spending = Spending(lambda: config.settings.budgets, shared.budgets, shared.tasks)
         self._early = early
         self._backend_of_provider = Backend(Provider(self), PRICES)  # type: ignore[arg-type]
         self._loaded = asyncio.Event()

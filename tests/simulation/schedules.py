@@ -68,9 +68,12 @@ class Plan:
     load_seconds: float = 0.1
     max_requests: int | None = None
     reloads: tuple[str, ...] = ()
+    open_failures: float = 0.0  # how often no descriptor is left for an engine
 
     def quiet_seconds(self) -> float:
         """Until everything that may outlive a request has ended: a deaf provider, an engine that hangs, a reload."""
+        if self.open_failures:
+            return 40.0  # it pauses for five seconds after three of them
         return 8.0 if self.is_slow() else 0.5
 
     def ends(self) -> bool:
@@ -78,7 +81,8 @@ class Plan:
         return any(kind in _ENDS for _, kind, _ in self.actions)
 
     def is_slow(self) -> bool:
-        return any(kind in _SLOW for _, kind, _ in self.actions) or any(one.is_slow() for one in self.scripts.values())
+        slow = any(kind in _SLOW for _, kind, _ in self.actions) or any(one.is_slow() for one in self.scripts.values())
+        return slow or self.open_failures > 0
 
     def literal(self) -> str:
         """One line that `from_literal` reads: it stays the same plan when the random choice changes."""
@@ -208,6 +212,7 @@ class _Maker:
             partial_writes=self.chance() < 0.3,
             load_seconds=choice((0.01, 0.05, 0.5)),
             max_requests=choice((None, None, 2)),
+            open_failures=choice((0.0, 0.0, 0.0, 0.0, 0.3)),
             reloads=tuple(choice(("ok", "ok", "invalid", "unservable", "crash")) for _ in range(6)),
         )
 

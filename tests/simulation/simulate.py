@@ -146,8 +146,8 @@ class _Run:
     def _check_money(self) -> None:
         app: Any = self.machine.app
         engines = self.machine.plan.engines
-        store = app._budgets._store if engines else app.spending._store
-        for id, task in (app._tasks._tasks if engines else app.spending.tasks)._tasks.items():
+        store = app._shared._budgets._store if engines else app.spending._store
+        for id, task in (app._shared._tasks._tasks if engines else app.spending.tasks)._tasks.items():
             if task.holds or task.requests > MAX_TASK_REQUESTS:
                 self._broken("money", f"task {id}: {len(task.holds)} reservations are left, {task.requests} requests")
         for key, book in store._books.items():
