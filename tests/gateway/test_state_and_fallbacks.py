@@ -48,7 +48,7 @@ def first_turn(worker: Worker, provider: ManyProviders, name: str, streamed: boo
     return [*messages, result["message"], {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}]
 
 
-@pytest.mark.rule("RES-18", "STA-1", "STA-2")
+@pytest.mark.rule("RES-18", "STF-1", "STF-2")
 @pytest.mark.parametrize(("home", "other"), PAIRS, ids=[f"{one} to {other}" for one, other in PAIRS])
 def test_a_fallback_to_another_provider_works_without_the_state(
     worker: Worker, provider: ManyProviders, home: str, other: str, streamed: bool
@@ -77,7 +77,7 @@ def test_a_fallback_to_another_provider_works_without_the_state(
         assert SIGNATURE in json.dumps(provider.last_sent(home))
 
 
-@pytest.mark.rule("STA-3")
+@pytest.mark.rule("STF-3")
 def test_claude_does_not_think_in_a_tool_loop_that_another_model_began(
     worker: Worker, provider: ManyProviders, streamed: bool
 ) -> None:
