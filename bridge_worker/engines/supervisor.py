@@ -142,7 +142,10 @@ class Supervisor:
     # Starting.
 
     async def _begin(self) -> None:
-        adopts = await asyncio.to_thread(child_processes.adopt_orphans)  # it imports ctypes
+        try:
+            adopts = await asyncio.to_thread(child_processes.adopt_orphans)  # it imports ctypes
+        except RuntimeError:  # no thread can be started
+            adopts = child_processes.adopt_orphans()
         self._server = os.getpid() if adopts else None
         self._template.listen(self._on_log, self._take_message, self._template_lost)
         await self._try_to_open(early=True)
