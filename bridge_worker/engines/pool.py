@@ -80,7 +80,7 @@ class EnginePool:
         try:
             self._place(request)
             try:
-                return await request.done
+                return await asyncio.shield(request.done)  # its response may arrive in the turn of the loop that cancels the task
             except asyncio.CancelledError:
                 self._cancel(request)
                 return await request.done
@@ -133,7 +133,6 @@ class EnginePool:
 
     def _cancel(self, request: Request) -> None:
         request.cancelled = True
-        request.done = asyncio.get_running_loop().create_future()
         if request.engine is None:
             self._respond(request, cancelled_error(upstream_closed=True))
         else:
@@ -227,8 +226,14 @@ class EnginePool:
 
     def _take_back(self, engine: EngineHandle, frame: Frame) -> None:
         request = engine.requests.pop(frame.request, None)
-        if request is None or request.done.done():
+        if request is None:
             return
+        if not request.done.done():  # else it was answered late, and only the engine has still to end
+            self._place_elsewhere(request)
+        if self.supervisor:
+            self.supervisor.after_request(engine)
+
+    def _place_elsewhere(self, request: Request) -> None:
         request.engine = None
         if request.cancelled:
             self._respond(request, cancelled_error(upstream_closed=True))
@@ -236,8 +241,6 @@ class EnginePool:
             self._place(request)
         else:
             self._waiting.append(request)
-        if self.supervisor:
-            self.supervisor.after_request(engine)
 
     async def _carry_out(self, engine: EngineHandle, frame: Frame) -> None:
         try:

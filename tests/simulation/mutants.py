@@ -10,6 +10,7 @@ import ast
 import copy
 import importlib
 import inspect
+import itertools
 import random
 import shutil
 import subprocess
@@ -62,16 +63,13 @@ class Mutant(NamedTuple):
 def mutants(module: str) -> Iterator[Mutant]:
     """Every one of ``module``, in the order of its lines."""
     tree = ast.parse(inspect.getsource(importlib.import_module(f"bridge_worker.{module}")))
-    count = sum(1 for _ in ast.walk(tree))
-    for position in range(count):
+    for position, node in enumerate(ast.walk(tree)):
         for change in (_operator, _constant, _without_not, _left_out):
-            changed = copy.deepcopy(tree)
-            node = next(one for at, one in enumerate(ast.walk(changed)) if at == position)
-            if not hasattr(node, "lineno"):
-                continue
-            before = ast.unparse(node)
-            if change(node):
-                yield Mutant(module, node.lineno, before, ast.unparse(node), ast.unparse(ast.fix_missing_locations(changed)))
+            if hasattr(node, "lineno") and change(alone := copy.deepcopy(node)):
+                changed = copy.deepcopy(tree)
+                change(next(itertools.islice(ast.walk(changed), position, None)))
+                source = ast.unparse(ast.fix_missing_locations(changed))
+                yield Mutant(module, node.lineno, ast.unparse(node), ast.unparse(alone), source)
 
 
 def _operator(node: ast.AST) -> bool:

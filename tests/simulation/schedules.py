@@ -74,6 +74,8 @@ class Plan:
         """Until everything that may outlive a request has ended: a deaf provider, an engine that hangs, a reload."""
         if self.open_failures:
             return 40.0  # it pauses for five seconds after three of them
+        if any(one.deaf_seconds and one.is_stubborn for one in self.scripts.values()):
+            return TOTAL_MS / 1000 + 6  # a deadline ends it
         return 8.0 if self.is_slow() else 0.5
 
     def ends(self) -> bool:
