@@ -235,7 +235,7 @@ class Fit(Closed):
 
 
 # Members of ChatParams that no model gets.
-OF_THE_BRIDGE = frozenset({"deadlines", "provider_params", "repair", "ensure", "task", "fit"})
+OF_THE_BRIDGE = frozenset({"deadlines", "provider_params", "repair", "ensure", "task", "fit", "cache"})
 
 
 class ChatParams(Closed):
@@ -269,3 +269,4 @@ class ChatParams(Closed):
     ensure: Ensure | None = None
     task: Task | None = None
     fit: FitStrategy | Fit | None = None
+    cache: Literal["auto"] | None = None

@@ -19,6 +19,7 @@ from typing import Any
 import litellm
 
 from bridge_worker.backends.litellm import usage_limits
+from bridge_worker.backends.litellm.cache_marks import with_cache
 from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
 from bridge_worker.backends.litellm.listeners import needs_wrapper
@@ -106,6 +107,7 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     target = call.target_of(kwargs)
     call.begin(target, fallback=bool(kwargs.get("fallback_depth")))
     messages, held_back = for_provider(kwargs["messages"], target.provider, target.model)
+    _, kwargs, messages = with_cache(call.request, None, kwargs, target, messages)  # type: ignore[assignment]
     rewritten, lost = rewrite_call(kwargs, target.provider, target.model or "", names=False)
     held_back += lost
     receipt = call.request.receipt

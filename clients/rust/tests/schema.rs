@@ -145,6 +145,7 @@ async fn a_request_can_say_all_that_the_worker_takes_and_no_more() {
         .provider_params(Map::new())
         .repair_json()
         .ensure(2)
+        .cache_auto()
         .fit(Fit::new(FitStrategy::OldestTurns).max_input_tokens(1))
         .task(Task::new("t").max_usd(1.0).max_tokens(1).max_requests(1))
         .meta(Map::new());

@@ -1,4 +1,4 @@
-//! What an agent's loop adds to a chat: checked responses, task budgets, a history that fits.
+//! What an agent's loop adds to a chat: checked responses, task budgets, a history that fits, prompt caching.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -241,6 +241,34 @@ pub struct FitChange {
     pub change: String,
     /// The tokens that this saved.
     pub tokens: u64,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// What the provider's prompt cache brought, with [`ChatRequest::cache_auto`](super::ChatRequest::cache_auto).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct CacheUse {
+    /// Input tokens read from the cache.
+    pub read_tokens: Option<u64>,
+    /// Input tokens written to the cache.
+    pub written_tokens: Option<u64>,
+    /// US dollars; negative for a turn that writes more than it reads.
+    pub saved_usd: Option<f64>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// Why a turn read nothing from the cache.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct CacheMiss {
+    /// The reason, such as `the tools changed`; `None` if something was read.
+    pub missed: Option<String>,
     /// What a newer worker adds.
     #[serde(flatten)]
     pub extra: Object,

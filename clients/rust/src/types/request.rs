@@ -112,6 +112,9 @@ pub struct ChatRequest {
     /// Drops and shortens messages until they fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fit: Option<Fit>,
+    /// `auto`: the provider caches the prompt. Set by [`cache_auto`](ChatRequest::cache_auto).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -185,6 +188,14 @@ impl ChatRequest {
     #[must_use]
     pub fn repair_json(mut self) -> Self {
         self.repair = Some("json".to_owned());
+        self
+    }
+
+    /// Makes the provider cache what the turns of an agent repeat. [`ChatResponse::cache`](super::ChatResponse::cache) has what it
+    /// brought.
+    #[must_use]
+    pub fn cache_auto(mut self) -> Self {
+        self.cache = Some("auto".to_owned());
         self
     }
 
