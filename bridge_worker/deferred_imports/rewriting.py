@@ -54,6 +54,7 @@ class Stars(Protocol):
 def rewrite(source: bytes, path: str, module: str, stars: Stars) -> Rewritten:
     tree = ast.parse(source, path)
     table = {} if _looks_at_its_namespace(tree) else _Imports(tree, module, stars).take()
+    _quote_annotations(tree.body, table)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__getattr__":
             node.decorator_list.append(ast.copy_location(ast.Name(WRAP_GETATTR, ast.Load()), node))
@@ -61,6 +62,30 @@ def rewrite(source: bytes, path: str, module: str, stars: Stars) -> Rewritten:
     bound = {name for node in tree.body for name, _ in bindings(node)}
     used = _builtins_of_functions(source, path) - bound - set(table)
     return Rewritten(code, table, tuple(sorted(used)), stars.submodules())
+
+
+def _quote_annotations(body: list[ast.stmt], table: Table, hidden: frozenset[str] = frozenset()) -> None:
+    """Annotations of functions become text where they use a deferred name, as `from __future__ import annotations` makes all of
+    them. `typing.get_type_hints` evaluates it. Else half of what a module imports would be loaded for annotations alone. Not where
+    a name is one of the class, ``hidden`` from functions."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            own = frozenset(name for statement in node.body for name, _ in bindings(statement))
+            _quote_annotations(node.body, table, hidden | own)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = node.args
+            for one in [*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]:
+                one.annotation = _quoted(one.annotation, table, hidden)
+            node.returns = _quoted(node.returns, table, hidden)
+
+
+def _quoted(annotation: ast.expr | None, table: Table, hidden: frozenset[str]) -> ast.expr | None:
+    if annotation is None:
+        return None
+    names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    if names.isdisjoint(table) or not names.isdisjoint(hidden):
+        return annotation
+    return ast.copy_location(ast.Constant(ast.unparse(annotation)), annotation)
 
 
 def _looks_at_its_namespace(tree: ast.Module) -> bool:

@@ -129,7 +129,8 @@ def test_another_module_sees_the_name_as_an_attribute_and_can_import_it(load: Lo
         "from .part import x\nglobals()",
         "from .part import x\nlocals()['y'] = 2",
         "from .part import x\nclass A(x): pass",
-        "from .part import x\ndef f(a: x): pass",
+        "from .part import x\nclass A:\n    x = x\n    def f(self, a: x): pass",
+        "from .part import x\nclass A:\n    a: x",
         "from .part import x\nfor x in (): pass",
     ],
 )
@@ -263,6 +264,21 @@ def test_annotations_that_are_text_are_evaluated(load: Load) -> None:
     assert [field.name for field in dataclasses.fields(package.A)] == ["thing"]
     assert typing.get_type_hints(package.f) == {"a": package.Thing, "return": list[package.Thing]}
     assert typing.get_type_hints(package.A)["thing"] is package.Thing
+
+
+def test_annotations_of_functions_load_nothing_until_they_are_evaluated(load: Load) -> None:
+    source = (
+        "from .part import Thing\n"
+        "def f(a: Thing, *b: list[Thing], c: int = 1, **d: Thing | None) -> dict[str, Thing]: ...\n"
+        "class A:\n    async def f(self, a: 'Thing', b: int) -> Thing: ..."
+    )
+    package = load({"__init__.py": source, "part.py": "class Thing: pass"})
+    assert loaded(package) == set()
+    assert package.f.__annotations__["c"] is int
+    hints = typing.get_type_hints(package.f)
+    thing = package.Thing
+    assert hints == {"a": thing, "b": list[thing], "c": int, "d": thing | None, "return": dict[str, thing]}
+    assert typing.get_type_hints(package.A.f) == {"a": thing, "b": int, "return": thing}
 
 
 def test_pydantic_models_find_the_types_of_their_fields(load: Load) -> None:
