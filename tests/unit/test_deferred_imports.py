@@ -274,11 +274,29 @@ def test_annotations_of_functions_load_nothing_until_they_are_evaluated(load: Lo
     )
     package = load({"__init__.py": source, "part.py": "class Thing: pass"})
     assert loaded(package) == set()
-    assert package.f.__annotations__["c"] is int
-    hints = typing.get_type_hints(package.f)
+    signature = inspect.signature(package.f)
     thing = package.Thing
-    assert hints == {"a": thing, "b": list[thing], "c": int, "d": thing | None, "return": dict[str, thing]}
+    expected = {"a": thing, "b": list[thing], "c": int, "d": thing | None, "return": dict[str, thing]}
+    assert {name: one.annotation for name, one in signature.parameters.items()} | {
+        "return": signature.return_annotation
+    } == expected
+    assert typing.get_type_hints(package.f) == package.f.__annotations__ == expected
+    assert package.A.f.__annotations__ == {"a": "Thing", "b": int, "return": thing}
     assert typing.get_type_hints(package.A.f) == {"a": thing, "b": int, "return": thing}
+    assert inspect.getsource(package.A.f).strip().startswith("async def f")
+
+
+@pytest.mark.parametrize("read", [dict, list, repr, lambda one: {**one}, lambda one: one["a"], lambda one: one.get("a")])
+def test_each_form_of_reading_annotations_evaluates_them(load: Load, read: Callable[[object], object]) -> None:
+    package = load({"__init__.py": "from .part import Thing\ndef f(a: Thing): ...", "part.py": "class Thing: pass"})
+    assert read(package.f.__annotations__) == read({"a": package.Thing})
+
+
+@pytest.mark.parametrize("made", ["pydantic.validate_call", "functools.wraps(print)", "functools.singledispatch"])
+def test_what_reads_annotations_of_a_function_finds_types(load: Load, made: str) -> None:
+    source = f"import functools, pydantic\nfrom .part import Thing\n@{made}\ndef f(a: Thing, b: int = 1): return b"
+    package = load({"__init__.py": source, "part.py": "from pydantic import BaseModel\nclass Thing(BaseModel): x: int = 1"})
+    assert package.f(package.Thing(), b=2) == 2
 
 
 def test_pydantic_models_find_the_types_of_their_fields(load: Load) -> None:
