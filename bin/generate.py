@@ -153,6 +153,10 @@ def budgets() -> str:
     return typescript(messages.BudgetsGetResult, "serialization")
 
 
+def tokens_fit() -> str:
+    return typescript(messages.TokensFitResult, "serialization")
+
+
 def tasks() -> str:
     return together(typescript(messages.TaskBudget, "serialization"), typescript(ExceededTask, "serialization"))
 
@@ -220,6 +224,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "embed and rerank": embed_and_rerank,
     "budgets": budgets,
     "tasks": tasks,
+    "tokens fit": tokens_fit,
     "status": status,
     "invariants": invariants,
     "config reload": config_reload,

@@ -133,6 +133,10 @@ class Reservation:
         self._estimate: Estimate | None = None
         self._usd: float | None = None
 
+    def change(self, inputs: CostInputs) -> None:
+        """Before it reserves: the request has become another one."""
+        self._inputs = inputs
+
     async def reserve(self, find_services: FindServices) -> None:
         """Raises BridgeError; then nothing is reserved, and nothing may be sent."""
         if self._task is not None:

@@ -83,8 +83,15 @@ class Receipt:
     added: list[Addition] | None = None
     kept: list[str] = field(default_factory=list)
     engine: EngineVersion | None = None
+    cache: dict[str, Any] | None = None  # `schema.chat_result.CacheFacts`, with the member `cache` of a chat
+    fit: dict[str, Any] | None = None  # `schema.fit.FitFacts`, with the member `fit` of a chat
 
     def wire(self) -> dict[str, Any]:
+        wire = self._wire()
+        optional = {"fit": self.fit, "cache": self.cache}
+        return wire | {name: value for name, value in optional.items() if value is not None}
+
+    def _wire(self) -> dict[str, Any]:
         return {
             "requested_model": self.requested_model,
             "served_model": self.served_model,

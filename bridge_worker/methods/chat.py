@@ -5,10 +5,13 @@ Owns the order of a chat: validate, find the model, reserve, run, settle. Refuse
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bridge_worker.agent.cached_turn import CachedTurn, TurnCache
 from bridge_worker.agent.ensure import ask_until_valid
+from bridge_worker.agent.fit import DEFAULT_STRATEGY, fit_to_model
 from bridge_worker.agent.response_check import ResponseCheck
 from bridge_worker.budgets.estimate import CostInputs
 from bridge_worker.budgets.limits import BUDGET
@@ -37,6 +40,7 @@ class Chat:
         self._settings = settings
         self._spending = spending
         self._journal = journal
+        self._cache = TurnCache()
         self._known_deadlines: tuple[Settings | None, Deadlines] = (None, Deadlines())
 
     async def __call__(self, context: RequestContext, params: Params) -> dict[str, Any]:
@@ -70,8 +74,13 @@ class Chat:
         check = ResponseCheck(params, tolerates=ensured is not None)
         request.keeps_arguments = ensured is not None or params.get("repair") is not None
 
+        turn = CachedTurn(self._cache, params, request) if params.get("cache") is not None else None
+
         async def ask(emit: Emit | None) -> dict[str, Any]:
-            return await self._run_once(params, request, emit)
+            result = await self._run_once(params, request, emit)
+            if turn is not None:
+                turn.finish(result)
+            return result
 
         if ensured is not None:
             return await ask_until_valid(request, ask, check.apply, ensured["attempts"], emit)
@@ -93,6 +102,9 @@ class Chat:
         reservation = self._spending.reservation(params.get("metadata"), cost_inputs(request), params.get("task"))
 
         async def reserve() -> None:
+            if (fit := params.get("fit")) is not None and request.receipt.fit is None:
+                await self._fit(request, fit)
+                reservation.change(cost_inputs(request))
             await reservation.reserve(self._backends.services)
 
         try:
@@ -105,6 +117,16 @@ class Chat:
             raise
         await reservation.settle(result["usage"], result["cost_usd"])
         return result
+
+    async def _fit(self, request: ChatRequest, fit: str | Mapping[str, Any]) -> None:
+        """Drops and shortens messages before the request is sent. The receipt names them."""
+        options: Mapping[str, Any] = {"strategy": fit} if isinstance(fit, str) else fit
+        output = request.options.get("max_completion_tokens") or request.options.get("max_tokens") or 0
+        services = await self._backends.services(request.model)
+        strategy, limit = options.get("strategy") or DEFAULT_STRATEGY, options.get("max_input_tokens")
+        model, tools = request.model, request.options.get("tools")
+        fitted = await asyncio.to_thread(fit_to_model, services, model, request.messages, tools, strategy, limit, output)
+        request.messages, request.receipt.fit = fitted.messages, fitted.facts()
 
     def _deadlines(self, settings: Settings) -> Deadlines:
         """The operator's, made once for as long as the settings are active."""

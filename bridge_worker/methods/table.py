@@ -51,6 +51,7 @@ def method_table(
         "models/list": models.list,
         "models/get": models.get,
         "tokens/count": count_tokens,
+        "tokens/fit": count_tokens.fit,
         "embed": vectors.embed,
         "rerank": vectors.rerank,
         "budgets/get": GetBudgets(spending),

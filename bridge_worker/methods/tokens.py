@@ -1,17 +1,20 @@
-"""The method ``tokens/count``.
+"""The methods ``tokens/count`` and ``tokens/fit``.
 
-Owns its params and result. Refuses to know a tokenizer.
+Owns their params and results. Refuses to know a tokenizer, and which message is dropped first (`agent.fit`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
+from bridge_worker.agent.fit import fit_to_model
 from bridge_worker.config.settings import Settings
 from bridge_worker.core.exchange import Journal, noted
 from bridge_worker.core.ports import Backends, Params, RequestContext
 from bridge_worker.methods.params import validate
+from bridge_worker.schema.fit import TokensFitParams
 from bridge_worker.schema.tokens import TokenCount, TokensCountParams
 
 
@@ -30,3 +33,11 @@ class CountTokens:
             return await asyncio.to_thread(services.count, model, messages, tools)
 
         return await noted(self._journal.count(model, messages, tools, context.received) if self._journal else None, run())
+
+    async def fit(self, context: RequestContext, params: Params) -> dict[str, Any]:
+        valid = validate(params, TokensFitParams, self._settings().image_policy)
+        services = await self._backends.services(valid.model)
+        fitted = await asyncio.to_thread(
+            fit_to_model, services, valid.model, params["messages"], params.get("tools"), valid.strategy, valid.max_input_tokens
+        )
+        return fitted.facts() | {"messages": fitted.messages}

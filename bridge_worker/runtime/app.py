@@ -30,14 +30,13 @@ if TYPE_CHECKING:
     from bridge_worker.backends.registry import Backend, Registry
     from bridge_worker.budgets.spending import Spending
     from bridge_worker.budgets.store import Store
-    from bridge_worker.budgets.tasks import Tasks
-    from bridge_worker.cassettes.counters import Counters
     from bridge_worker.cassettes.journal import Recording
     from bridge_worker.config.settings import Settings
     from bridge_worker.core.ports import Notify
     from bridge_worker.methods.chat import Chat
     from bridge_worker.methods.dispatcher import Dispatcher
     from bridge_worker.protocol.session import Response, Start
+    from bridge_worker.runtime.shared_state import SharedState
     from bridge_worker.security.redaction import Redactor
     from bridge_worker.system.redis_connection import RedisLink
     from bridge_worker.telemetry.otlp import Telemetry
@@ -59,9 +58,8 @@ class App:
     it.
 
     ``embedded``: in a host's process. Only `chat` is used then, LiteLLM is loaded on first use, and the host may set it otherwise
-    at any time. ``early``: in an engine without LiteLLM, which hands back what it can't serve. ``budget_store``: where accounts are
-    kept, unless the config names a Redis; ``tasks``: where tasks are; ``fault_counters``: of the server process, when this is an
-    engine.
+    at any time. ``early``: in an engine without LiteLLM, which hands back what it can't serve. ``shared``: what the server process
+    has for all engines, when this is one; budget accounts are in a Redis that the config names.
     """
 
     def __init__(
@@ -73,15 +71,11 @@ class App:
         preload_local: bool = False,
         embedded: bool = False,
         early: bool = False,
-        budget_store: Store | None = None,
-        tasks: Tasks | None = None,
-        fault_counters: Counters | None = None,
+        shared: SharedState | None = None,
     ) -> None:
         self._redactor = redactor
         self._early = early
-        self._budget_store = budget_store
-        self._tasks = tasks
-        self._fault_counters = fault_counters
+        self._shared = shared
         self._preload_local = preload_local
         self._embedded = embedded
         self._loaded = Loaded(config)
@@ -191,7 +185,9 @@ class App:
         counters, spending = RequestCounters(), self._make_spending()
         self._local = Local(self.settings().local)
         status = GetStatus(counters, self.state, self.redis_state, self.degraded)
-        served = serve_by(self._registry(self._local), self.settings, self._redactor.redact, self._fault_counters)
+        served = serve_by(
+            self._registry(self._local), self.settings, self._redactor.redact, self._shared and self._shared.fault_counters
+        )
         self._journal = served.journal
         methods = method_table(served.backends, self.settings, spending, self._redactor, status, self._reload, served.journal)
         return Dispatcher(methods, self._redactor, counters, self._telemetry)
@@ -203,7 +199,8 @@ class App:
         self._redis = None if self._only_replays else find_redis(self._loaded.config.gateway)
         if self._redis is not None:
             self._run_in_loop(self._redis.watch)
-        return Spending(lambda: self.settings().budgets, _redis_store(self._redis) or self._budget_store, self._tasks)
+        budgets, tasks = self._shared[:2] if self._shared else (None, None)
+        return Spending(lambda: self.settings().budgets, _redis_store(self._redis) or budgets, tasks)
 
     def _registry(self, local: Local) -> Registry:
         from bridge_worker.backends.registry import Registry
@@ -261,12 +258,15 @@ class App:
         return litellm
 
     def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
+        from bridge_worker.backends.litellm import usage_limits
         from bridge_worker.backends.litellm.rehearsal import rehearse
         from bridge_worker.backends.litellm.router_redis import share
         from bridge_worker.backends.litellm.services import LiteLLMServices
 
         if self._loop is not None:
             share(litellm.router, self._redis, self._loop)
+        if self._shared and self._shared.usage is not None:
+            usage_limits.count_in(self._shared.usage)
         rehearse(litellm)
         return Loaded(config, litellm, LiteLLMServices(litellm))
 

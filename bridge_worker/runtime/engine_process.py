@@ -103,10 +103,8 @@ def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:
 
 
 async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
-    from bridge_worker.budgets.remote_store import RemoteStore
-    from bridge_worker.budgets.tasks import RemoteTasks
-    from bridge_worker.cassettes.counters import RemoteCounters
     from bridge_worker.runtime.app import App
+    from bridge_worker.runtime.shared_state import remote_state
     from bridge_worker.system.resources import memory_bytes
 
     set_executor()
@@ -119,9 +117,7 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
         setup.redactor,
         preload_local=setup.preload_local,
         early=setup.early,
-        budget_store=RemoteStore(call),
-        tasks=RemoteTasks(call),
-        fault_counters=RemoteCounters(call),
+        shared=remote_state(call),
     )
 
     def report() -> Mapping[str, object]:

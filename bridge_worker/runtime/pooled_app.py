@@ -15,10 +15,6 @@ from dataclasses import replace
 from typing import Any
 
 from bridge_worker import invariants
-from bridge_worker.budgets.remote_store import StoreService
-from bridge_worker.budgets.tasks import PREFIX as OF_TASKS
-from bridge_worker.budgets.tasks import TaskService
-from bridge_worker.cassettes import counters
 from bridge_worker.config.diff import OF_THE_SERVER, changes_with_new_engines
 from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.handle import EngineHandle, OnLog, reason_against
@@ -33,6 +29,7 @@ from bridge_worker.protocol.session import Encoded, Response, Start, error_respo
 from bridge_worker.runtime.engine_process import Setup, encode_setup
 from bridge_worker.runtime.reload import NO_CONFIG, Reloads, mistakes_of, refused, shown
 from bridge_worker.runtime.server import DELTA_QUEUE_BYTES, Notifier
+from bridge_worker.runtime.shared_state import SharedStateService
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.system.resources import memory_bytes
 from bridge_worker.telemetry.request_counters import RequestCounters
@@ -63,9 +60,7 @@ class PooledApp:
         self._on_log = on_log
         self._preload_local = preload_local
         self._counters = RequestCounters()
-        self._budgets = StoreService()
-        self._tasks = TaskService()
-        self._fault_counts = counters.LocalCounters()
+        self._shared = SharedStateService()
         self._pool: EnginePool | None = None
         self._supervisor: Supervisor | None = None
         self.reloader = Reloads(self._reload_once) if source.path else None
@@ -181,15 +176,10 @@ class PooledApp:
         return self._config.settings.deadline_total_ms
 
     async def _serve_call(self, engine: EngineHandle, call: Mapping[str, Any]) -> object:
-        if call["name"] == counters.CALL:
-            return await self._fault_counts.serve(call)
-        if call["name"].startswith(OF_TASKS):
-            return await self._tasks.serve(engine.key, call)
-        return await self._budgets.serve(engine.key, call)
+        return await self._shared.serve(engine.key, call)
 
     async def _engine_lost(self, engine: EngineHandle) -> None:
-        await self._budgets.engine_lost(engine.key)
-        await self._tasks.engine_lost(engine.key)
+        await self._shared.engine_lost(engine.key)
 
     def _pool_of(self) -> EnginePool:
         assert self._pool is not None  # noqa: S101  # for mypy: `start` has made it

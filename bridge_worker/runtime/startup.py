@@ -54,7 +54,10 @@ def serve(arguments: Sequence[str], isolated: bool) -> NoReturn:
         fail(str(error))
     if options.print_config:
         end_with(lambda: _print(config))
-    code, writer = _serve(config, source, isolated, preload_local=options.local)
+    try:
+        code, writer = _serve(config, source, isolated, preload_local=options.local)
+    except (OSError, RuntimeError) as error:  # no descriptor, no thread: before there is a log
+        fail(f"the worker can't start: {error}; check ulimit -n and ulimit -u", EXIT_INTERNAL)
     writer.flush(_EXIT_LOG_SECONDS)
     os._exit(code)
 

@@ -224,8 +224,18 @@ class Ensure(Closed):
     attempts: Annotated[int, Field(ge=1, le=MAX_ENSURED_ATTEMPTS)]
 
 
+FitStrategy = Literal["oldest_tool_results", "oldest_turns"]
+
+
+class Fit(Closed):
+    """``strategy`` is what is shortened or dropped first. The default limit is the model's own."""
+
+    strategy: FitStrategy = "oldest_tool_results"
+    max_input_tokens: PositiveCount | None = None
+
+
 # Members of ChatParams that no model gets.
-OF_THE_BRIDGE = frozenset({"deadlines", "provider_params", "repair", "ensure", "task"})
+OF_THE_BRIDGE = frozenset({"deadlines", "provider_params", "repair", "ensure", "task", "fit", "cache"})
 
 
 class ChatParams(Closed):
@@ -258,3 +268,5 @@ class ChatParams(Closed):
     repair: Literal["json"] | None = None
     ensure: Ensure | None = None
     task: Task | None = None
+    fit: FitStrategy | Fit | None = None
+    cache: Literal["auto"] | None = None

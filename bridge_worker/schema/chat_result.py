@@ -11,6 +11,7 @@ from pydantic import Field
 
 from bridge_worker.schema.base import Closed
 from bridge_worker.schema.chat_request import ToolCall
+from bridge_worker.schema.fit import FitFacts
 
 
 class Usage(Closed):
@@ -92,6 +93,27 @@ class Receipt(Closed):
     engine: EngineVersion | None = None
 
 
+class CacheUse(Closed):
+    """Input tokens that were read from the provider's cache and written to it, and what that saved; null where not known."""
+
+    read_tokens: int | None
+    written_tokens: int | None
+    saved_usd: float | None
+
+
+class CacheFacts(Closed):
+    """``missed`` is the reason why nothing was read from the cache; null where something was."""
+
+    missed: str | None
+
+
+class ChatReceipt(Receipt):
+    """``fit`` and ``cache`` are there when the request has them."""
+
+    cache: CacheFacts | None = None
+    fit: FitFacts | None = None
+
+
 CostSource = Literal["provider", "deployment", "price_map", "cache"]
 
 
@@ -137,7 +159,8 @@ class ChatResult(Closed):
     id: str | None
     logprobs: dict[str, Any] | None
     timing: Timing
-    receipt: Receipt
+    receipt: ChatReceipt
+    cache: CacheUse | None = None  # with the request's `cache`
     problems: list[Problem] | None = None  # of the content, with a response_format
     repaired: list[Repair] | None = None  # of the content
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from bridge_worker.errors import KINDS
 from bridge_worker.schema.base import Closed
 from bridge_worker.schema.budgets import ExceededBudget
-from bridge_worker.schema.chat_result import Receipt
+from bridge_worker.schema.chat_result import ChatReceipt
 from bridge_worker.schema.tasks import ExceededTask
 
 
@@ -40,7 +40,7 @@ class ErrorData(Closed):
     upstream_closed: bool | None = None
     sent_upstream: bool | None = None
     deadline: str | None = None
-    receipt: Receipt | None = None
+    receipt: ChatReceipt | None = None
     budget: ExceededBudget | None = None
     task: ExceededTask | None = None
     earlier_cost_usd: float | None = None  # of the attempts before, with `ensure`

@@ -19,6 +19,7 @@ from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatDelta, ChatResult
 from bridge_worker.schema.embed_rerank import EmbedParams, EmbedResult, RerankParams, RerankResult
 from bridge_worker.schema.errors import Error
+from bridge_worker.schema.fit import TokensFitParams, TokensFitResult
 from bridge_worker.schema.lifecycle import (
     CancelledParams,
     CancelRequestParams,
@@ -56,6 +57,7 @@ METHODS: Mapping[str, Method] = {
     "models/list": Method(ModelsListParams, ModelsListResult),
     "models/get": Method(ModelsGetParams, ModelInfo),
     "tokens/count": Method(TokensCountParams, TokenCount),
+    "tokens/fit": Method(TokensFitParams, TokensFitResult),
     "embed": Method(EmbedParams, EmbedResult),
     "rerank": Method(RerankParams, RerankResult),
     "budgets/get": Method(BudgetsGetParams, BudgetsGetResult),

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from bridge_worker.cassettes.canonical import canonical, hash_of
 from tests.support.data import Json
 from tests.support.worker import COMMAND, clean_environment
@@ -89,6 +91,7 @@ def test_diff_has_what_changed_between_two_runs(tmp_path: Path) -> None:
     assert run("cassette", "diff", a, a)[:2] == (0, "no differences\n")
 
 
+@pytest.mark.rule("CAS-21")
 def test_verify_finds_what_todays_decoder_makes_otherwise(tmp_path: Path) -> None:
     good, without = exchange("one", "a", "b"), exchange("two", "c", provider=None)
     assert run("cassette", "verify", write(tmp_path / "good", good, without))[:2] == (0, "1 same, 0 differs, 1 no bytes\n")
@@ -116,6 +119,7 @@ def test_scrub_masks_again_and_the_file_stays_a_cassette(tmp_path: Path) -> None
     assert run("cassette", "scrub", file, "--secret", "NOT_SET")[0] == 2
 
 
+@pytest.mark.rule("CAS-21")
 def test_trim_keeps_what_an_agent_uses_and_a_failing_agent_changes_nothing(tmp_path: Path) -> None:
     agent = tmp_path / "agent.py"
     agent.write_text(AGENT.replace("COMMAND", repr(json.dumps(list(COMMAND)))))
@@ -143,6 +147,7 @@ def test_a_file_that_is_not_a_cassette_is_an_error_with_the_reason(tmp_path: Pat
         assert (code, "not a cassette" in err) == (2, True)
 
 
+@pytest.mark.rule("CAS-22")
 def test_the_report_of_doctor_is_a_cassette_without_keys_and_paths(tmp_path: Path) -> None:
     config = tmp_path / "gateway.yaml"
     config.write_text(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,3 +129,24 @@ def test_every_member_but_those_of_the_server_process_takes_effect(worker: Worke
 @pytest.mark.rule("RLD-5")
 def test_params_get_an_error(worker: Worker) -> None:
     assert worker.call("config/reload", {"file": "other.yaml"})["error"]["code"] == -32602
+
+
+RPM = 6
+
+
+@pytest.mark.rule("CFG-13")
+def test_rpm_is_exact_over_the_engines_of_a_worker(upstream: Upstream, tmp_path: Path) -> None:
+    models = [deployment(upstream, f"limited-{at}", f"limited-{at}", rpm=RPM) for at in range(4)]
+    settings = {"optional_pre_call_checks": ["enforce_model_rate_limits"], "num_retries": 0, "disable_cooldowns": True}
+    file = write(tmp_path / "gateway.yaml", {"model_list": models, "router_settings": settings})
+    with Worker("--engines", "2", "--config", str(file)) as worker:
+        wait_until(lambda: len(pids(worker, "ready")) == 2, "both engines serve", 60)
+        for at in itertools.count():  # the minute is the clock's: what was sent in two is sent again
+            minute = time.time() // 60
+            ids = [worker.request("chat", {"model": f"limited-{at}", "messages": HELLO}) for _ in range(3 * RPM)]
+            served = ["result" in worker.response(id) for id in ids]
+            if time.time() // 60 == minute:
+                break
+        assert all(row["requests"] > 0 for row in rows(worker))
+    assert served.count(True) == RPM
+    assert upstream.counts[f"limited-{at}"] == RPM

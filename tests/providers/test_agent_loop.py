@@ -218,3 +218,53 @@ def test_an_error_of_a_later_attempt_has_the_cost_of_the_earlier_ones(
 def test_a_wrong_member_is_an_invalid_request(direct: Worker, members: Json) -> None:
     response = direct.response(direct.request("chat", {"model": "offline/echo", "messages": HELLO} | members))
     assert response["error"]["data"]["kind"] == "invalid_request"
+
+
+# --- a history that fits ------------------------------------------------------------------------------------------------------
+
+LONG: list[Json] = [
+    {"role": "system", "content": "be brief"},
+    {"role": "user", "content": "first"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "a", "type": "function", "function": {"name": "weather", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "a", "content": "sunny " * 400},
+    {"role": "assistant", "content": "It is sunny."},
+    {"role": "user", "content": "And tomorrow?"},
+]
+
+
+@pytest.mark.rule("FIT-5")
+def test_a_chat_is_made_to_fit_before_it_is_sent_and_the_receipt_has_it(respond: Ask, provider: AgentProvider) -> None:
+    fit = {"strategy": "oldest_tool_results", "max_input_tokens": 300}
+    receipt = respond(Answer("rain"), messages=LONG, tools=TOOLS, fit=fit)["result"]["receipt"]
+    assert [(one["index"], one["role"], one["change"]) for one in receipt["fit"]["dropped"]] == [(3, "tool", "shortened")]
+    assert receipt["fit"]["input_tokens"] <= receipt["fit"]["max_input_tokens"] == 300
+    sent = str(provider.sent()[0])
+    assert "left out" in sent
+    assert "And tomorrow?" in sent
+    assert len(sent) < 2_500
+
+
+@pytest.mark.rule("FIT-5", "FIT-4")
+def test_the_limit_of_a_chat_is_that_of_the_model(respond: Ask) -> None:
+    receipt = respond(Answer("rain"), messages=LONG, fit="oldest_turns", max_tokens=100)["result"]["receipt"]
+    assert receipt["fit"]["dropped"] == []
+    assert receipt["fit"]["max_input_tokens"] > 90_000
+    error = respond(Answer("rain"), messages=LONG, fit={"max_input_tokens": 3})["error"]
+    assert error["data"]["kind"] == "context_length_exceeded"
+
+
+@pytest.mark.rule("FIT-1", "FIT-2")
+@pytest.mark.parametrize("name", THREE)
+def test_tokens_fit_returns_the_messages_and_their_count(direct: Worker, name: str) -> None:
+    model = FORMATS[name].model
+    params = {"model": model, "messages": LONG, "tools": TOOLS, "max_input_tokens": 150, "strategy": "oldest_turns"}
+    result = direct.call("tokens/fit", params)["result"]
+    assert result["messages"] == [LONG[0], LONG[5]]
+    assert [one["index"] for one in result["dropped"]] == [1, 2, 3, 4]
+    counted = direct.call("tokens/count", {"model": model, "messages": result["messages"], "tools": TOOLS})["result"]
+    assert {member: result[member] for member in counted} == counted
+    assert result["input_tokens"] <= 150

@@ -1,47 +1,68 @@
-"""What one provider alone says, and gets back: each text file in ``cassettes/`` is one answer as its documentation has it.
+"""What one provider alone sends, and gets back: each file in ``cassettes/`` is a case.
 
-It holds the answer whole and streamed, what the agent must get of it, and what the provider must get when the agent appends
-``message`` for its next turn.
+A file dropped there is decoded and compared with what it recorded: a user's report (`omni-bridge doctor --report`) as it is.
+Those of the suite are responses as a provider's documentation has them, plain and streamed; ``next_request`` of a line names what
+the provider must get when the agent appends ``message`` for its next turn, and such a line is also played over HTTP.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from bridge_worker.cassettes.cassette import Cassette
+from bridge_worker.cassettes.entry import raw
+from bridge_worker.cassettes.verification import verify
+from bridge_worker.schema.chat_request import ChatParams
+from bridge_worker.schema.messages import json_schema
 from tests.conftest import WorkerFor
 from tests.support.provider_formats import environment
 from tests.support.upstream import Upstream
 from tests.support.upstream_format import Request, Steps, http, stream
 from tests.support.worker import Json, Worker
 
-CASSETTES = sorted((Path(__file__).parents[1] / "cassettes").glob("*.txt"))
+FILES = sorted((Path(__file__).parents[1] / "cassettes").glob("*.cassette"))
+NOT_COMPARED = ("timing", "receipt", "requested_model")
 CUT = 13  # bytes of a stream at a time
-TOOLS = [
-    {
-        "type": "function",
-        "function": {"name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}},
-    }
+
+
+def lines(path: Path) -> list[Json]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+PLAYED = [
+    pytest.param(line, id=f"{path.stem}-{'streamed' if line['request']['params'].get('stream') else 'plain'}")
+    for path in FILES
+    for line in lines(path)
+    if "next_request" in line
 ]
 
 
-def sections(path: Path) -> Mapping[str, str]:
-    parts = re.split(r"^== (.*)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return dict(zip(parts[1::2], parts[2::2], strict=True))
+@pytest.mark.rule("CAS-15", "CAS-21")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_todays_decoders_make_of_a_file_what_it_recorded(path: Path) -> None:
+    whole = json_schema()
+    validator = Draft202012Validator({**whole["cassette"], "$defs": whole["$defs"]})  # type: ignore[dict-item]
+    for line in lines(path):
+        validator.validate(line)
+    verdicts = list(verify(Cassette(str(path))))
+    assert verdicts
+    assert [verdict for verdict in verdicts if verdict.outcome == "differs"] == []
 
 
 class Player(Upstream):
-    """Answers with one cassette, streamed if ``stream``."""
+    """Sends the bytes of one exchange."""
 
-    def insert(self, cassette: Mapping[str, str], streamed: bool) -> None:
-        head, _, body = cassette["stream" if streamed else "plain"].partition("\n\n")
-        self._headers = dict(line.split(": ", 1) for line in head.splitlines())
-        self._body, self._streamed = body.encode(), streamed
+    def insert(self, exchange: Json) -> None:
+        (attempt,) = exchange["provider"]
+        self._headers, self._body = attempt["response_headers"], raw(attempt["body"])
+        self._streamed = exchange["request"]["params"].get("stream")
 
     def _reply_to(self, request: Request) -> Steps:
         if not self._streamed:
@@ -103,24 +124,34 @@ def next_turn(message: Json) -> list[Json]:
     return [{"role": "user", "content": "hello"}, message, *(answers or [{"role": "user", "content": "and on"}])]
 
 
-@pytest.mark.rule("RES-8", "RES-13", "RES-14", "RES-15", "RES-18")
-@pytest.mark.parametrize("streamed", [False, True], ids=["plain", "streamed"])
-@pytest.mark.parametrize("path", CASSETTES, ids=lambda path: path.stem)
-def test_a_recorded_response_is_read_and_sent_back_unchanged(path: Path, streamed: bool, player: Player, worker: Worker) -> None:
-    cassette = sections(path)
-    asked = {"model": cassette["model"].strip(), "tools": TOOLS, "stream": streamed} | json.loads(cassette["params"])
-    player.insert(cassette, streamed)
+def without_ids(result: Json) -> Json:
+    """The bridge makes up the id of a call that a provider sends without one."""
+    text = re.sub(r"call_[0-9a-f]{24}", "call_", json.dumps(result))
+    return {name: value for name, value in json.loads(text).items() if name not in NOT_COMPARED}
 
-    response = worker.call("chat", asked | {"messages": [{"role": "user", "content": "hello"}]})
+
+def as_params(canonical: Json) -> Json:
+    """Params of a chat; a canonical request has the provider's own among the others."""
+    own = {name: value for name, value in canonical.items() if name not in ChatParams.model_fields}
+    return {name: value for name, value in canonical.items() if name not in own} | ({"provider_params": own} if own else {})
+
+
+@pytest.mark.rule("RES-8", "RES-13", "RES-14", "RES-15", "RES-18")
+@pytest.mark.parametrize("exchange", PLAYED)
+def test_a_recorded_response_is_read_and_sent_back_unchanged(exchange: Json, player: Player, worker: Worker) -> None:
+    asked = as_params(exchange["request"]["params"])
+    player.insert(exchange)
+
+    response = worker.call("chat", asked)
 
     assert "result" in response, response
-    assert_has(response["result"], json.loads(cassette["result"]))
+    assert without_ids(response["result"]) == without_ids(exchange["wire"]["result"])
 
     again = worker.call("chat", asked | {"messages": next_turn(response["result"]["message"])})
 
     assert "result" in again, again
     sent = json.loads(player.requests[-1].raw)
-    for line in cassette.get("next request has", "").splitlines():
-        assert is_in(json.loads(line), sent), f"{line} is not in {json.dumps(sent, ensure_ascii=False)}"
+    for part in exchange["next_request"]["has"]:
+        assert is_in(part, sent), f"{part} is not in {json.dumps(sent, ensure_ascii=False)}"
     dropped = [change["param"] for change in again["result"]["receipt"]["dropped"]]
-    assert dropped == cassette.get("next request drops", "").split()
+    assert dropped == exchange["next_request"]["drops"]

@@ -1,7 +1,7 @@
-"""Holds a deployment to its ``rpm`` and ``tpm`` where the config makes limits of them: each minute, in this worker or in all that
-share a Redis.
+"""Holds a deployment to its ``rpm`` and ``tpm`` where the config makes limits of them: each minute, in all engines of a worker, or
+in all workers that share a Redis.
 
-Owns the counts and the one step that checks and counts a request. LiteLLM's own check reads and counts in two steps, so that a
+Owns the limits and Redis's one step that checks and counts a request. LiteLLM's own check reads and counts in two steps, so that a
 burst passes it, and lets one request less than ``rpm`` through. Windows are the clock's minutes, by Redis's clock where there is
 one. A request counts when it is sent, its tokens when its response is there: a burst may exceed ``tpm`` by what is in flight.
 Refuses to choose another deployment: the Router does, after the error that is raised here.
@@ -9,20 +9,19 @@ Refuses to choose another deployment: the Router does, after the error that is r
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bridge_worker.backends.litellm import router
 from bridge_worker.backends.litellm.router_errors import for_router
 from bridge_worker.backends.reading import AttemptError
+from bridge_worker.budgets.usage_counts import UsageCounts, UsageStore
 from bridge_worker.errors import BridgeError
 from bridge_worker.system.redis_connection import RedisLink, with_timeout
 
 _STRATEGIES = ("usage-based-routing", "usage-based-routing-v2")
 _CHECK = "enforce_model_rate_limits"
 _PREFIX = "omni-bridge:{usage}:"
-_MINUTE_MS = 60_000
 
 # KEYS: the deployment's. ARGV: rpm and tpm, -1 for no limit. Returns 0 and has counted, or the milliseconds to the next minute.
 _ADMIT = """
@@ -53,7 +52,7 @@ class Limits(NamedTuple):
 
 
 _limits: Mapping[str, Limits] = {}  # by deployment, of the active config
-_counts: dict[str, tuple[int, int, int]] = {}  # by deployment: the minute, requests and tokens of this worker
+_store: UsageStore = UsageCounts()  # of this worker
 _link: RedisLink | None = None
 _scripts: tuple[Any, Any] | None = None
 
@@ -83,6 +82,12 @@ def restore(limits: Mapping[str, Limits]) -> Mapping[str, Limits]:
     return before
 
 
+def count_in(store: UsageStore) -> None:
+    """Counts are kept there without a Redis."""
+    global _store
+    _store = store
+
+
 def share(link: RedisLink | None) -> None:
     """Counts are kept there while it is connected."""
     global _link, _scripts
@@ -98,7 +103,7 @@ async def admit(deployment: str | None, model: str) -> None:
         return
     wait_ms = await _in_redis(0, deployment, *(-1 if each is None else each for each in limits))
     if wait_ms is None:
-        wait_ms = _admit_here(deployment, limits)
+        wait_ms = await _store.admit(deployment, *limits)
     if wait_ms:
         fault = BridgeError("rate_limited", f"{model} is at its limit of this minute (rpm or tpm of the config)", wait_ms)
         raise for_router(AttemptError(fault, {"retry-after": str(-(-wait_ms // 1000))}), model, None)
@@ -109,22 +114,7 @@ async def spend(deployment: str | None, tokens: int | None) -> None:
     if deployment is None or not tokens or deployment not in _limits:
         return
     if await _in_redis(1, deployment, tokens) is None:
-        minute, requests, used = _count(deployment)
-        _counts[deployment] = (minute, requests, used + tokens)
-
-
-def _admit_here(deployment: str, limits: Limits) -> int:
-    minute, requests, tokens = _count(deployment)
-    if (limits.rpm is not None and requests >= limits.rpm) or (limits.tpm is not None and tokens >= limits.tpm):
-        return (minute + 1) * _MINUTE_MS - int(time.time() * 1000)
-    _counts[deployment] = (minute, requests + 1, tokens)
-    return 0
-
-
-def _count(deployment: str) -> tuple[int, int, int]:
-    minute = int(time.time() // 60)
-    found = _counts.get(deployment)
-    return found if found is not None and found[0] == minute else (minute, 0, 0)
+        await _store.spend(deployment, tokens)
 
 
 async def _in_redis(script: int, deployment: str, *arguments: int) -> int | None:

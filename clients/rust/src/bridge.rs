@@ -19,8 +19,9 @@ use crate::retry::RetryPolicy;
 use crate::spans;
 use crate::supervisor::{NoParams, Pool, Worker};
 use crate::types::{
-    BudgetList, ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, InitializeResult,
-    Message, ModelInfo, ModelList, ModelSummary, Object, Ranking, RerankRequest, Task, TaskBudget, TokenCount, Tool, WorkerStatus,
+    BudgetList, ChatCheck, ChatRequest, ChatResponse, ConfigReloaded, Deadlines, EmbedRequest, Embeddings, FitStrategy, Fitted,
+    InitializeResult, Message, ModelInfo, ModelList, ModelSummary, Object, Ranking, RerankRequest, Task, TaskBudget, TokenCount,
+    Tool, WorkerStatus,
 };
 use crate::wire::ChatParams;
 
@@ -144,6 +145,25 @@ impl Bridge {
             tools: &'a [Tool],
         }
         self.call("tokens/count", Params { model: &request.model, messages: &request.messages, tools: &request.tools }).await
+    }
+
+    /// The messages of a request that fit its model, or the limit in [`ChatRequest::fit`]; nothing is sent to the model.
+    pub async fn fit(&self, request: &ChatRequest) -> Result<Fitted> {
+        #[derive(Serialize)]
+        struct Params<'a> {
+            model: &'a str,
+            messages: &'a [Message],
+            #[serde(skip_serializing_if = "<[Tool]>::is_empty")]
+            tools: &'a [Tool],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            strategy: Option<&'a FitStrategy>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            max_input_tokens: Option<u64>,
+        }
+        let ChatRequest { model, messages, tools, fit, .. } = request;
+        let (strategy, max_input_tokens) =
+            (fit.as_ref().map(|fit| &fit.strategy), fit.as_ref().and_then(|fit| fit.max_input_tokens));
+        self.call("tokens/fit", Params { model, messages, tools, strategy, max_input_tokens }).await
     }
 
     /// Embeds texts.

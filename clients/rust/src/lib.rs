@@ -50,6 +50,7 @@ pub mod blocking;
 mod bridge;
 mod builder;
 mod call;
+mod cassette;
 mod config;
 mod connection;
 mod deadline;

@@ -30,6 +30,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 
+pub use crate::cassette::Cassette;
+
 use crate::bridge::Bridge;
 use crate::builder::BridgeBuilder;
 use crate::call::lock;
@@ -40,7 +42,7 @@ use crate::types::{ChatRequest, Object};
 
 /// What a mock bridge responds to a chat. A closure is one: `|request: &ChatRequest| Reply::text("hi")`.
 ///
-/// This is the seam for recorded conversations: a player of cassettes is a `Script`.
+/// This is the seam for recorded conversations: a [`Cassette`] is a `Script`.
 pub trait Script: Send {
     /// The reply to a request. `request.stream`: whether it is streamed.
     fn reply(&mut self, request: &ChatRequest) -> Reply;
@@ -58,9 +60,23 @@ pub struct Reply(Kind);
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Response { members: Object, deltas: Vec<Value> },
-    Error { data: Object, message: String },
-    Hang { deltas: Vec<Value> },
+    Response {
+        members: Object,
+        deltas: Vec<Value>,
+    },
+    Error {
+        data: Object,
+        message: String,
+    },
+    Hang {
+        deltas: Vec<Value>,
+    },
+    /// As a worker sent it: `name` is "result" or "error".
+    Recorded {
+        deltas: Vec<Value>,
+        name: &'static str,
+        outcome: Value,
+    },
 }
 
 impl Reply {
@@ -99,6 +115,9 @@ impl Reply {
         match &mut self.0 {
             Kind::Response { members, .. } => members.insert(name.to_owned(), value.into()),
             Kind::Error { data, .. } => data.insert(name.to_owned(), value.into()),
+            Kind::Recorded { outcome, .. } => {
+                outcome.as_object_mut().and_then(|outcome| outcome.insert(name.to_owned(), value.into()))
+            }
             Kind::Hang { .. } => None,
         };
         self
@@ -107,7 +126,7 @@ impl Reply {
     /// The deltas of a stream, in the protocol's words, instead of one a word.
     #[must_use]
     pub fn deltas(mut self, pieces: impl IntoIterator<Item = Value>) -> Self {
-        if let Kind::Response { deltas, .. } | Kind::Hang { deltas } = &mut self.0 {
+        if let Kind::Response { deltas, .. } | Kind::Hang { deltas } | Kind::Recorded { deltas, .. } = &mut self.0 {
             *deltas = pieces.into_iter().collect();
         }
         self
@@ -133,6 +152,10 @@ impl Reply {
     #[must_use]
     pub fn retry_after(self, wait: Duration) -> Self {
         self.with("retry_after_ms", u64::try_from(wait.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn recorded(deltas: Vec<Value>, name: &'static str, outcome: Value) -> Self {
+        Reply(Kind::Recorded { deltas, name, outcome })
     }
 
     /// Nothing, until the request is cancelled; streamed, the deltas come first.
@@ -308,6 +331,11 @@ fn chat(mock: &Mock, hanging: &mut HashMap<String, Value>, id: &Value, params: V
         Kind::Error { data, message } => {
             let code = json!({"code": 1099, "message": message, "data": data});
             vec![json!({"jsonrpc": "2.0", "id": id, "error": code})]
+        }
+        Kind::Recorded { deltas, name, outcome } => {
+            let mut messages = streamed(deltas);
+            messages.push(json!({"jsonrpc": "2.0", "id": id, (name): outcome}));
+            messages
         }
         Kind::Hang { deltas } => {
             hanging.insert(id.to_string(), id.clone());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{soon, until, worker};
 use omni_bridge_client::mock::{Mock, Reply};
-use omni_bridge_client::types::Task;
+use omni_bridge_client::types::{Fit, FitStrategy, Task};
 use omni_bridge_client::{
     Bridge, BudgetLimit, ChatRequest, Deadlines, ErrorKind, Message, RetryPolicy, Step, Tool, ToolCall, ToolSet, blocking,
 };
@@ -375,5 +375,18 @@ async fn a_task_is_refused_at_its_limit_and_continues_when_it_is_raised() {
     assert_eq!(soon(bridge.raise_task(&task.max_requests(2))).await.unwrap().max_requests, Some(2));
     soon(bridge.chat(&request)).await.unwrap();
     assert_eq!(soon(bridge.task("task-12")).await.unwrap().spent_requests, 2);
+    soon(bridge.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_history_is_made_to_fit() {
+    let bridge = soon(worker().spawn()).await.unwrap();
+    let fit = Fit::new(FitStrategy::OldestTurns).max_input_tokens(2);
+    let request = ChatRequest::new("offline/echo").user("one two three").message(Message::assistant("four")).user("five").fit(fit);
+    let fitted = soon(bridge.fit(&request)).await.unwrap();
+    assert_eq!((fitted.messages.len(), fitted.dropped.len(), fitted.input_tokens, fitted.exact), (1, 2, 1, true));
+    let response = soon(bridge.chat(&request)).await.unwrap();
+    let receipt = response.receipt.unwrap().fit.unwrap();
+    assert_eq!(receipt.dropped, fitted.dropped);
     soon(bridge.shutdown()).await;
 }

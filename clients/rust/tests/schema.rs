@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use common::{Peer, fits, soon, worker_command};
 use omni_bridge_client::types::{
     Budget, BudgetList, ChatCheck, ChatDelta, ChatResponse, ConfigReloaded, EmbedRequest, Embeddings, EngineState, FinishReason,
-    InitializeResult, Limits, ModelInfo, ModelList, Ranking, RerankRequest, Task, TaskBudget, TokenCount, ToolCall, WorkerStatus,
+    Fit, FitStrategy, Fitted, InitializeResult, Limits, ModelInfo, ModelList, Ranking, RerankRequest, Task, TaskBudget, TokenCount,
+    ToolCall, WorkerStatus,
 };
 use omni_bridge_client::{ChatRequest, Deadlines, ErrorKind, Message, Role, Tool, ToolChoice};
 use serde_json::{Map, Value, json};
@@ -64,6 +65,7 @@ async fn every_member_of_every_answer_has_its_place() {
     fits::<ModelInfo>(&of("ModelInfo"));
     fits::<TokenCount>(&of("TokenCount"));
     fits::<ChatCheck>(&of("ChatCheck"));
+    fits::<Fitted>(&of("TokensFitResult"));
     fits::<Embeddings>(&of("EmbedResult"));
     fits::<Ranking>(&of("RerankResult"));
     fits::<WorkerStatus>(&of("Status"));
@@ -143,6 +145,8 @@ async fn a_request_can_say_all_that_the_worker_takes_and_no_more() {
         .provider_params(Map::new())
         .repair_json()
         .ensure(2)
+        .cache_auto()
+        .fit(Fit::new(FitStrategy::OldestTurns).max_input_tokens(1))
         .task(Task::new("t").max_usd(1.0).max_tokens(1).max_requests(1))
         .meta(Map::new());
     request.stream = Some(true);
@@ -175,15 +179,23 @@ async fn embed_and_rerank_can_say_all_that_the_worker_takes() {
     let embed = EmbedRequest::new("m", ["a"]).encoding_format("float").dimensions(1u64).user("u").metadata(Map::new());
     let rerank = RerankRequest::new("m", "q", ["a"]).top_n(1u64).return_documents(true).metadata(Map::new());
     for (written, name) in [
-        (serde_json::to_value(embed.deadlines(deadlines).provider_params(Map::new()).meta(Map::new())).unwrap(), "EmbedParams"),
-        (serde_json::to_value(rerank.deadlines(deadlines).provider_params(Map::new()).meta(Map::new())).unwrap(), "RerankParams"),
+        (
+            serde_json::to_value(embed.deadlines(deadlines).provider_params(Map::new()).task(Task::new("t")).meta(Map::new()))
+                .unwrap(),
+            "EmbedParams",
+        ),
+        (
+            serde_json::to_value(rerank.deadlines(deadlines).provider_params(Map::new()).task(Task::new("t")).meta(Map::new()))
+                .unwrap(),
+            "RerankParams",
+        ),
     ] {
         assert_eq!(names(&written), names(&sample(&schema, &json!({"$ref": name}))));
     }
 }
 
 /// `shutdown` has no method: closing stdin does the same, and works when the worker does not answer. The last three are MCP's.
-const METHODS: [&str; 18] = [
+const METHODS: [&str; 19] = [
     "initialize",
     "ping",
     "shutdown",
@@ -192,6 +204,7 @@ const METHODS: [&str; 18] = [
     "models/list",
     "models/get",
     "tokens/count",
+    "tokens/fit",
     "embed",
     "rerank",
     "status",

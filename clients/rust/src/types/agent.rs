@@ -1,8 +1,8 @@
-//! What an agent's loop adds to a chat: checked responses, task budgets.
+//! What an agent's loop adds to a chat: checked responses, task budgets, a history that fits, prompt caching.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Object;
+use super::{Message, Object};
 
 open_enum! {
     /// What kind of [`Problem`] a response has.
@@ -124,6 +124,151 @@ pub struct TaskBudget {
     /// The most tokens that the rejected request may use.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub estimate_tokens: Option<u64>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+open_enum! {
+    /// What is dropped or shortened first, so that a history fits.
+    FitStrategy {
+        /// Old tool results are shortened, then turns are dropped.
+        OldestToolResults = "oldest_tool_results",
+        /// Old turns are dropped, then tool results are shortened.
+        OldestTurns = "oldest_turns",
+    }
+}
+
+/// How a history is made to fit before it is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "WireFit", into = "WireFit")]
+#[non_exhaustive]
+pub struct Fit {
+    /// What goes first.
+    pub strategy: FitStrategy,
+    /// The limit; the model's own otherwise.
+    pub max_input_tokens: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum WireFit {
+    Strategy(FitStrategy),
+    Limited {
+        #[serde(default = "WireFit::first")]
+        strategy: FitStrategy,
+        max_input_tokens: Option<u64>,
+    },
+}
+
+impl WireFit {
+    fn first() -> FitStrategy {
+        FitStrategy::OldestToolResults
+    }
+}
+
+impl From<WireFit> for Fit {
+    fn from(fit: WireFit) -> Self {
+        match fit {
+            WireFit::Strategy(strategy) => Fit::new(strategy),
+            WireFit::Limited { strategy, max_input_tokens } => Fit { strategy, max_input_tokens },
+        }
+    }
+}
+
+impl From<Fit> for WireFit {
+    fn from(fit: Fit) -> Self {
+        match fit.max_input_tokens {
+            None => WireFit::Strategy(fit.strategy),
+            max_input_tokens => WireFit::Limited { strategy: fit.strategy, max_input_tokens },
+        }
+    }
+}
+
+impl Fit {
+    /// To the model's own limit.
+    #[must_use]
+    pub fn new(strategy: FitStrategy) -> Self {
+        Fit { strategy, max_input_tokens: None }
+    }
+
+    plain_setters! {
+        /// To this limit.
+        max_input_tokens: u64,
+    }
+}
+
+impl From<FitStrategy> for Fit {
+    fn from(strategy: FitStrategy) -> Self {
+        Fit::new(strategy)
+    }
+}
+
+/// What was done to a history, in [`Receipt::fit`](super::Receipt::fit); with the messages, the result of
+/// [`Bridge::fit`](crate::Bridge::fit).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Fitted {
+    /// Those that fit; empty in a receipt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Message>,
+    /// The messages that were dropped or shortened.
+    pub dropped: Vec<FitChange>,
+    /// Their tokens, afterwards.
+    pub input_tokens: u64,
+    /// The limit.
+    pub max_input_tokens: u64,
+    /// What counted them.
+    pub tokenizer: String,
+    /// Whether the provider will count the same.
+    pub exact: bool,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// A message that was dropped or shortened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct FitChange {
+    /// Its index in the request.
+    pub index: usize,
+    /// Its role.
+    pub role: String,
+    /// `dropped` or `shortened`.
+    pub change: String,
+    /// The tokens that this saved.
+    pub tokens: u64,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// What the provider's prompt cache brought, with [`ChatRequest::cache_auto`](super::ChatRequest::cache_auto).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct CacheUse {
+    /// Input tokens read from the cache.
+    pub read_tokens: Option<u64>,
+    /// Input tokens written to the cache.
+    pub written_tokens: Option<u64>,
+    /// US dollars; negative for a turn that writes more than it reads.
+    pub saved_usd: Option<f64>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// Why a turn read nothing from the cache.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct CacheMiss {
+    /// The reason, such as `the tools changed`; `None` if something was read.
+    pub missed: Option<String>,
     /// What a newer worker adds.
     #[serde(flatten)]
     pub extra: Object,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Message, Object, Problem, Repair, ToolCall};
+use super::{CacheMiss, CacheUse, Fitted, Message, Object, Problem, Repair, ToolCall};
 
 open_enum! {
     /// Why the model stopped.
@@ -103,6 +103,9 @@ pub struct ChatResponse {
     /// The attempts, and how the provider's request differs from this one.
     #[serde(default)]
     pub receipt: Option<Receipt>,
+    /// What the provider's prompt cache brought, with [`ChatRequest::cache_auto`](super::ChatRequest::cache_auto).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheUse>,
     /// Where the content does not fit the request's `response_format`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
@@ -196,6 +199,12 @@ pub struct Receipt {
     pub kept: Vec<String>,
     /// The chat path that served the request.
     pub engine: Option<Object>,
+    /// What [`ChatRequest::fit`](super::ChatRequest::fit) did to the messages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fitted>,
+    /// Why nothing was read from the provider's cache, with [`ChatRequest::cache_auto`](super::ChatRequest::cache_auto).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheMiss>,
     /// What a newer worker adds.
     #[serde(flatten)]
     pub extra: Object,

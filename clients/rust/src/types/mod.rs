@@ -127,7 +127,7 @@ mod request;
 mod services;
 mod tool;
 
-pub use agent::{Ensure, Problem, ProblemKind, Repair, Task, TaskBudget};
+pub use agent::{CacheMiss, CacheUse, Ensure, Fit, FitChange, FitStrategy, Fitted, Problem, ProblemKind, Repair, Task, TaskBudget};
 pub use chat::{
     Addition, Attempt, AttemptOutcome, Change, ChangeKind, ChatDelta, ChatResponse, CostSource, FinishReason, FunctionDelta,
     RateLimits, Receipt, Timing, ToolCallDelta, Usage,

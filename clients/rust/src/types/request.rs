@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Content, Ensure, Message, Object, Task, Tool, ToolChoice};
+use super::{Content, Ensure, Fit, Message, Object, Task, Tool, ToolChoice};
 
 open_enum! {
     /// How much a model thinks before it responds.
@@ -109,6 +109,12 @@ pub struct ChatRequest {
     /// The task that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
+    /// Drops and shortens messages until they fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
+    /// `auto`: the provider caches the prompt. Set by [`cache_auto`](ChatRequest::cache_auto).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -185,6 +191,14 @@ impl ChatRequest {
         self
     }
 
+    /// Makes the provider cache what the turns of an agent repeat. [`ChatResponse::cache`](super::ChatResponse::cache) has what it
+    /// brought.
+    #[must_use]
+    pub fn cache_auto(mut self) -> Self {
+        self.cache = Some("auto".to_owned());
+        self
+    }
+
     /// Calls the model again, with the problem named, until its tool calls and its content fit: at most this many calls, 1 to 10.
     #[must_use]
     pub fn ensure(mut self, attempts: u32) -> Self {
@@ -221,6 +235,8 @@ impl ChatRequest {
         deadlines: Deadlines,
         /// The task that it belongs to, with its limits.
         task: Task,
+        /// Drops and shortens messages until they fit: a [`FitStrategy`](super::FitStrategy), or a [`Fit`] with a limit.
+        fit: Fit,
     }
 
     plain_setters! {
