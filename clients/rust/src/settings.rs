@@ -110,6 +110,13 @@ impl BudgetLimit {
     }
 }
 
+impl BridgeBuilder {
+    /// One engine process for each core of the machine: [`engines`](BridgeBuilder::engines) without a number.
+    pub fn engines_auto(self) -> Self {
+        self.setting("engines", "auto")
+    }
+}
+
 macro_rules! flags {
     ($($(#[$doc:meta])* $method:ident($($argument:ident: $type:ty)?) $name:literal => $value:expr;)*) => {
         impl BridgeBuilder {
