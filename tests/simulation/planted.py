@@ -52,6 +52,18 @@ FAULTS = (
         "            if request.done.done():\n                continue",
         "            if False:\n                continue",
     ),
+    Fault(
+        "a response that meets its cancel is lost",
+        "engines.pool",
+        "return await asyncio.shield(request.done)",
+        "return await request.done",
+    ),
+    Fault(
+        "a draining engine that hands its last request back late does not end",
+        "engines.pool",
+        "        if not request.done.done():  # else it was answered late",
+        "        if request.done.done():\n            return\n        if not request.done.done():  # else it was answered late",
+    ),
     Fault("deltas are sent after the response", "runtime.server", "lambda: self._tasks.get(id) is task", "lambda: True"),
     Fault(
         "deltas are numbered from 1 after a pause",
