@@ -2,6 +2,7 @@
 
 mod common;
 #[path = "../examples/cassette.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is a program of its own")]
 mod example;
 
 use std::path::PathBuf;
