@@ -2,7 +2,7 @@
 
 mod common;
 #[path = "../examples/cassette.rs"]
-#[allow(dead_code, unreachable_pub, reason = "it is a program of its own")]
+#[allow(unreachable_pub, reason = "the tests call the agent")]
 mod example;
 
 use std::path::PathBuf;
