@@ -408,6 +408,9 @@ pub struct EmbedRequest {
     /// The task that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
+    /// A name for this request: when it is repeated, no provider is called again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -432,6 +435,8 @@ impl EmbedRequest {
         deadlines: Deadlines,
         /// The task that it belongs to, with its limits.
         task: Task,
+        /// A name for this request: when it is repeated, no provider is called again.
+        idempotency_key: String,
     }
 
     plain_setters! {
@@ -477,6 +482,9 @@ pub struct RerankRequest {
     /// The task that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
+    /// A name for this request: when it is repeated, no provider is called again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -503,6 +511,8 @@ impl RerankRequest {
         deadlines: Deadlines,
         /// The task that it belongs to, with its limits.
         task: Task,
+        /// A name for this request: when it is repeated, no provider is called again.
+        idempotency_key: String,
     }
 
     plain_setters! {
