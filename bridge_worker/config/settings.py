@@ -125,6 +125,7 @@ class Settings:
 
 DEFAULTS = Settings()
 SETTINGS: Mapping[str, Field[Any]] = {one.name: one for one in fields(Settings)}
+TEXTS = frozenset(name for name, one in SETTINGS.items() if one.type == "str | None")
 FLAGS = tuple(name for name, one in SETTINGS.items() if one.metadata["flag"])
 
 

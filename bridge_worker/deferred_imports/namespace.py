@@ -16,8 +16,9 @@ from importlib import _bootstrap, import_module
 from types import ModuleType
 from typing import Any
 
+from bridge_worker.deferred_imports.annotations import defer_annotations
 from bridge_worker.deferred_imports.bindings import MODULE, STAR, TOP, Source
-from bridge_worker.deferred_imports.rewriting import WRAP_GETATTR, Rewritten, Table
+from bridge_worker.deferred_imports.rewriting import ANNOTATIONS, WRAP_GETATTR, Rewritten, Table
 
 _BUILTINS = vars(builtins)
 _import = builtins.__import__
@@ -86,7 +87,7 @@ class DeferredNames(dict[str, Any]):
     __slots__ = ("module", "namespace", "resolving", "submodules", "table")
 
     def __init__(self, module: ModuleType, table: Table, submodules: dict[str, str]) -> None:
-        super().__init__({"__import__": locked_import, WRAP_GETATTR: self.wrap})
+        super().__init__({"__import__": locked_import, WRAP_GETATTR: self.wrap, ANNOTATIONS: defer_annotations})
         self.module = module.__name__
         self.namespace = vars(module)
         self.table = table

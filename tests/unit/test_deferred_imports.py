@@ -129,7 +129,8 @@ def test_another_module_sees_the_name_as_an_attribute_and_can_import_it(load: Lo
         "from .part import x\nglobals()",
         "from .part import x\nlocals()['y'] = 2",
         "from .part import x\nclass A(x): pass",
-        "from .part import x\ndef f(a: x): pass",
+        "from .part import x\nclass A:\n    x = x\n    def f(self, a: x): pass",
+        "from .part import x\nclass A:\n    a: x",
         "from .part import x\nfor x in (): pass",
     ],
 )
@@ -263,6 +264,39 @@ def test_annotations_that_are_text_are_evaluated(load: Load) -> None:
     assert [field.name for field in dataclasses.fields(package.A)] == ["thing"]
     assert typing.get_type_hints(package.f) == {"a": package.Thing, "return": list[package.Thing]}
     assert typing.get_type_hints(package.A)["thing"] is package.Thing
+
+
+def test_annotations_of_functions_load_nothing_until_they_are_evaluated(load: Load) -> None:
+    source = (
+        "from .part import Thing\n"
+        "def f(a: Thing, *b: list[Thing], c: int = 1, **d: Thing | None) -> dict[str, Thing]: ...\n"
+        "class A:\n    async def f(self, a: 'Thing', b: int) -> Thing: ..."
+    )
+    package = load({"__init__.py": source, "part.py": "class Thing: pass"})
+    assert loaded(package) == set()
+    signature = inspect.signature(package.f)
+    thing = package.Thing
+    expected = {"a": thing, "b": list[thing], "c": int, "d": thing | None, "return": dict[str, thing]}
+    assert {name: one.annotation for name, one in signature.parameters.items()} | {
+        "return": signature.return_annotation
+    } == expected
+    assert typing.get_type_hints(package.f) == package.f.__annotations__ == expected
+    assert package.A.f.__annotations__ == {"a": "Thing", "b": int, "return": thing}
+    assert typing.get_type_hints(package.A.f) == {"a": thing, "b": int, "return": thing}
+    assert inspect.getsource(package.A.f).strip().startswith("async def f")
+
+
+@pytest.mark.parametrize("read", [dict, list, repr, lambda one: {**one}, lambda one: one["a"], lambda one: one.get("a")])
+def test_each_form_of_reading_annotations_evaluates_them(load: Load, read: Callable[[object], object]) -> None:
+    package = load({"__init__.py": "from .part import Thing\ndef f(a: Thing): ...", "part.py": "class Thing: pass"})
+    assert read(package.f.__annotations__) == read({"a": package.Thing})
+
+
+@pytest.mark.parametrize("made", ["pydantic.validate_call", "functools.wraps(print)", "functools.singledispatch"])
+def test_what_reads_annotations_of_a_function_finds_types(load: Load, made: str) -> None:
+    source = f"import functools, pydantic\nfrom .part import Thing\n@{made}\ndef f(a: Thing, b: int = 1): return b"
+    package = load({"__init__.py": source, "part.py": "from pydantic import BaseModel\nclass Thing(BaseModel): x: int = 1"})
+    assert package.f(package.Thing(), b=2) == 2
 
 
 def test_pydantic_models_find_the_types_of_their_fields(load: Load) -> None:

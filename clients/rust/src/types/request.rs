@@ -9,6 +9,13 @@ use super::{Content, Ensure, Fit, Message, Object, Task, Tool, ToolChoice};
 
 open_enum! {
     /// How much a model thinks before it responds.
+    ///
+    /// ```
+    /// use omni_bridge_client::{ChatRequest, types::ReasoningEffort};
+    ///
+    /// let request = ChatRequest::new("openai/gpt-5").user("hi").reasoning_effort(ReasoningEffort::Low); // or "low"
+    /// assert_eq!(request.reasoning_effort, Some("low".into()));
+    /// ```
     ReasoningEffort {
         /// Not at all.
         None = "none",
@@ -27,6 +34,15 @@ open_enum! {
 ///
 /// A parameter that this crate has no field for goes into [`extra`](ChatRequest::extra); what a provider alone knows into
 /// [`provider_params`](ChatRequest::provider_params), as far as the worker's operator allows it.
+///
+/// ```
+/// use omni_bridge_client::ChatRequest;
+///
+/// let mut request = ChatRequest::new("openai/gpt-4o-mini").system("Be terse.").user("hi").max_tokens(500).temperature(0.2);
+/// request.extra.insert("new_parameter".into(), true.into());
+/// let sent = serde_json::to_value(&request).unwrap();
+/// assert_eq!(sent["max_tokens"], 500);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChatRequest {
@@ -266,6 +282,15 @@ impl ChatRequest {
 }
 
 /// Clocks of one request, kept by the worker, in milliseconds from its arrival there. Unset ones are the worker's defaults.
+///
+/// ```
+/// use std::time::Duration;
+/// use omni_bridge_client::{ChatRequest, Deadlines};
+///
+/// let deadlines = Deadlines::total(Duration::from_secs(60)).first_token(Duration::from_secs(10));
+/// let request = ChatRequest::new("openai/gpt-4o-mini").user("hi").deadlines(deadlines);
+/// assert_eq!(request.deadlines.unwrap().first_token_ms, Some(10_000));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deadlines {
