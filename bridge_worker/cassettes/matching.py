@@ -13,14 +13,14 @@ from typing import Any
 from bridge_worker.cassettes.canonical import canonical, hash_of
 from bridge_worker.cassettes.masking import Redact, masked_value
 
-PATTERNS: Mapping[str, re.Pattern[str]] = {
-    "ids": re.compile(
+PATTERNS: Mapping[str, str] = {
+    "ids": (
         r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b"  # UUID
         r"|\b[0-9A-HJKMNP-TV-Z]{26}\b"  # ULID
         r"|\b(?=[0-9a-f]{0,40}\d)[0-9a-f]{16,64}\b"  # hexadecimal
         r"|\b[A-Za-z]{2,12}[_-](?=[A-Za-z_-]{0,40}\d)[A-Za-z0-9_-]{6,64}\b"  # call_1a2b3c4d, toolu_01..., chatcmpl-...
     ),
-    "dates": re.compile(
+    "dates": (
         r"\b\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?: ?(?:Z|UTC|GMT|[+-]\d{2}:?\d{2}))?)?"
         r"|\b(?:(?:Mon|Tues?|Wed(?:nes)?|Thu(?:rs)?|Fri|Sat(?:ur)?|Sun)(?:day)?,? )?"
         r"(?:\d{1,2}(?:st|nd|rd|th)? )?(?:Jan|Feb|Mar|Apr|May|June?|July?|Aug|Sept?|Oct|Nov|Dec)[a-z]{0,6}\.?"
@@ -38,7 +38,7 @@ class Matching:
     """``ignored`` are names of `PATTERNS` and paths such as ``temperature`` or ``messages.*.name``."""
 
     def __init__(self, ignored: Iterable[str] = ()) -> None:
-        self._patterns = [PATTERNS[name] for name in sorted(ignored) if name in PATTERNS]
+        self._patterns = [re.compile(PATTERNS[name]) for name in sorted(ignored) if name in PATTERNS]
         self._paths = [name.split(".") for name in ignored if name not in PATTERNS]
 
     @property
