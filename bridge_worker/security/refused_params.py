@@ -45,7 +45,7 @@ _REFUSED_WORDS = frozenset(
     "host hosts hostname key keys token secret secrets endpoint endpoints file files filename callback callbacks credential "
     "credentials password passwd url urls uri proxy proxies webhook".split()
 )
-_HARMLESS = frozenset({"prompt_cache_key", "first_token_ms"})  # members of the wire's own types
+_HARMLESS = frozenset({"idempotency_key", "prompt_cache_key", "first_token_ms"})  # members of the wire's own types
 _DATA = ("messages", "metadata", "documents", "input", "arguments")
 # What LiteLLM keeps in metadata for itself: it trusts what it finds there, and breaks on what it has not written.
 _RESERVED_METADATA = re.compile(

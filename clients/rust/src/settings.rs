@@ -174,6 +174,8 @@ flags! {
     engine(path: impl Into<ChatEngine>) "engine" => path.into().as_str().into();
     /// The level of the worker's log, which arrives as `tracing` events with the target `omni_bridge::worker`.
     log_level(level: impl Into<LogLevel>) "log_level" => level.into().as_str().into();
+    /// Keeps the results of requests with an [`idempotency_key`](crate::ChatRequest::idempotency_key) in this SQLite file, over a crash.
+    idempotency_journal(file: impl Into<PathBuf>) "idempotency_journal" => file.into().into();
     /// Appends each exchange with a model to this cassette.
     record(file: impl Into<PathBuf>) "record" => file.into().into();
     /// Serves requests from this cassette, without LiteLLM, network and key.

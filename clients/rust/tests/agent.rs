@@ -441,3 +441,14 @@ async fn a_history_is_made_to_fit() {
     assert_eq!(receipt.dropped, fitted.dropped);
     soon(bridge.shutdown()).await;
 }
+
+#[tokio::test]
+async fn a_repeated_request_gets_the_same_result_and_its_key_is_its_own() {
+    let bridge = soon(worker().spawn()).await.unwrap();
+    let request = ChatRequest::new("offline/echo").user("hi").idempotency_key("step-17");
+    let first = soon(bridge.chat(&request)).await.unwrap();
+    assert_eq!(soon(bridge.chat(&request)).await.unwrap(), first); // the same timing, too
+    let error = soon(bridge.chat(&request.user("another"))).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::InvalidRequest, "{error}");
+    soon(bridge.shutdown()).await;
+}

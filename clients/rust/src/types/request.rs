@@ -131,6 +131,9 @@ pub struct ChatRequest {
     /// `auto`: the provider caches the prompt. Set by [`cache_auto`](ChatRequest::cache_auto).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<String>,
+    /// A name for this request: when it is repeated, no provider is called again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -253,6 +256,8 @@ impl ChatRequest {
         task: Task,
         /// Drops and shortens messages until they fit: a [`FitStrategy`](super::FitStrategy), or a [`Fit`] with a limit.
         fit: Fit,
+        /// A name for this request: when it is repeated, no provider is called again.
+        idempotency_key: String,
     }
 
     plain_setters! {

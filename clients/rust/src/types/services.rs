@@ -731,6 +731,9 @@ pub struct EmbedRequest {
     /// The task that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
+    /// A name for this request: when it is repeated, no provider is called again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -755,6 +758,8 @@ impl EmbedRequest {
         deadlines: Deadlines,
         /// The task that it belongs to, with its limits.
         task: Task,
+        /// A name for this request: when it is repeated, no provider is called again.
+        idempotency_key: String,
     }
 
     plain_setters! {
@@ -807,6 +812,9 @@ pub struct RerankRequest {
     /// The task that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
+    /// A name for this request: when it is repeated, no provider is called again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -833,6 +841,8 @@ impl RerankRequest {
         deadlines: Deadlines,
         /// The task that it belongs to, with its limits.
         task: Task,
+        /// A name for this request: when it is repeated, no provider is called again.
+        idempotency_key: String,
     }
 
     plain_setters! {
