@@ -38,7 +38,7 @@ from bridge_worker.runtime.shared_state import SharedState, remote_state
 from bridge_worker.security.redaction import Redactor
 from tests.simulation.kernel import NOBODY, Kernel, Process, ProcessExit
 from tests.simulation.provider import SimApp
-from tests.simulation.schedules import Plan
+from tests.simulation.schedules import Plan, plan
 from tests.simulation.wires import Endpoint, Pipe, socket_pair
 
 SERVER_PID, FIRST_TEMPLATE_PID = 100, 200
@@ -93,7 +93,7 @@ class Machine:
         else:
             app = SimApp(self, self.server_process, config, SharedState())
         self.app = app
-        return await startup._run(config.settings, app, None, STDIN, STDOUT)
+        return await startup._run(config.settings, app, None, None, STDIN, STDOUT)
 
     # Processes.
 
@@ -506,6 +506,7 @@ def virtual() -> Iterator[None]:
         gc.freeze()  # so that a collection between runs looks at what they have left, and at no module
         events._set_running_loop(NOBODY)
         stack.callback(events._set_running_loop, None)
+        current = current or Machine(plan(0))  # a clock before the first run
         yield
         current = Machine(current.plan) if current else None  # where the handlers of freed coroutines do no harm
         _free_what_is_left()

@@ -19,7 +19,7 @@ _SECONDS = 12.0  # of new seeds; bin/simulate runs more
 _SAMPLE = [fault for fault in planted.FAULTS if fault.is_quick]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _virtual() -> Iterator[None]:
     with machine.virtual():
         yield
