@@ -9,6 +9,7 @@ import importlib
 import inspect
 import itertools
 import pickle
+import py_compile
 import sys
 import threading
 import typing
@@ -388,6 +389,21 @@ def test_a_package_that_cannot_be_deferred_is_loaded_as_usual_with_one_line_in_t
     assert sys.meta_path == before
     assert len(caplog.records) == 1
     assert name in caplog.text
+
+
+def test_a_package_of_bytecode_alone_is_loaded_as_usual_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"deferred_test_{next(_numbers)}"
+    write(tmp_path, name, {})
+    source = tmp_path / name / "__init__.py"
+    py_compile.compile(str(source), str(source.with_suffix(".pyc")), doraise=True)
+    source.unlink()
+    before = list(sys.meta_path)
+    hook.install({name: "0" * 64})
+    assert sys.meta_path == before
+    assert caplog.records == []
 
 
 def test_a_file_that_was_changed_after_it_was_installed_is_loaded_as_usual(
