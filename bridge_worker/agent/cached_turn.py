@@ -5,7 +5,6 @@ Owns the order of these two. Refuses to know a provider.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,10 +26,9 @@ class CachedTurn:
     def __init__(self, shared: TurnCache, params: Mapping[str, Any], request: ChatRequest) -> None:
         self._memory = shared.memory
         self._request = request
-        tools = request.options.get("tools")
-        if tools:
-            tools = request.options["tools"] = shared.tools.of(tools)
-        text = json.dumps(tools) if tools else ""
+        text = ""
+        if tools := request.options.get("tools"):
+            request.options["tools"], text = shared.tools.of(tools)
         self._key = conversation_key(request.messages, params.get("task"))
         self._tools = text
         request.cache = CacheHint(self._key, len(text))

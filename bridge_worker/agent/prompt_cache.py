@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_BREAKPOINTS = 4  # Anthropic's and Bedrock's
+MAX_TOOL_SETS = 64  # of a process; each may have 100 kB
 MAX_CONVERSATIONS = 1_000  # the oldest is forgotten first
 TTL_SECONDS = 300.0  # Anthropic's and Bedrock's default; OpenAI and Gemini keep a prefix for 5 to 10 minutes
 _CHARACTERS_PER_TOKEN = 3  # as few as code has: a prefix is marked rather than not, because short ones are ignored
@@ -26,6 +27,7 @@ _MINIMUMS = (  # tokens of a prefix, by the model's name, as the providers' page
 )
 
 Message = dict[str, Any]
+_SYSTEM = ("system", "developer")
 _MARK = {"type": "ephemeral"}
 _KEY_CHARACTERS = 4_096  # of the first message
 
@@ -55,9 +57,8 @@ def mark(
         elif content:
             total += sum(len(part.get("text") or "") for part in content)
             free -= sum("cache_control" in part for part in content)
-        if "tool_calls" in message:
-            for call in message["tool_calls"] or ():
-                total += len(call["function"]["arguments"])
+        for call in message.get("tool_calls") or ():
+            total += len(call["function"]["arguments"])
         if "cache_control" in message:
             free -= 1
         lengths.append(total)
@@ -77,7 +78,7 @@ def _places(messages: Sequence[Message]) -> list[int]:
     if end is not None:
         output = next((at for at in range(end - 1, -1, -1) if messages[at]["role"] == "assistant"), None)
         before = None if output is None else _last_input(messages, output)
-    systems = (at for at in range(len(messages) - 1, -1, -1) if messages[at]["role"] in ("system", "developer"))
+    systems = (at for at in range(len(messages) - 1, -1, -1) if messages[at]["role"] in _SYSTEM)
     system = 0 if messages[0]["role"] == "system" else next(systems, None)
     return [at for at in (end, before, system) if at is not None and messages[at].get("content")]
 
@@ -91,14 +92,26 @@ class StableTools:
     """The same tools in the same bytes: in the order of their names, and with the members in the order that was seen first."""
 
     def __init__(self) -> None:
-        self._known: dict[str, list[Message]] = {}
+        self._as_given: dict[str, tuple[list[Message], str]] = {}
+        self._by_content: dict[str, tuple[list[Message], str]] = {}
 
-    def of(self, tools: Sequence[Message]) -> list[Message]:
-        ordered = sorted(tools, key=lambda tool: str(tool["function"]["name"]))
-        key = json.dumps(ordered, sort_keys=True)
-        while len(self._known) >= MAX_CONVERSATIONS and key not in self._known:
-            del self._known[next(iter(self._known))]
-        return self._known.setdefault(key, ordered)
+    def of(self, tools: Sequence[Message]) -> tuple[list[Message], str]:
+        """The tools to send, and their JSON. To order them takes 40 us, to recognise tools that were given before 15."""
+        given = json.dumps(tools)
+        known = self._as_given.get(given)
+        if known is None:
+            ordered = sorted(tools, key=lambda tool: str(tool["function"]["name"]))
+            content = json.dumps(ordered, sort_keys=True)
+            _make_room(self._as_given)
+            _make_room(self._by_content)
+            known = self._by_content.setdefault(content, (ordered, json.dumps(ordered)))
+            self._as_given[given] = known
+        return known
+
+
+def _make_room(known: dict[str, Any]) -> None:
+    while len(known) >= MAX_TOOL_SETS:
+        del known[next(iter(known))]
 
 
 def conversation_key(messages: Sequence[Message], task: Mapping[str, Any] | None) -> str:
@@ -135,7 +148,10 @@ class CacheMemory:
         system: list[int] = []
         others: list[int] = []
         for message in messages:
-            (system if message["role"] in ("system", "developer") else others).append(_digest(message))
+            role, content = message["role"], message.get("content")
+            plain = type(content) is str and "tool_calls" not in message
+            digest = hash((role, content)) if plain else _digest(message)
+            (system if role in _SYSTEM else others).append(digest)
         return Turn(hash(tools), hash(tuple(system)), others)
 
     def finish(self, key: str, turn: Turn, target: tuple[object, ...], usage: Mapping[str, int | None] | None) -> str | None:

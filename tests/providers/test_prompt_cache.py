@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -183,6 +184,7 @@ def test_tools_have_the_same_bytes_in_each_turn() -> None:
     stable = StableTools()
     swapped = {"function": dict(reversed(TOOLS[0]["function"].items())), "type": "function"}
     assert str(stable.of(TOOLS)) == str(stable.of([TOOLS[2], TOOLS[1], swapped]))
+    assert stable.of(TOOLS)[1] == json.dumps(sorted(TOOLS, key=lambda tool: str(tool["function"]["name"])))
 
 
 @pytest.mark.rule("CCH-1")

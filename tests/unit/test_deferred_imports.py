@@ -9,6 +9,7 @@ import importlib
 import inspect
 import itertools
 import pickle
+import py_compile
 import sys
 import threading
 import typing
@@ -23,6 +24,14 @@ from bridge_worker.deferred_imports import hook
 from bridge_worker.deferred_imports.sources import Sources
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hook is of no use to a process that does not keep what it rewrites."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+
 Load = Callable[..., ModuleType]
 
 
@@ -370,7 +379,7 @@ def test_a_folder_that_cannot_be_written_to_is_replaced_by_the_users_cache(
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("found", ["another digest", "no record", "no cache"])
+@pytest.mark.parametrize("found", ["another digest", "no record", "no cache", "another Python"])
 def test_a_package_that_cannot_be_deferred_is_loaded_as_usual_with_one_line_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: str
 ) -> None:
@@ -379,7 +388,9 @@ def test_a_package_that_cannot_be_deferred_is_loaded_as_usual_with_one_line_in_t
     write(tmp_path, name, {})
     if found == "no record":
         (tmp_path / f"{name}-1.0.dist-info" / "RECORD").unlink()
-    digest = Sources(name).digest() if found == "no cache" else "0" * 64
+    digest = Sources(name).digest() if found in ("no cache", "another Python") else "0" * 64
+    if found == "another Python":
+        monkeypatch.setattr(hook, "PYTHONS", ((3, 10),))
     if found == "no cache":
         (tmp_path / name / "__pycache__").touch()
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name / "__pycache__"))
@@ -388,6 +399,21 @@ def test_a_package_that_cannot_be_deferred_is_loaded_as_usual_with_one_line_in_t
     assert sys.meta_path == before
     assert len(caplog.records) == 1
     assert name in caplog.text
+
+
+def test_a_package_of_bytecode_alone_is_loaded_as_usual_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"deferred_test_{next(_numbers)}"
+    write(tmp_path, name, {})
+    source = tmp_path / name / "__init__.py"
+    py_compile.compile(str(source), str(source.with_suffix(".pyc")), doraise=True)
+    source.unlink()
+    before = list(sys.meta_path)
+    hook.install({name: "0" * 64})
+    assert sys.meta_path == before
+    assert caplog.records == []
 
 
 def test_a_file_that_was_changed_after_it_was_installed_is_loaded_as_usual(

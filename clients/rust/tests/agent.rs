@@ -367,7 +367,7 @@ async fn the_worker_takes_each_setting_as_its_method_writes_it() {
         let worker = worker.deadline_idle(second).allow_provider_params(["top_k"]).local_services(["llamafile"]);
         let worker = worker.image_policy(json!({"schemes": ["data"], "allowed_hosts": []})).engine("litellm").log_level("error");
         let worker = worker.budgets([BudgetLimit::usd("*", 10.0).window("1d")]).record("a.cassette").match_ignore(["ids"]);
-        let worker = worker.record_missing().replay_in_real_time().faults("[]");
+        let worker = worker.record_missing().replay_in_real_time().faults("[]").idempotency_journal("a.db");
         worker.trace("a.trace").trace_content("full")
     })
     .await;
