@@ -17,6 +17,8 @@ from tests.simulation.diagram import diagram
 
 _SECONDS = 12.0  # of new seeds; bin/simulate runs more
 _SAMPLE = [fault for fault in planted.FAULTS if fault.is_quick]
+# Coroutines of killed processes are never awaited.
+pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 @pytest.fixture(autouse=True, scope="module")
