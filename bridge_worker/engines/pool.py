@@ -228,7 +228,7 @@ class EnginePool:
         request = engine.requests.pop(frame.request, None)
         if request is None:
             return
-        if not request.done.done():  # else it was answered late, and only the engine has still to end
+        if not request.done.done():  # else it has its response already, and only the engine has still to end
             self._place_elsewhere(request)
         if self.supervisor:
             self.supervisor.after_request(engine)
