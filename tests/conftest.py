@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -16,6 +17,8 @@ from tests.support.gateway_config import write
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker
 
+if eager := os.environ.get("TEST_EAGER"):
+    os.environ["OMNI_BRIDGE_EAGER"] = eager  # in this process as in the workers
 pytest.register_assert_rewrite("tests.support.cases")  # it asserts, but is no test module
 
 Spawn = Callable[..., Worker]  # for one test

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from bridge_worker.cassettes.canonical import hash_of
@@ -42,12 +43,6 @@ class Exchanged:
     ms: float = 0.0
     outcome: str = ""  # JSON: a result is changed after it was made, such as by the check of its tool calls
     error_kind: str | None = None
-
-    @property
-    def size(self) -> int:
-        """About so many bytes."""
-        pieces = sum(len(piece.data) for tape in self.tapes for piece in tape.pieces)
-        return 1_000 + len(self.canonical) + len(self.outcome) + 2 * pieces
 
 
 def line_of(done: Exchanged, versions: Mapping[str, str | None], redact: Redact) -> bytes:
@@ -112,7 +107,12 @@ def _attempt(tape: Tape) -> Json:
 
 
 def chosen_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items() if _HEADERS.fullmatch(name)}
+    return {f"{name}".lower(): f"{value}" for name, value in headers.items() if _is_read(name)}
+
+
+@lru_cache(512)
+def _is_read(name: str) -> bool:
+    return _HEADERS.fullmatch(name) is not None
 
 
 def readable(data: bytes) -> str | dict[str, str]:

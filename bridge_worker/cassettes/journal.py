@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
 
 from bridge_worker.cassettes import canonical
-from bridge_worker.cassettes.entry import Exchanged, line_of
-from bridge_worker.cassettes.masking import Redact
 from bridge_worker.cassettes.writer import Writer
+from bridge_worker.cassettes.writing_process import pack, pack_request
 from bridge_worker.core.exchange import Tapes, tapes
 from bridge_worker.core.ports import ChatRequest, EmbedRequest, RerankRequest
 from bridge_worker.errors import BridgeError
-from bridge_worker.protocol.framing import encode
 from bridge_worker.telemetry.log import utc
-from bridge_worker.version import __version__
 
-# The request did not reach a model, or the worker ended: nothing of it can be replayed.
+# Without a response of a provider, the request did not reach a model: nothing of it can be replayed.
 _NOT_RECORDED = frozenset(("overloaded", "shutting_down", "internal", "budget_exceeded", "cassette_miss", "invalid_request"))
 CopyOf = Callable[[tuple[int, int]], bytes]
 
@@ -32,10 +28,7 @@ CopyOf = Callable[[tuple[int, int]], bytes]
 class Recording:
     """A `core.exchange.Journal`. ``new`` get what a model served; ``all`` also what a cassette served, copied by ``copy_of``."""
 
-    def __init__(
-        self, redact: Redact, *, new: Sequence[Writer] = (), all: Sequence[Writer] = (), copy_of: CopyOf | None = None
-    ) -> None:
-        self._redact = redact
+    def __init__(self, *, new: Sequence[Writer] = (), all: Sequence[Writer] = (), copy_of: CopyOf | None = None) -> None:
         self._new = (*new, *all)
         self._all = all
         self._copy_of = copy_of
@@ -52,17 +45,13 @@ class Recording:
     def count(self, model: str, messages: Any, tools: Any, received: float) -> RecordedExchange:
         return RecordedExchange(self, canonical.of_tokens(model, messages, tools), received)
 
-    def finished(self, done: Exchanged, replayed: tuple[int, int] | None) -> None:
-        if replayed is not None:
-            self._copy(replayed)
-        elif done.error_kind not in _NOT_RECORDED:
+    def finished(self, packed: bytes, replayed: tuple[int, int] | None) -> None:
+        if replayed is None:
             for writer in self._new:
-                writer.put(done.size, lambda: line_of(done, versions(), self._redact))
-
-    def _copy(self, replayed: tuple[int, int]) -> None:
-        for writer in self._all:
-            if copy_of := self._copy_of:
-                writer.put(1_000, lambda: copy_of(replayed))
+                writer.exchange(packed)
+        elif self._copy_of is not None:
+            for writer in self._all:
+                writer.line(self._copy_of(replayed))
 
     def close(self) -> None:
         for writer in self._new:
@@ -75,44 +64,29 @@ class RecordedExchange:
     def __init__(self, journal: Recording, request: Mapping[str, Any], received: float) -> None:
         self._journal = journal
         self._received = received
-        self._done = Exchanged(request["method"], canonical.canonical(request), utc(time.time()))
+        self._request = pack_request(request)  # now: LiteLLM writes into messages
+        self._time = time.time()
+        self._deltas: list[tuple[float, str | Mapping[str, Any]]] = []
         self._tapes = Tapes(received)
         self._token = tapes.set(self._tapes)
 
     def deltas(self, deltas: Sequence[str | Mapping[str, Any]]) -> None:
         ms = self._ms()
-        self._done.deltas += [(ms, delta) for delta in deltas]
+        self._deltas += [(ms, delta) for delta in deltas]
 
     def result(self, result: Mapping[str, Any] | BaseModel) -> None:
-        self._done.outcome = _json(result.model_dump() if isinstance(result, BaseModel) else result)
-        self._end()
+        self._end(result.model_dump() if isinstance(result, BaseModel) else result, None)
 
     def error(self, error: BridgeError) -> None:
-        self._done.outcome = _json({"code": error.code, "message": error.message, "data": error.data()})
-        self._done.error_kind = error.kind
-        self._end()
+        outcome = {"code": error.code, "message": error.message, "data": error.data()}
+        self._end(outcome, error.kind)
 
-    def _end(self) -> None:
+    def _end(self, outcome: Mapping[str, Any], error_kind: str | None) -> None:
         tapes.reset(self._token)
-        self._done.ms = self._ms()
-        self._done.tapes = self._tapes.list
-        self._journal.finished(self._done, self._tapes.replayed)
+        heard, replayed = self._tapes.list, self._tapes.replayed
+        if error_kind not in _NOT_RECORDED or heard or replayed is not None:
+            packed = pack(self._request, utc(self._time), self._ms(), heard, self._deltas, outcome, error_kind)
+            self._journal.finished(packed, replayed)
 
     def _ms(self) -> float:
         return round((time.monotonic() - self._received) * 1000, 3)
-
-
-def _json(value: object) -> str:
-    return encode(value)[:-1].decode("utf-8", "surrogatepass")
-
-
-@lru_cache(1)
-def versions() -> dict[str, str | None]:
-    """Of the bridge and LiteLLM; the look-up takes 40 ms, in the writer's thread."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        litellm: str | None = version("litellm")
-    except PackageNotFoundError:
-        litellm = None
-    return {"omni_bridge": __version__, "litellm": litellm}

@@ -33,10 +33,10 @@ class Player:
 
     def find(self, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The exchange for ``request``, or None. Notes it as the one that serves the running request."""
-        key = self._matching.key(request, self._redact)
-        places = self._places.get(key)
-        if not places:
+        key = next((key for key in self._matching.keys(request, self._redact) if key in self._places), None)
+        if key is None:
             return None
+        places = self._places[key]
         count = self._counts[key]
         self._counts[key] += 1
         place = places[min(count, len(places) - 1)]

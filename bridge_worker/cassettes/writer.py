@@ -1,24 +1,31 @@
-"""Appends lines to a cassette in a separate thread: each whole, by one write, so that a killed process leaves at most a half line.
+"""Passes exchanges on to the process that appends them to a cassette.
 
-Owns the file: how it is opened, its header, the queue and the end. Several processes may append to one file. Refuses to know what a
-line means.
+Owns the file until then: how it is opened, and its header; the queue, and the end of the process. Several processes may append to
+one file. Refuses to know what a line means, and to make one (`writing_process`).
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
+import pickle
 import stat
+import subprocess
+import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from contextlib import suppress
 
 from bridge_worker.cassettes.entry import HEADER, header_line
+from bridge_worker.cassettes.writing_process import EXCHANGE, HEAD, LINE, SECRETS
+from bridge_worker.security.redaction import Redactor
+from bridge_worker.system.child_processes import how_it_ended
 from bridge_worker.version import __version__
 
 _MAX_QUEUED_BYTES = 64 * 1024 * 1024  # beyond it a request waits for the disk: a recording has every exchange
 _CLOSE_SECONDS = 5.0
+_BATCH_SECONDS = 0.02
 _log = logging.getLogger(__name__)
 
 
@@ -58,62 +65,105 @@ def _prepare(fd: int, path: str, flag: str) -> None:
 
 
 class Writer:
-    """Appends to ``fd`` what the queued functions return."""
+    """Appends to ``fd``. The lines are made, masked and written by a child process: that takes longer than the chat itself.
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._queue: deque[tuple[int, Callable[[], bytes]]] = deque()
+    Messages are gathered for `_BATCH_SECONDS`, so that a busy loop does not share its time with the thread that passes them on.
+    """
+
+    def __init__(self, fd: int, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._known: object = None  # what the child process knows of the secrets
+        self._queue: deque[bytes] = deque()
         self._queued = 0
         self._changed = threading.Condition()
+        self._is_woken = False
         self._closing = False
         self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="cassette", daemon=True)
-        self._thread.start()
+        self._child = _start(fd)
+        os.close(fd)
+        self._threads = [threading.Thread(target=work, name="cassette", daemon=True) for work in (self._pass_on, self._read_log)]
+        for thread in self._threads:
+            thread.start()
 
-    def put(self, size: int, make: Callable[[], bytes]) -> None:
-        """``make`` runs in the writer's thread, and returns a line. Waits only when a slow disk has fallen far behind."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._queued < _MAX_QUEUED_BYTES or self._stopped)
-            if not self._stopped:
-                self._queue.append((size, make))
-                self._queued += size
-                self._changed.notify_all()
+    def exchange(self, packed: bytes) -> None:
+        """``packed`` is what `writing_process.pack` returned. Waits only when a slow disk has fallen far behind."""
+        self._put(EXCHANGE, packed)
+
+    def line(self, line: bytes) -> None:
+        """A line that is ready."""
+        self._put(LINE, line)
 
     def close(self) -> None:
         """Waits until all is written, at most `_CLOSE_SECONDS`."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join(_CLOSE_SECONDS)
+        for thread in self._threads:
+            thread.join(_CLOSE_SECONDS)
 
-    def _run(self) -> None:
+    def _put(self, kind: bytes, data: bytes) -> None:
+        if self._redactor.known is not self._known:
+            self._known = self._redactor.known
+            self._add(SECRETS, pickle.dumps(self._redactor))
+        self._add(kind, data)
+
+    def _add(self, kind: bytes, data: bytes) -> None:
+        self._queue.append(HEAD.pack(kind, len(data)) + data)
+        self._queued += len(data)
+        if self._is_woken and self._queued < _MAX_QUEUED_BYTES:
+            return
+        with self._changed:
+            self._is_woken = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._queued < _MAX_QUEUED_BYTES or self._stopped)
+
+    def _pass_on(self) -> None:
+        pipe = self._child.stdin
+        assert pipe is not None  # noqa: S101  # for mypy
         try:
             while self._wait():
-                size, make = self._queue.popleft()  # only this thread removes from it
-                self._append(make)
-                with self._changed:
-                    self._queued -= size
-                    self._changed.notify_all()
-        except OSError as error:
-            _log.error("recording has stopped, serving continues: %s", error.strerror)  # a full disk needs no traceback
+                data = self._taken()
+                pipe.write(data)
+        except OSError:
+            pass  # the child process has ended, and its log has the reason
         finally:
+            with suppress(OSError):
+                pipe.close()
             with self._changed:
                 self._stopped = True
                 self._queue.clear()
                 self._changed.notify_all()
 
-    def _append(self, make: Callable[[], bytes]) -> None:
-        try:
-            line = make()
-        except Exception:
-            _log.exception("an exchange could not be recorded")
-            return
-        written = os.write(self._fd, line)
-        if written < len(line):  # the disk is full: what is written of the line is ended, and a reader skips it
-            os.write(self._fd, b"\n")
-            raise OSError(errno.ENOSPC, "no space was left for a whole line")
-
     def _wait(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closing)
-            return bool(self._queue)
+            self._changed.wait_for(lambda: self._is_woken or self._closing)
+            is_closing = self._closing
+        if not is_closing:
+            time.sleep(_BATCH_SECONDS)
+        self._is_woken = False  # what is added from here on wakes this thread again
+        return bool(self._queue) or not is_closing
+
+    def _taken(self) -> bytes:
+        parts = []
+        while self._queue:  # only this thread removes from it
+            parts.append(self._queue.popleft())
+        with self._changed:
+            self._queued = 0
+            self._changed.notify_all()
+        return b"".join(parts)
+
+    def _read_log(self) -> None:
+        log = self._child.stdout
+        assert log is not None  # noqa: S101  # for mypy
+        for line in log:
+            _log.error("%s", line.decode("utf-8", "replace").strip())
+        code = self._child.wait()
+        if code and not self._closing:
+            _log.error("recording has stopped, serving continues: its process ended (%s)", how_it_ended(code))
+
+
+def _start(fd: int) -> subprocess.Popen[bytes]:
+    """The process that writes to ``fd``. It imports from where this one does."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; from bridge_worker.cassettes.writing_process import main; main({fd})"
+    command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", code]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, pass_fds=(fd,))  # noqa: S603

@@ -28,7 +28,7 @@ _File = click.Path(exists=True, dir_okay=False)
 
 @click.group()
 def cassette() -> None:
-    """Show, compare, verify, trim and mask recorded exchanges (omni-bridge --stdio --record FILE)."""
+    """Show, compare, verify, trim and mask recorded exchanges."""
 
 
 @cassette.command()

@@ -27,7 +27,7 @@ def merged(old: Settings, new: Settings) -> Settings:
 # Settings of the process that reads the pipe. Engines that are started with a new config have all others.
 OF_THE_SERVER = frozenset(
     """
-    max_message_bytes max_in_flight grace_seconds engines log_level log_format trace trace_content record
+    max_message_bytes max_in_flight grace_seconds engines log_level log_format trace trace_content idempotency_journal record
     replay replay_miss replay_timing match_ignore
     """.split()
 )

@@ -77,6 +77,9 @@ class Settings:
     )
     budgets: Budgets = setting(Budgets, "spending limits by budget path", metavar="JSON", reloads=True)  # noqa: RUF009  # as above
     local: Mapping[str, LocalModel] = setting(dict, "models of this machine, by name", flag=False)
+    idempotency_journal: str | None = setting(
+        None, "keep the results of requests with an idempotency_key in this SQLite file", metavar="FILE"
+    )
     record: str | None = setting(None, "append each exchange with a model to this cassette", metavar="FILE")
     replay: str | None = setting(None, "serve requests from this cassette, without LiteLLM, network and key", metavar="FILE")
     replay_miss: str = setting(
@@ -122,6 +125,7 @@ class Settings:
 
 DEFAULTS = Settings()
 SETTINGS: Mapping[str, Field[Any]] = {one.name: one for one in fields(Settings)}
+TEXTS = frozenset(name for name, one in SETTINGS.items() if one.type == "str | None")
 FLAGS = tuple(name for name, one in SETTINGS.items() if one.metadata["flag"])
 
 

@@ -11,10 +11,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bridge_worker.config.diagnostics import ConfigError, Diagnostic, Report
-from bridge_worker.config.settings import DEFAULTS, SECTION, Settings, from_environment
+from bridge_worker.config.settings import DEFAULTS, SECTION, SETTINGS, TEXTS, Settings, flag, from_environment, variable
 
 if TYPE_CHECKING:
     from bridge_worker.config.gateway import Gateway
@@ -112,9 +112,18 @@ def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]
 def _settings(flags: Mapping[str, str], document: Document | None, report: Report) -> tuple[Settings, Mapping[str, str]]:
     if not flags and not from_environment() and (document is None or document.tree.get(SECTION) is None):
         return DEFAULTS, {}  # valid without a check; pydantic would cost 0.1 s
+    if document is None and (flags.keys() | from_environment().keys()) <= TEXTS:
+        return _texts(flags)
     from bridge_worker.config.settings_validation import validate_settings
 
     return validate_settings(flags, document, report)
+
+
+def _texts(flags: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]:
+    """Settings of which any text is valid: the start of a replay does not wait for pydantic-settings."""
+    given: dict[str, Any] = {**from_environment(), **flags}
+    places = {**{name: variable(name) for name in from_environment()}, **{name: flag(name) for name in flags}}
+    return Settings(**given), {name: places.get(name, "default") for name in SETTINGS}
 
 
 def writable_by_others(path: str) -> str:

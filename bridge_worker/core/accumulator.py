@@ -117,7 +117,7 @@ class ChatAccumulator:
         message = self._message_to_append(content, reasoning)
         receipt.served_model = end.model
         receipt.kept = end.kept
-        return {
+        result = {
             "content": content,
             "tool_calls": [_plain_tool_call(call) for call in self._tool_calls],
             "reasoning": reasoning,
@@ -143,6 +143,7 @@ class ChatAccumulator:
             },
             "receipt": receipt.wire(),
         }
+        return result if request.cache is None else result | {"cache": _cache(end.usage, facts.saved_usd)}
 
     @property
     def provider(self) -> str | None:
@@ -277,6 +278,11 @@ def usage_to_wire(usage: TokenUsage) -> dict[str, int | None]:
         "cache_write_tokens": usage.cache_write_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
     }
+
+
+def _cache(usage: TokenUsage | None, saved_usd: float | None) -> dict[str, Any]:
+    read, written = (usage.cached_input_tokens, usage.cache_write_tokens) if usage else (None, None)
+    return {"read_tokens": read, "written_tokens": written, "saved_usd": saved_usd}
 
 
 def _plain_tool_call(call: _ToolCall) -> dict[str, Any]:

@@ -21,6 +21,14 @@ from bridge_worker.schema.tokens import TokenCount
 STATE = ("thinking_blocks", "reasoning_content", "reasoning_items", "provider_specific_fields")
 
 
+@dataclass(slots=True, frozen=True)
+class CacheHint:
+    """The request is a turn of a conversation: its provider is to cache the prompt. ``tools_length``: characters of the tools."""
+
+    key: str
+    tools_length: int
+
+
 @dataclass(slots=True)
 class ChatRequest:
     """Request to a model. ``options`` holds the given OpenAI parameters, unchanged."""
@@ -34,6 +42,7 @@ class ChatRequest:
     receipt: Receipt  # the backend records its attempts here
     upstream_open: bool = False  # true while the backend has a connection to the provider; reported after a cancel
     provider: str | None = None  # the provider that is being called, for an error
+    cache: CacheHint | None = None
     keeps_arguments: bool = False  # tool calls with arguments that are not JSON are no error: the caller of the runner checks them
 
 
@@ -47,6 +56,7 @@ class Facts:
     cost_source: CostSource | None = None
     price_map_date: str | None = None
     rate_limits: dict[str, int | None] | None = None
+    saved_usd: float | None = None  # by the provider's prompt cache, where the request has a `CacheHint`
 
 
 class ChatModel(Protocol):

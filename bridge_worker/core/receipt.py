@@ -83,11 +83,13 @@ class Receipt:
     added: list[Addition] | None = None
     kept: list[str] = field(default_factory=list)
     engine: EngineVersion | None = None
+    cache: dict[str, Any] | None = None  # `schema.chat_result.CacheFacts`, with the member `cache` of a chat
     fit: dict[str, Any] | None = None  # `schema.fit.FitFacts`, with the member `fit` of a chat
 
     def wire(self) -> dict[str, Any]:
         wire = self._wire()
-        return wire if self.fit is None else wire | {"fit": self.fit}
+        optional = {"fit": self.fit, "cache": self.cache}
+        return wire | {name: value for name, value in optional.items() if value is not None}
 
     def _wire(self) -> dict[str, Any]:
         return {

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bridge_worker.deferred_imports.rewriting import Rewritten
 
-VERSION = 1  # of what `rewriting` makes
+VERSION = 2  # of what `rewriting` makes
 
 _Stamp = tuple[str, int, int]
 

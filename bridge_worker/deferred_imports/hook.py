@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bridge_worker.deferred_imports import code_cache
 from bridge_worker.deferred_imports.namespace import DeferredNames, run
 from bridge_worker.deferred_imports.rewriting import Rewritten
-from bridge_worker.deferred_imports.sources import Sources
+from bridge_worker.deferred_imports.sources import NoSourcesError, Sources
 from bridge_worker.deferred_imports.submodules import modules_in
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def install(packages: Mapping[str, str], usual: Collection[str] = ()) -> None:
                 raise LookupError(f"the sources of {package} are not those that deferred imports were tested with")
             if not code_cache.is_useful(sources.path):
                 raise LookupError(f"no folder for the rewritten modules of {package} can be written to; set XDG_CACHE_HOME")
+        except NoSourcesError as reason:  # as in the bundle: no operator can change it
+            _log.info("%s: all of %s is loaded at the start", reason, package)
+            continue
         except LookupError as reason:
             _log.warning("%s: all of %s is loaded at the start, which takes longer", reason, package)
             continue

@@ -13,11 +13,13 @@ import builtins
 import sys
 from collections.abc import Callable
 from importlib import _bootstrap, import_module
+from importlib.util import resolve_name
 from types import ModuleType
 from typing import Any
 
+from bridge_worker.deferred_imports.annotations import defer_annotations
 from bridge_worker.deferred_imports.bindings import MODULE, STAR, TOP, Source
-from bridge_worker.deferred_imports.rewriting import WRAP_GETATTR, Rewritten, Table
+from bridge_worker.deferred_imports.rewriting import ANNOTATIONS, WRAP_GETATTR, Rewritten, Table
 
 _BUILTINS = vars(builtins)
 _import = builtins.__import__
@@ -56,13 +58,20 @@ _made: list[tuple[DeferredNames, tuple[str, ...]]] = []
 
 
 @atexit.register
-def _restore_builtins() -> None:
-    """The interpreter clears the namespaces of modules at its end, but not builtins, which finalizers use until then."""
+def _prepare_for_finalizers() -> None:
+    """They run when modules are being cleared, which no import survives: they find the names of all that is loaded, and builtins,
+    which are not cleared before."""
     for names, copied in _made:
         names.update(_BUILTINS)
         for name in copied:
             if names.namespace.get(name) is _BUILTINS[name]:
                 del names.namespace[name]
+        for name in names.table.keys() - names.namespace.keys():
+            if (value := names.loaded(name)) is not _MISSING:
+                names.namespace[name] = value
+        if "." not in names.module and names.module in sys.modules:
+            # Modules are cleared from the last of this mapping to the first: what a package holds goes before its modules do.
+            sys.modules[names.module] = sys.modules.pop(names.module)
     _made.clear()
 
 
@@ -86,7 +95,7 @@ class DeferredNames(dict[str, Any]):
     __slots__ = ("module", "namespace", "resolving", "submodules", "table")
 
     def __init__(self, module: ModuleType, table: Table, submodules: dict[str, str]) -> None:
-        super().__init__({"__import__": locked_import, WRAP_GETATTR: self.wrap})
+        super().__init__({"__import__": locked_import, WRAP_GETATTR: self.wrap, ANNOTATIONS: defer_annotations})
         self.module = module.__name__
         self.namespace = vars(module)
         self.table = table
@@ -149,6 +158,15 @@ class DeferredNames(dict[str, Any]):
         if name not in self.table or not isinstance(value, ModuleType) or value.__name__ != f"{self.module}.{name}":
             return False
         return not any(self.is_own(source, name) for source in self.table[name])
+
+    def loaded(self, name: str) -> Any:
+        """What `resolve` gives, if no module has to be loaded for it."""
+        module, attribute, level, kind = self.table[name][-1]
+        if level:
+            package = self.namespace.get("__package__") or self.module
+            module = resolve_name("." * level + module, package)
+        found = sys.modules.get(module.partition(".")[0] if kind == TOP else module)
+        return found if kind in (TOP, MODULE) and found else vars(found).get(attribute, _MISSING) if found else _MISSING
 
     def is_own(self, source: Source, name: str) -> bool:
         """Whether the source is the package's own submodule."""

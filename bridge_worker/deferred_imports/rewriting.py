@@ -19,9 +19,10 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import Protocol
 
+from bridge_worker.deferred_imports.annotations import MARK
 from bridge_worker.deferred_imports.bindings import MODULE, STAR, TOP, Source, at_module_level, bindings, import_sources, star
 
-WRAP_GETATTR = "__deferred_getattr__"
+WRAP_GETATTR, ANNOTATIONS = "__deferred_getattr__", "__deferred_annotations__"
 Table = dict[str, tuple[Source, ...]]
 Origin = tuple[str, str]
 # How `ClassVar` and such are found decides what an annotation means: dataclasses looks them up in the module's dict.
@@ -54,6 +55,8 @@ class Stars(Protocol):
 def rewrite(source: bytes, path: str, module: str, stars: Stars) -> Rewritten:
     tree = ast.parse(source, path)
     table = {} if _looks_at_its_namespace(tree) else _Imports(tree, module, stars).take()
+    if not any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body):
+        _defer_annotations(tree.body, table)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__getattr__":
             node.decorator_list.append(ast.copy_location(ast.Name(WRAP_GETATTR, ast.Load()), node))
@@ -61,6 +64,36 @@ def rewrite(source: bytes, path: str, module: str, stars: Stars) -> Rewritten:
     bound = {name for node in tree.body for name, _ in bindings(node)}
     used = _builtins_of_functions(source, path) - bound - set(table)
     return Rewritten(code, table, tuple(sorted(used)), stars.submodules())
+
+
+def _defer_annotations(body: list[ast.stmt], table: Table, hidden: frozenset[str] = frozenset()) -> None:
+    """Annotations of functions are not evaluated where they use a deferred name: half of what a module imports would be loaded for
+    them alone. Not where they use a name of the class, ``hidden`` from functions."""
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            own = frozenset(name for statement in node.body for name, _ in bindings(statement))
+            _defer_annotations(node.body, table, hidden | own)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _marks_annotations(node, table, hidden):
+            node.decorator_list.append(ast.copy_location(ast.Name(ANNOTATIONS, ast.Load()), node))
+
+
+def _marks_annotations(node: ast.FunctionDef | ast.AsyncFunctionDef, table: Table, hidden: frozenset[str]) -> bool:
+    given = node.args
+    arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs, *filter(None, (given.vararg, given.kwarg))]
+    before = [node.returns, *(one.annotation for one in arguments)]
+    for one in arguments:
+        one.annotation = _marked(one.annotation, table, hidden)
+    node.returns = _marked(node.returns, table, hidden)
+    return before != [node.returns, *(one.annotation for one in arguments)]
+
+
+def _marked(annotation: ast.expr | None, table: Table, hidden: frozenset[str]) -> ast.expr | None:
+    if annotation is None:
+        return None
+    names = {node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)}
+    if names.isdisjoint(table) or not names.isdisjoint(hidden):
+        return annotation
+    return ast.copy_location(ast.Constant(MARK + ast.unparse(annotation)), annotation)
 
 
 def _looks_at_its_namespace(tree: ast.Module) -> bool:

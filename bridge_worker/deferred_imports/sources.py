@@ -11,13 +11,19 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 
+class NoSourcesError(LookupError):
+    pass
+
+
 class Sources:
     def __init__(self, package: str) -> None:
-        """Raises LookupError where no record of an installer is in its folder."""
+        """Raises NoSourcesError for a package of bytecode alone, and LookupError without one record of an installer."""
         spec = PathFinder.find_spec(package)
         if spec is None or not spec.origin:
             raise LookupError(f"{package} is not installed")
         self.path = Path(spec.origin)
+        if self.path.suffix != ".py":
+            raise NoSourcesError(f"{package} is installed without its sources")
         self._root = self.path.parent.parent
         records = list(self._root.glob(f"{package}-*.dist-info/RECORD"))
         if len(records) != 1:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from bridge_worker.agent.cached_turn import CachedTurn, TurnCache
 from bridge_worker.agent.ensure import ask_until_valid
 from bridge_worker.agent.fit import DEFAULT_STRATEGY, fit_to_model
 from bridge_worker.agent.response_check import ResponseCheck
@@ -39,6 +40,7 @@ class Chat:
         self._settings = settings
         self._spending = spending
         self._journal = journal
+        self._cache = TurnCache()
         self._known_deadlines: tuple[Settings | None, Deadlines] = (None, Deadlines())
 
     async def __call__(self, context: RequestContext, params: Params) -> dict[str, Any]:
@@ -72,8 +74,13 @@ class Chat:
         check = ResponseCheck(params, tolerates=ensured is not None)
         request.keeps_arguments = ensured is not None or params.get("repair") is not None
 
+        turn = CachedTurn(self._cache, params, request) if params.get("cache") is not None else None
+
         async def ask(emit: Emit | None) -> dict[str, Any]:
-            return await self._run_once(params, request, emit)
+            result = await self._run_once(params, request, emit)
+            if turn is not None:
+                turn.finish(result)
+            return result
 
         if ensured is not None:
             return await ask_until_valid(request, ask, check.apply, ensured["attempts"], emit)

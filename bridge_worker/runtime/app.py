@@ -185,9 +185,7 @@ class App:
         counters, spending = RequestCounters(), self._make_spending()
         self._local = Local(self.settings().local)
         status = GetStatus(counters, self.state, self.redis_state, self.degraded)
-        served = serve_by(
-            self._registry(self._local), self.settings, self._redactor.redact, self._shared and self._shared.fault_counters
-        )
+        served = serve_by(self._registry(self._local), self.settings, self._redactor, self._shared and self._shared.fault_counters)
         self._journal = served.journal
         methods = method_table(served.backends, self.settings, spending, self._redactor, status, self._reload, served.journal)
         return Dispatcher(methods, self._redactor, counters, self._telemetry)

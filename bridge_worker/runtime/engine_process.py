@@ -62,24 +62,26 @@ def _load_early() -> None:
 def _load() -> None:
     """All that does not depend on a config. A failure is each engine's own, which reports it."""
     try:
-        _load_litellm()
+        load_litellm()
     except BaseException as error:  # SystemExit too, which an imported module may raise
         os.write(2, f"the template process could not load LiteLLM: {type(error).__name__}\n".encode())
 
 
-def _load_litellm() -> None:
+def load_litellm() -> None:
+    """With the modules that chats need, which engines share then."""
     from bridge_worker.backends.litellm import setup
     from bridge_worker.security.url_policy import UrlPolicy
 
     setup.prepare(UrlPolicy())
     from bridge_worker.backends.litellm import router_redis  # noqa: F401
     from bridge_worker.backends.litellm.chat import LiteLLM
-    from bridge_worker.backends.litellm.rehearsal import rehearse
+    from bridge_worker.backends.litellm.rehearsal import rehearse, rehearse_without_threads
     from bridge_worker.backends.litellm.services import LiteLLMServices  # noqa: F401
     from bridge_worker.backends.litellm.warm_up import warm_up, warm_up_openai
 
     warm_up()
     rehearse(LiteLLM())
+    rehearse_without_threads()
     warm_up_openai()
 
 

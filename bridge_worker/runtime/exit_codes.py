@@ -24,7 +24,7 @@ def end_with(work: Callable[[], int]) -> NoReturn:
     os._exit(code)
 
 
-def fail(message: str) -> NoReturn:
+def fail(message: str, code: int = EXIT_USAGE) -> NoReturn:
     with contextlib.suppress(OSError):  # stderr may be closed
         os.write(2, f"omni-bridge: {' '.join(message.split())}\n".encode("utf-8", "backslashreplace"))
-    os._exit(EXIT_USAGE)
+    os._exit(code)

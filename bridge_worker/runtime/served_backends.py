@@ -14,7 +14,6 @@ from bridge_worker.cassettes.cassette import Cassette, Place
 from bridge_worker.cassettes.counters import Counters, LocalCounters
 from bridge_worker.cassettes.faults import Faults, FaultyBackends
 from bridge_worker.cassettes.journal import Recording
-from bridge_worker.cassettes.masking import Redact
 from bridge_worker.cassettes.matching import Matching
 from bridge_worker.cassettes.model_facts import NotingModels
 from bridge_worker.cassettes.player import Player
@@ -22,6 +21,7 @@ from bridge_worker.cassettes.replay import Replay
 from bridge_worker.cassettes.writer import CassetteError, Writer, open_cassette
 from bridge_worker.config.settings import DEFAULTS, Settings, flag
 from bridge_worker.core.ports import Backends
+from bridge_worker.security.redaction import Redactor
 
 _OF_A_REPLAY = ("replay_miss", "replay_timing", "match_ignore")
 
@@ -49,23 +49,23 @@ def check_cassettes(settings: Settings) -> None:
         os.close(open_cassette(settings.record, "--record"))
 
 
-def serve_by(registry: Backends, settings: Callable[[], Settings], redact: Redact, counters: Counters | None) -> Served:
+def serve_by(registry: Backends, settings: Callable[[], Settings], redactor: Redactor, counters: Counters | None) -> Served:
     """``counters`` are the server process's when this is an engine, which a fault card may end. Raises CassetteError."""
-    backends, journal = _with_cassettes(registry, settings(), redact)
+    backends, journal = _with_cassettes(registry, settings(), redactor)
     faults = Faults(lambda: settings().faults, counters or LocalCounters(), in_engine=counters is not None)
     return Served(FaultyBackends(backends, faults), journal)
 
 
-def _with_cassettes(registry: Backends, settings: Settings, redact: Redact) -> Served:
-    recorded = [Writer(open_cassette(settings.record, "--record"))] if settings.record is not None else []
+def _with_cassettes(registry: Backends, settings: Settings, redactor: Redactor) -> Served:
+    recorded = [Writer(open_cassette(settings.record, "--record"), redactor)] if settings.record is not None else []
     if settings.replay is None:
-        return Served(NotingModels(registry, recorded), Recording(redact, new=recorded)) if recorded else Served(registry, None)
+        return Served(NotingModels(registry, recorded), Recording(new=recorded)) if recorded else Served(registry, None)
     cassette = Cassette(settings.replay, "--replay")
     appended, miss = [], None
     if settings.replay_miss == "record":
-        appended = [Writer(open_cassette(settings.replay, "--replay"))]
+        appended = [Writer(open_cassette(settings.replay, "--replay"), redactor)]
         miss = NotingModels(registry, appended)
-    player = Player(cassette, Matching(settings.match_ignore), redact)
+    player = Player(cassette, Matching(settings.match_ignore), redactor.redact)
     replay: Backends = Replay(player, in_real_time=settings.replay_timing == "real", miss=miss)
     if not recorded and not appended:
         return Served(replay, None)
@@ -73,5 +73,5 @@ def _with_cassettes(registry: Backends, settings: Settings, redact: Redact) -> S
     def copy_of(replayed: tuple[int, int]) -> bytes:
         return cassette.line(Place(*replayed)) + b"\n"
 
-    journal = Recording(redact, new=appended, all=recorded, copy_of=copy_of)
+    journal = Recording(new=appended, all=recorded, copy_of=copy_of)
     return Served(NotingModels(replay, recorded) if recorded else replay, journal)

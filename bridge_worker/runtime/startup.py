@@ -17,6 +17,7 @@ from bridge_worker.runtime.app import App
 from bridge_worker.runtime.event_loop import close_in_time, set_executor
 from bridge_worker.runtime.exit_codes import EXIT_INTERNAL, end_with, fail
 from bridge_worker.runtime.flags import config_source, parser
+from bridge_worker.runtime.once import Journal, Once
 from bridge_worker.runtime.server import Server
 from bridge_worker.runtime.stdio import Stdio
 from bridge_worker.security.redaction import Redactor
@@ -54,7 +55,10 @@ def serve(arguments: Sequence[str], isolated: bool) -> NoReturn:
         fail(str(error))
     if options.print_config:
         end_with(lambda: _print(config))
-    code, writer = _serve(config, source, isolated, preload_local=options.local)
+    try:
+        code, writer = _serve(config, source, isolated, preload_local=options.local)
+    except (OSError, RuntimeError) as error:  # no descriptor, no thread: before there is a log
+        fail(f"the worker can't start: {error}; check ulimit -n and ulimit -u", EXIT_INTERNAL)
     writer.flush(_EXIT_LOG_SECONDS)
     os._exit(code)
 
@@ -72,6 +76,7 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
     writer = set_up(config.settings.log_level, config.settings.log_format, redactor.redact)
     recorder = _recorder(config.settings, redactor)
     _check_cassettes(config.settings)
+    journal = _journal(config.settings)
     raise_file_limit()
     if not isolated:
         _log.warning(
@@ -89,7 +94,7 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
         else:
             app = App(config, redactor, source=source, preload_local=preload_local)
         # Not asyncio.run(), nor closing the runner: they wait for executor threads, one of which may hang for good.
-        return asyncio.Runner().run(_run(config.settings, app, recorder, *descriptors)), writer
+        return asyncio.Runner().run(_run(config.settings, app, recorder, journal, *descriptors)), writer
     except Exception:
         _log.critical("the bridge failed", exc_info=True)
         return EXIT_INTERNAL, writer
@@ -103,6 +108,17 @@ def _recorder(settings: Settings, redactor: Redactor) -> Recorder | None:
     try:
         return Recorder(open_trace(settings.trace), redactor.redact, content=settings.trace_content == "full")
     except TraceError as error:
+        fail(str(error))
+
+
+def _journal(settings: Settings) -> Journal | None:
+    if settings.idempotency_journal is None:
+        return None
+    from bridge_worker.runtime.once_journal import JournalError, SqliteJournal
+
+    try:
+        return SqliteJournal(settings.idempotency_journal)
+    except JournalError as error:
         fail(str(error))
 
 
@@ -134,7 +150,9 @@ def _pooled(
     return PooledApp(config, source, redactor, template, writer.write_line, preload_local=preload_local)
 
 
-async def _run(settings: Settings, app: App | PooledApp, recorder: Recorder | None, source: int, sink: int) -> int:
+async def _run(
+    settings: Settings, app: App | PooledApp, recorder: Recorder | None, journal: Journal | None, source: int, sink: int
+) -> int:
     loop = asyncio.get_running_loop()
     set_executor()
     pipe = Stdio(source, sink)
@@ -144,7 +162,7 @@ async def _run(settings: Settings, app: App | PooledApp, recorder: Recorder | No
 
     server = Server(
         recorder.traced(pipe) if recorder else pipe,
-        app,
+        Once(app, journal),
         keeps_lines=not isinstance(app, App),
         max_message_bytes=settings.max_message_bytes,
         max_in_flight=settings.max_in_flight,

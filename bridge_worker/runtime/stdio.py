@@ -200,11 +200,12 @@ class _Sink:
 
     def _written(self, count: int, whole: bool) -> None:
         self._in_thread = False
+        if not whole:  # it stays queued, so that the server sees at its end that something was lost
+            self.break_off()
+            return
         self._queued -= count
         self._progress.set()
-        if not whole:
-            self.break_off()
-        elif self._messages:
+        if self._messages:
             self._pass_on()
 
 

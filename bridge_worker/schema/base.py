@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Name = Annotated[str, Field(max_length=256)]
 Id = Annotated[str, Field(max_length=4096)]  # an id of a provider, sent back to it; some contain a signature
 ModelName = Annotated[str, Field(min_length=1, max_length=1024)]  # an ARN of AWS may have 1,011
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=256)]
 # Beyond these neither a price nor a deadline can be computed, and no provider has such a number.
 Count = Annotated[int, Field(ge=0, le=2**53)]
 PositiveCount = Annotated[int, Field(gt=0, le=2**53)]

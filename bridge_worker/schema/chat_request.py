@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge_worker.schema.base import Closed, Count, Id, ListOf, Milliseconds, ModelName, Name, PositiveCount, Seed
+from bridge_worker.schema.base import Closed, Count, Id, IdempotencyKey, ListOf, Milliseconds, ModelName, Name, PositiveCount, Seed
 from bridge_worker.schema.tasks import Task
 
 # More than any provider accepts. The limits bound the bridge's work before the provider can reject the request.
@@ -235,7 +235,7 @@ class Fit(Closed):
 
 
 # Members of ChatParams that no model gets.
-OF_THE_BRIDGE = frozenset({"deadlines", "provider_params", "repair", "ensure", "task", "fit"})
+OF_THE_BRIDGE = frozenset({"deadlines", "provider_params", "repair", "ensure", "task", "fit", "cache", "idempotency_key"})
 
 
 class ChatParams(Closed):
@@ -269,3 +269,5 @@ class ChatParams(Closed):
     ensure: Ensure | None = None
     task: Task | None = None
     fit: FitStrategy | Fit | None = None
+    cache: Literal["auto"] | None = None
+    idempotency_key: IdempotencyKey | None = None

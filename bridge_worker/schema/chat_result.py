@@ -93,9 +93,24 @@ class Receipt(Closed):
     engine: EngineVersion | None = None
 
 
-class ChatReceipt(Receipt):
-    """``fit`` is there when the request has it."""
+class CacheUse(Closed):
+    """Input tokens that were read from the provider's cache and written to it, and what that saved; null where not known."""
 
+    read_tokens: int | None
+    written_tokens: int | None
+    saved_usd: float | None
+
+
+class CacheFacts(Closed):
+    """``missed`` is the reason why nothing was read from the cache; null where something was."""
+
+    missed: str | None
+
+
+class ChatReceipt(Receipt):
+    """``fit`` and ``cache`` are there when the request has them."""
+
+    cache: CacheFacts | None = None
     fit: FitFacts | None = None
 
 
@@ -145,6 +160,7 @@ class ChatResult(Closed):
     logprobs: dict[str, Any] | None
     timing: Timing
     receipt: ChatReceipt
+    cache: CacheUse | None = None  # with the request's `cache`
     problems: list[Problem] | None = None  # of the content, with a response_format
     repaired: list[Repair] | None = None  # of the content
 

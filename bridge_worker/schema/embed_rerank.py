@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bridge_worker.schema.base import Closed, Id, ListOf, Milliseconds, ModelName, Name, PositiveCount
+from bridge_worker.schema.base import Closed, Id, IdempotencyKey, ListOf, Milliseconds, ModelName, Name, PositiveCount
 from bridge_worker.schema.chat_result import CostSource, Receipt, Usage
 from bridge_worker.schema.tasks import Task
 
@@ -35,6 +35,7 @@ class EmbedParams(Closed):
     deadlines: TotalDeadline | None = None
     provider_params: dict[str, Any] | None = None
     task: Task | None = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 class EmbedResult(Closed):
@@ -61,6 +62,7 @@ class RerankParams(Closed):
     deadlines: TotalDeadline | None = None
     provider_params: dict[str, Any] | None = None
     task: Task | None = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 class RankedDocument(Closed):

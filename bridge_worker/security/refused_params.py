@@ -45,7 +45,7 @@ _REFUSED_WORDS = frozenset(
     "host hosts hostname key keys token secret secrets endpoint endpoints file files filename callback callbacks credential "
     "credentials password passwd url urls uri proxy proxies webhook".split()
 )
-_HARMLESS = frozenset({"prompt_cache_key", "first_token_ms"})  # members of the wire's own types
+_HARMLESS = frozenset({"idempotency_key", "prompt_cache_key", "first_token_ms"})  # members of the wire's own types
 _DATA = ("messages", "metadata", "documents", "input", "arguments")
 # What LiteLLM keeps in metadata for itself: it trusts what it finds there, and breaks on what it has not written.
 _RESERVED_METADATA = re.compile(
@@ -119,6 +119,8 @@ def _find_in_object(value: dict[str, object], kind: tuple[str, ...]) -> list[str
     is_refused_here = _is_refused_in_data if kind[:1] and kind[0] in _DATA else is_refused
     for name, member in value.items():
         if is_refused_here(name) or (kind == ("metadata",) and _RESERVED_METADATA.fullmatch(name)):
+            if kind == () and name == "cache" and member in (None, "auto"):
+                continue  # the bridge's own member, which LiteLLM does not get
             return [name]
         if isinstance(member, _NESTED) and (steps := _find(member, _below(kind, name))) is not None:
             steps.append(name)

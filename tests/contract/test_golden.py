@@ -16,12 +16,31 @@ from tests.support.transcripts import Transcript, difference, parse, play
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRANSCRIPTS = {path.name: parse(path.read_text(encoding="utf-8")) for path in sorted(GOLDEN.glob("*.transcript"))}
 SCHEMA = messages.json_schema()
+# The conversations of each released version are kept; one that is equal to today's is played above.
+_TEXTS = {path.name: path.read_text(encoding="utf-8") for path in GOLDEN.glob("*.transcript")}
+_EARLIER = {
+    f"{path.parent.name}/{path.name}": path.read_text(encoding="utf-8")
+    for path in sorted(GOLDEN.parent.glob("transcripts/*/*.transcript"))
+}
+KEPT = {name: parse(text) for name, text in _EARLIER.items() if text != _TEXTS.get(name.partition("/")[2])}
 
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
 def test_the_worker_speaks_as_recorded(name: str, spawn: Spawn) -> None:
     transcript = TRANSCRIPTS[name]
     play(transcript, spawn(*transcript.flags))
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_worker_responds_to_the_conversations_of_earlier_versions_with_additions_only(name: str, spawn: Spawn) -> None:
+    transcript = KEPT[name]
+    play(transcript, spawn(*transcript.flags), additions=True)
+
+
+def test_a_kept_conversation_allows_further_members_and_no_other_change() -> None:
+    assert difference({"a": [{"b": 1}]}, {"a": [{"b": 1, "new": 2}]}, additions=True) is None
+    assert difference({"a": [{"b": 1}]}, {"a": [{"new": 2}]}, additions=True) == "a[0] lacks 'b'"
+    assert difference({"a": 1}, {"a": 2, "new": 3}, additions=True) == "a is 2, not 1"
 
 
 @pytest.mark.parametrize("method", [*messages.METHODS, *messages.NOTIFICATIONS_IN, *messages.NOTIFICATIONS_OUT])

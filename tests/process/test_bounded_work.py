@@ -33,6 +33,10 @@ MEMORY_BESIDE_INPUT = 64 * 1024 * 1024
 HELLO: list[Json] = [{"role": "user", "content": "hello"}]
 CHAT: Json = {"model": "openai/good", "messages": HELLO}
 MB = 1_000_000
+TURNS: list[Json] = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello"}]
+ALTERNATIVES: Json = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?!.*foo)(([a-z])+.)+[A-Z]([a-z])+$"}}}
+for _ in range(6):
+    ALTERNATIVES = {"anyOf": [ALTERNATIVES, {"not": ALTERNATIVES}, {"oneOf": [ALTERNATIVES, {}]}]}
 ANY = "any"  # which of the kinds, or a result, is for others to decide; an internal error is none of them
 NO_SUCH_PATH = "model_not_found"  # the stand-in knows OpenAI's paths only: the request was made and sent
 
@@ -133,6 +137,13 @@ FROM_CALLER: dict[str, Row] = (
         "10000-tools": Row(chat(tools=[tool({"type": "object", "properties": {}})] * 10_000), "invalid_request"),
         "100000-messages": Row(chat(messages=HELLO * 100_000), "invalid_message"),
         "10000-messages": Row(chat(messages=HELLO * 10_000), None),
+        "10000-messages-cached": Row(chat(messages=HELLO * 10_000, cache="auto", idempotency_key="k"), None),
+        "10000-messages-made-to-fit": Row(
+            lambda: request("tokens/fit", {"model": "openai/good", "messages": TURNS * 5_000, "max_input_tokens": 100}), None
+        ),
+        "a-schema-of-alternatives": Row(
+            chat(model="openai/tools", tools=[tool(ALTERNATIVES)], repair="json", ensure={"attempts": 2}), ANY
+        ),
         "10-mb-of-a-letter-counted": Row(letters("tokens/count"), None),
         "10-mb-of-a-letter-checked": Row(letters("chat/check"), None),
         "10-mb-of-words-counted": Row(letters("tokens/count", "some words " * 900_000), None),

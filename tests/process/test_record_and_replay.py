@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from tests.support import without_litellm
 from tests.support.data import Json
 from tests.support.upstream import Upstream
 from tests.support.upstream_format import DONE, End
-from tests.support.worker import COMMAND, Worker, clean_environment
+from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment
 
 KEY = "sk-proj-Zx8Qw3Er5Ty7Ui9Op1As2Df4"
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}}}
@@ -290,10 +292,14 @@ def test_the_key_is_nowhere_in_the_file(recorded: Tape) -> None:
 def test_a_killed_worker_leaves_whole_lines_and_the_next_run_appends(spawn: Spawn, tmp_path: Path) -> None:
     path = tmp_path / "run.cassette"
     worker = spawn("--record", str(path))
-    while not path.exists() or len(lines(path)) < 20:  # ends with the condition: each chat adds a line
+    while not path.exists() or len(lines_that_parse(path)) < 20:  # ends with the condition: each chat adds a line
         worker.call("chat", OFFLINE)
+    (writer,) = writing_to(path)
+    ended = os.pidfd_open(int(writer))
     worker.process.send_signal(signal.SIGKILL)
     worker.process.wait()
+    assert select.select([ended], [], [], WAIT_SECONDS)[0]  # it writes what it got before the worker was killed
+    os.close(ended)
     whole = path.read_bytes()
     path.write_bytes(whole + whole.splitlines()[-1][:100])
     before = len(lines_that_parse(path))
@@ -302,6 +308,16 @@ def test_a_killed_worker_leaves_whole_lines_and_the_next_run_appends(spawn: Spaw
     again.end_input()
     assert again.exit_code() == 0
     assert len(lines_that_parse(path)) == before + 2  # the chat, and its model
+
+
+def writing_to(path: Path) -> set[str]:
+    """Processes that have the file open."""
+    found = set()
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        with suppress(OSError):
+            if os.readlink(link) == str(path):
+                found.add(link.parts[2])
+    return found
 
 
 def lines_that_parse(path: Path) -> list[Json]:
@@ -339,3 +355,16 @@ def test_engines_record_into_one_file_and_a_miss_is_recorded(spawn: Spawn, tmp_p
     replay.end_input()
     assert replay.exit_code() == 0
     assert [line["request"]["params"]["messages"][0]["content"] for line in exchanges(path)] == ["hello there", "not there"]
+
+
+@pytest.mark.rule("CAS-1")
+def test_when_the_writing_process_is_killed_the_worker_serves_on_and_reports_it(spawn: Spawn, tmp_path: Path) -> None:
+    path = tmp_path / "run.cassette"
+    worker = spawn("--record", str(path))
+    worker.call("chat", OFFLINE)
+    (writer,) = writing_to(path)
+    os.kill(int(writer), signal.SIGKILL)
+    while "recording has stopped" not in worker.stderr:
+        assert "result" in worker.call("chat", OFFLINE)
+    worker.end_input()
+    assert worker.exit_code() == 0

@@ -268,3 +268,24 @@ def test_tokens_fit_returns_the_messages_and_their_count(direct: Worker, name: s
     counted = direct.call("tokens/count", {"model": model, "messages": result["messages"], "tools": TOOLS})["result"]
     assert {member: result[member] for member in counted} == counted
     assert result["input_tokens"] <= 150
+
+
+# --- once ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("IDM-1", "IDM-2")
+def test_a_repeated_request_gets_the_result_and_the_deltas_of_the_first(
+    respond: Ask, provider: AgentProvider, worker: Worker, wire: str, streamed: bool, request: pytest.FixtureRequest
+) -> None:
+    key = request.node.name
+    first = respond(Answer("once only"), idempotency_key=key)
+    params = {"model": provider.model, "messages": HELLO, "stream": streamed, "idempotency_key": key}
+    id = worker.request("chat", params)
+    again = worker.response(id)
+    assert again["result"] == first["result"]
+    assert [delta["delta"] for delta in worker.deltas(id)] == [delta["delta"] for delta in first["deltas"]]
+    assert {delta["requestId"] for delta in worker.deltas(id)} <= {id}
+    assert len(provider.requests) == 1
+    refused = worker.call("chat", params | {"temperature": 0.5})["error"]
+    assert refused["data"]["kind"] == "invalid_request"
+    assert len(provider.requests) == 1

@@ -22,6 +22,7 @@ from unittest import mock
 
 from bridge_worker.budgets.remote_store import RemoteStore
 from bridge_worker.budgets.store import MemoryStore
+from bridge_worker.budgets.tasks import RemoteTasks
 from bridge_worker.config.source import Config, ConfigError
 from bridge_worker.engines import engine as engine_module
 from bridge_worker.engines import link as link_module
@@ -73,6 +74,7 @@ class Machine:
         self.app: PooledApp | SimApp | None = None
         self.most_queued = 0
         self.exit_code: int | None = None
+        self.lost_output = False  # a write has failed
         self._pids = FIRST_TEMPLATE_PID
         self._on_reader_gone: list[Callable[[], None]] = []
         self.stdout.on_room = self._continue_writing
@@ -160,6 +162,7 @@ class Machine:
 
     def write_some(self, fd: int, data: memoryview) -> memoryview:
         """A blocking pipe takes all of a small write; a socket with O_NONBLOCK what fits."""
+        self.lost_output |= self.stdout.reader_gone
         room = self.stdout.room()
         if self.plan.partial_writes and room > 1 and self.kernel.random.random() < 0.3:
             room = 1 + int(self.kernel.random.random() * room)
@@ -176,6 +179,7 @@ class Machine:
             try:
                 rest = data[self.stdout.put(data) :] if self.stdout.room() or self.stdout.reader_gone else data
             except OSError:
+                self.lost_output = True
                 self.writing.clear()
                 done(False)
                 return
@@ -225,7 +229,14 @@ class EngineProcess:
         async def call(name: str, arguments: Mapping[str, object]) -> object:
             return await engine.call(name, arguments)
 
-        app = SimApp(self.machine, self.process, plan.config(generation), early=bool(early), budget_store=RemoteStore(call))
+        app = SimApp(
+            self.machine,
+            self.process,
+            plan.config(generation),
+            early=bool(early),
+            budget_store=RemoteStore(call),
+            tasks=RemoteTasks(call),
+        )
         self.app = app
         noted: Any = _Noted(app)  # type: ignore[arg-type]  # the part of `App` that it uses
         board: Any = self.board
@@ -493,7 +504,11 @@ def virtual() -> Iterator[None]:
         requests.setLevel(logging.ERROR)
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", RuntimeWarning)  # coroutines of killed processes are never awaited
+        if gc.isenabled():  # a collection within a run would free coroutines of killed processes at any time
+            gc.disable()
+            stack.callback(gc.enable)
         gc.collect()
+        stack.callback(gc.unfreeze)
         gc.freeze()  # so that a collection between runs looks at what they have left, and at no module
         events._set_running_loop(NOBODY)
         stack.callback(events._set_running_loop, None)

@@ -7,7 +7,6 @@ Owns the list, and how a fault is planted: the module is compiled again with the
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import inspect
 import types
@@ -100,6 +99,12 @@ FAULTS = (
         "        if rest:  # all",
         "        if len(rest) == len(data):  # all",
         is_quick=True,
+    ),
+    Fault(
+        "a write that fails is not in the exit code",
+        "runtime.stdio",
+        "            self.break_off()\n            return\n        self._queued -= count",
+        "            self._queued -= count\n            self.break_off()\n            return\n        self._queued -= count",
     ),
     Fault(
         "two writes run at the same time",
@@ -232,7 +237,6 @@ def seeds_needed(fault: Fault, most: int, first: int = 0) -> tuple[int, str] | N
 
 
 def main(most: int) -> int:
-    gc.disable()
     missed = 0
     with machine.virtual():
         for fault in FAULTS:

@@ -44,13 +44,20 @@ class SimApp:
     """As `runtime.app.App`, in an engine process or in a worker of one process."""
 
     def __init__(
-        self, machine: Machine, process: Process, config: Config, *, early: bool = False, budget_store: Any = None
+        self,
+        machine: Machine,
+        process: Process,
+        config: Config,
+        *,
+        early: bool = False,
+        budget_store: Any = None,
+        tasks: Any = None,
     ) -> None:
         self.machine = machine
         self.process = process
         self.config = config
         self.reloader = None
-        self.spending = Spending(lambda: config.settings.budgets, budget_store)
+        self.spending = Spending(lambda: config.settings.budgets, budget_store, tasks)
         self._early = early
         self._backend_of_provider = Backend(Provider(self), PRICES)  # type: ignore[arg-type]
         self._loaded = asyncio.Event()

@@ -32,6 +32,7 @@ _BUDGETS = read_budgets(
     ]
 )
 PATHS = ("a", "a/b", "w", "other")
+TASKS, MAX_TASK_REQUESTS = ("t1", "t2"), 3
 MAX_TOKENS = 20  # each chat's: 30,000 nano USD are reserved for it
 
 Message = dict[str, Any]
@@ -278,6 +279,8 @@ class _Maker:
             params["stream"] = True
         if self.chance() < 0.4:
             params["metadata"] = {"budget": self.choice(PATHS)}
+        if self.chance() < 0.2:
+            params["task"] = {"id": self.choice(TASKS), "max_requests": MAX_TASK_REQUESTS, "max_usd": 0.0001}
         if self.chance() < 0.3:
             name = self.choice(("total_ms", "first_token_ms", "idle_ms"))
             params["deadlines"] = {name: self.choice((5, 50, 500))}

@@ -17,7 +17,7 @@ from tests.simulation import machine as machines
 from tests.simulation.client import Client
 from tests.simulation.machine import Machine
 from tests.simulation.provider import INPUT_TOKENS, NANO_A_TOKEN
-from tests.simulation.schedules import GRACE_SECONDS, MAX_IN_FLIGHT, MAX_TOKENS, TOTAL_MS, Plan
+from tests.simulation.schedules import GRACE_SECONDS, MAX_IN_FLIGHT, MAX_TASK_REQUESTS, MAX_TOKENS, TOTAL_MS, Plan
 
 _LAST_ANSWER = TOTAL_MS / 1000 + 75  # a cancel, a deadline, an engine that does not load: the slowest of them
 _STARTED = 2.0  # by then every engine has loaded, unless something befell it
@@ -106,6 +106,8 @@ class _Run:
             self._broken("exit", "the worker does not end")
         elif machine.exit_code not in ((0, EXIT_BROKEN) if self.client.may_lose_output else (0,)):
             self._broken("exit", f"exit code {machine.exit_code}")
+        elif machine.exit_code == 0 and machine.lost_output:
+            self._broken("exit", "exit code 0, although a write has failed")
         if machine.children:
             self._broken("exit", f"processes are left: {[child.name for child in machine.children.values()]}")
         if machine.exit_code == 0 and not machine.stdout.reader_gone:
@@ -143,7 +145,11 @@ class _Run:
 
     def _check_money(self) -> None:
         app: Any = self.machine.app
-        store = app._budgets._store if self.machine.plan.engines else app.spending._store
+        engines = self.machine.plan.engines
+        store = app._budgets._store if engines else app.spending._store
+        for id, task in (app._tasks._tasks if engines else app.spending.tasks)._tasks.items():
+            if task.holds or task.requests > MAX_TASK_REQUESTS:
+                self._broken("money", f"task {id}: {len(task.holds)} reservations are left, {task.requests} requests")
         for key, book in store._books.items():
             is_past = book.window and 1_700_000_000 + self.machine.kernel.now >= book.start + book.window
             if book.reserved and not is_past:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import json
 import logging
@@ -23,13 +22,8 @@ _SAMPLE = [fault for fault in planted.FAULTS if fault.is_quick]
 
 @pytest.fixture(autouse=True)
 def _virtual() -> Iterator[None]:
-    gc.disable()
-    try:
-        with machine.virtual():
-            yield
-    finally:
-        gc.enable()
-        gc.unfreeze()
+    with machine.virtual():
+        yield
 
 
 @pytest.mark.rule("INV-1", "INV-2", "RPC-1", "STR-2", "STR-5", "STR-6", "CAN-3", "ENG-2")

@@ -44,3 +44,34 @@ class AgentProvider(Upstream):
 
 def calling(arguments: str, name: str = "weather", finish: str = "tool_calls") -> Answer:
     return Answer(calls=[Call("call_1", name, arguments)], finish=finish)
+
+
+class ManyProviders(Upstream):
+    """OpenAI, Anthropic and Gemini at one address. Those in ``down`` respond with 500; the others give their answer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: dict[str, Answer] = {}
+        self.down: set[str] = set()
+
+    @property
+    def origin(self) -> str:
+        return self.base_url.removesuffix("/v1")
+
+    def last_sent(self, wire: str) -> Json:
+        return next(request.body for request in reversed(self.requests) if wire_of(request) == wire)
+
+    def _reply_to(self, request: Request) -> Steps:
+        name = wire_of(request)
+        wire = FORMATS[name]
+        if name in self.down:
+            return http(wire.error(500, "down"), 500)
+        if request.body.get("stream") or "stream" in request.path:
+            return stream(wire.events(self.answers[name]), {"content-type": wire.stream_type})
+        return http(line(wire.whole(self.answers[name])))
+
+
+def wire_of(request: Request) -> str:
+    if "/messages" in request.path:
+        return "anthropic"
+    return "gemini" if "enerateContent" in request.path else "openai"

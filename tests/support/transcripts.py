@@ -60,8 +60,8 @@ def parse(text: str) -> Transcript:
     return Transcript(tuple(flags), tuple(steps))
 
 
-def play(transcript: Transcript, worker: Worker) -> None:
-    """Fails with the line at fault."""
+def play(transcript: Transcript, worker: Worker, *, additions: bool = False) -> None:
+    """Fails with the line at fault. ``additions``: of a kept transcript, which later versions add members to."""
     seen = 0
     for step in transcript.steps:
         if step.sent is not None:
@@ -72,7 +72,7 @@ def play(transcript: Transcript, worker: Worker) -> None:
             seen += 1
             if not (_is_ready(got) and not _is_ready(step.expected)):
                 break
-        problem = difference(step.expected, got)
+        problem = difference(step.expected, got, additions=additions)
         assert problem is None, (
             f"line {step.number}: {problem}\n  expected {json.dumps(step.expected)}\n  received {json.dumps(got)}"
         )
@@ -83,8 +83,8 @@ def play(transcript: Transcript, worker: Worker) -> None:
     assert code == 0, f"exit code {code}\n{worker.stderr}"
 
 
-def difference(expected: Any, got: Any, path: str = "") -> str | None:
-    """Where ``got`` is not as ``expected``; None where it is."""
+def difference(expected: Any, got: Any, path: str = "", *, additions: bool = False) -> str | None:
+    """Where ``got`` is not as ``expected``; None where it is. With ``additions`` its objects may have further members."""
     match expected:
         case "«any»":
             return None
@@ -93,12 +93,14 @@ def difference(expected: Any, got: Any, path: str = "") -> str | None:
         case "«number»":
             return None if isinstance(got, int | float) and not isinstance(got, bool) else f"{path or 'the value'} is no number"
         case dict() if isinstance(got, dict):
-            if odd := expected.keys() ^ got.keys():
+            if odd := expected.keys() - got.keys() if additions else expected.keys() ^ got.keys():
                 return f"{path or 'the object'} {'lacks' if min(odd) in expected else 'has the unexpected'} {min(odd)!r}"
-            found = (difference(value, got[name], f"{path}.{name}".lstrip(".")) for name, value in expected.items())
+            parts = ((value, got[name], f"{path}.{name}".lstrip(".")) for name, value in expected.items())
+            found = (difference(*part, additions=additions) for part in parts)
             return next(filter(None, found), None)
         case list() if isinstance(got, list) and len(expected) == len(got):
-            found = (difference(value, got[at], f"{path}[{at}]") for at, value in enumerate(expected))
+            parts = ((value, got[at], f"{path}[{at}]") for at, value in enumerate(expected))
+            found = (difference(*part, additions=additions) for part in parts)
             return next(filter(None, found), None)
     same = expected == got and type(expected) is type(got)
     return None if same else f"{path or 'the value'} is {got!r:.200}, not {expected!r:.200}"

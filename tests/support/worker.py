@@ -170,6 +170,8 @@ class Worker:
             self.stderr += line.decode(errors="replace")
 
 
+# Runs any test of a worker with so many engine processes, or without deferred imports.
+_FOR_EVERY_WORKER = {"TEST_ENGINES": "OMNI_BRIDGE_ENGINES", "TEST_EAGER": "OMNI_BRIDGE_EAGER"}
 _AT_START = dict(os.environ)  # before a test imports bridge_worker.backends.litellm, which sets LiteLLM's switches
 
 
@@ -178,8 +180,7 @@ def clean_environment() -> dict[str, str]:
     prefixes = ("OMNI_BRIDGE_", "LITELLM_")
     words = ("_API_KEY", "_BASE_URL", "_API_BASE", "_PROXY", "_proxy", "_TOKEN")
     clean = {name: value for name, value in _AT_START.items() if not name.startswith(prefixes) and not name.endswith(words)}
-    engines = _AT_START.get("TEST_ENGINES")  # runs any test of a worker with so many engine processes
-    return clean | ({"OMNI_BRIDGE_ENGINES": engines} if engines else {})
+    return clean | {setting: _AT_START[name] for name, setting in _FOR_EVERY_WORKER.items() if name in _AT_START}
 
 
 def is_delta(message: Json) -> bool:

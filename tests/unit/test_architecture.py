@@ -75,6 +75,7 @@ EARLY = {
     "engines.link",
     "protocol.link_frames",
     "protocol.responses",
+    "runtime.once",
     "runtime.server",
     "runtime.server_checks",
     "runtime.startup",

@@ -7,23 +7,30 @@ import hashlib
 import json
 import os
 import time
+import tracemalloc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge_worker.cassettes.canonical import canonical, hash_of, of_chat
 from bridge_worker.cassettes.cassette import Cassette
 from bridge_worker.cassettes.entry import Exchanged, header_line, line_of
 from bridge_worker.cassettes.matching import Matching, differences
+from bridge_worker.cassettes.playback import RecordedBody
 from bridge_worker.cassettes.player import Player
 from bridge_worker.cassettes.replay import Replay
 from bridge_worker.cassettes.writer import CassetteError, open_cassette
 from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.core.exchange import Piece, Tape
+from bridge_worker.core.ports import Embeddings, EmbedRequest, Ranking, RerankRequest
+from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError
+from bridge_worker.schema.tokens import TokenCount
 from bridge_worker.security.redaction import Redactor
 from tests.support.data import Json
 from tests.support.requests import chat_request
@@ -373,3 +380,78 @@ def test_without_bytes_the_deltas_are_played_with_every_member_of_the_message(tm
         assert {name: played[name] for name in names} == {name: result[name] for name in names}
         assert played["message"]["thinking_blocks"] == message["thinking_blocks"]
         assert sent == (deltas if stream else [])
+
+
+@pytest.mark.rule("CAS-6", "CAS-12")
+def test_embeddings_rankings_and_counts_are_played_as_results(tmp_path: Path) -> None:
+    params = {
+        "embed": {"model": "e", "input": ["a"]},
+        "rerank": {"model": "r", "query": "q", "documents": ["a", "b"]},
+        "tokens/count": {"model": "m", "messages": [{"role": "user", "content": "hi"}]},
+    }
+    common: Json = {
+        "usage": None,
+        "cost_usd": 0.25,
+        "cost_source": "provider",
+        "price_map_date": None,
+        "model": "x",
+        "provider": "p",
+    }
+    common["receipt"] = RESULT["receipt"]
+    results: dict[str, Json] = {
+        "embed": common | {"embeddings": ["AACAPwAAAEA="]},  # 1.0 and 2.0
+        "rerank": common | {"results": [{"index": 1, "score": 0.5, "document": None}]},
+        "tokens/count": {"input_tokens": 3, "tokenizer": "t", "exact": True},
+    }
+    exchanges = [
+        Exchanged(
+            method, canonical({"method": method, "params": params[method]}), "t", [], [], 1.0, json.dumps(results[method]), None
+        )
+        for method in params
+    ]
+
+    async def play() -> tuple[Embeddings, Ranking, TokenCount]:
+        services = await Replay(player_of(tmp_path, *exchanges)).services("any")
+        embeddings = await services.embed(EmbedRequest("e", ["a"], receipt))
+        ranking = await services.rerank(RerankRequest("r", "q", ["a", "b"], Receipt("r")))
+        return embeddings, ranking, services.count("m", params["tokens/count"]["messages"], None)  # type: ignore[arg-type]
+
+    receipt = Receipt("e")
+    embeddings, ranking, count = asyncio.run(play())
+    assert (embeddings.vectors, ranking.scores, count.input_tokens) == ([[1.0, 2.0]], [(1, 0.5)], 3)
+    assert embeddings.cost is not None
+    assert (embeddings.cost.usd, receipt.engine and receipt.engine.name) == (0.25, "cassette")
+
+
+@pytest.mark.rule("CAS-18")
+@given(st.lists(st.binary(max_size=40), max_size=6))
+def test_any_bytes_come_back_as_they_were_read(reads: list[bytes]) -> None:
+    exchange = json.loads(line_of(done(request(), tapes=[tape(reads)]), VERSIONS, str))
+    body = RecordedBody(exchange["provider"][0], None, in_real_time=False)
+
+    async def read_all() -> list[bytes]:
+        return [await body.read() for _ in reads]
+
+    assert asyncio.run(read_all()) == reads
+
+
+def test_a_request_is_found_whether_its_secret_was_known_at_the_recording_or_is_now(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    path.write_bytes(header_line() + line_of(done(request(PASSWORD)), VERSIONS, str))  # nothing was a secret then
+    assert Player(Cassette(str(path)), Matching(), REDACT).find(request(PASSWORD)) is not None
+    write(path, done(request(PASSWORD)))
+    assert Player(Cassette(str(path)), Matching(), REDACT).find(request(PASSWORD)) is not None
+
+
+@pytest.mark.rule("CAS-5")
+def test_a_cassette_is_indexed_without_holding_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    line = line_of(done(request("x" * 100_000)), VERSIONS, str)
+    path.write_bytes(header_line() + line * 200)  # 20 MB
+    tracemalloc.start()
+    cassette = Cassette(str(path))
+    Player(cassette, Matching(), str)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(cassette.index.exchanges) == 200
+    assert held < 1_000_000

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import itertools
 import pickle
+import py_compile
 import sys
 import threading
 import typing
@@ -129,7 +130,8 @@ def test_another_module_sees_the_name_as_an_attribute_and_can_import_it(load: Lo
         "from .part import x\nglobals()",
         "from .part import x\nlocals()['y'] = 2",
         "from .part import x\nclass A(x): pass",
-        "from .part import x\ndef f(a: x): pass",
+        "from .part import x\nclass A:\n    x = x\n    def f(self, a: x): pass",
+        "from .part import x\nclass A:\n    a: x",
         "from .part import x\nfor x in (): pass",
     ],
 )
@@ -265,6 +267,39 @@ def test_annotations_that_are_text_are_evaluated(load: Load) -> None:
     assert typing.get_type_hints(package.A)["thing"] is package.Thing
 
 
+def test_annotations_of_functions_load_nothing_until_they_are_evaluated(load: Load) -> None:
+    source = (
+        "from .part import Thing\n"
+        "def f(a: Thing, *b: list[Thing], c: int = 1, **d: Thing | None) -> dict[str, Thing]: ...\n"
+        "class A:\n    async def f(self, a: 'Thing', b: int) -> Thing: ..."
+    )
+    package = load({"__init__.py": source, "part.py": "class Thing: pass"})
+    assert loaded(package) == set()
+    signature = inspect.signature(package.f)
+    thing = package.Thing
+    expected = {"a": thing, "b": list[thing], "c": int, "d": thing | None, "return": dict[str, thing]}
+    assert {name: one.annotation for name, one in signature.parameters.items()} | {
+        "return": signature.return_annotation
+    } == expected
+    assert typing.get_type_hints(package.f) == package.f.__annotations__ == expected
+    assert package.A.f.__annotations__ == {"a": "Thing", "b": int, "return": thing}
+    assert typing.get_type_hints(package.A.f) == {"a": thing, "b": int, "return": thing}
+    assert inspect.getsource(package.A.f).strip().startswith("async def f")
+
+
+@pytest.mark.parametrize("read", [dict, list, repr, lambda one: {**one}, lambda one: one["a"], lambda one: one.get("a")])
+def test_each_form_of_reading_annotations_evaluates_them(load: Load, read: Callable[[object], object]) -> None:
+    package = load({"__init__.py": "from .part import Thing\ndef f(a: Thing): ...", "part.py": "class Thing: pass"})
+    assert read(package.f.__annotations__) == read({"a": package.Thing})
+
+
+@pytest.mark.parametrize("made", ["pydantic.validate_call", "functools.wraps(print)", "functools.singledispatch"])
+def test_what_reads_annotations_of_a_function_finds_types(load: Load, made: str) -> None:
+    source = f"import functools, pydantic\nfrom .part import Thing\n@{made}\ndef f(a: Thing, b: int = 1): return b"
+    package = load({"__init__.py": source, "part.py": "from pydantic import BaseModel\nclass Thing(BaseModel): x: int = 1"})
+    assert package.f(package.Thing(), b=2) == 2
+
+
 def test_pydantic_models_find_the_types_of_their_fields(load: Load) -> None:
     source = "from __future__ import annotations\nfrom pydantic import BaseModel\nfrom .part import Thing\n"
     source += "class A(BaseModel):\n    thing: Thing"
@@ -354,6 +389,21 @@ def test_a_package_that_cannot_be_deferred_is_loaded_as_usual_with_one_line_in_t
     assert sys.meta_path == before
     assert len(caplog.records) == 1
     assert name in caplog.text
+
+
+def test_a_package_of_bytecode_alone_is_loaded_as_usual_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"deferred_test_{next(_numbers)}"
+    write(tmp_path, name, {})
+    source = tmp_path / name / "__init__.py"
+    py_compile.compile(str(source), str(source.with_suffix(".pyc")), doraise=True)
+    source.unlink()
+    before = list(sys.meta_path)
+    hook.install({name: "0" * 64})
+    assert sys.meta_path == before
+    assert caplog.records == []
 
 
 def test_a_file_that_was_changed_after_it_was_installed_is_loaded_as_usual(

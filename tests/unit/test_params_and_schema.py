@@ -386,7 +386,7 @@ def test_the_contracts_examples_of_refused_names_are_refused() -> None:
 
 def test_no_param_of_the_contract_is_a_refused_name() -> None:
     names = {name for definition in json_schema()["$defs"].values() for name in definition.get("properties", ())}  # type: ignore[attr-defined]
-    assert not names & REFUSED
+    assert names & REFUSED == {"cache"}  # LiteLLM's is an object; the bridge's, "auto", is not sent to it
 
 
 # --- the schema --------------------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ SAID: dict[str, tuple[str, Any, str]] = {
     "log_format": ("text", "text", "json"),
     "trace": ("trace.jsonl", "trace.jsonl", "other.jsonl"),
     "trace_content": ("full", "full", "none"),
+    "idempotency_journal": ("results.db", "results.db", "other.db"),
     "record": ("run.cassette", "run.cassette", "other"),
     "replay": ("run.cassette", "run.cassette", "other"),
     "replay_miss": ("record", "record", "error"),

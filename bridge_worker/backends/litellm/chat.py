@@ -17,6 +17,7 @@ from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use wou
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
 
 from bridge_worker.backends.litellm import gate, local_deployment, pricing, responses, router, transport
+from bridge_worker.backends.litellm.cache_marks import add_savings
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder
 from bridge_worker.backends.litellm.gate import Piece
 from bridge_worker.backends.litellm.gateway_config import Configured
@@ -127,11 +128,11 @@ class LiteLLM:
                 facts = call.facts or upstream.facts()
                 call.end("ok")
                 await call.close()
-                yield facts
+                yield add_savings(request, facts, call.target)
             elif not request.stream:
                 deltas, facts = _plain(call, response)
                 yield deltas
-                yield facts
+                yield add_savings(request, facts, call.target)
             else:
                 async with aclosing(self._stream(call, response)) as steps:
                     async for step in steps:
@@ -168,7 +169,7 @@ class LiteLLM:
             request.upstream_open = not await responses.close(response)
         last = last or reader.facts(response, call.target)
         call.end("ok")
-        yield last
+        yield add_savings(request, last, call.target)
 
     async def _open(self, call: ChatCall, routed: Routed | None) -> tuple[Upstream | None, list[Delta], Any]:
         """(a response that is read here, its first deltas, a response of LiteLLM's or of the Router's)"""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import litellm
 
-from bridge_worker.backends.litellm import decoders, exceptions, provider_state, request_diff, tool_names
+from bridge_worker.backends.litellm import cache_marks, decoders, exceptions, provider_state, request_diff, tool_names
 from bridge_worker.backends.litellm.capture import CapturedRequest, NothingSent, capture
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequest, PreparedRequests
 from bridge_worker.backends.litellm.request_forms import rewrite_call
@@ -141,6 +141,10 @@ class ChatCall:
         rule = tool_names.rule_of(target.provider, target.model or "")
         if rule is not None and any("tool_calls" in message for message in messages):
             messages = tool_names.renamed_messages(messages, rule)
+        call, refused = provider_state.without_thinking(call, target.provider, target.model, messages)
+        if refused:
+            key, held_back = (key, "without thinking"), held_back + refused
+        key, call, messages = cache_marks.with_cache(self.request, key, call, target, messages)
         prepared = self._prepared.find(key)
         if prepared is not None and (body := prepared.body(messages)) is not None:
             self._note_known(prepared, held_back)
@@ -203,7 +207,7 @@ class ChatCall:
             if len(prepared.notes) < MAX_NOTES:
                 prepared.notes[self.options_key] = notes
         receipt = self.request.receipt
-        receipt.dropped = [*held_back, *prepared.rewritten[1], *notes[0]]
+        receipt.dropped = [*held_back, *prepared.rewritten[1], *(change for change in notes[0] if change not in held_back)]
         receipt.added = notes[1]
 
     def _diff(self, body: Any, held_back: list[Change]) -> bool:

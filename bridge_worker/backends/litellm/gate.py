@@ -19,12 +19,13 @@ from typing import Any
 import litellm
 
 from bridge_worker.backends.litellm import usage_limits
+from bridge_worker.backends.litellm.cache_marks import with_cache
 from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
 from bridge_worker.backends.litellm.listeners import needs_wrapper
 from bridge_worker.backends.litellm.model_response import model_response
 from bridge_worker.backends.litellm.pricing import model_usage
-from bridge_worker.backends.litellm.provider_state import for_provider
+from bridge_worker.backends.litellm.provider_state import for_provider, without_thinking
 from bridge_worker.backends.litellm.request_forms import rewrite_call
 from bridge_worker.backends.litellm.router_errors import for_router, for_unusable, with_fault
 from bridge_worker.backends.litellm.upstream import Target, Upstream
@@ -106,6 +107,9 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     target = call.target_of(kwargs)
     call.begin(target, fallback=bool(kwargs.get("fallback_depth")))
     messages, held_back = for_provider(kwargs["messages"], target.provider, target.model)
+    kwargs, refused = without_thinking(kwargs, target.provider, target.model, messages)  # type: ignore[assignment]
+    held_back += refused
+    _, kwargs, messages = with_cache(call.request, None, kwargs, target, messages)  # type: ignore[assignment]
     rewritten, lost = rewrite_call(kwargs, target.provider, target.model or "", names=False)
     held_back += lost
     receipt = call.request.receipt

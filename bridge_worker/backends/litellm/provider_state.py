@@ -1,11 +1,13 @@
 """Removes from a message the state of another provider, which this one cannot read, and names what was removed.
 
 Owns which members of a message are a provider's state (thinking with its signature, encrypted reasoning, images that it made) and
-which providers share it. Refuses to change anything else of a request.
+which providers share it, and the thinking that Claude rejects in a tool loop without its blocks. Refuses to change anything else of
+a request.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from bridge_worker.core.ports import STATE
@@ -14,6 +16,7 @@ from bridge_worker.core.receipt import Change
 # These providers accept the members of earlier messages under the original names (OpenRouter: reasoning_details). LiteLLM would
 # send them in an object that no provider knows.
 _AS_THEY_CAME = ("openrouter",)
+_THINKING = ("thinking", "reasoning_effort")
 
 
 def for_provider(
@@ -25,6 +28,28 @@ def for_provider(
     held_back: list[Change] = []
     sent = [_for_provider(message, f"messages[{index}]", provider, model, held_back) for index, message in enumerate(messages)]
     return sent, held_back
+
+
+def without_thinking(
+    call: Mapping[str, Any], provider: str | None, model: str | None, messages: list[dict[str, Any]]
+) -> tuple[Mapping[str, Any], list[Change]]:
+    """``call`` without its thinking, where Claude would reject it: in a tool loop that another model began, or without its blocks.
+
+    Anthropic: "a final assistant message must start with a thinking block" when thinking is enabled and a tool's result is last.
+    """
+    asked = [name for name in _THINKING if _enables_thinking(call.get(name))]
+    if not asked or _family(provider, model) != "claude" or messages[-1].get("role") != "tool":
+        return call, []
+    last: Mapping[str, Any] = next((message for message in reversed(messages) if message.get("role") == "assistant"), {})
+    if not last.get("tool_calls") or last.get("thinking_blocks"):
+        return call, []
+    kept = {name: value for name, value in call.items() if name not in asked}
+    return kept, [Change(param=name, change="dropped") for name in asked]
+
+
+def _enables_thinking(value: Any) -> bool:
+    """Adaptive thinking does not need the blocks."""
+    return value.get("type") == "enabled" if isinstance(value, dict) else value not in (None, "none")
 
 
 def _for_provider(

@@ -95,6 +95,13 @@ def rehearse_rest() -> None:
             _rehearse_format(found)
 
 
+def rehearse_without_threads() -> None:
+    """The formats for which LiteLLM starts no thread: it does to sign a request for AWS."""
+    for found, (_, arguments) in FORMATS.items():
+        if arguments is not _AWS:
+            _rehearse_format(found)
+
+
 def _rehearse_format(found: Format) -> None:
     model, arguments = FORMATS[found]
 

@@ -27,9 +27,14 @@ def warm_up() -> None:
         await GLOBAL_LOGGING_WORKER.flush()
         await GLOBAL_LOGGING_WORKER.stop()
 
-    with asyncio.Runner() as runner:
-        runner.get_loop().set_default_executor(ThreadPoolExecutor(1))
-        runner.run(first_calls())
+    counts = litellm.disable_token_counter
+    litellm.disable_token_counter = True  # else the stream loads a tokenizer, 0.1 s and 39 MiB, which only some chats need
+    try:
+        with asyncio.Runner() as runner:
+            runner.get_loop().set_default_executor(ThreadPoolExecutor(1))
+            runner.run(first_calls())
+    finally:
+        litellm.disable_token_counter = counts
 
 
 @functools.cache

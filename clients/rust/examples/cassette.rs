@@ -9,7 +9,7 @@ struct Square {
 }
 
 /// The agent: a streamed tool run, and a question about its outcome. Returns what its user saw.
-pub async fn agent(bridge: &Bridge, model: &str) -> Result<String> {
+pub(crate) async fn agent(bridge: &Bridge, model: &str) -> Result<String> {
     let mut seen = String::new();
     let parameters = json!({"type": "object", "properties": {"n": {"type": "number"}}, "required": ["n"]});
     let square = Tool::new("square").description("Squares a number").parameters(parameters);

@@ -22,6 +22,7 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 const CALLS: usize = 2000;
 const SLOW_CALLS: usize = 300;
 const DELTAS: usize = 2000;
+const AT_ONCE: usize = 10_000;
 
 async fn soon<T>(work: impl Future<Output = T>) -> T {
     work.await
@@ -49,12 +50,14 @@ fn main() -> Outcome<()> {
 
         let bridge = Bridge::builder().command(std::env::current_exe()?).spawn().await?;
         measure("this crate, worker does nothing", &bridge, "", CALLS).await?;
+        at_once("worker does nothing", &bridge, "echo").await?;
         bridge.shutdown().await;
 
         if let Some(command) = std::env::var_os("OMNI_BRIDGE_COMMAND") {
             let bridge = Bridge::builder().command(command).envs(upstream.environment()).spawn().await?;
             bridge.ready().await?;
             measure("this crate, omni-bridge", &bridge, "openai/", SLOW_CALLS).await?;
+            at_once("omni-bridge, offline/echo", &bridge, "offline/echo").await?;
             bridge.shutdown().await;
         }
         Ok(())
@@ -74,6 +77,30 @@ async fn measure(name: &str, bridge: &Bridge, prefix: &str, count: usize) -> Out
     stream.take(async { bridge.chat_stream(request).await?.finish().await.map(drop).map_err(Into::into) }).await?;
     row(name, &calls, &stream.end());
     Ok(())
+}
+
+/// Many chats at once: the time until the last response, and the client's memory.
+async fn at_once(name: &str, bridge: &Bridge, model: &str) -> Outcome<()> {
+    let (start, before) = (Instant::now(), memory("VmRSS"));
+    let mut chats = tokio::task::JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let (bridge, request) = (bridge.clone(), ChatRequest::new(model).user("hi"));
+        chats.spawn(async move { bridge.chat(request).await.map(drop) });
+    }
+    while let Some(done) = chats.join_next().await {
+        done??;
+    }
+    let (wall, peak) = (start.elapsed(), memory("VmHWM"));
+    println!("{AT_ONCE} chats at once, {name}: {wall:.2?}; client {before:.1} MiB before, {peak:.1} MiB at the most");
+    Ok(())
+}
+
+/// This process's memory in MiB; Linux only, zero elsewhere.
+fn memory(name: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let kib: Option<f64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kib.unwrap_or_default() / 1024.0
 }
 
 /// Times of a number of equal steps.

@@ -55,6 +55,20 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// A bridge with blocking calls: [`Bridge`](crate::Bridge) without async. Cheap to clone, and usable from many threads.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, blocking::Bridge, mock::Mock};
+///
+/// # fn main() -> omni_bridge_client::Result<()> {
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # let mock = runtime.block_on(Mock::new().reply("one two").spawn())?;
+/// let bridge = Bridge::from(mock); // of a mock; Bridge::spawn() starts a worker
+/// let response = bridge.chat(ChatRequest::new("any/model").user("count"))?;
+/// assert_eq!(response.text(), "one two");
+/// bridge.shutdown();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Bridge(crate::Bridge);
 
@@ -134,6 +148,22 @@ impl Bridge {
 }
 
 /// A stream that blocks: an iterator of deltas. Dropped before its end, it cancels the request.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, blocking::Bridge, mock::Mock};
+///
+/// # fn main() -> omni_bridge_client::Result<()> {
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # let mock = runtime.block_on(Mock::new().reply("one two").spawn())?;
+/// let bridge = Bridge::from(mock); // of a mock; Bridge::spawn() starts a worker
+/// let mut stream = bridge.chat_stream(ChatRequest::new("any/model").user("count"))?;
+/// for delta in stream.by_ref() {
+///     print!("{}", delta?.text());
+/// }
+/// assert_eq!(stream.response().expect("the stream has ended").text(), "one two");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a stream that is dropped cancels its request"]
 pub struct ChatStream(stream::ChatStream);
@@ -170,6 +200,20 @@ impl Iterator for ChatStream {
 }
 
 /// The texts of a [`ChatStream`].
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, blocking::Bridge, mock::Mock};
+///
+/// # fn main() -> omni_bridge_client::Result<()> {
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # let mock = runtime.block_on(Mock::new().reply("one two").spawn())?;
+/// let bridge = Bridge::from(mock); // of a mock; Bridge::spawn() starts a worker
+/// let texts = bridge.chat_stream(ChatRequest::new("any/model").user("count"))?.text();
+/// let texts: Vec<String> = texts.collect::<Result<_, _>>()?;
+/// assert_eq!(texts, ["one ", "two"]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a stream that is dropped cancels its request"]
 pub struct TextStream(stream::TextStream);

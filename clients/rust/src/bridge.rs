@@ -28,6 +28,20 @@ use crate::wire::ChatParams;
 /// A running worker, or several. Cheap to clone; when the last clone (and the last stream) is dropped, the workers are killed.
 ///
 /// Every call may be dropped at any time: what was not sent yet is taken back, what was sent is cancelled at the provider.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::Mock};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().reply("hi").spawn().await?; // Bridge::spawn() starts a real worker
+/// let other = bridge.clone(); // the same workers
+/// let response = other.chat(ChatRequest::new("any/model").user("hello")).await?;
+/// assert_eq!(response.text(), "hi");
+/// bridge.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Bridge(Arc<Inner>);
 
@@ -285,6 +299,19 @@ impl fmt::Debug for Bridge {
 }
 
 /// A worker in the result of [`Bridge::workers`].
+///
+/// ```
+/// use omni_bridge_client::mock::Mock;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().spawn().await?;
+/// let workers = bridge.workers();
+/// assert_eq!(workers[0].initialize_result.server_info.name, "mock");
+/// assert_eq!((workers[0].process_id, workers[0].in_flight), (None, 0)); // a mock has no process
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct WorkerInfo {

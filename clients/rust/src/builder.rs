@@ -19,6 +19,24 @@ use crate::supervisor::{Plan, Pool, Recycling};
 use crate::types::Deadlines;
 
 /// What to start, and how. Everything has a default.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use omni_bridge_client::{Bridge, Recycling};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Bridge::builder()
+///     .config("gateway.yaml")
+///     .env("OPENAI_API_KEY", "sk-...")
+///     .workers(2)
+///     .recycling(Recycling::above(800 << 20))
+///     .shutdown_grace(Duration::from_secs(3))
+///     .spawn()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 #[must_use]
 pub struct BridgeBuilder {

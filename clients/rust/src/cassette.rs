@@ -74,9 +74,9 @@ impl Cassette {
         let same: Vec<usize> =
             self.chats.iter().enumerate().filter(|(_, (params, _))| params == wanted).map(|(at, _)| at).collect();
         let count = self.counts.entry(*same.first()?).or_default();
-        let at = same[(*count).min(same.len() - 1)];
+        let at = same.get(*count).or(same.last())?;
         *count += 1;
-        Some(&self.chats[at].1)
+        self.chats.get(*at).map(|(_, wire)| wire)
     }
 }
 

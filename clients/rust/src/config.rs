@@ -55,6 +55,14 @@ pub struct LlmConfig {
 }
 
 /// A client for language models.
+///
+/// ```
+/// use omni_bridge_client::{LlmBackend, LlmConfig};
+///
+/// let config: LlmConfig = serde_json::from_str(r#"{"llm": "ollama-rs", "model": "qwen3"}"#).unwrap();
+/// assert_eq!(config.backend, LlmBackend::Other("ollama-rs".into()));
+/// assert_eq!(LlmConfig::default().backend, LlmBackend::Bridge);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum LlmBackend {
@@ -81,6 +89,15 @@ impl From<LlmBackend> for String {
 }
 
 /// The settings under `[bridge]`. Each is a method of [`BridgeBuilder`]; a misspelt one is an error.
+///
+/// ```
+/// use omni_bridge_client::BridgeConfig;
+///
+/// let config: BridgeConfig = serde_json::from_str(r#"{"config": "gateway.yaml", "workers": 2}"#).unwrap();
+/// let builder = config.builder().env("OPENAI_API_KEY", "sk-..."); // further settings in code
+/// assert!(!format!("{builder:?}").contains("sk-"));
+/// assert!(serde_json::from_str::<BridgeConfig>(r#"{"worker": 2}"#).is_err());
+/// ```
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeConfig {

@@ -12,6 +12,15 @@ use serde_json::{Map, Value};
 use crate::types::{Budget, ChatDelta, FunctionCall, Receipt, TaskBudget, ToolCall};
 
 /// `Result` with this crate's [`Error`].
+///
+/// ```
+/// use omni_bridge_client::{Bridge, ChatRequest, Result};
+///
+/// async fn answer(bridge: &Bridge, question: &str) -> Result<String> {
+///     let response = bridge.chat(ChatRequest::new("openai/gpt-4o-mini").user(question)).await?;
+///     Ok(response.text().to_owned())
+/// }
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 macro_rules! kinds {
@@ -19,6 +28,14 @@ macro_rules! kinds {
         /// The kind of an error, as far as a program needs to distinguish them.
         ///
         /// The kinds up to [`Cancelled`](ErrorKind::Cancelled) are the worker's (`error.data.kind`); the rest are this crate's.
+        ///
+        /// ```
+        /// use omni_bridge_client::ErrorKind;
+        ///
+        /// assert_eq!(ErrorKind::RateLimited.as_str(), "rate_limited");
+        /// assert_eq!(ErrorKind::from("rate_limited"), ErrorKind::RateLimited);
+        /// assert_eq!(ErrorKind::from("new_kind"), ErrorKind::Other("new_kind".into())); // of a newer worker
+        /// ```
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum ErrorKind {
@@ -127,6 +144,22 @@ impl fmt::Display for ErrorKind {
 }
 
 /// The content received before a response was interrupted.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let reply = Reply::error("stream_interrupted".into()).with("partial", json!({"content": "Once upon"}));
+/// let bridge = Mock::new().reply(reply).spawn().await?;
+/// let error = bridge.chat(ChatRequest::new("any/model").user("A story, please")).await.unwrap_err();
+/// let partial = error.partial().expect("a part was received");
+/// assert_eq!(partial.content.as_deref(), Some("Once upon"));
+/// assert!(partial.tool_calls.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Partial {
@@ -141,6 +174,21 @@ pub struct Partial {
 }
 
 /// The recorded request that is most similar to one that a cassette does not have.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let nearest = json!({"exchange": 2, "differs": ["messages[0].content"]});
+/// let bridge = Mock::new().reply(Reply::error("cassette_miss".into()).with("nearest", nearest)).spawn().await?;
+/// let error = bridge.chat(ChatRequest::new("any/model").user("hello")).await.unwrap_err();
+/// let nearest = error.nearest().expect("the cassette has a chat");
+/// assert_eq!((nearest.exchange, nearest.differs[0].as_str()), (2, "messages[0].content"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NearestRequest {
@@ -199,6 +247,22 @@ pub(crate) struct WireError {
 /// Any error of this crate or of a worker.
 ///
 /// Cheap to move. Never contains a prompt, a key or a response, except for [`partial`](Error::partial).
+///
+/// ```
+/// use std::time::Duration;
+/// use omni_bridge_client::{ChatRequest, ErrorKind, mock::{Mock, Reply}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let limited = Reply::error(ErrorKind::RateLimited).retry_after(Duration::from_secs(2));
+/// let bridge = Mock::new().reply(limited).spawn().await?;
+/// let error = bridge.chat(ChatRequest::new("any/model").user("hi")).await.unwrap_err();
+/// assert_eq!(error.kind(), &ErrorKind::RateLimited);
+/// assert!(error.is_retryable() && error.was_sent());
+/// assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Error(Box<Inner>);
 

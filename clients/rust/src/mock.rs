@@ -43,6 +43,21 @@ use crate::types::{ChatRequest, Object};
 /// What a mock bridge responds to a chat. A closure is one: `|request: &ChatRequest| Reply::text("hi")`.
 ///
 /// This is the seam for recorded conversations: a [`Cassette`] is a `Script`.
+///
+/// ```
+/// use omni_bridge_client::ChatRequest;
+/// use omni_bridge_client::mock::{Mock, Reply, Script};
+///
+/// struct Echo;
+///
+/// impl Script for Echo {
+///     fn reply(&mut self, request: &ChatRequest) -> Reply {
+///         Reply::text(request.messages.last().and_then(|message| message.text()).unwrap_or_default())
+///     }
+/// }
+///
+/// let mock = Mock::new().script(Echo);
+/// ```
 pub trait Script: Send {
     /// The reply to a request. `request.stream`: whether it is streamed.
     fn reply(&mut self, request: &ChatRequest) -> Reply;
@@ -55,6 +70,18 @@ impl<F: FnMut(&ChatRequest) -> Reply + Send> Script for F {
 }
 
 /// One reply of a mock bridge.
+///
+/// ```
+/// use omni_bridge_client::{ErrorKind, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// let mock = Mock::new()
+///     .reply("a text")
+///     .reply(Reply::tool_call("weather", json!({"city": "Brno"})))
+///     .reply(Reply::text("a text that costs").with("cost_usd", 0.01))
+///     .reply(Reply::error(ErrorKind::Timeout))
+///     .reply(Reply::hang()); // until the request is cancelled
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reply(Kind);
 
@@ -178,6 +205,19 @@ impl From<String> for Reply {
 }
 
 /// A mock bridge's replies and what it was sent. Cheap to clone; clones share both.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::Mock};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let mock = Mock::new().reply("hi");
+/// let bridge = mock.spawn().await?;
+/// assert_eq!(bridge.chat(ChatRequest::new("any/model").user("hello")).await?.text(), "hi");
+/// assert_eq!(mock.requests()[0].messages[0].text().as_deref(), Some("hello"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Default)]
 pub struct Mock(Arc<Mutex<State>>);
 
@@ -185,6 +225,7 @@ pub struct Mock(Arc<Mutex<State>>);
 struct State {
     replies: VecDeque<Reply>,
     script: Option<Box<dyn Script>>,
+    results: HashMap<String, Value>,
     requests: Vec<ChatRequest>,
     cancelled: usize,
 }
@@ -207,6 +248,26 @@ impl Mock {
     #[must_use]
     pub fn script(self, script: impl Script + 'static) -> Self {
         lock(&self.0).script = Some(Box::new(script));
+        self
+    }
+
+    /// The result of a method other than `chat`, such as `embed` or `models/get`, in the protocol's words. It is not used up.
+    ///
+    /// ```
+    /// use omni_bridge_client::{EmbedRequest, mock::Mock};
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let bridge = Mock::new().result("embed", json!({"embeddings": [[0.5, -0.5]]})).spawn().await?;
+    /// let embeddings = bridge.embed(EmbedRequest::new("any/model", ["a text"])).await?;
+    /// assert_eq!(embeddings.vectors()?, [[0.5, -0.5]]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn result(self, method: &str, result: impl Into<Value>) -> Self {
+        lock(&self.0).results.insert(method.to_owned(), result.into());
         self
     }
 
@@ -304,12 +365,16 @@ fn respond(mock: &Mock, hanging: &mut HashMap<String, Value>, message: &Value) -
             cancelled.map(error).into_iter().collect()
         }
         Some(other) if !id.is_null() => {
-            let error =
-                json!({"code": -32601, "message": format!("the mock bridge has no {other}"), "data": {"kind": "method_not_found"}});
-            vec![json!({"jsonrpc": "2.0", "id": id, "error": error})]
+            let known = lock(&mock.0).results.get(other).cloned();
+            known.map_or_else(|| vec![unknown(&id, other)], result)
         }
         _ => Vec::new(),
     }
+}
+
+fn unknown(id: &Value, method: &str) -> Value {
+    let message = format!("the mock bridge has no result of {method}; add one with Mock::result");
+    json!({"jsonrpc": "2.0", "id": id, "error": {"code": -32601, "message": message, "data": {"kind": "method_not_found"}}})
 }
 
 fn chat(mock: &Mock, hanging: &mut HashMap<String, Value>, id: &Value, params: Value) -> Vec<Value> {

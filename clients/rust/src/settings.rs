@@ -13,6 +13,13 @@ use crate::builder::BridgeBuilder;
 
 open_enum! {
     /// The level of the worker's log.
+    ///
+    /// ```
+    /// use omni_bridge_client::{Bridge, LogLevel};
+    ///
+    /// let builder = Bridge::builder().log_level(LogLevel::Info); // or .log_level("info")
+    /// assert_eq!(LogLevel::Info.as_str(), "info");
+    /// ```
     LogLevel {
         /// Everything.
         Debug = "debug",
@@ -27,6 +34,13 @@ open_enum! {
 
 open_enum! {
     /// The path of chats through the worker.
+    ///
+    /// ```
+    /// use omni_bridge_client::{Bridge, ChatEngine};
+    ///
+    /// let builder = Bridge::builder().engine(ChatEngine::Litellm); // or .engine("litellm")
+    /// assert_eq!(ChatEngine::Litellm.as_str(), "litellm");
+    /// ```
     ChatEngine {
         /// The direct path where it is proven equal, else LiteLLM's own; the default.
         Auto = "auto",
@@ -39,6 +53,13 @@ open_enum! {
 
 open_enum! {
     /// What of the messages the worker's trace file contains.
+    ///
+    /// ```
+    /// use omni_bridge_client::{Bridge, TraceContent};
+    ///
+    /// let builder = Bridge::builder().trace("run.trace").trace_content(TraceContent::Full);
+    /// assert_eq!(TraceContent::Full.as_str(), "full");
+    /// ```
     TraceContent {
         /// Only lengths; the default.
         None = "none",
@@ -86,6 +107,13 @@ impl BudgetLimit {
     pub fn window(mut self, length: impl Into<String>) -> Self {
         self.window = Some(length.into());
         self
+    }
+}
+
+impl BridgeBuilder {
+    /// One engine process for each core of the machine: [`engines`](BridgeBuilder::engines) without a number.
+    pub fn engines_auto(self) -> Self {
+        self.setting("engines", "auto")
     }
 }
 
@@ -146,6 +174,8 @@ flags! {
     engine(path: impl Into<ChatEngine>) "engine" => path.into().as_str().into();
     /// The level of the worker's log, which arrives as `tracing` events with the target `omni_bridge::worker`.
     log_level(level: impl Into<LogLevel>) "log_level" => level.into().as_str().into();
+    /// Keeps the results of requests with an [`idempotency_key`](crate::ChatRequest::idempotency_key) in this SQLite file, over a crash.
+    idempotency_journal(file: impl Into<PathBuf>) "idempotency_journal" => file.into().into();
     /// Appends each exchange with a model to this cassette.
     record(file: impl Into<PathBuf>) "record" => file.into().into();
     /// Serves requests from this cassette, without LiteLLM, network and key.

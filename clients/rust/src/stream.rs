@@ -40,6 +40,23 @@ impl Bridge {
 /// Read it with [`next`](ChatStream::next) or as a [`Stream`]. Dropped before the end, it cancels the request.
 ///
 /// It may be read as slowly as you like: no other call waits for it. When 256 deltas are unread, further ones are joined to the last.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::Mock};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().reply("one two").spawn().await?;
+/// let mut stream = bridge.chat_stream(ChatRequest::new("any/model").user("count")).await?;
+/// let mut texts = Vec::new();
+/// while let Some(delta) = stream.next().await {
+///     texts.push(delta?.text().to_owned());
+/// }
+/// assert_eq!(texts, ["one ", "two"]);
+/// assert_eq!(stream.response().expect("the stream has ended").text(), "one two");
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a stream that is dropped cancels its request"]
 pub struct ChatStream {
     handle: CallHandle,
@@ -168,6 +185,20 @@ impl fmt::Debug for ChatStream {
 }
 
 /// The texts of a [`ChatStream`]; made by [`ChatStream::text`].
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::Mock};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().reply("one two").spawn().await?;
+/// let mut texts = bridge.chat_stream(ChatRequest::new("any/model").user("count")).await?.text();
+/// assert_eq!(texts.next().await.expect("a text")?, "one ");
+/// let response = texts.finish().await?; // reads the rest
+/// assert_eq!(response.text(), "one two");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "a stream that is dropped cancels its request"]
 pub struct TextStream(ChatStream);

@@ -29,6 +29,14 @@ const LIVED: Duration = Duration::from_secs(10);
 const RETIRING: Duration = Duration::from_secs(630);
 
 /// When to replace a worker that has grown. Only on systems that report a process's memory (Linux).
+///
+/// ```
+/// use std::time::Duration;
+/// use omni_bridge_client::{Bridge, Recycling};
+///
+/// let recycling = Recycling::above(800 << 20).min_age(Duration::from_secs(300)); // 800 MiB
+/// let builder = Bridge::builder().recycling(recycling);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recycling {

@@ -173,6 +173,23 @@ async fn call_mcp(
 }
 
 /// A step of a tool run, as [`ToolRun::on_step`] sees it. Turns count from 1.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, Step, Tool, ToolSet, mock::{Mock, Reply}};
+/// use serde_json::{Value, json};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let mock = Mock::new().reply(Reply::tool_call("time", json!({"city": "Brno"}))).reply("it is noon");
+/// let bridge = mock.spawn().await?;
+/// let tools = ToolSet::new().tool(Tool::new("time"), |_: Value| async { Ok::<_, String>("12:00") });
+/// let mut called = 0;
+/// let run = bridge.run_tools(ChatRequest::new("any/model").user("What time is it in Brno?"), &tools);
+/// run.on_step(|step| called += usize::from(matches!(step, Step::ToolCall { .. }))).await?;
+/// assert_eq!(called, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Step<'a> {
@@ -217,6 +234,21 @@ pub enum Step<'a> {
 
 /// A chat with tools, until the model calls none: made by [`Bridge::run_tools`], run by awaiting it. Dropping the future cancels the
 /// chat at the provider and the tools that run.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, Tool, ToolSet, mock::{Mock, Reply}};
+/// use serde_json::{Value, json};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let mock = Mock::new().reply(Reply::tool_call("time", json!({"city": "Brno"}))).reply("it is noon");
+/// let bridge = mock.spawn().await?;
+/// let tools = ToolSet::new().tool(Tool::new("time"), |_: Value| async { Ok::<_, String>("12:00") });
+/// let run = bridge.run_tools(ChatRequest::new("any/model").user("What time is it in Brno?"), &tools).max_turns(5);
+/// assert_eq!(run.await?.response.text(), "it is noon");
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "a tool run does nothing until it is awaited"]
 pub struct ToolRun<'a> {
     bridge: &'a Bridge,
@@ -228,6 +260,23 @@ pub struct ToolRun<'a> {
 }
 
 /// How a tool run ended.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, Tool, ToolSet, mock::{Mock, Reply}};
+/// use serde_json::{Value, json};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let mock = Mock::new().reply(Reply::tool_call("time", json!({"city": "Brno"}))).reply("it is noon");
+/// let bridge = mock.spawn().await?;
+/// let tools = ToolSet::new().tool(Tool::new("time"), |_: Value| async { Ok::<_, String>("12:00") });
+/// let done = bridge.run_tools(ChatRequest::new("any/model").user("What time is it in Brno?"), &tools).await?;
+/// assert_eq!((done.turns, done.response.text()), (2, "it is noon"));
+/// let next = done.request.user("And in London?"); // the conversation goes on
+/// assert_eq!(next.messages.len(), 5);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ToolRunResult {

@@ -10,7 +10,8 @@ use common::{soon, until, worker};
 use omni_bridge_client::mock::{Mock, Reply};
 use omni_bridge_client::types::{Fit, FitStrategy, Task};
 use omni_bridge_client::{
-    Bridge, BudgetLimit, ChatRequest, Deadlines, ErrorKind, Message, RetryPolicy, Step, Tool, ToolCall, ToolSet, blocking,
+    Bridge, BridgeBuilder, BudgetLimit, ChatRequest, Deadlines, ErrorKind, Message, RetryPolicy, Step, Tool, ToolCall, ToolSet,
+    blocking,
 };
 use serde_json::{Value, json};
 
@@ -233,6 +234,17 @@ async fn a_mock_bridge_plays_texts_streams_calls_errors_and_a_script() {
 }
 
 #[tokio::test]
+async fn a_mock_bridge_has_results_of_other_methods() {
+    let bridge = Mock::new().result("tokens/count", json!({"input_tokens": 9, "exact": true})).spawn().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(bridge.count_tokens(&hi()).await.unwrap().input_tokens, 9);
+    }
+    let error = bridge.model("any/model").await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::MethodNotFound);
+    assert!(error.message().contains("models/get") && error.message().contains("Mock::result"), "{error}");
+}
+
+#[tokio::test]
 async fn a_mock_bridge_hangs_until_it_is_cancelled() {
     let mock = Mock::new().reply(Reply::hang().deltas([json!({"content": "half"})]));
     let bridge = mock.spawn().await.unwrap();
@@ -325,8 +337,47 @@ async fn every_setting_of_the_worker_has_a_method() {
     assert!(names.len() > 10, "{text}");
     let elsewhere = ["local", "log_format"]; // in the config file alone; this crate reads JSON
     for name in names {
-        let known = omni_bridge_client::BridgeBuilder::SETTINGS.contains(&name) || elsewhere.contains(&name);
+        let known = BridgeBuilder::SETTINGS.contains(&name) || elsewhere.contains(&name);
         assert!(known, "the worker has the setting {name}: add it to src/settings.rs");
+    }
+}
+
+/// A program that prints the effective config of a worker with its own arguments, and what it prints: the sources of settings too.
+async fn effective_config(configure: impl FnOnce(BridgeBuilder) -> BridgeBuilder) -> String {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("config-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (script, printed) = (folder.join("print.sh"), folder.join("printed"));
+    let run = format!("exec '{}' \"$@\" --print-config >'{}'\n", common::worker_command().display(), printed.display());
+    std::fs::write(&script, run).unwrap();
+    let error = soon(configure(worker().command("sh").arg(&script)).spawn()).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::WorkerStart, "{error}");
+    let text = std::fs::read_to_string(printed).unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    assert!(text.contains("omni_bridge:"), "{error}");
+    text
+}
+
+/// Those that exclude each other are tested apart: `replay` in tests/cassette.rs, `engines` by its `auto`.
+#[tokio::test]
+async fn the_worker_takes_each_setting_as_its_method_writes_it() {
+    let second = Duration::from_secs(1);
+    let text = effective_config(|worker| {
+        let worker = worker.max_message_bytes(1 << 20).max_in_flight(7).grace(second).engines_auto().engine_hang(second);
+        let worker = worker.engine_max_mib(500).engine_max_requests(1000).deadline_total(second).deadline_first_token(second);
+        let worker = worker.deadline_idle(second).allow_provider_params(["top_k"]).local_services(["llamafile"]);
+        let worker = worker.image_policy(json!({"schemes": ["data"], "allowed_hosts": []})).engine("litellm").log_level("error");
+        let worker = worker.budgets([BudgetLimit::usd("*", 10.0).window("1d")]).record("a.cassette").match_ignore(["ids"]);
+        let worker = worker.record_missing().replay_in_real_time().faults("[]").idempotency_journal("a.db");
+        worker.trace("a.trace").trace_content("full")
+    })
+    .await;
+    let names = BridgeBuilder::SETTINGS.iter().filter(|name| **name != "replay");
+    let unused: Vec<_> = names.filter(|name| !text.contains(&format!("# --{}\n", name.replace('_', "-")))).collect();
+    assert!(unused.is_empty(), "{unused:?} did not arrive as a flag:\n{text}");
+    for line in
+        ["max_in_flight: 7 ", "grace_seconds: 1.0 ", "engine_max_mib: 500 ", "deadline_idle_ms: 1000 ", "trace_content: full "]
+    {
+        assert!(text.contains(line), "{line} is not in\n{text}");
     }
 }
 
@@ -388,5 +439,16 @@ async fn a_history_is_made_to_fit() {
     let response = soon(bridge.chat(&request)).await.unwrap();
     let receipt = response.receipt.unwrap().fit.unwrap();
     assert_eq!(receipt.dropped, fitted.dropped);
+    soon(bridge.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_gets_the_same_result_and_its_key_is_its_own() {
+    let bridge = soon(worker().spawn()).await.unwrap();
+    let request = ChatRequest::new("offline/echo").user("hi").idempotency_key("step-17");
+    let first = soon(bridge.chat(&request)).await.unwrap();
+    assert_eq!(soon(bridge.chat(&request)).await.unwrap(), first); // the same timing, too
+    let error = soon(bridge.chat(&request.user("another"))).await.unwrap_err();
+    assert_eq!(error.kind(), &ErrorKind::InvalidRequest, "{error}");
     soon(bridge.shutdown()).await;
 }

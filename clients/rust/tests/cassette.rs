@@ -2,6 +2,7 @@
 
 mod common;
 #[path = "../examples/cassette.rs"]
+#[allow(unreachable_pub, reason = "the tests call the agent")]
 mod example;
 
 use std::path::PathBuf;

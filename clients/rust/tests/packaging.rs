@@ -140,12 +140,9 @@ fn no_feature_costs_few_dependencies() {
     assert!(crates.len() <= 35, "{} crates: {crates:?}", crates.len());
 }
 
-/// The names that a user can write, in `public-api.txt`: a change of the list is a change for users. Written anew by
-/// `UPDATE_PUBLIC_API=1 cargo test --test packaging`.
-#[test]
-fn the_public_names_are_those_of_the_list() {
-    let mut names = BTreeSet::new();
-    let mut folders = vec![here().join("src")];
+/// The source files, each by its module.
+fn sources() -> Vec<(String, String)> {
+    let (mut sources, mut folders) = (Vec::new(), vec![here().join("src")]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -153,10 +150,20 @@ fn the_public_names_are_those_of_the_list() {
                 folders.push(path);
             } else {
                 let module = path.strip_prefix(here().join("src")).unwrap().with_extension("").display().to_string();
-                let text = std::fs::read_to_string(&path).unwrap();
-                names.extend(public_items(&text).into_iter().map(|item| format!("{module}: {item}")));
+                sources.push((module, std::fs::read_to_string(&path).unwrap()));
             }
         }
+    }
+    sources
+}
+
+/// The names that a user can write, in `public-api.txt`: a change of the list is a change for users. Written anew by
+/// `UPDATE_PUBLIC_API=1 cargo test --test packaging`.
+#[test]
+fn the_public_names_are_those_of_the_list() {
+    let mut names = BTreeSet::new();
+    for (module, text) in sources() {
+        names.extend(public_items(&text).into_iter().map(|item| format!("{module}: {item}")));
     }
     let list: String = names.iter().map(|name| format!("{name}\n")).collect();
     let file = here().join("public-api.txt");
@@ -197,4 +204,60 @@ fn public_items(text: &str) -> Vec<String> {
         items.push(item.trim_end_matches(['{', ';', ',']).trim().to_owned());
     }
     items
+}
+
+/// The public structs, enums, traits and type aliases of a source file, each with its doc comment; those of this crate's macros too.
+fn documented_types(text: &str) -> Vec<(String, String)> {
+    let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+    let (mut types, mut docs, mut macro_end) = (Vec::new(), String::new(), None);
+    for line in code.lines() {
+        let trimmed = line.trim();
+        if let Some(doc) = trimmed.strip_prefix("///") {
+            docs += &format!("{}\n", doc.strip_prefix(' ').unwrap_or(doc));
+            continue;
+        }
+        if ["open_enum! {", "answers! {"].contains(&trimmed) {
+            macro_end = Some(line.replace(trimmed, "}"));
+        }
+        macro_end = macro_end.filter(|end| end != line);
+        let item = ["pub struct ", "pub enum ", "pub trait ", "pub type "].iter().find_map(|start| trimmed.strip_prefix(start));
+        let in_macro = macro_end.is_some() && trimmed.ends_with(" {") && !trimmed.ends_with("! {");
+        if let Some(item) = item.or(in_macro.then_some(trimmed)) {
+            let name: String = item.chars().take_while(|letter| letter.is_ascii_alphanumeric()).collect();
+            // `$name` of a macro's definition has none.
+            types.extend((!name.is_empty()).then(|| (name, std::mem::take(&mut docs))));
+        }
+        if !trimmed.starts_with('#') {
+            docs.clear();
+        }
+    }
+    types
+}
+
+/// Whether a doc comment has a code block that rustdoc compiles as Rust.
+fn has_example(docs: &str) -> bool {
+    let mut fences = docs.lines().filter_map(|line| line.trim().strip_prefix("```")).step_by(2);
+    fences.any(|info| info.split(',').all(|word| ["", "rust", "no_run", "should_panic"].contains(&word.trim())))
+}
+
+#[test]
+fn every_public_type_has_an_example() {
+    let of_file = |(module, text): (String, String)| {
+        documented_types(&text).into_iter().map(move |(name, docs)| (format!("{module}::{name}"), docs))
+    };
+    let types: Vec<_> = sources().into_iter().flat_map(of_file).collect();
+    for known in ["bridge::Bridge", "mock::Script", "types/chat::CostSource", "types/services::EngineProcess", "error::ErrorKind"] {
+        assert!(types.iter().any(|(name, _)| name == known), "{known} is not found in the sources");
+    }
+    let without: Vec<_> = types.iter().filter(|(_, docs)| !has_example(docs)).map(|(name, _)| name).collect();
+    assert!(without.is_empty(), "these have no example in their doc comment (```, compiled as a doc test): {without:#?}");
+}
+
+#[test]
+fn an_example_is_a_block_that_rustdoc_compiles() {
+    let text_block = "/// A.\n///\n/// ```text\n/// x\n/// ```\n#[derive(Debug)]\npub struct A {\n";
+    let types = documented_types(&format!("{text_block}    /// ```\n    /// x\n    /// ```\n    pub b: u8,\n}}\n"));
+    assert_eq!(types.len(), 1);
+    assert!(!has_example(&types[0].1), "neither a text block nor a member's example counts");
+    assert!(has_example("A.\n\n```no_run\nx\n```\n") && !has_example("```ignore\nx\n```\n") && !has_example("A."));
 }

@@ -145,6 +145,8 @@ async fn a_request_can_say_all_that_the_worker_takes_and_no_more() {
         .provider_params(Map::new())
         .repair_json()
         .ensure(2)
+        .cache_auto()
+        .idempotency_key("k")
         .fit(Fit::new(FitStrategy::OldestTurns).max_input_tokens(1))
         .task(Task::new("t").max_usd(1.0).max_tokens(1).max_requests(1))
         .meta(Map::new());
@@ -179,13 +181,17 @@ async fn embed_and_rerank_can_say_all_that_the_worker_takes() {
     let rerank = RerankRequest::new("m", "q", ["a"]).top_n(1u64).return_documents(true).metadata(Map::new());
     for (written, name) in [
         (
-            serde_json::to_value(embed.deadlines(deadlines).provider_params(Map::new()).task(Task::new("t")).meta(Map::new()))
-                .unwrap(),
+            serde_json::to_value(
+                embed.deadlines(deadlines).provider_params(Map::new()).task(Task::new("t")).idempotency_key("k").meta(Map::new()),
+            )
+            .unwrap(),
             "EmbedParams",
         ),
         (
-            serde_json::to_value(rerank.deadlines(deadlines).provider_params(Map::new()).task(Task::new("t")).meta(Map::new()))
-                .unwrap(),
+            serde_json::to_value(
+                rerank.deadlines(deadlines).provider_params(Map::new()).task(Task::new("t")).idempotency_key("k").meta(Map::new()),
+            )
+            .unwrap(),
             "RerankParams",
         ),
     ] {

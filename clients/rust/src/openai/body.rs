@@ -44,6 +44,25 @@ impl Event {
 }
 
 /// The body of a response: an `http_body::Body` and a `Stream` of [`Bytes`]. Dropped before its end, it cancels its request.
+///
+/// ```
+/// use std::{future::poll_fn, pin::Pin};
+/// use bytes::Bytes;
+/// use http_body::Body as _;
+/// use omni_bridge_client::{mock::Mock, openai::OpenAi};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let openai = OpenAi::new(&Mock::new().reply("hi").spawn().await?);
+/// let body = r#"{"model": "any/model", "messages": [{"role": "user", "content": "hello"}]}"#;
+/// let request = http::Request::post("/v1/chat/completions").body(Bytes::from(body)).expect("a valid request");
+/// let mut body = openai.respond(request).await.into_body();
+/// let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await.expect("a frame");
+/// let data = frame.ok().and_then(|frame| frame.into_data().ok()).expect("its data");
+/// assert!(data.starts_with(b"{") && data.ends_with(b"}"));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Body(Inner);
 
 enum Inner {

@@ -46,6 +46,21 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::types::Object;
 
 /// OpenAI's HTTP API as a service: a `tower_service::Service` of `http::Request` with any body of [`Bytes`]. Cheap to clone.
+///
+/// ```
+/// use bytes::Bytes;
+/// use omni_bridge_client::{mock::Mock, openai::OpenAi};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let openai = OpenAi::new(&Mock::new().reply("hi").spawn().await?);
+/// let body = r#"{"model": "any/model", "messages": [{"role": "user", "content": "hello"}]}"#;
+/// let request = http::Request::post("/v1/chat/completions").body(Bytes::from(body)).expect("a valid request");
+/// let response = openai.respond(request).await;
+/// assert_eq!(response.status(), 200);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct OpenAi {
     bridge: Bridge,

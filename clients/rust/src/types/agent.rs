@@ -1,4 +1,4 @@
-//! What an agent's loop adds to a chat: checked responses, task budgets, a history that fits.
+//! What an agent's loop adds to a chat: checked responses, task budgets, a history that fits, prompt caching.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -6,6 +6,13 @@ use super::{Message, Object};
 
 open_enum! {
     /// What kind of [`Problem`] a response has.
+    ///
+    /// ```
+    /// use omni_bridge_client::types::ProblemKind;
+    ///
+    /// assert_eq!(ProblemKind::from("unknown_tool"), ProblemKind::UnknownTool);
+    /// assert_eq!(ProblemKind::Truncated.as_str(), "truncated");
+    /// ```
     ProblemKind {
         /// It does not fit the JSON Schema.
         Schema = "schema",
@@ -21,6 +28,22 @@ open_enum! {
 }
 
 /// A place at which a tool call, or the content, does not fit the request.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let reply = Reply::text("{}").with("problems", json!([{"kind": "schema", "path": "city", "reason": "is missing"}]));
+/// let bridge = Mock::new().reply(reply).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("hello").response_format(json!({"type": "json_object"}))).await?;
+/// for problem in &response.problems {
+///     assert_eq!((problem.path.as_str(), problem.reason.as_str()), ("city", "is missing"));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -37,6 +60,20 @@ pub struct Problem {
 }
 
 /// A change that the worker made to what the model wrote, because of [`ChatRequest::repair_json`](super::ChatRequest::repair_json).
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let reply = Reply::text("[1]").with("repaired", json!([{"path": "", "change": "a trailing comma removed"}]));
+/// let bridge = Mock::new().reply(reply).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("hello").repair_json()).await?;
+/// assert_eq!((response.text(), response.repaired[0].change.as_str()), ("[1]", "a trailing comma removed"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -51,6 +88,13 @@ pub struct Repair {
 }
 
 /// How often a model is called until its response fits.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, types::Ensure};
+///
+/// let request = ChatRequest::new("openai/gpt-4o-mini").user("A city as JSON, please").ensure(3);
+/// assert_eq!(request.ensure, Some(Ensure { attempts: 3 }));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ensure {
@@ -59,6 +103,14 @@ pub struct Ensure {
 }
 
 /// The task that a request belongs to, with the limits of all its requests together.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, types::Task};
+///
+/// let task = Task::new("report-7").max_usd(0.5).max_requests(20);
+/// let request = ChatRequest::new("openai/gpt-4o-mini").user("hi").task(task.clone()); // in each request of the task
+/// assert_eq!(request.task, Some(task));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -94,6 +146,19 @@ impl Task {
 }
 
 /// What a task has spent and reserved. In [`Error::task`](crate::Error::task) also the estimate of the rejected request.
+///
+/// ```
+/// use omni_bridge_client::mock::Mock;
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().result("tasks/get", json!({"id": "report-7", "max_usd": 0.5, "spent_usd": 0.25})).spawn().await?;
+/// let budget = bridge.task("report-7").await?;
+/// assert_eq!((budget.max_usd, budget.spent_usd), (Some(0.5), 0.25));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -131,6 +196,13 @@ pub struct TaskBudget {
 
 open_enum! {
     /// What is dropped or shortened first, so that a history fits.
+    ///
+    /// ```
+    /// use omni_bridge_client::{ChatRequest, types::{Fit, FitStrategy}};
+    ///
+    /// let request = ChatRequest::new("openai/gpt-4o-mini").user("hi").fit(FitStrategy::OldestTurns);
+    /// assert_eq!(request.fit, Some(Fit::new(FitStrategy::OldestTurns)));
+    /// ```
     FitStrategy {
         /// Old tool results are shortened, then turns are dropped.
         OldestToolResults = "oldest_tool_results",
@@ -140,6 +212,13 @@ open_enum! {
 }
 
 /// How a history is made to fit before it is sent.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, types::{Fit, FitStrategy}};
+///
+/// let fit = Fit::new(FitStrategy::OldestToolResults).max_input_tokens(8_000);
+/// let request = ChatRequest::new("openai/gpt-4o-mini").user("hi").fit(fit);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "WireFit", into = "WireFit")]
 #[non_exhaustive]
@@ -206,6 +285,21 @@ impl From<FitStrategy> for Fit {
 
 /// What was done to a history, in [`Receipt::fit`](super::Receipt::fit); with the messages, the result of
 /// [`Bridge::fit`](crate::Bridge::fit).
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::Mock};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let result = json!({"input_tokens": 900, "dropped": [{"index": 1, "role": "user", "change": "dropped", "tokens": 300}]});
+/// let bridge = Mock::new().result("tokens/fit", result).spawn().await?;
+/// let fitted = bridge.fit(&ChatRequest::new("any/model").user("hello")).await?;
+/// assert_eq!((fitted.input_tokens, fitted.dropped.len()), (900, 1));
+/// let request = ChatRequest::new("any/model").messages(fitted.messages);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -229,6 +323,21 @@ pub struct Fitted {
 }
 
 /// A message that was dropped or shortened.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::Mock};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let result = json!({"input_tokens": 900, "dropped": [{"index": 1, "role": "user", "change": "dropped", "tokens": 300}]});
+/// let bridge = Mock::new().result("tokens/fit", result).spawn().await?;
+/// let fitted = bridge.fit(&ChatRequest::new("any/model").user("hello")).await?;
+/// let change = &fitted.dropped[0];
+/// assert_eq!((change.index, change.change.as_str(), change.tokens), (1, "dropped", 300));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -241,6 +350,64 @@ pub struct FitChange {
     pub change: String,
     /// The tokens that this saved.
     pub tokens: u64,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// What the provider's prompt cache brought, with [`ChatRequest::cache_auto`](super::ChatRequest::cache_auto).
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let reply = Reply::text("hi").with("cache", json!({"read_tokens": 2048, "saved_usd": 0.004}));
+/// let bridge = Mock::new().reply(reply).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("hello").cache_auto()).await?;
+/// let cache = response.cache.expect("the provider caches prompts");
+/// assert_eq!((cache.read_tokens, cache.saved_usd), (Some(2048), Some(0.004)));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct CacheUse {
+    /// Input tokens read from the cache.
+    pub read_tokens: Option<u64>,
+    /// Input tokens written to the cache.
+    pub written_tokens: Option<u64>,
+    /// US dollars; negative for a turn that writes more than it reads.
+    pub saved_usd: Option<f64>,
+    /// What a newer worker adds.
+    #[serde(flatten)]
+    pub extra: Object,
+}
+
+/// Why a turn read nothing from the cache.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let reply = Reply::text("hi").with("receipt", json!({"cache": {"missed": "the tools changed"}}));
+/// let bridge = Mock::new().reply(reply).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("hello").cache_auto()).await?;
+/// let missed = response.receipt.and_then(|receipt| receipt.cache).and_then(|cache| cache.missed);
+/// assert_eq!(missed.as_deref(), Some("the tools changed"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct CacheMiss {
+    /// The reason, such as `the tools changed`; `None` if something was read.
+    pub missed: Option<String>,
     /// What a newer worker adds.
     #[serde(flatten)]
     pub extra: Object,

@@ -3,10 +3,24 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Fitted, Message, Object, Problem, Repair, ToolCall};
+use super::{CacheMiss, CacheUse, Fitted, Message, Object, Problem, Repair, ToolCall};
 
 open_enum! {
     /// Why the model stopped.
+    ///
+    /// ```
+    /// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let reply = Reply::text("Once upon").with("finish_reason", "length");
+    /// let bridge = Mock::new().reply(reply).spawn().await?;
+    /// let response = bridge.chat(ChatRequest::new("any/model").user("hello")).await?;
+    /// let reason = response.finish_reason.expect("the provider gives a reason");
+    /// assert_eq!(reason, "length"); // or FinishReason::Length
+    /// # Ok(())
+    /// # }
+    /// ```
     FinishReason {
         /// The completion is finished.
         Stop = "stop",
@@ -21,6 +35,19 @@ open_enum! {
 
 open_enum! {
     /// Where a [`cost`](ChatResponse::cost_usd) comes from.
+    ///
+    /// ```
+    /// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}, types::CostSource};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let reply = Reply::text("hi").with("cost_usd", 0.002).with("cost_source", "price_map");
+    /// let bridge = Mock::new().reply(reply).spawn().await?;
+    /// let response = bridge.chat(ChatRequest::new("any/model").user("hello")).await?;
+    /// assert_eq!((response.cost_usd, response.cost_source), (Some(0.002), Some(CostSource::PriceMap)));
+    /// # Ok(())
+    /// # }
+    /// ```
     CostSource {
         /// The provider reported it.
         Provider = "provider",
@@ -35,6 +62,14 @@ open_enum! {
 
 open_enum! {
     /// How an attempt ended: `ok`, or the name of an [`ErrorKind`](crate::ErrorKind) as `Other`.
+    ///
+    /// ```
+    /// use omni_bridge_client::types::AttemptOutcome;
+    ///
+    /// let outcome = AttemptOutcome::from("rate_limited");
+    /// assert_ne!(outcome, AttemptOutcome::Ok);
+    /// assert_eq!(outcome.as_str(), "rate_limited");
+    /// ```
     AttemptOutcome {
         /// The provider responded.
         Ok = "ok",
@@ -43,6 +78,13 @@ open_enum! {
 
 open_enum! {
     /// What happened to a parameter before it reached the provider.
+    ///
+    /// ```
+    /// use omni_bridge_client::types::ChangeKind;
+    ///
+    /// assert_eq!(ChangeKind::from("rewritten"), ChangeKind::Rewritten);
+    /// assert_eq!(ChangeKind::Dropped.as_str(), "dropped");
+    /// ```
     ChangeKind {
         /// It was left out.
         Dropped = "dropped",
@@ -52,6 +94,21 @@ open_enum! {
 }
 
 /// A whole response.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().reply(Reply::text("hi").with("cost_usd", 0.002)).spawn().await?;
+/// let mut request = ChatRequest::new("any/model").user("hello");
+/// let response = bridge.chat(&request).await?;
+/// assert_eq!((response.text(), response.cost_usd), ("hi", Some(0.002)));
+/// request = request.message(response.message).user("and now?"); // the next turn
+/// assert_eq!(request.messages.len(), 3);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChatResponse {
@@ -103,6 +160,9 @@ pub struct ChatResponse {
     /// The attempts, and how the provider's request differs from this one.
     #[serde(default)]
     pub receipt: Option<Receipt>,
+    /// What the provider's prompt cache brought, with [`ChatRequest::cache_auto`](super::ChatRequest::cache_auto).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheUse>,
     /// Where the content does not fit the request's `response_format`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
@@ -123,6 +183,22 @@ impl ChatResponse {
 }
 
 /// Tokens; `None` if the provider did not report them.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let reply = Reply::text("hi").with("usage", json!({"input_tokens": 9, "output_tokens": 2}));
+/// let bridge = Mock::new().reply(reply).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("hello")).await?;
+/// let usage = response.usage.expect("the provider counts tokens");
+/// assert_eq!((usage.input_tokens, usage.output_tokens), (Some(9), Some(2)));
+/// assert_eq!(usage.reasoning_tokens, None); // not reported
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {
@@ -144,6 +220,21 @@ pub struct Usage {
 }
 
 /// Milliseconds since the request arrived at the worker.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let reply = Reply::text("hi").with("timing", json!({"queued_ms": 0.4, "total_ms": 812.5}));
+/// let bridge = Mock::new().reply(reply).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("hello")).await?;
+/// assert_eq!((response.timing.queued_ms, response.timing.total_ms), (0.4, 812.5));
+/// assert_eq!(response.timing.first_token_ms, None); // not streamed
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Timing {
@@ -159,6 +250,21 @@ pub struct Timing {
 }
 
 /// The remaining quota by the provider's headers.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let reply = Reply::text("hi").with("rate_limits", json!({"requests_remaining": 59, "reset_ms": 1000}));
+/// let bridge = Mock::new().reply(reply).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("hello")).await?;
+/// let limits = response.rate_limits.expect("the provider has limits");
+/// assert_eq!((limits.requests_remaining, limits.tokens_remaining), (Some(59), None));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RateLimits {
@@ -174,6 +280,22 @@ pub struct RateLimits {
 }
 
 /// The record of a request: its attempts, and how the provider's request differs from it.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let reply = Reply::text("hi").with("receipt", json!({"served_model": "azure/gpt-4o", "fallback": true}));
+/// let bridge = Mock::new().reply(reply).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("hello")).await?;
+/// let receipt = response.receipt.expect("a worker gives one");
+/// assert!(receipt.fallback);
+/// assert_eq!(receipt.served_model.as_deref(), Some("azure/gpt-4o"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -199,12 +321,32 @@ pub struct Receipt {
     /// What [`ChatRequest::fit`](super::ChatRequest::fit) did to the messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fit: Option<Fitted>,
+    /// Why nothing was read from the provider's cache, with [`ChatRequest::cache_auto`](super::ChatRequest::cache_auto).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<CacheMiss>,
     /// What a newer worker adds.
     #[serde(flatten)]
     pub extra: Object,
 }
 
 /// One call to a provider.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let attempts = json!([{"outcome": "rate_limited", "status": 429, "ms": 80.0}, {"outcome": "ok", "status": 200, "ms": 800.0}]);
+/// let reply = Reply::text("hi").with("receipt", json!({"attempts": attempts}));
+/// let bridge = Mock::new().reply(reply).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("hello")).await?;
+/// let attempts = response.receipt.expect("a worker gives one").attempts;
+/// assert_eq!(attempts[0].outcome, "rate_limited");
+/// assert_eq!(attempts[1].status, Some(200));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -227,6 +369,22 @@ pub struct Attempt {
 }
 
 /// A parameter that the provider did not get unchanged.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let receipt = json!({"dropped": [{"param": "seed", "change": "dropped"}]});
+/// let bridge = Mock::new().reply(Reply::text("hi").with("receipt", receipt)).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("hello").seed(7)).await?;
+/// for change in response.receipt.and_then(|receipt| receipt.dropped).unwrap_or_default() {
+///     assert_eq!((change.param.as_str(), change.change.as_str()), ("seed", "dropped"));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -243,6 +401,22 @@ pub struct Change {
 }
 
 /// A member of the provider's request that the caller did not give.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let receipt = json!({"added": [{"param": "max_tokens", "sent": 4096}]});
+/// let bridge = Mock::new().reply(Reply::text("hi").with("receipt", receipt)).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("hello")).await?;
+/// for addition in response.receipt.and_then(|receipt| receipt.added).unwrap_or_default() {
+///     assert_eq!((addition.param.as_str(), addition.sent), ("max_tokens", Some(json!(4096))));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -257,6 +431,21 @@ pub struct Addition {
 }
 
 /// A piece of a streamed response, in OpenAI's shape. Joined, the pieces equal the final [`ChatResponse`].
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let deltas = [json!({"reasoning_content": "Hm."}), json!({"content": "42"})];
+/// let bridge = Mock::new().reply(Reply::text("42").deltas(deltas)).spawn().await?;
+/// let mut stream = bridge.chat_stream(ChatRequest::new("any/model").user("6 times 7?")).await?;
+/// let delta = stream.next().await.expect("a delta")?;
+/// assert_eq!((delta.reasoning_content.as_deref(), delta.text()), (Some("Hm."), ""));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChatDelta {
@@ -335,6 +524,21 @@ fn append(text: &mut Option<String>, more: Option<&String>) {
 }
 
 /// A piece of the tool call at [`index`](ToolCallDelta::index) of the response's `tool_calls`.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().reply(Reply::tool_call("weather", json!({"city": "Brno"}))).spawn().await?;
+/// let mut stream = bridge.chat_stream(ChatRequest::new("any/model").user("weather?")).await?;
+/// let delta = stream.next().await.expect("a delta")?;
+/// let call = &delta.tool_calls.expect("a piece of a call")[0];
+/// assert_eq!((call.index, call.id.as_deref()), (0, Some("call_0")));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ToolCallDelta {
@@ -355,6 +559,22 @@ pub struct ToolCallDelta {
 }
 
 /// A piece of a tool call's function.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().reply(Reply::tool_call("weather", json!({"city": "Brno"}))).spawn().await?;
+/// let mut stream = bridge.chat_stream(ChatRequest::new("any/model").user("weather?")).await?;
+/// let delta = stream.next().await.expect("a delta")?;
+/// let call = &delta.tool_calls.expect("a piece of a call")[0];
+/// assert_eq!(call.function.name.as_deref(), Some("weather"));
+/// assert_eq!(call.function.arguments.as_deref(), Some(r#"{"city":"Brno"}"#));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FunctionDelta {

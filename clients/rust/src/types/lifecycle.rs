@@ -5,6 +5,19 @@ use serde::{Deserialize, Serialize};
 use super::Object;
 
 /// A worker's response to the handshake.
+///
+/// ```
+/// use omni_bridge_client::mock::Mock;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().spawn().await?;
+/// let worker = &bridge.workers()[0].initialize_result;
+/// assert_eq!(worker.protocol_version, "omni-bridge/1");
+/// assert!(worker.engine.ready && worker.capabilities.is_empty());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -29,6 +42,19 @@ pub struct InitializeResult {
 }
 
 /// A worker's name and version.
+///
+/// ```
+/// use omni_bridge_client::mock::Mock;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().spawn().await?;
+/// let worker = &bridge.workers()[0].initialize_result;
+/// println!("{} {}", worker.server_info.name, worker.server_info.version);
+/// assert_eq!(worker.server_info.name, "mock"); // of a real worker: omni-bridge
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -43,6 +69,19 @@ pub struct ServerInfo {
 }
 
 /// A worker's limits. This crate keeps to them: a longer request fails here, and one too many waits.
+///
+/// ```
+/// use omni_bridge_client::mock::Mock;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().spawn().await?;
+/// let worker = &bridge.workers()[0].initialize_result;
+/// assert_eq!(worker.limits.max_message_bytes, 64 << 20);
+/// assert!(worker.limits.max_in_flight > 0);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[non_exhaustive]
@@ -63,6 +102,19 @@ impl Default for Limits {
 }
 
 /// The engine inside a worker.
+///
+/// ```
+/// use omni_bridge_client::mock::Mock;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().spawn().await?;
+/// let worker = &bridge.workers()[0].initialize_result;
+/// assert!(worker.engine.ready);
+/// assert_eq!((worker.engine.name.as_str(), &worker.engine.version), ("mock", &None)); // of a real worker: litellm
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]

@@ -9,6 +9,13 @@ use super::{Object, object};
 
 open_enum! {
     /// The author of a message.
+    ///
+    /// ```
+    /// use omni_bridge_client::{Message, Role};
+    ///
+    /// assert_eq!(Message::system("Be terse.").role(), Some(Role::System));
+    /// assert_eq!(Message::new(Role::Developer, "Be terse.").role(), Some(Role::Developer));
+    /// ```
     Role {
         /// The host's instructions.
         System = "system",
@@ -24,6 +31,14 @@ open_enum! {
 }
 
 /// One message of a conversation: the JSON object itself, so that what came from a provider goes back to it unchanged.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, Message};
+///
+/// let history = [Message::user("hello"), Message::assistant("hi"), Message::user("and now?").with("name", "Ann")];
+/// let request = ChatRequest::new("openai/gpt-4o-mini").system("Be terse.").messages(history);
+/// assert_eq!(request.messages[3].text().as_deref(), Some("and now?"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Message(pub Object);
@@ -79,6 +94,15 @@ impl Message {
 }
 
 /// The content of a message: a text or a list of [`ContentPart`]s.
+///
+/// ```
+/// use omni_bridge_client::{Content, ContentPart, Message};
+///
+/// let text = Content::from("hello");
+/// let parts = Content::from(vec![ContentPart::text("What is this?"), ContentPart::image_bytes(b"\x89PNG...")]);
+/// assert_eq!(Message::user(text).text().as_deref(), Some("hello"));
+/// assert_eq!(Message::user(parts).text().as_deref(), Some("What is this?"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Content(Value);
@@ -108,6 +132,17 @@ impl From<Vec<ContentPart>> for Content {
 }
 
 /// A part of a message's content, as a JSON object in OpenAI's shape.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, ContentPart};
+///
+/// let parts = vec![
+///     ContentPart::text("Compare these."),
+///     ContentPart::image_url("https://example.com/cat.png"),
+///     ContentPart::file_bytes(b"%PDF-1.7 ...", "application/pdf", "cat.pdf"),
+/// ];
+/// let request = ChatRequest::new("openai/gpt-4o-mini").user(parts);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ContentPart(pub Object);

@@ -6,6 +6,13 @@
 use serde_json::{Map, Value};
 
 /// A JSON object.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, types::Object};
+///
+/// let labels: Object = [("run".to_owned(), "7".into())].into_iter().collect();
+/// assert_eq!(ChatRequest::new("any/model").metadata([("run", "7")]).metadata, Some(labels));
+/// ```
 pub type Object = Map<String, Value>;
 
 /// An enum that is a string on the wire, and keeps the strings that it has no name for.
@@ -127,7 +134,7 @@ mod request;
 mod services;
 mod tool;
 
-pub use agent::{Ensure, Fit, FitChange, FitStrategy, Fitted, Problem, ProblemKind, Repair, Task, TaskBudget};
+pub use agent::{CacheMiss, CacheUse, Ensure, Fit, FitChange, FitStrategy, Fitted, Problem, ProblemKind, Repair, Task, TaskBudget};
 pub use chat::{
     Addition, Attempt, AttemptOutcome, Change, ChangeKind, ChatDelta, ChatResponse, CostSource, FinishReason, FunctionDelta,
     RateLimits, Receipt, Timing, ToolCallDelta, Usage,
@@ -136,9 +143,9 @@ pub use lifecycle::{EngineState, InitializeResult, Limits, ServerInfo};
 pub use message::{Content, ContentPart, Message, Role};
 pub use request::{ChatRequest, Deadlines, ReasoningEffort};
 pub use services::{
-    Budget, BudgetList, CapabilityGap, ChatCheck, ConfigReloaded, Degraded, EmbedRequest, Embeddings, EncodingFormat, ModelInfo,
-    ModelLimits, ModelList, ModelModalities, ModelMode, ModelPrices, ModelSummary, RankedDocument, Ranking, RedisState,
-    RedisStatus, RequestCounts, RerankRequest, TokenCount, UnsupportedParameters, WorkerStatus,
+    Budget, BudgetList, CapabilityGap, ChatCheck, ConfigReloaded, Degraded, EmbedRequest, Embeddings, EncodingFormat,
+    EngineProcess, ModelInfo, ModelLimits, ModelList, ModelModalities, ModelMode, ModelPrices, ModelSummary, RankedDocument,
+    Ranking, RedisState, RedisStatus, RequestCounts, RerankRequest, TokenCount, UnsupportedParameters, WorkerStatus,
 };
 pub use tool::{FunctionCall, FunctionTool, Tool, ToolCall, ToolChoice};
 

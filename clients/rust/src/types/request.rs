@@ -9,6 +9,13 @@ use super::{Content, Ensure, Fit, Message, Object, Task, Tool, ToolChoice};
 
 open_enum! {
     /// How much a model thinks before it responds.
+    ///
+    /// ```
+    /// use omni_bridge_client::{ChatRequest, types::ReasoningEffort};
+    ///
+    /// let request = ChatRequest::new("openai/gpt-5").user("hi").reasoning_effort(ReasoningEffort::Low); // or "low"
+    /// assert_eq!(request.reasoning_effort, Some("low".into()));
+    /// ```
     ReasoningEffort {
         /// Not at all.
         None = "none",
@@ -27,6 +34,15 @@ open_enum! {
 ///
 /// A parameter that this crate has no field for goes into [`extra`](ChatRequest::extra); what a provider alone knows into
 /// [`provider_params`](ChatRequest::provider_params), as far as the worker's operator allows it.
+///
+/// ```
+/// use omni_bridge_client::ChatRequest;
+///
+/// let mut request = ChatRequest::new("openai/gpt-4o-mini").system("Be terse.").user("hi").max_tokens(500).temperature(0.2);
+/// request.extra.insert("new_parameter".into(), true.into());
+/// let sent = serde_json::to_value(&request).unwrap();
+/// assert_eq!(sent["max_tokens"], 500);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ChatRequest {
@@ -112,6 +128,12 @@ pub struct ChatRequest {
     /// Drops and shortens messages until they fit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fit: Option<Fit>,
+    /// `auto`: the provider caches the prompt. Set by [`cache_auto`](ChatRequest::cache_auto).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
+    /// A name for this request: when it is repeated, no provider is called again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -188,6 +210,14 @@ impl ChatRequest {
         self
     }
 
+    /// Makes the provider cache what the turns of an agent repeat. [`ChatResponse::cache`](super::ChatResponse::cache) has what it
+    /// brought.
+    #[must_use]
+    pub fn cache_auto(mut self) -> Self {
+        self.cache = Some("auto".to_owned());
+        self
+    }
+
     /// Calls the model again, with the problem named, until its tool calls and its content fit: at most this many calls, 1 to 10.
     #[must_use]
     pub fn ensure(mut self, attempts: u32) -> Self {
@@ -226,6 +256,8 @@ impl ChatRequest {
         task: Task,
         /// Drops and shortens messages until they fit: a [`FitStrategy`](super::FitStrategy), or a [`Fit`] with a limit.
         fit: Fit,
+        /// A name for this request: when it is repeated, no provider is called again.
+        idempotency_key: String,
     }
 
     plain_setters! {
@@ -250,6 +282,15 @@ impl ChatRequest {
 }
 
 /// Clocks of one request, kept by the worker, in milliseconds from its arrival there. Unset ones are the worker's defaults.
+///
+/// ```
+/// use std::time::Duration;
+/// use omni_bridge_client::{ChatRequest, Deadlines};
+///
+/// let deadlines = Deadlines::total(Duration::from_secs(60)).first_token(Duration::from_secs(10));
+/// let request = ChatRequest::new("openai/gpt-4o-mini").user("hi").deadlines(deadlines);
+/// assert_eq!(request.deadlines.unwrap().first_token_ms, Some(10_000));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deadlines {

@@ -25,6 +25,13 @@ macro_rules! answers {
 
 open_enum! {
     /// The purpose of a model.
+    ///
+    /// ```
+    /// use omni_bridge_client::types::ModelMode;
+    ///
+    /// assert_eq!(ModelMode::from("embedding"), ModelMode::Embedding);
+    /// assert_eq!(ModelMode::from("image_generation").as_str(), "image_generation"); // kept, without a name here
+    /// ```
     ModelMode {
         /// Chats.
         Chat = "chat",
@@ -37,6 +44,13 @@ open_enum! {
 
 open_enum! {
     /// What happens to parameters that a model does not take.
+    ///
+    /// ```
+    /// use omni_bridge_client::types::UnsupportedParameters;
+    ///
+    /// assert_eq!(UnsupportedParameters::from("dropped"), UnsupportedParameters::Dropped);
+    /// assert_eq!(UnsupportedParameters::Rejected.as_str(), "rejected");
+    /// ```
     UnsupportedParameters {
         /// The request fails.
         Rejected = "rejected",
@@ -47,6 +61,13 @@ open_enum! {
 
 open_enum! {
     /// The connection of a worker to its Redis.
+    ///
+    /// ```
+    /// use omni_bridge_client::types::RedisStatus;
+    ///
+    /// assert_eq!(RedisStatus::from("connected"), RedisStatus::Connected);
+    /// assert_eq!(RedisStatus::NotInstalled.as_str(), "not_installed");
+    /// ```
     RedisStatus {
         /// None is configured.
         None = "none",
@@ -63,6 +84,13 @@ open_enum! {
 
 open_enum! {
     /// The form of embedding vectors.
+    ///
+    /// ```
+    /// use omni_bridge_client::{EmbedRequest, types::EncodingFormat};
+    ///
+    /// let request = EmbedRequest::new("openai/text-embedding-3-small", ["a text"]).encoding_format(EncodingFormat::Base64);
+    /// assert_eq!(request.encoding_format, Some("base64".into()));
+    /// ```
     EncodingFormat {
         /// Lists of numbers; the default.
         Float = "float",
@@ -73,6 +101,20 @@ open_enum! {
 
 answers! {
     /// A page of models.
+    ///
+    /// ```
+    /// use omni_bridge_client::{mock::Mock, types::ModelList};
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"models": [{"model": "offline/echo"}], "nextCursor": null});
+    /// let bridge = Mock::new().result("models/list", result).spawn().await?;
+    /// let page: ModelList = bridge.call("models/list", json!({"all": true})).await?; // Bridge::models reads all pages
+    /// assert_eq!((page.models[0].model.as_str(), page.next_cursor), ("offline/echo", None));
+    /// # Ok(())
+    /// # }
+    /// ```
     ModelList {
         /// The models of this page.
         models: Vec<ModelSummary>,
@@ -82,6 +124,20 @@ answers! {
     }
 
     /// A model in a list.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"models": [{"model": "openai/gpt-4o", "mode": "chat", "key_present": true}]});
+    /// let bridge = Mock::new().result("models/list", result).spawn().await?;
+    /// let models = bridge.models().await?;
+    /// assert!(models[0].model == "openai/gpt-4o" && models[0].key_present == Some(true));
+    /// # Ok(())
+    /// # }
+    /// ```
     ModelSummary {
         /// The name for [`ChatRequest::model`](super::ChatRequest::model).
         model: String,
@@ -94,6 +150,21 @@ answers! {
     }
 
     /// The facts about a model.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"model": "openai/gpt-4o", "provider": "openai", "supports": {"tools": true}});
+    /// let bridge = Mock::new().result("models/get", result).spawn().await?;
+    /// let model = bridge.model("openai/gpt-4o").await?;
+    /// assert_eq!(model.provider.as_deref(), Some("openai"));
+    /// assert_eq!(model.supports["tools"], Some(true));
+    /// # Ok(())
+    /// # }
+    /// ```
     ModelInfo {
         /// The name for [`ChatRequest::model`](super::ChatRequest::model).
         model: String,
@@ -122,6 +193,20 @@ answers! {
     }
 
     /// The most tokens of a model's input and output.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"limits": {"context_tokens": 128_000, "output_tokens": 16_384}});
+    /// let bridge = Mock::new().result("models/get", result).spawn().await?;
+    /// let limits = bridge.model("openai/gpt-4o").await?.limits;
+    /// assert_eq!((limits.context_tokens, limits.output_tokens), (Some(128_000), Some(16_384)));
+    /// # Ok(())
+    /// # }
+    /// ```
     ModelLimits {
         /// The longest input.
         context_tokens: Option<u64>,
@@ -130,6 +215,20 @@ answers! {
     }
 
     /// US dollars per token, or per query.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"prices": {"input_usd": 2.5e-6, "output_usd": 1e-5}});
+    /// let bridge = Mock::new().result("models/get", result).spawn().await?;
+    /// let prices = bridge.model("openai/gpt-4o").await?.prices;
+    /// assert_eq!((prices.input_usd, prices.output_usd, prices.query_usd), (Some(2.5e-6), Some(1e-5), None));
+    /// # Ok(())
+    /// # }
+    /// ```
     ModelPrices {
         /// Of the request.
         input_usd: Option<f64>,
@@ -144,6 +243,20 @@ answers! {
     }
 
     /// What goes into and out of a model.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"modalities": {"input": ["text", "image"], "output": ["text"]}});
+    /// let bridge = Mock::new().result("models/get", result).spawn().await?;
+    /// let modalities = bridge.model("openai/gpt-4o").await?.modalities;
+    /// assert!(modalities.input.is_some_and(|kinds| kinds.contains(&"image".into())));
+    /// # Ok(())
+    /// # }
+    /// ```
     ModelModalities {
         /// What it takes.
         input: Option<Vec<String>>,
@@ -152,6 +265,20 @@ answers! {
     }
 
     /// How many tokens a request is.
+    ///
+    /// ```
+    /// use omni_bridge_client::{ChatRequest, mock::Mock};
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"input_tokens": 9, "tokenizer": "o200k_base", "exact": true});
+    /// let bridge = Mock::new().result("tokens/count", result).spawn().await?;
+    /// let count = bridge.count_tokens(&ChatRequest::new("openai/gpt-4o").user("hello")).await?;
+    /// assert_eq!((count.input_tokens, count.exact), (9, true));
+    /// # Ok(())
+    /// # }
+    /// ```
     TokenCount {
         /// Of messages and tools.
         input_tokens: u64,
@@ -162,6 +289,20 @@ answers! {
     }
 
     /// The prediction for a chat.
+    ///
+    /// ```
+    /// use omni_bridge_client::{ChatRequest, mock::Mock};
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"ok": true, "input_tokens": 9, "max_cost_usd": 0.02});
+    /// let bridge = Mock::new().result("chat/check", result).spawn().await?;
+    /// let check = bridge.check(ChatRequest::new("openai/gpt-4o").user("hello")).await?;
+    /// assert!(check.ok && check.max_cost_usd < Some(0.05));
+    /// # Ok(())
+    /// # }
+    /// ```
     ChatCheck {
         /// Whether it would work, as far as that is known.
         ok: bool,
@@ -190,6 +331,20 @@ answers! {
     }
 
     /// A member of a request that the model does not support.
+    ///
+    /// ```
+    /// use omni_bridge_client::{ChatRequest, Tool, mock::Mock};
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"ok": false, "gaps": [{"member": "tools", "reason": "no tools"}]});
+    /// let bridge = Mock::new().result("chat/check", result).spawn().await?;
+    /// let check = bridge.check(ChatRequest::new("any/model").user("hello").tool(Tool::new("weather"))).await?;
+    /// assert_eq!((check.ok, check.gaps[0].member.as_str()), (false, "tools"));
+    /// # Ok(())
+    /// # }
+    /// ```
     CapabilityGap {
         /// The member of the request.
         member: String,
@@ -198,6 +353,20 @@ answers! {
     }
 
     /// Embedded texts.
+    ///
+    /// ```
+    /// use omni_bridge_client::{EmbedRequest, mock::Mock};
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"embeddings": [[0.5, -0.5]], "cost_usd": 2e-8});
+    /// let bridge = Mock::new().result("embed", result).spawn().await?;
+    /// let embedded = bridge.embed(EmbedRequest::new("openai/text-embedding-3-small", ["a text"])).await?;
+    /// assert_eq!(embedded.vectors()?, [[0.5, -0.5]]);
+    /// # Ok(())
+    /// # }
+    /// ```
     Embeddings {
         /// One vector for each text, in the order of the input: numbers, or base64 text if the request set that.
         embeddings: Vec<Value>,
@@ -220,6 +389,21 @@ answers! {
     }
 
     /// Documents in the order of their relevance.
+    ///
+    /// ```
+    /// use omni_bridge_client::{RerankRequest, mock::Mock};
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"results": [{"index": 1, "score": 0.9}, {"index": 0, "score": 0.1}]});
+    /// let bridge = Mock::new().result("rerank", result).spawn().await?;
+    /// let documents = ["a cat", "a dog"];
+    /// let ranking = bridge.rerank(RerankRequest::new("cohere/rerank-v3.5", "Who barks?", documents)).await?;
+    /// assert_eq!(documents[ranking.results[0].index], "a dog");
+    /// # Ok(())
+    /// # }
+    /// ```
     Ranking {
         /// The best first.
         results: Vec<RankedDocument>,
@@ -242,6 +426,21 @@ answers! {
     }
 
     /// A document of a [`Ranking`].
+    ///
+    /// ```
+    /// use omni_bridge_client::{RerankRequest, mock::Mock};
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"results": [{"index": 1, "score": 0.9, "document": "a dog"}]});
+    /// let bridge = Mock::new().result("rerank", result).spawn().await?;
+    /// let request = RerankRequest::new("cohere/rerank-v3.5", "Who barks?", ["a cat", "a dog"]).return_documents(true);
+    /// let best = &bridge.rerank(request).await?.results[0];
+    /// assert_eq!((best.index, best.score, best.document.as_deref()), (1, 0.9, Some("a dog")));
+    /// # Ok(())
+    /// # }
+    /// ```
     RankedDocument {
         /// Its position in the request.
         index: usize,
@@ -252,6 +451,20 @@ answers! {
     }
 
     /// A worker's state.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"version": "0.1.0", "uptime_ms": 5000.0, "requests": {"in_flight": 3}});
+    /// let bridge = Mock::new().result("status", result).spawn().await?;
+    /// let status = &bridge.status().await?[0]; // of each worker
+    /// assert_eq!((status.uptime_ms, status.requests.in_flight), (5000.0, 3));
+    /// # Ok(())
+    /// # }
+    /// ```
     WorkerStatus {
         /// The worker's version.
         version: String,
@@ -274,6 +487,20 @@ answers! {
     }
 
     /// An engine process of a worker.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"engines": [{"pid": 4711, "state": "ready", "in_flight": 2}]});
+    /// let bridge = Mock::new().result("status", result).spawn().await?;
+    /// let status = &bridge.status().await?[0]; // of each worker
+    /// assert_eq!((status.engines[0].state.as_str(), status.engines[0].in_flight), ("ready", 2));
+    /// # Ok(())
+    /// # }
+    /// ```
     EngineProcess {
         /// Its process id, once it has one.
         pid: Option<u32>,
@@ -288,6 +515,21 @@ answers! {
     }
 
     /// The changes by a reload of the config. Settings have the names of the config.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"added": ["gpt"], "restart_needed": ["max_in_flight"]});
+    /// let bridge = Mock::new().result("config/reload", result).spawn().await?;
+    /// let reloaded = &bridge.reload_config().await?[0]; // of each worker
+    /// assert_eq!(reloaded.added, ["gpt"]);
+    /// assert_eq!(reloaded.restart_needed, ["max_in_flight"]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ConfigReloaded {
         /// All models.
         models: Vec<String>,
@@ -306,6 +548,22 @@ answers! {
     }
 
     /// A part of a worker that does not fit the installed LiteLLM.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"degraded": [{"part": "patch x", "reason": "moved", "effect": "slower"}]});
+    /// let bridge = Mock::new().result("status", result).spawn().await?;
+    /// let status = &bridge.status().await?[0]; // of each worker
+    /// for degraded in status.degraded.iter().flatten() {
+    ///     println!("{}: {}; {}", degraded.part, degraded.reason, degraded.effect);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     Degraded {
         /// A patch, a format or a mode.
         part: String,
@@ -316,6 +574,21 @@ answers! {
     }
 
     /// What a worker knows of its Redis.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"redis": {"state": "connected", "since_ms": 4000.0}});
+    /// let bridge = Mock::new().result("status", result).spawn().await?;
+    /// let status = &bridge.status().await?[0]; // of each worker
+    /// assert_eq!(status.redis.state, "connected");
+    /// assert_eq!(status.redis.since_ms, Some(4000.0));
+    /// # Ok(())
+    /// # }
+    /// ```
     RedisState {
         /// `none` where none is configured, else `connecting`, `connected`, `lost` or `not_installed`.
         state: RedisStatus,
@@ -324,12 +597,41 @@ answers! {
     }
 
     /// The limits that a path counts against.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"budgets": [{"path": "/", "max_usd": 100.0}, {"path": "agent-7", "max_usd": 5.0}]});
+    /// let bridge = Mock::new().result("budgets/get", result).spawn().await?;
+    /// let list = bridge.budgets("agent-7").await?;
+    /// assert_eq!(list.budgets[1].max_usd, Some(5.0));
+    /// # Ok(())
+    /// # }
+    /// ```
     BudgetList {
         /// Those of all requests first.
         budgets: Vec<Budget>,
     }
 
     /// A limit of a path, and what is used of it.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"budgets": [{"path": "agent-7", "max_usd": 5.0, "used_usd": 1.5, "reserved_usd": 0.5}]});
+    /// let bridge = Mock::new().result("budgets/get", result).spawn().await?;
+    /// let budget = &bridge.budgets("agent-7").await?.budgets[0];
+    /// let left = budget.max_usd.map(|limit| limit - budget.used_usd - budget.reserved_usd);
+    /// assert_eq!(left, Some(3.0));
+    /// # Ok(())
+    /// # }
+    /// ```
     Budget {
         /// Whose it is; `/` for all requests.
         path: String,
@@ -358,6 +660,20 @@ answers! {
     }
 
     /// A worker's requests.
+    ///
+    /// ```
+    /// use omni_bridge_client::mock::Mock;
+    /// use serde_json::json;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> omni_bridge_client::Result<()> {
+    /// let result = json!({"requests": {"total": 8, "outcomes": {"ok": 7, "timeout": 1}}});
+    /// let bridge = Mock::new().result("status", result).spawn().await?;
+    /// let status = &bridge.status().await?[0]; // of each worker
+    /// assert_eq!((status.requests.total, status.requests.outcomes["timeout"]), (8, 1));
+    /// # Ok(())
+    /// # }
+    /// ```
     RequestCounts {
         /// Now.
         in_flight: u64,
@@ -380,6 +696,13 @@ impl Embeddings {
 }
 
 /// Texts to be embedded.
+///
+/// ```
+/// use omni_bridge_client::EmbedRequest;
+///
+/// let request = EmbedRequest::new("openai/text-embedding-3-small", ["a cat", "a dog"]).dimensions(256);
+/// assert_eq!((request.input.len(), request.dimensions), (2, Some(256)));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct EmbedRequest {
@@ -408,6 +731,9 @@ pub struct EmbedRequest {
     /// The task that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
+    /// A name for this request: when it is repeated, no provider is called again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -432,6 +758,8 @@ impl EmbedRequest {
         deadlines: Deadlines,
         /// The task that it belongs to, with its limits.
         task: Task,
+        /// A name for this request: when it is repeated, no provider is called again.
+        idempotency_key: String,
     }
 
     plain_setters! {
@@ -450,6 +778,13 @@ impl EmbedRequest {
 }
 
 /// Documents to be put in the order of their worth for a query.
+///
+/// ```
+/// use omni_bridge_client::RerankRequest;
+///
+/// let request = RerankRequest::new("cohere/rerank-v3.5", "Who barks?", ["a cat", "a dog"]).top_n(1);
+/// assert_eq!((request.documents.len(), request.top_n), (2, Some(1)));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RerankRequest {
@@ -477,6 +812,9 @@ pub struct RerankRequest {
     /// The task that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<Task>,
+    /// A name for this request: when it is repeated, no provider is called again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
     /// About the call: `traceparent` and `tracestate` (W3C Trace Context) make the worker's span a child of yours.
     #[serde(rename = "_meta", skip_serializing_if = "Option::is_none")]
     pub meta: Option<Object>,
@@ -503,6 +841,8 @@ impl RerankRequest {
         deadlines: Deadlines,
         /// The task that it belongs to, with its limits.
         task: Task,
+        /// A name for this request: when it is repeated, no provider is called again.
+        idempotency_key: String,
     }
 
     plain_setters! {

@@ -8,6 +8,16 @@ use super::{Object, Problem, Repair};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A function that the model may ask to be called.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, Tool};
+/// use serde_json::json;
+///
+/// let weather = Tool::new("weather").description("The weather in a city").parameters(json!({
+///     "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"],
+/// }));
+/// let request = ChatRequest::new("openai/gpt-4o-mini").user("weather in Brno?").tool(weather);
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Tool {
@@ -25,6 +35,14 @@ pub struct Tool {
 }
 
 /// The function of a [`Tool`].
+///
+/// ```
+/// use omni_bridge_client::Tool;
+///
+/// let tool = Tool::new("weather").description("The weather in a city").strict(true);
+/// assert_eq!((tool.function.name.as_str(), tool.function.strict), ("weather", Some(true)));
+/// assert_eq!(tool.function.parameters, None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct FunctionTool {
@@ -81,6 +99,14 @@ impl Tool {
 }
 
 /// Whether the model may, must or must not call tools.
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, Tool, ToolChoice};
+///
+/// let request = ChatRequest::new("openai/gpt-4o-mini").user("weather in Brno?").tool(Tool::new("weather"));
+/// let request = request.tool_choice(ToolChoice::Function("weather".into()));
+/// assert_eq!(serde_json::to_value(&request).unwrap()["tool_choice"]["function"]["name"], "weather");
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum ToolChoice {
@@ -123,6 +149,24 @@ impl<'de> Deserialize<'de> for ToolChoice {
 }
 
 /// A tool call of the model. Return its result with [`Message::tool`](crate::Message::tool).
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, Message, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().reply(Reply::tool_call("weather", json!({"city": "Brno"}))).spawn().await?;
+/// let mut request = ChatRequest::new("any/model").user("weather?");
+/// let response = bridge.chat(&request).await?;
+/// request = request.message(response.message);
+/// for call in response.tool_calls {
+///     assert_eq!((call.name(), call.arguments()?), ("weather", json!({"city": "Brno"})));
+///     request = request.message(Message::tool(call.id, "sunny"));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -146,6 +190,20 @@ pub struct ToolCall {
 }
 
 /// The function of a [`ToolCall`].
+///
+/// ```
+/// use omni_bridge_client::{ChatRequest, mock::{Mock, Reply}};
+/// use serde_json::json;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> omni_bridge_client::Result<()> {
+/// let bridge = Mock::new().reply(Reply::tool_call("weather", json!({"city": "Brno"}))).spawn().await?;
+/// let response = bridge.chat(ChatRequest::new("any/model").user("weather?")).await?;
+/// let function = &response.tool_calls[0].function;
+/// assert_eq!((function.name.as_str(), function.arguments.as_str()), ("weather", r#"{"city":"Brno"}"#));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]

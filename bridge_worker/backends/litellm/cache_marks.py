@@ -1,0 +1,50 @@
+"""Adds to one deployment's request what makes its provider cache the prompt, and prices what that saved.
+
+Owns which provider needs what: breakpoints (Claude at Anthropic, Bedrock and Vertex AI), a key (OpenAI), nothing (Gemini and
+others, which cache by themselves). Refuses to know where breakpoints belong (`agent.prompt_cache`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from bridge_worker.agent.prompt_cache import mark
+from bridge_worker.backends.litellm.pricing import price
+from bridge_worker.backends.litellm.upstream import Target
+from bridge_worker.core.ports import ChatRequest, Facts
+
+_CLAUDE_HOSTS = ("anthropic", "bedrock", "bedrock_converse", "vertex_ai")
+_WITH_KEY = ("openai",)
+
+Prepared = tuple[Any, Mapping[str, Any], list[dict[str, Any]]]
+
+
+def with_cache(request: ChatRequest, key: Any, call: Mapping[str, Any], target: Target, messages: list[dict[str, Any]]) -> Prepared:
+    """(the key of the prepared request, the call, the messages), changed where the provider needs it."""
+    hint = request.cache
+    if hint is None:
+        return key, call, messages
+    if target.provider in _WITH_KEY:
+        return (key, hint.key), {**call, "prompt_cache_key": hint.key}, messages
+    if target.provider in _CLAUDE_HOSTS and "claude" in (target.model or ""):
+        tools = call.get("tools")
+        messages, marked = mark(messages, tools, target.model or "", hint.tools_length)
+        if marked is not tools:
+            return (key, "marked tools"), {**call, "tools": marked}, messages
+    return key, call, messages
+
+
+def add_savings(request: ChatRequest, facts: Facts, target: Target) -> Facts:
+    """``saved_usd``: the price of the same tokens without a cache, less their price. Negative where writing cost more than reading
+    saved."""
+    usage = facts.end.usage
+    if request.cache is None or usage is None:
+        return facts
+    without = replace(usage, cached_input_tokens=0, cache_write_tokens=0)
+    models = (target.model, facts.end.model)
+    plain, cached = (price(one, provider=target.provider, deployment=target.deployment, models=models) for one in (without, usage))
+    if plain is not None and cached is not None:
+        facts.saved_usd = plain.usd - cached.usd
+    return facts

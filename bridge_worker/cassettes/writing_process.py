@@ -1,0 +1,139 @@
+"""The process that appends exchanges to a cassette: makes each line, masks it, and writes it whole.
+
+Owns the frames that it reads, and `pack`, their content: only processes of this worker write them. One line is one write, so that a
+process that is killed leaves at most a half line. It ends with its input, and writes what it has got when the worker was killed.
+Refuses to know the queue of the worker.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import pickle
+import signal
+import struct
+import sys
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, BinaryIO
+
+from bridge_worker.cassettes.canonical import canonical
+from bridge_worker.cassettes.entry import Exchanged, chosen_headers, line_of
+from bridge_worker.core.exchange import Piece, Tape
+from bridge_worker.protocol.framing import encode
+from bridge_worker.security.redaction import Redactor
+from bridge_worker.version import __version__
+
+HEAD = struct.Struct("<cQ")
+EXCHANGE, LINE, SECRETS = b"x", b"l", b"s"
+
+
+def pack_request(request: Mapping[str, Any]) -> bytes:
+    """The request as it is now; marshal is ten times as fast as JSON."""
+    return _packed(request)
+
+
+def pack(
+    request: bytes, time: str, ms: float, tapes: list[Tape], deltas: list[Any], outcome: Mapping[str, Any], error_kind: str | None
+) -> bytes:
+    """``request`` is what `pack_request` returned."""
+    rows = [_row(tape) for tape in tapes]
+    return _packed((request, time, ms, rows, deltas, outcome, error_kind))
+
+
+def _packed(value: Any) -> bytes:
+    try:
+        return marshal.dumps(value)
+    except ValueError:  # a subclass of a text or a number, which is one in JSON
+        return marshal.dumps(_plain(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"{value}"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if isinstance(value, float) else int(value)
+    if isinstance(value, Mapping):
+        return {_plain(name): _plain(member) for name, member in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, tuple) else list(map(_plain, value)) if isinstance(value, list) else value
+
+
+def _row(tape: Tape) -> tuple[Any, ...]:
+    about = (tape.started, tape.sent, tape.attempt, tape.format, dict(tape.renamed), tape.schema_tool, tape.model, tape.provider)
+    pieces = [tuple(piece) for piece in tape.pieces]
+    return (*about, tape.status, chosen_headers(tape.headers), pieces, tape.ended, tape.failure, tape.timed_out)
+
+
+def unpack(packed: bytes) -> Exchanged:
+    request, time, ms, rows, deltas, outcome, error_kind = marshal.loads(packed)  # noqa: S302  # from the worker
+    asked = marshal.loads(request)  # noqa: S302
+    tapes = [_tape(row) for row in rows]
+    text = encode(outcome)[:-1].decode("utf-8", "surrogatepass")
+    return Exchanged(asked["method"], canonical(asked), time, tapes, deltas, ms, text, error_kind)
+
+
+def _tape(row: tuple[Any, ...]) -> Tape:
+    *about, pieces, ended, failure, timed_out = row
+    tape = Tape(*about)
+    tape.pieces = [Piece(*piece) for piece in pieces]
+    tape.ended, tape.failure, tape.timed_out = ended, failure, timed_out
+    return tape
+
+
+def main(fd: int) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it ends with the worker
+    try:
+        _run(sys.stdin.buffer, fd)
+    except OSError as error:
+        _report(f"recording has stopped, serving continues: {error.strerror}")  # a full disk needs no traceback
+    os._exit(0)
+
+
+def _run(frames: BinaryIO, fd: int) -> None:
+    redactor = Redactor({})
+    while head := frames.read(HEAD.size):
+        if len(head) < HEAD.size:
+            return
+        kind, size = HEAD.unpack(head)
+        data = frames.read(size)
+        if len(data) < size:
+            return  # the worker was killed
+        if kind == SECRETS:
+            redactor = pickle.loads(data)  # noqa: S301  # from the worker
+        elif kind == LINE:
+            _append(fd, data)
+        elif (line := _line(data, redactor)) is not None:
+            _append(fd, line)
+
+
+def _line(packed: bytes, redactor: Redactor) -> bytes | None:
+    try:
+        return line_of(unpack(packed), versions(), redactor.redact)
+    except Exception as error:  # one exchange is lost, not the recording
+        _report(f"an exchange could not be recorded ({type(error).__name__})")
+        return None
+
+
+def _append(fd: int, line: bytes) -> None:
+    written = os.write(fd, line)
+    if written < len(line):  # the disk is full: what is written of the line is ended, and a reader passes over it
+        os.write(fd, b"\n")
+        raise OSError(28, "no space was left for a whole line")
+
+
+def _report(text: str) -> None:
+    """The worker logs it."""
+    os.write(1, text.encode() + b"\n")
+
+
+@lru_cache(1)
+def versions() -> dict[str, str | None]:
+    """Of the bridge and LiteLLM; the look-up takes 40 ms."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        litellm: str | None = version("litellm")
+    except PackageNotFoundError:
+        litellm = None
+    return {"omni_bridge": __version__, "litellm": litellm}
