@@ -22,12 +22,17 @@ from bridge_worker.deferred_imports.submodules import modules_in
 if TYPE_CHECKING:
     from bridge_worker.deferred_imports.star_names import PackageSources
 
+PYTHONS = ((3, 11), (3, 12), (3, 13))  # 3.14 evaluates annotations late itself, 3.15 has lazy imports
+
 _log = logging.getLogger(__name__)
 
 
 def install(packages: Mapping[str, str], usual: Collection[str] = ()) -> None:
     """Defers the imports of modules of ``packages``, name -> the digest of `Sources`. Modules of ``usual`` are loaded as usual, and
     so is a package with another digest, which is logged. Repeating it changes nothing. Call it before the packages are imported."""
+    if sys.implementation.name != "cpython" or sys.version_info[:2] not in PYTHONS:
+        _log.warning("deferred imports were not tested with this Python: all of %s is loaded at the start", " and ".join(packages))
+        return
     for package, digest in packages.items():
         if any(isinstance(finder, DeferringFinder) and finder.package == package for finder in sys.meta_path):
             continue

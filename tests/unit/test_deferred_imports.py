@@ -24,6 +24,14 @@ from bridge_worker.deferred_imports import hook
 from bridge_worker.deferred_imports.sources import Sources
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hook is of no use to a process that does not keep what it rewrites."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+
+
 Load = Callable[..., ModuleType]
 
 
@@ -371,7 +379,7 @@ def test_a_folder_that_cannot_be_written_to_is_replaced_by_the_users_cache(
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("found", ["another digest", "no record", "no cache"])
+@pytest.mark.parametrize("found", ["another digest", "no record", "no cache", "another Python"])
 def test_a_package_that_cannot_be_deferred_is_loaded_as_usual_with_one_line_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: str
 ) -> None:
@@ -380,7 +388,9 @@ def test_a_package_that_cannot_be_deferred_is_loaded_as_usual_with_one_line_in_t
     write(tmp_path, name, {})
     if found == "no record":
         (tmp_path / f"{name}-1.0.dist-info" / "RECORD").unlink()
-    digest = Sources(name).digest() if found == "no cache" else "0" * 64
+    digest = Sources(name).digest() if found in ("no cache", "another Python") else "0" * 64
+    if found == "another Python":
+        monkeypatch.setattr(hook, "PYTHONS", ((3, 10),))
     if found == "no cache":
         (tmp_path / name / "__pycache__").touch()
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / name / "__pycache__"))
