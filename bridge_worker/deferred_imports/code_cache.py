@@ -37,12 +37,22 @@ def _is_writable(path: Path) -> bool:
 def load(source: Path) -> Rewritten | None:
     for path in _places(source):
         try:
+            if not _is_trusted(path, source):
+                continue
             magic, stamps, code, table, used, submodules = marshal.loads(path.read_bytes())  # noqa: S302  # written by `store`, as bytecode is
         except (OSError, ValueError, EOFError, TypeError):
             continue
         if magic == MAGIC_NUMBER and all(_stamp(name) == (name, *rest) for name, *rest in stamps):
             return Rewritten(code, table, used, submodules)
     return None
+
+
+def _is_trusted(path: Path, source: Path) -> bool:
+    """Whether the file is of this user, of root, or of the owner of the sources: its content is run."""
+    if not hasattr(os, "geteuid"):
+        return True
+    owner = os.stat(path).st_uid
+    return owner in (os.geteuid(), 0) or owner == os.stat(source).st_uid
 
 
 def store(source: Path, others: Iterable[Path], rewritten: Rewritten) -> None:
