@@ -61,8 +61,8 @@ FAULTS = (
     Fault(
         "a draining engine that hands its last request back late does not end",
         "engines.pool",
-        "        if not request.done.done():  # else it has its response already",
-        "        if request.done.done():\n            return\n        if not request.done.done():  # else it has its response already",
+        "        if not request.done.done():  # else",
+        "        if request.done.done():\n            return\n        if not request.done.done():  # else",
     ),
     Fault("deltas are sent after the response", "runtime.server", "lambda: self._tasks.get(id) is task", "lambda: True"),
     Fault(
