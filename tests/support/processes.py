@@ -14,15 +14,14 @@ from tests.support.worker import Worker
 HOLD_LITELLM = """
 import os, sys
 
-class Hold:
-    def find_spec(self, name, path=None, target=None):
-        if name == "litellm":
-            with open(os.environ["TEST_FIFO"]) as fifo:
-                verdict = fifo.read()
-            if verdict != "go":
-                raise ImportError(verdict)
+def hold(event, arguments):
+    if event == "import" and arguments[0] == "litellm":
+        with open(os.environ["TEST_FIFO"]) as fifo:
+            verdict = fifo.read()
+        if verdict != "go":
+            raise ImportError(verdict)
 
-sys.meta_path.insert(0, Hold())
+sys.addaudithook(hold)
 from bridge_worker.cli.main import main
 main()
 """
