@@ -474,7 +474,7 @@ def test_every_member_of_the_params_is_one_that_was_thought_of() -> None:
     known = """
         model messages tools tool_choice parallel_tool_calls stream temperature top_p max_tokens max_completion_tokens stop seed
         response_format reasoning_effort thinking frequency_penalty presence_penalty logit_bias logprobs top_logprobs user metadata
-        deadlines provider_params
+        deadlines provider_params task fit idempotency_key repair ensure cache
     """
     assert set(ChatParams.model_fields) <= {
         *known.split(),
