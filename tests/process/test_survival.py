@@ -124,8 +124,8 @@ def test_a_wall_clock_that_jumps_ends_no_chat_and_spares_none(spawn_script: Call
 
 
 def test_no_deadline_looks_at_the_wall_clock() -> None:
-    """These may: the log, a trace, a cassette and a span, which have the time of an event, the minute of rpm and tpm, which all workers
-    share, results that a file keeps beyond this process, and what reads a date that a provider sent."""
+    """These may: the log, a trace, a cassette and a span, which have the time of an event; the minute of rpm and tpm, which all
+    workers share; results that a file keeps beyond this process; and what reads a date that a provider sent."""
     events = {"log.py", "recorder.py", "journal.py", "otlp.py", "gate.py", "capture.py"}
     allowed = {*events, "retry_after.py", "rate_limits.py", "usage_counts.py", "once_journal.py"}
     package = Path(bridge_worker.__file__).parent
