@@ -50,6 +50,7 @@ _SCHEMA_TOOL = "json_tool_call"  # LiteLLM's name for the tool that stands for a
 _MIN_STATE = 16  # characters: shorter words of a provider's state may stand in any text
 MAX_INVENTED = 16  # texts that are named
 MAX_TEXT = 200  # characters of one
+_LONG = 1_000_000  # characters of a text that LiteLLM has not written, and that is not copied to be compared
 _PROBE = 64  # characters at the end of an image's data that are compared, instead of a checksum
 
 
@@ -68,7 +69,7 @@ def asked_of(request: ChatRequest) -> Asked:
     probes = [found for index, message in enumerate(messages) for found in _probes(message, f"messages[{index}]")]
     marked = any(_is_marked(value) for value in [*messages, *request.options.get("tools", ())])
     names = [(f"messages[{index}].name", message["name"]) for index, message in enumerate(messages) if _is_participant(message)]
-    return Asked(request.options, probes, marked, names, frozenset(text.strip() for text in _leaves(messages)))
+    return Asked(request.options, probes, marked, names, frozenset(text.strip() for text in _leaves(messages) if len(text) < _LONG))
 
 
 def changes(asked: Asked, body: Any, known: list[Change]) -> list[Change]:
@@ -95,7 +96,7 @@ def invented(asked: Asked, body: Mapping[str, Any]) -> list[Addition]:
     known = asked.texts or frozenset()
     for place in sorted(_CONVERSATION & body.keys()) if asked.texts is not None else ():
         for text in _spoken(body[place]):
-            rest = text.strip()
+            rest = text.strip() if len(text) < _LONG else ""
             if rest and rest not in known and (rest := _without(rest, known)) and len(found) < MAX_INVENTED:
                 found.append(Addition(place, rest[:MAX_TEXT]))
     return found
