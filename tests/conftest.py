@@ -32,9 +32,11 @@ def pytest_pycollect_makemodule(module_path: Path) -> None:
         setup.prepare(UrlPolicy())
 
 
-# Files that take minutes, because they build (the Rust crate, a bundle, environments) or load a machine. They are run first: files
-# are given to the test processes in order, and one that begins last would keep one core busy while the other has no test left.
-LONG = (
+# The simulation replaces clocks, pipes and threads of its process, so it runs before other tests leave threads there. The others
+# take minutes, because they build (the Rust crate, a bundle, environments) or load a machine: files are given to the test processes
+# in order, and a long one that begins last would keep one core busy while the other has no test left.
+FIRST = (
+    "simulation/test_simulation.py",
     "contract/test_docs.py",
     "packaging/test_bundle.py",
     "packaging/test_launcher.py",
@@ -44,8 +46,8 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {Path(__file__).parent / name: position for position, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(item.path, len(LONG)))
+    order = {Path(__file__).parent / name: position for position, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path, len(FIRST)))
 
 
 @pytest.fixture(scope="module")
