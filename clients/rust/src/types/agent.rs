@@ -412,3 +412,12 @@ pub struct CacheMiss {
     #[serde(flatten)]
     pub extra: Object,
 }
+
+/// A list that the worker leaves out when it is empty, and that Python's own `ChatResult` has as `null` then.
+pub(super) fn none_if_null<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::agent::none_if_null;
 use super::{CacheMiss, CacheUse, Fitted, Message, Object, Problem, Repair, ToolCall};
 
 open_enum! {
@@ -164,10 +165,10 @@ pub struct ChatResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<CacheUse>,
     /// Where the content does not fit the request's `response_format`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "none_if_null", skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
     /// What of the content was repaired.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "none_if_null", skip_serializing_if = "Vec::is_empty")]
     pub repaired: Vec<Repair>,
     /// What a newer worker adds.
     #[serde(flatten)]

@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::agent::none_if_null;
 use super::{Object, Problem, Repair};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -179,10 +180,10 @@ pub struct ToolCall {
     /// Which function, and its arguments.
     pub function: FunctionCall,
     /// Where the call does not fit the tools of the request.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "none_if_null", skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
     /// What of the arguments was repaired.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(deserialize_with = "none_if_null", skip_serializing_if = "Vec::is_empty")]
     pub repaired: Vec<Repair>,
     /// Members without a name here.
     #[serde(flatten)]
