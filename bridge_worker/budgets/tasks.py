@@ -6,11 +6,12 @@ Refuses to know the cost of a request.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bridge_worker.budgets.limits import NOTHING, Amount, nano_usd
+from bridge_worker.budgets.remote_store import Call
 from bridge_worker.errors import BridgeError
 
 MAX_TASKS = 10_000  # the one that was used least recently, and has no request in flight, is forgotten first
@@ -148,7 +149,6 @@ def refusal(row: Row, usd: float | None, tokens: int | None, model: str) -> Brid
 
 # --- the tasks of the server process, used by an engine ---------------------------------------------------------------------------
 
-Call = Callable[[str, Mapping[str, object]], Awaitable[Any]]
 PREFIX = "task/"
 
 

@@ -6,10 +6,11 @@ Owns the counts of one process, and their calls between an engine and the server
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
-Call = Callable[[str, Mapping[str, object]], Awaitable[Any]]
+from bridge_worker.budgets.remote_store import Call
+
 ADMIT, SPEND = "usage/admit", "usage/spend"
 _MINUTE_MS = 60_000
 

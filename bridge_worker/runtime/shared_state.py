@@ -6,17 +6,15 @@ travels. Without engines, each part is in the worker's one process.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bridge_worker.budgets import usage_counts
-from bridge_worker.budgets.remote_store import RemoteStore, StoreService
+from bridge_worker.budgets.remote_store import Call, RemoteStore, StoreService
 from bridge_worker.budgets.store import Store
 from bridge_worker.budgets.tasks import PREFIX as OF_TASKS
 from bridge_worker.budgets.tasks import RemoteTasks, Tasks, TaskService
 from bridge_worker.cassettes import counters
-
-Call = Callable[[str, Mapping[str, object]], Awaitable[Any]]
 
 
 class SharedState(NamedTuple):
