@@ -159,6 +159,8 @@ class Supervisor:
                     return
             child_processes.kill(message["pid"])  # its link is lost already
         else:
+            self._failures = 0
+            _log.info("the template process is loaded", extra={"fields": {"pid": self._template.pid, "ms": message["loaded_ms"]}})
             self.maintain()
 
     def maintain(self) -> None:
