@@ -1,4 +1,4 @@
-"""State that all engines of a worker share: budget accounts, tasks, requests and tokens a minute, and counters of fault cards.
+"""State that all engines of a worker share: budgets, tasks, requests and tokens a minute, the client's keys, fault cards' counters.
 
 Owns both ends of the calls for it: an engine's stores, and the server process that has the values. Refuses to know how a call
 travels. Without engines, each part is in the worker's one process.
@@ -15,6 +15,9 @@ from bridge_worker.budgets.store import Store
 from bridge_worker.budgets.tasks import PREFIX as OF_TASKS
 from bridge_worker.budgets.tasks import RemoteTasks, Tasks, TaskService
 from bridge_worker.cassettes import counters
+from bridge_worker.core.credentials import CredentialSource
+from bridge_worker.runtime.remote_credentials import PREFIX as OF_CREDENTIALS
+from bridge_worker.runtime.remote_credentials import CredentialService, RemoteCredentials
 
 
 class SharedState(NamedTuple):
@@ -24,17 +27,20 @@ class SharedState(NamedTuple):
     tasks: Tasks | None = None
     usage: usage_counts.UsageStore | None = None
     fault_counters: counters.Counters | None = None
+    credentials: CredentialSource | None = None
 
 
 def remote_state(call: Call) -> SharedState:
     """That of an engine. ``call`` reaches the server process."""
-    return SharedState(RemoteStore(call), RemoteTasks(call), usage_counts.RemoteUsage(call), counters.RemoteCounters(call))
+    usage, faults = usage_counts.RemoteUsage(call), counters.RemoteCounters(call)
+    return SharedState(RemoteStore(call), RemoteTasks(call), usage, faults, RemoteCredentials(call))
 
 
 class SharedStateService:
-    """The server process's side."""
+    """The server process's side. ``credentials`` reaches the client."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: CredentialSource) -> None:
+        self._credentials = CredentialService(credentials)
         self._budgets = StoreService()
         self._tasks = TaskService()
         self._usage = usage_counts.UsageCounts()
@@ -47,6 +53,8 @@ class SharedStateService:
             return await self._fault_counters.serve(call)
         if name in (usage_counts.ADMIT, usage_counts.SPEND):
             return await self._usage.serve(call)
+        if name.startswith(OF_CREDENTIALS):
+            return await self._credentials.serve(engine, call)
         if name.startswith(OF_TASKS):
             return await self._tasks.serve(engine, call)
         return await self._budgets.serve(engine, call)
@@ -54,3 +62,4 @@ class SharedStateService:
     async def engine_lost(self, engine: int) -> None:
         await self._budgets.engine_lost(engine)
         await self._tasks.engine_lost(engine)
+        self._credentials.engine_lost(engine)
