@@ -35,7 +35,7 @@ from bridge_worker.runtime import notifier, pooled_app, server, startup, stdio
 from bridge_worker.runtime.client_credentials import ClientCredentials
 from bridge_worker.runtime.engine_process import _Noted
 from bridge_worker.runtime.pooled_app import PooledApp
-from bridge_worker.runtime.shared_state import SharedState, remote_state
+from bridge_worker.runtime.shared_state import remote_state
 from bridge_worker.security.redaction import Redactor
 from tests.simulation.kernel import NOBODY, Kernel, Process, ProcessExit
 from tests.simulation.provider import SimApp
@@ -93,7 +93,7 @@ class Machine:
             source: Any = SourceStub(self)
             app: Any = PooledApp(config, source, _REDACTOR, self.spawn_template(), self._take_log, credentials, preload_local=False)
         else:
-            app = SimApp(self, self.server_process, config, SharedState())
+            app = SimApp(self, self.server_process, config, None)
         self.app = app
         return await startup._run(config.settings, app, credentials, None, None, STDIN, STDOUT)
 
