@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import functools
 import importlib
 import inspect
 import itertools
@@ -17,7 +18,7 @@ import resource
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +65,7 @@ _ROOT = Path(__file__).parents[2]
 _SEEDS = 60
 _SECONDS = 60  # of a fork; a mutant that needs more is found
 _MEMORY = 6 << 30
+_AT_IMPORT = 60  # tests, the fastest, for a change that runs at the import, such as a constant: no line of theirs tells which
 _LONGEST = 8.0  # seconds of one test that is run for a mutant
 _OPPOSITE: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE,
@@ -168,7 +170,9 @@ _CHANGES: tuple[tuple[Any, Callable[[Any], bool]], ...] = (
 
 
 def is_killed_by_simulation(mutant: Mutant, seeds: int = _SEEDS) -> bool:
-    """Call it within `machine.virtual`."""
+    """Call it within `machine.virtual`. A decoder is not part of the simulation."""
+    if mutant.module.startswith("backends"):
+        return False
     with planted.replaced(mutant.module, mutant.source):
         for seed in range(seeds):
             try:
@@ -180,10 +184,25 @@ def is_killed_by_simulation(mutant: Mutant, seeds: int = _SEEDS) -> bool:
     return False
 
 
-def forked(work: Callable[[], bool]) -> bool:
-    """What ``work`` returns in a fork; true for one that does not end by itself in time."""
+def in_forks(jobs: Iterable[tuple[Mutant, Callable[[], bool]]]) -> Iterator[tuple[Mutant, bool]]:
+    """What each job returns in a fork; true for one that does not end by itself in time. One fork for each core, and one more."""
+    running: dict[int, Mutant] = {}
+    for mutant, job in jobs:
+        running[_fork(job)] = mutant
+        if len(running) > (os.cpu_count() or 1):
+            yield _next_end(running)
+    while running:
+        yield _next_end(running)
+
+
+def _next_end(running: dict[int, Mutant]) -> tuple[Mutant, bool]:
+    pid, status = os.wait()
+    return running.pop(pid), bool(status)
+
+
+def _fork(job: Callable[[], bool]) -> int:
     if child := os.fork():
-        return bool(os.waitpid(child, 0)[1])
+        return child
     silent = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silent, 1)
     os.dup2(silent, 2)
@@ -191,7 +210,7 @@ def forked(work: Callable[[], bool]) -> bool:
     signal.alarm(_SECONDS)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     try:
-        os._exit(work())
+        os._exit(job())
     except BaseException:
         os._exit(1)
 
@@ -212,19 +231,26 @@ class _Tests:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         by_line = self._tests_of_lines(session)
         print(f"{len(session.items):,} tests; {len(by_line):,} lines are executed by one", flush=True)
+        for mutant, is_killed in in_forks(self._jobs(session, by_line)):
+            self.tried[mutant.module] += 1
+            if not is_killed:
+                self.survivors.append(mutant)
+            if self.tried.total() % 50 == 0:
+                print(f"{self.tried.total()} run through the tests, {len(self.survivors)} survive", flush=True)
+        return True
+
+    def _jobs(
+        self, session: pytest.Session, by_line: dict[tuple[str, int], list[int]]
+    ) -> Iterator[tuple[Mutant, Callable[[], bool]]]:
         for mutant in self.mutants:
             if time.monotonic() > self.ends:
-                break
-            self.tried[mutant.module] += 1
-            if self.tried.total() % 100 == 0:
-                print(f"{self.tried.total()} run through the tests, {len(self.survivors)} survive", flush=True)
-            lines = mutant.lines or [line for module, line in by_line if module == mutant.module]
+                return
+            at_import = not mutant.lines
+            lines = [line for module, line in by_line if module == mutant.module] if at_import else mutant.lines
             numbers = {number for line in lines for number in by_line.get((mutant.module, line), ())}
-            items = [session.items[number] for number in sorted(numbers, key=lambda number: self.seconds[number])]
-            if not items or not forked(lambda mutant=mutant, items=items: self._fails(session, mutant, items)):  # type: ignore[misc]
-                self.survivors.append(mutant)
-                print(f"survives {len(items)} tests: {mutant}", flush=True)
-        return True
+            fastest = sorted(numbers, key=lambda number: self.seconds[number])[: _AT_IMPORT if at_import else None]
+            items = [session.items[number] for number in fastest]
+            yield mutant, functools.partial(self._fails, session, mutant, items)
 
     def _fails(self, session: pytest.Session, mutant: Mutant, items: list[pytest.Item]) -> bool:
         session.items = items
@@ -282,12 +308,13 @@ def main(minutes: float, only: list[str]) -> int:
     print(f"{len(everything):,} mutants of {len(modules)} modules, for {minutes:g} minutes", flush=True)
     ends = time.monotonic() + minutes * 60
     tests = _Tests(everything, ends)
-    pytest.main(["-qq", "-n0", "-p", "no:cacheprovider", *TESTS], plugins=[tests])
+    pytest.main(["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", *TESTS], plugins=[tests])
     survivors = []
     seeds: Counter[str] = Counter()
     with machine.virtual():
-        for mutant in tests.survivors:
-            if not mutant.module.startswith("backends") and forked(lambda mutant=mutant: is_killed_by_simulation(mutant)):  # type: ignore[misc]
+        jobs = [(mutant, functools.partial(is_killed_by_simulation, mutant)) for mutant in tests.survivors]
+        for mutant, is_killed in in_forks(jobs):
+            if is_killed:
                 seeds[mutant.module] += 1
             else:
                 survivors.append(mutant)
