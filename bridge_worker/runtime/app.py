@@ -232,7 +232,7 @@ class App:
         from bridge_worker.backends.litellm.warm_up import warm_up
 
         config = self._loaded.config
-        if not self._embedded:
+        if not self._embedded and (config.gateway is not None or config.settings.engine == "litellm"):
             warm_up()  # before the config's callbacks are on, which would hear of it
         litellm = self._new_litellm(config)
         self._loaded = self._complete(config, litellm)
@@ -265,7 +265,7 @@ class App:
             share(litellm.router, self._redis, self._loop)
         if self._shared and self._shared.usage is not None:
             usage_limits.count_in(self._shared.usage)
-        rehearse(litellm)
+        rehearse(litellm, is_wrapped=self._embedded or config.gateway is not None)
         return Loaded(config, litellm, LiteLLMServices(litellm))
 
     def _preload_rest(self) -> None:
