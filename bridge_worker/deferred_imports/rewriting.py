@@ -81,7 +81,7 @@ def _defer_annotations(body: list[ast.stmt], table: Table, hidden: frozenset[str
 
 
 def _quote_annotations(typed_dict: ast.ClassDef, table: Table) -> None:
-    """As text in quotes, which `get_type_hints` and pydantic evaluate in the module's namespace. Not what says which keys are
+    """As text in quotes, which `get_type_hints` and pydantic evaluate in the module's namespace. Not what makes a key
     required, because the class reads that when it is made."""
     for node in typed_dict.body:
         if isinstance(node, ast.AnnAssign):

@@ -311,7 +311,6 @@ PATCHES = (
         make=_with_its_own_model,
         has_fault=_renames_the_model,
         since_gone=True,  # in 1.109
-        of_router=True,
     ),
     Patch(
         name="responses without mcp",

@@ -33,8 +33,7 @@ class Patch:
     original and returns the replacement. ``has_fault`` gets the original and returns whether the fault still exists. A patch with
     ``since_gone`` corrects a function that later releases removed together with its fault. ``protects`` are the providers with
     requests or keys that would go astray without the patch: they are refused while it is left out. ``keeps_elsewhere`` is the
-    reason why modules that have imported the function by name keep the original; they get the replacement otherwise. One
-    ``of_router`` is applied before a Router is made: to look at that class loads it.
+    reason why modules that have imported the function by name keep the original; they get the replacement otherwise.
     """
 
     name: str
@@ -47,10 +46,14 @@ class Patch:
     since_gone: bool = False
     protects: frozenset[str] = frozenset()
     keeps_elsewhere: str = ""
-    of_router: bool = False
     original: Any = field(default=None, init=False)
     place: str | None = field(default=None, init=False)
     problem: str | None = field(default=None, init=False)  # why it was not applied
+
+    @property
+    def is_of_router(self) -> bool:
+        """Such a patch is applied before a Router is made: to look at that class loads it."""
+        return self.places[0].startswith("litellm:Router.")
 
     def apply(self) -> None:
         """Repeating it changes nothing. Raises whatever goes wrong; then nothing was replaced."""

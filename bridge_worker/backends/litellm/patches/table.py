@@ -18,7 +18,7 @@ class UnsafeError(Exception):
 
 def install() -> None:
     """Applies each patch by itself. Repeating it changes nothing. Raises UnsafeError."""
-    apply_each(patch for patch in PATCHES if not patch.of_router)
+    apply_each(patch for patch in PATCHES if not patch.is_of_router)
     hosts.refuse({provider: patch.name for patch in left_out(PATCHES) for provider in patch.protects})
     unsafe = [patch.name for patch in left_out(PATCHES) if patch.protects == EVERY_PROVIDER]
     if unsafe:
@@ -28,7 +28,7 @@ def install() -> None:
 
 def install_for_router() -> None:
     """Repeating it changes nothing."""
-    apply_each(patch for patch in PATCHES if patch.of_router)
+    apply_each(patch for patch in PATCHES if patch.is_of_router)
 
 
 def degraded() -> list[dict[str, str]]:
