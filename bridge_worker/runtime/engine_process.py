@@ -46,7 +46,8 @@ class Setup:
 
 def encode_setup(setup: Setup) -> bytes:
     """Only processes of this worker read it."""
-    return pickle.dumps(replace(setup, config=replace(setup.config, document=None, notes=())))
+    config = replace(setup.config, document=None, notes=())
+    return pickle.dumps(replace(setup, config=config, redactor=setup.redactor.without_held()))
 
 
 def run_template(control: socket.socket, server: int) -> NoReturn:

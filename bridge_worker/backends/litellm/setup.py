@@ -124,10 +124,11 @@ def set_switches(policy: UrlPolicy) -> None:
 
 def apply_patches() -> None:
     """`capture` and `gate` are how the bridge takes part in a call; the patches correct faults of LiteLLM and httpx."""
-    from bridge_worker.backends.litellm import bounded_http, capture, gate
+    from bridge_worker.backends.litellm import bounded_http, capture, client_keys, gate
     from bridge_worker.backends.litellm.patches import table
 
     capture.install()
     bounded_http.install()  # outside of the capture, which sends nothing
     gate.install()
+    client_keys.install()
     table.install()
