@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from tests.support.processes import is_zombie, processes, resources
 from tests.support.request_ledger import Ledger
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker
@@ -86,32 +84,9 @@ def _wave(worker: Worker, upstream: Upstream) -> Counter[str]:
 
 
 def _sample(worker: Worker, chats: int) -> Sample:
-    """Memory is each process's share of it (PSS), summed over the worker's processes; descriptors are those of the first one."""
-    pids = _tree(worker.process.pid)
-    stats = [stat for pid in pids if (stat := _read(pid, "stat").rpartition(")")[2].split())]
-    memory = sum(_pss_mib(pid) for pid in pids)
-    descriptors = len(os.listdir(f"/proc/{worker.process.pid}/fd"))
-    threads = int(_read(worker.process.pid, "stat").rpartition(")")[2].split()[17])
-    return Sample(chats, memory, descriptors, threads, sum(stat[0] == "Z" for stat in stats), len(stats))
-
-
-def _tree(pid: int) -> list[int]:
-    children = [
-        int(child) for task in Path(f"/proc/{pid}/task").glob("*") for child in _read(pid, f"task/{task.name}/children").split()
-    ]
-    return [pid, *(found for child in children for found in _tree(child))]
-
-
-def _pss_mib(pid: int) -> float:
-    lines = dict(line.split(":", 1) for line in _read(pid, "smaps_rollup").splitlines()[1:])
-    return int(lines["Pss"].split()[0]) / 1024 if "Pss" in lines else 0.0
-
-
-def _read(pid: int, name: str) -> str:
-    """Empty for a process that has ended."""
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/{name}").read_text()
-    return ""
+    held = resources(worker)
+    zombies = sum(is_zombie(pid) for pid in processes(worker))
+    return Sample(chats, held.kib / 1024, held.descriptors, held.threads, zombies, held.processes)
 
 
 def growth(samples: list[Sample]) -> tuple[float, float]:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.support.data import HELLO_ASCII
 from tests.support.worker import Worker
 
-# Runs the command with an import of LiteLLM that waits for a word in a FIFO: "go", or anything else to fail.
+# Runs the command with an import of LiteLLM that waits for a word in a FIFO: "go", or anything else to fail. A process that is
+# forked has its parent's word.
 HOLD_LITELLM = """
 import os, sys
 
+verdict = ""
+
 def hold(event, arguments):
+    global verdict
     if event == "import" and arguments[0] == "litellm":
-        with open(os.environ["TEST_FIFO"]) as fifo:
-            verdict = fifo.read()
+        if not verdict:
+            with open(os.environ["TEST_FIFO"]) as fifo:
+                verdict = fifo.read()
         if verdict != "go":
             raise ImportError(verdict)
 
@@ -25,6 +31,44 @@ sys.addaudithook(hold)
 from bridge_worker.cli.main import main
 main()
 """
+
+
+def descendants(pid: int) -> set[int]:
+    """Process ids of its children, and of theirs."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def processes(worker: Worker) -> list[int]:
+    """The process that was started, its template and its engines."""
+    return [worker.process.pid, *descendants(worker.process.pid)]
+
+
+class Resources(NamedTuple):
+    descriptors: int
+    threads: int
+    kib: int  # resident; a page that processes share counts in parts
+    processes: int
+
+
+def resources(worker: Worker) -> Resources:
+    """Of all its processes together, but for one that ends meanwhile."""
+    rows = []
+    for process in (Path(f"/proc/{pid}") for pid in processes(worker)):
+        with suppress(OSError, KeyError):
+            status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+            memory = dict(line.split(":", 1) for line in (process / "smaps_rollup").read_text().splitlines()[1:])
+            rows.append(Resources(len(list((process / "fd").iterdir())), int(status["Threads"]), int(memory["Pss"].split()[0]), 1))
+    return Resources(*map(sum, zip(*rows, strict=True)))
+
+
+def is_zombie(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return False
 
 
 def script(path: Path, text: str) -> tuple[str, ...]:
