@@ -120,7 +120,9 @@ def _held(worker: Worker, upstream: Upstream) -> int:
 
 
 def _budget(worker: Worker) -> dict[str, int]:
-    row: dict[str, int] = worker.call("budgets/get", {"path": "account"})["result"]["budgets"][0]
+    while "result" not in (response := worker.call("budgets/get", {"path": "account"})):
+        assert outcome(response) == "engine_lost", response  # its own engine was killed
+    row: dict[str, int] = response["result"]["budgets"][0]
     return row
 
 
