@@ -50,10 +50,10 @@ def encode_setup(setup: Setup) -> bytes:
 
 
 def run_template(control: socket.socket, server: int) -> NoReturn:
-    Template(control, _load_early, _load, run_engine).run(server)
+    Template(control, load_early, _load, run_engine).run(server)
 
 
-def _load_early() -> None:
+def load_early() -> None:
     from bridge_worker.methods import dispatcher, table  # noqa: F401
     from bridge_worker.runtime import app  # noqa: F401
     from bridge_worker.telemetry import otlp  # noqa: F401
