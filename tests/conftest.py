@@ -80,6 +80,7 @@ FORKED = (
     "process/test_fuzz.py",
     "process/test_hosts.py",
     "process/test_kinds.py",
+    "process/test_logs.py",
     "process/test_odd_params.py",
     "process/test_once.py",
     "process/test_record_and_replay.py",

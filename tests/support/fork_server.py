@@ -20,6 +20,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, NoReturn
 
 _HEAD = 4  # bytes: the length of a command
@@ -104,6 +105,22 @@ class ForkedProcess:
                 with self._end:
                     self.returncode = int(self._end.read())
             return self.returncode
+
+    def communicate(self, input: bytes, timeout: float) -> tuple[bytes, bytes]:
+        """Writes all input, and reads both outputs to their ends. Raises subprocess.TimeoutExpired after ``timeout`` seconds."""
+        with ThreadPoolExecutor(2) as threads:
+            outputs = [threads.submit(pipe.read) for pipe in (self.stdout, self.stderr)]
+            with contextlib.suppress(BrokenPipeError), self.stdin:
+                self.stdin.write(input)
+            try:
+                self.wait(timeout)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
+            stdout, stderr = (output.result() for output in outputs)
+        for pipe in (self.stdout, self.stderr):
+            pipe.close()
+        return stdout, stderr
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:

@@ -200,14 +200,12 @@ def run(
     *flags: str, input: bytes = b"", env: Mapping[str, str] | None = None, command: Sequence[str] = COMMAND
 ) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of one whole run."""
-    done = subprocess.run(
-        [*command, *flags],
-        input=input,
-        capture_output=True,
-        env=clean_environment() | dict(env or {}),
-        timeout=WAIT_SECONDS,
-        check=False,
-    )
+    environment = clean_environment() | dict(env or {})
+    if fork_server and command is COMMAND and fork_server.can_fork(environment):
+        forked = fork_server.fork(flags, environment)
+        stdout, stderr = forked.communicate(input, WAIT_SECONDS)
+        return forked.wait(), stdout.decode(), stderr.decode()
+    done = subprocess.run([*command, *flags], input=input, capture_output=True, env=environment, timeout=WAIT_SECONDS, check=False)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 

@@ -109,7 +109,7 @@ def test_retry_after_of_an_error_response() -> None:
     assert (failed.kind, failed.retry_after_ms, failed.status) == ("rate_limited", 7000, 429)
 
 
-def test_usage_has_every_number_and_null_where_there_is_none() -> None:
+def test_usage_has_every_number_and_null_where_the_provider_has_none() -> None:
     usage = {
         **USAGE,
         "cache_read_input_tokens": 100,

@@ -90,7 +90,7 @@ def test_each_error_response_has_its_kind(status: int, type: str, kind: str) -> 
     assert (failed.kind, failed.message, failed.status) == (kind, "the words", status)
 
 
-def test_usage_has_every_number_and_null_where_there_is_none() -> None:
+def test_usage_has_every_number_and_null_where_the_provider_has_none() -> None:
     cached = {**USAGE, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 10}
     older = {**USAGE, "cacheReadInputTokenCount": 100, "cacheWriteInputTokenCount": 10}
     assert bedrock_converse.usage_of(cached) == bedrock_converse.usage_of(older) == TokenUsage(113, 2, 115, 100, 10)

@@ -146,7 +146,7 @@ def test_google_advises_when_to_retry() -> None:
     assert joined.error.retry_after_ms == 7500
 
 
-def test_usage_has_every_number_and_null_where_there_is_none() -> None:
+def test_usage_has_every_number_and_null_where_the_provider_has_none() -> None:
     usage = {
         "promptTokenCount": 100,
         "cachedContentTokenCount": 90,
