@@ -59,10 +59,17 @@ class Dispatch(Protocol):
 
 
 class Engine:
-    """``report`` returns the members of a PONG: memory and the like."""
+    """``report`` returns the members of a PONG: memory and the like. ``receive`` gets the value of a PUSH."""
 
-    def __init__(self, app: Dispatch, board: Board, report: Callable[[], Mapping[str, object]]) -> None:
+    def __init__(
+        self,
+        app: Dispatch,
+        board: Board,
+        report: Callable[[], Mapping[str, object]],
+        receive: Callable[[Any], None] = lambda _: None,
+    ) -> None:
         self.board = board
+        self._receive = receive
         self._app = app
         self._report = report
         self._link = Link(self._take, self._server_ended)
@@ -113,6 +120,8 @@ class Engine:
                 self._may_send.set()
             case Kind.REPLY:
                 self._take_reply(frame.request, json.loads(frame.body))
+            case Kind.PUSH:
+                self._receive(json.loads(frame.body))
             case Kind.STOP:
                 self._stop.set()
 

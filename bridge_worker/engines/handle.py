@@ -23,6 +23,7 @@ from bridge_worker.system.child_processes import how_it_ended
 
 _LOG_READ_BYTES = 64 * 1024
 _MAX_LOG_LINE_BYTES = 256 * 1024
+SILENT_PINGS = 3  # without a response to so many, an engine gets no request; more, and it is killed (`supervisor`)
 
 OnLog = Callable[[bytes], None]
 
@@ -64,6 +65,10 @@ class EngineHandle:
     def memory_bytes(self) -> int:
         """Resident, as last reported; 0 until then."""
         return int(self.report.get("memory_bytes") or 0)
+
+    @property
+    def takes_requests(self) -> bool:
+        return self.state is State.READY and self.missed < SILENT_PINGS
 
     def how_it_ended(self) -> str:
         return "hung and was killed" if self.hung else how_it_ended(self.exit_code)

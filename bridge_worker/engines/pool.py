@@ -109,9 +109,14 @@ class EnginePool:
         else:
             self._waiting.append(request)
 
+    def _place_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for request in waiting:
+            self._place(request)
+
     def _least_busy(self) -> EngineHandle | None:
         """The early engine only while there is no other: it gives back what it can't serve."""
-        ready = [engine for engine in self.engines() if engine.state is State.READY and engine.missed < 3]
+        ready = [engine for engine in self.engines() if engine.takes_requests]
         if ready:
             return min(ready, key=lambda engine: len(engine.requests))
         return next((one for one in self.engines() if one.early and one.state is State.STARTING), None)
@@ -152,7 +157,10 @@ class EnginePool:
         elif kind is Kind.RESPONSE:
             self._take_response(engine, frame)
         elif kind is Kind.PONG and self.supervisor:
+            was_silent = not engine.takes_requests
             self.supervisor.take_report(engine, frame)
+            if was_silent and engine.takes_requests:
+                self._place_waiting()
         elif kind is Kind.HAND_BACK:
             self._take_back(engine, frame)
         elif kind is Kind.CALL:
@@ -166,9 +174,7 @@ class EnginePool:
             self.loaded_ms = round((time.monotonic() - self._started) * 1000, 1)
         self.loaded = engine.loaded or {}
         self._has_loaded.set()
-        waiting, self._waiting = self._waiting, deque()
-        for request in waiting:
-            self._place(request)
+        self._place_waiting()
 
     def on_lost(self, engine: EngineHandle) -> None:
         lost, engine.requests = engine.requests, {}
@@ -187,9 +193,7 @@ class EnginePool:
 
     def on_failing(self) -> None:
         self._failing = True
-        waiting, self._waiting = self._waiting, deque()
-        for request in waiting:
-            self._place(request)
+        self._place_waiting()
 
     # Frames.
 

@@ -26,6 +26,7 @@ class Kind(IntEnum):
     RESUME = 6
     REPLY = 7  # to a CALL, as JSON; ``request`` is the call's number
     STOP = 8  # end, once the callbacks of requests have run
+    PUSH = 9  # JSON: what other engines have written of the state that is one for all
     RESPONSE = 32  # outcome, chat path and response, a line each
     DELTAS = 33  # notifications of a request, each a line
     HAND_BACK = 34  # the request needs LiteLLM, which this engine does not have

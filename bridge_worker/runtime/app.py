@@ -256,15 +256,17 @@ class App:
         return litellm
 
     def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
-        from bridge_worker.backends.litellm import usage_limits
+        from bridge_worker.backends.litellm import router_copies, usage_limits
         from bridge_worker.backends.litellm.rehearsal import rehearse
         from bridge_worker.backends.litellm.router_redis import share
         from bridge_worker.backends.litellm.services import LiteLLMServices
 
         if self._loop is not None:
             share(litellm.router, self._redis, self._loop)
-        if self._shared and self._shared.usage is not None:
+        if self._shared is not None:
             usage_limits.count_in(self._shared.usage)
+            if self._redis is None or not self._redis.installed:
+                router_copies.share(litellm.router, litellm.lane, self._shared.copies, self._shared.texts)
         rehearse(litellm)
         return Loaded(config, litellm, LiteLLMServices(litellm))
 

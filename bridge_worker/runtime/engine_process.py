@@ -114,12 +114,13 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
     async def call(name: str, arguments: Mapping[str, object]) -> object:
         return await engine.call(name, arguments)
 
+    shared = remote_state(call)
     app = App(
         setup.config,
         setup.redactor,
         preload_local=setup.preload_local,
         early=setup.early,
-        shared=remote_state(call),
+        shared=shared,
     )
 
     def report() -> Mapping[str, object]:
@@ -127,10 +128,11 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
         found = invariants.violations()
         return {"memory_bytes": memory_bytes(), "redis": app.redis_state(), "degraded": degraded, "violations": found}
 
-    engine = Engine(_Noted(app), board, report)
+    engine = Engine(_Noted(app), board, report, shared.copies.receive)
     app.start()
     await engine.run(end)
     await close_in_time(app.aclose)
+    await close_in_time(shared.copies.flush)  # after the callbacks, which count failures
 
 
 class _Noted:

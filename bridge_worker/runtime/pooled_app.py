@@ -25,6 +25,7 @@ from bridge_worker.engines.supervisor import Supervisor
 from bridge_worker.engines.template_process import TemplateProcess, spawn_template
 from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError, cancelled_error
 from bridge_worker.protocol.framing import encode
+from bridge_worker.protocol.link_frames import Kind
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
 from bridge_worker.runtime.engine_process import Setup, encode_setup
 from bridge_worker.runtime.reload import NO_CONFIG, Reloads, mistakes_of, refused, shown
@@ -60,7 +61,7 @@ class PooledApp:
         self._on_log = on_log
         self._preload_local = preload_local
         self._counters = RequestCounters()
-        self._shared = SharedStateService()
+        self._shared = SharedStateService(self._push)
         self._pool: EnginePool | None = None
         self._supervisor: Supervisor | None = None
         self.reloader = Reloads(self._reload_once) if source.path else None
@@ -181,6 +182,11 @@ class PooledApp:
 
     async def _serve_call(self, engine: EngineHandle, call: Mapping[str, Any]) -> object:
         return await self._shared.serve(engine.key, call)
+
+    def _push(self, key: int, body: bytes) -> None:
+        for engine in self._pool_of().engines():
+            if engine.key == key:
+                engine.link.send(Kind.PUSH, 0, body)
 
     async def _engine_lost(self, engine: EngineHandle) -> None:
         await self._shared.engine_lost(engine.key)

@@ -39,6 +39,7 @@ class ServerChecks:
         self.longest = max(self.longest, length)
 
     def queued(self, queued: int, limit: int) -> None:
-        """Beyond ``limit`` there is one line's response, one for each request in flight, and deltas that engines had sent."""
-        bound = 2 * limit + self.longest * (self._max_in_flight + 1)
+        """Beyond ``limit`` there is one line's response, one for each request in flight, and the deltas that engines had sent when
+        they were paused."""
+        bound = 3 * limit + self.longest * (self._max_in_flight + 1)
         check("outbox", queued <= bound, queued=queued, bound=bound)

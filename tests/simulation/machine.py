@@ -34,7 +34,7 @@ from bridge_worker.protocol.link_frames import HEAD
 from bridge_worker.runtime import pooled_app, server, startup, stdio
 from bridge_worker.runtime.engine_process import _Noted
 from bridge_worker.runtime.pooled_app import PooledApp
-from bridge_worker.runtime.shared_state import SharedState, remote_state
+from bridge_worker.runtime.shared_state import remote_state
 from bridge_worker.security.redaction import Redactor
 from tests.simulation.kernel import NOBODY, Kernel, Process, ProcessExit
 from tests.simulation.provider import SimApp
@@ -91,7 +91,7 @@ class Machine:
             source: Any = SourceStub(self)
             app: Any = PooledApp(config, source, _REDACTOR, self.spawn_template(), self._take_log, preload_local=False)
         else:
-            app = SimApp(self, self.server_process, config, SharedState())
+            app = SimApp(self, self.server_process, config, None)
         self.app = app
         return await startup._run(config.settings, app, None, None, STDIN, STDOUT)
 

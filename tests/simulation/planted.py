@@ -135,8 +135,8 @@ FAULTS = (
     Fault(
         "requests that wait for an engine are forgotten when one is ready",
         "engines.pool",
-        "        for request in waiting:\n            self._place(request)\n\n    def on_lost",
-        "        for request in ():\n            self._place(request)\n\n    def on_lost",
+        "        self._has_loaded.set()\n        self._place_waiting()",
+        "        self._has_loaded.set()",
         is_quick=True,
     ),
     Fault(

@@ -49,7 +49,7 @@ class SimApp:
         machine: Machine,
         process: Process,
         config: Config,
-        shared: SharedState,
+        shared: SharedState | None,
         *,
         early: bool = False,
     ) -> None:
@@ -57,7 +57,7 @@ class SimApp:
         self.process = process
         self.config = config
         self.reloader = None
-        self.spending = Spending(lambda: config.settings.budgets, shared.budgets, shared.tasks)
+        self.spending = Spending(lambda: config.settings.budgets, shared and shared.budgets, shared and shared.tasks)
         self._early = early
         self._backend_of_provider = Backend(Provider(self), PRICES)  # type: ignore[arg-type]
         self._loaded = asyncio.Event()

@@ -59,4 +59,14 @@ def test_bytes_that_are_not_frames_are_an_error(data: bytes) -> None:
 
 def test_kinds_have_one_direction() -> None:
     to_engine = {kind for kind in Kind if kind < 32}
-    assert to_engine == {Kind.SETUP, Kind.REQUEST, Kind.CANCEL, Kind.PING, Kind.PAUSE, Kind.RESUME, Kind.REPLY, Kind.STOP}
+    assert to_engine == {
+        Kind.SETUP,
+        Kind.REQUEST,
+        Kind.CANCEL,
+        Kind.PING,
+        Kind.PAUSE,
+        Kind.RESUME,
+        Kind.REPLY,
+        Kind.STOP,
+        Kind.PUSH,
+    }

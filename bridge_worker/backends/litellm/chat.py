@@ -81,7 +81,7 @@ class LiteLLM:
         if gateway is not None and self._router is not None:
             names = ModelNames(self._router, gateway.litellm.get("model_alias_map"), gateway.completion_model)
         self.names: ModelNames | None = names
-        self._lane = Lane(self._router, (gateway and gateway.router) or {}, is_heard) if self._router is not None else None
+        self.lane = Lane(self._router, (gateway and gateway.router) or {}, is_heard) if self._router is not None else None
 
     def use_own_path(self, reason: str) -> None:
         """After a failed rehearsal: LiteLLM's own path serves everything."""
@@ -94,8 +94,8 @@ class LiteLLM:
 
     def close_lane(self, reason: str) -> None:
         """The Router serves every chat of a config."""
-        if self._lane is not None:
-            self._lane.why_not = reason
+        if self.lane is not None:
+            self.lane.why_not = reason
 
     def retire(self) -> None:
         """No chat comes any more; LiteLLM forgets the Router when the last one has ended."""
@@ -203,7 +203,7 @@ class LiteLLM:
         return upstream, deltas, None
 
     async def _open_by_router(self, call: ChatCall, routed: Mapping[str, Any]) -> tuple[Upstream | None, list[Delta], Any]:
-        request, lane, routing = call.request, self._lane, {}
+        request, lane, routing = call.request, self.lane, {}
         if self._own_path is None and lane is not None:
             call.on_failed, call.on_prepared = lane.mark_failed, lane.learner(call)
             call.reason = lane.reason_against(request)

@@ -141,10 +141,13 @@ class Lane:
 
     def mark_failed(self, deployment: str, fault: BridgeError) -> None:
         """Closes the lane for the deployment's group, as long as the Router may remember the failure."""
-        wait = max(self._cooldown, (fault.retry_after_ms or 0) / 1000) + _MINUTE
+        self.close_for(deployment, max(self._cooldown, (fault.retry_after_ms or 0) / 1000) + _MINUTE)
+
+    def close_for(self, deployment: str, seconds: float) -> None:
+        """The Router serves the deployment's group for so long."""
         for group in self._groups.values():
             if deployment in group.ids:
-                group.ill_until = max(group.ill_until, time.monotonic() + wait)
+                group.ill_until = max(group.ill_until, time.monotonic() + seconds)
 
     def routing(self, call: ChatCall) -> dict[str, Any]:
         """The member by which the Router picks the failed deployment first, or the one that the lane has not learned yet."""

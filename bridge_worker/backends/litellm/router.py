@@ -84,6 +84,16 @@ def store(router: Any) -> Any:
     return router.health().store if _has_successors(router) else router.cache
 
 
+def cooldowns(router: Any) -> Any:
+    """The native store of cooldowns; None where `store` has them."""
+    return getattr(router.health().cooldowns, "cooldown_store", None) if _has_successors(router) else None
+
+
+def pins(router: Any) -> Any:
+    """LiteLLM's DualCache of the deployments that have a prompt in their cache; None where there is none."""
+    return router.registry().plugins("prompt_caching_pins") if _has_successors(router) else None
+
+
 def attach_redis(router: Any, cache: Any) -> None:
     """The Router shares its state through ``cache`` from now on, unless it does so already."""
     if store(router).redis_cache is not None:
