@@ -49,8 +49,8 @@ class ForkServer:
                 return False
         return True
 
-    def fork(self, arguments: Sequence[str], environment: Mapping[str, str]) -> ForkedProcess:
-        command = {"arguments": list(arguments), "environment": dict(environment), "directory": os.getcwd()}
+    def fork(self, arguments: Sequence[str | os.PathLike[str]], environment: Mapping[str, str]) -> ForkedProcess:
+        command = {"arguments": list(map(os.fspath, arguments)), "environment": dict(environment), "directory": os.getcwd()}
         body = json.dumps(command).encode()
         stdin, *outputs = [os.pipe() for _ in range(4)]  # the last: how the process ended
         theirs = [stdin[0], *(write for _, write in outputs)]
