@@ -11,7 +11,8 @@ import base64
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import quote, quote_plus, unquote
 
 REDACTED = "[redacted]"
@@ -70,10 +71,12 @@ class Redactor:
     """Masks the values it knows, in every spelling, and whatever looks like a key.
 
     It knows the values of environment variables with a name for credentials, those of headers for OpenTelemetry's collector, and
-    the values passed to `add`.
+    the values passed to `add` and `hold`.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
+        self._lasting: frozenset[str] = frozenset()
+        self._held: Counter[str] = Counter()
         self._spellings: tuple[str, ...] = ()
         for name, value in environ.items():
             if _SECRET_NAME.match(name):
@@ -84,14 +87,33 @@ class Redactor:
 
     def add(self, value: str) -> None:
         """``value`` is a secret from now on, unless it is too short or too ordinary to be one."""
-        value = value.strip()
-        if len(value) < _MIN_SECRET or value in REDACTED or (len(value) < _MAX_WORDS and _WORDS.fullmatch(value)):
-            return
-        self._spellings = tuple(sorted({*self._spellings, *_spellings(value)}, key=len, reverse=True))
+        if _is_secret(value := value.strip()):
+            self._lasting |= {*_spellings(value)}
+            self._arrange()
+
+    def hold(self, values: Iterable[str]) -> None:
+        """``values`` are secrets until `release` is called as often with them."""
+        self._held.update(values)
+        self._arrange()
+
+    def release(self, values: Iterable[str]) -> None:
+        self._held -= Counter(values)
+        self._arrange()
+
+    def _arrange(self) -> None:
+        held = (spelling for value in self._held if _is_secret(value.strip()) for spelling in _spellings(value.strip()))
+        self._spellings = tuple(sorted(self._lasting.union(held), key=len, reverse=True))
+
+    def without_held(self) -> Redactor:
+        """For a process that would never hear of `release`."""
+        copied = Redactor({})
+        copied._lasting = self._lasting
+        copied._arrange()
+        return copied
 
     @property
     def known(self) -> object:
-        """Another object whenever a secret was added."""
+        """Another object whenever a secret was added or released."""
         return self._spellings
 
     def redact(self, text: str) -> str:
@@ -101,6 +123,10 @@ class Redactor:
             if spelling in text:
                 text = text.replace(spelling, REDACTED)
         return _SHAPES.sub(_mask, text)
+
+
+def _is_secret(value: str) -> bool:
+    return len(value) >= _MIN_SECRET and value not in REDACTED and not (len(value) < _MAX_WORDS and _WORDS.fullmatch(value))
 
 
 def _mask(match: re.Match[str]) -> str:

@@ -21,7 +21,8 @@ from bridge_worker.protocol.session import Start, response
 from bridge_worker.runtime import server as server_module
 from bridge_worker.runtime.app import App
 from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED
-from bridge_worker.runtime.server import CANCEL_SECONDS, DELTA_QUEUE_BYTES, READ_QUEUE_BYTES
+from bridge_worker.runtime.notifier import DELTA_QUEUE_BYTES
+from bridge_worker.runtime.server import CANCEL_SECONDS, READ_QUEUE_BYTES
 from bridge_worker.security.redaction import Redactor
 from tests.support.memory_server import Client, MemoryPipe, TimelessLoop, cancel_message, chat_message, quiet, request, timeless
 

@@ -154,10 +154,11 @@ def _recorded_reads() -> Iterator[set[str]]:
 
 def _import_all() -> None:
     from bridge_worker.runtime import pooled_app, startup  # noqa: F401
-    from bridge_worker.runtime.engine_process import load_early, load_litellm
+    from bridge_worker.runtime.engine_process import load_early, load_litellm, load_rest
 
     load_early()
     load_litellm()
+    load_rest()
 
 
 def _serve(control: socket.socket) -> NoReturn:

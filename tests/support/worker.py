@@ -37,6 +37,10 @@ fork_server: ForkServer | None = None
 WAIT_SECONDS = 60.0  # generous: a wait that works ends when its condition does, whatever the machine's load
 
 
+class AnswerError(Exception):
+    """Raised by `Worker.answer`: the client returns an error with this message."""
+
+
 class Worker:
     """A running worker. ``received`` holds every message so far, in order."""
 
@@ -62,6 +66,8 @@ class Worker:
             )
         self.received: list[Json | list[Json]] = []
         self.stderr = ""
+        self.answer: Callable[[Json], object] | None = None  # to a request of the worker's: a result, or an `AnswerError`
+        self.asked: list[Json] = []  # requests of the worker's
         self.ended = False  # stdout has
         self._ids = itertools.count(1)
         self._changed = threading.Condition()
@@ -166,12 +172,24 @@ class Worker:
     def _read_stdout(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
+            message = json.loads(line)
+            if isinstance(message, dict) and "method" in message and "id" in message:
+                self.asked.append(message)
             with self._changed:
-                self.received.append(json.loads(line))
+                self.received.append(message)
                 self._changed.notify_all()
+            if self.answer is not None and message in self.asked[-1:]:
+                self._answer(self.answer, message)
         with self._changed:
             self.ended = True
             self._changed.notify_all()
+
+    def _answer(self, answer: Callable[[Json], object], request: Json) -> None:
+        try:
+            outcome: Json = {"result": answer(request)}
+        except AnswerError as error:
+            outcome = {"error": {"code": -32000, "message": str(error)}}
+        self.send({"jsonrpc": "2.0", "id": request["id"], **outcome})
 
     def _read_stderr(self) -> None:
         assert self.process.stderr
