@@ -20,7 +20,7 @@ class DeadlineTimer:
     armed again for the deadline of that moment: a fifth of the cost of moving an `asyncio.timeout` each time.
     """
 
-    __slots__ = ("_expired", "_first", "_idle", "_limits", "_loop", "_timer", "_total", "_when", "deadline")
+    __slots__ = ("_first", "_idle", "_limits", "_loop", "_timer", "_total", "_when", "deadline", "expired")
 
     def __init__(self, request: ChatRequest) -> None:
         self._loop = asyncio.get_running_loop()
@@ -32,7 +32,7 @@ class DeadlineTimer:
         self.deadline = "total_ms"
         self._when = _NEVER
         self._timer: asyncio.TimerHandle | None = None
-        self._expired = False
+        self.expired = False
 
     @property
     def limit_ms(self) -> int | None:
@@ -58,7 +58,7 @@ class DeadlineTimer:
             self._timer = None
 
     def _move(self, timeout: asyncio.Timeout, name: str, when: float) -> None:
-        if self._expired:  # a delta in the same turn of the loop is too late, and must not change which deadline it was
+        if self.expired:  # a delta in the same turn of the loop is too late, and must not change which deadline it was
             return
         self.deadline, self._when = (name, when) if when < self._total else ("total_ms", self._total)
         if self._timer is None or self._when < self._timer.when():
@@ -71,8 +71,8 @@ class DeadlineTimer:
 
     def _on_timer(self, timeout: asyncio.Timeout) -> None:
         self._timer = None
-        self._expired = self._when <= self._loop.time()
-        if self._expired:
+        self.expired = self._when <= self._loop.time()
+        if self.expired:
             timeout.reschedule(self._when)
         else:
             self._arm(timeout)
