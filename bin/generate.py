@@ -108,6 +108,10 @@ def message_name(message: Input) -> str:
 
 def methods() -> str:
     rows = [(f"`{name}`", "client", members(method.params), members(method.result)) for name, method in messages.METHODS.items()]
+    rows += [
+        (f"`{name}`", "worker", members(method.params), members(method.result))
+        for name, method in messages.METHODS_OF_CLIENT.items()
+    ]
     rows += [(f"`{name}`", "client", members(params), "") for name, params in messages.NOTIFICATIONS_IN.items()]
     rows += [(f"`{name}`", "worker", members(params), "") for name, params in messages.NOTIFICATIONS_OUT.items()]
     return table(("message", "sent by", "params", "result"), rows)

@@ -73,8 +73,7 @@ async def _run(request: ChatRequest, find_model: FindModel, emit: Emit | None, b
             accumulator.start()
             async with aclosing(model.chat(request)) as steps:
                 async for step in steps:
-                    if clock.expired:  # a library has caught the cancel of the deadline, and goes on
-                        raise TimeoutError
+                    clock.check()
                     if isinstance(step, Facts):
                         accumulator.facts = step
                         continue

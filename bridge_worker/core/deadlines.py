@@ -20,7 +20,7 @@ class DeadlineTimer:
     armed again for the deadline of that moment: a fifth of the cost of moving an `asyncio.timeout` each time.
     """
 
-    __slots__ = ("_first", "_idle", "_limits", "_loop", "_timer", "_total", "_when", "deadline", "expired")
+    __slots__ = ("_expired", "_first", "_idle", "_limits", "_loop", "_timer", "_total", "_when", "deadline")
 
     def __init__(self, request: ChatRequest) -> None:
         self._loop = asyncio.get_running_loop()
@@ -32,7 +32,7 @@ class DeadlineTimer:
         self.deadline = "total_ms"
         self._when = _NEVER
         self._timer: asyncio.TimerHandle | None = None
-        self.expired = False
+        self._expired = False
 
     @property
     def limit_ms(self) -> int | None:
@@ -52,13 +52,18 @@ class DeadlineTimer:
         else:
             self._move(timeout, "idle_ms", _at(self._loop.time(), self._idle))
 
+    def check(self) -> None:
+        """Raises TimeoutError after a deadline whose cancel a library has caught."""
+        if self._expired:
+            raise TimeoutError
+
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _move(self, timeout: asyncio.Timeout, name: str, when: float) -> None:
-        if self.expired:  # a delta in the same turn of the loop is too late, and must not change which deadline it was
+        if self._expired:  # a delta in the same turn of the loop is too late, and must not change which deadline it was
             return
         self.deadline, self._when = (name, when) if when < self._total else ("total_ms", self._total)
         if self._timer is None or self._when < self._timer.when():
@@ -71,8 +76,8 @@ class DeadlineTimer:
 
     def _on_timer(self, timeout: asyncio.Timeout) -> None:
         self._timer = None
-        self.expired = self._when <= self._loop.time()
-        if self.expired:
+        self._expired = self._when <= self._loop.time()
+        if self._expired:
             timeout.reschedule(self._when)
         else:
             self._arm(timeout)

@@ -93,6 +93,7 @@ class EmbedRequest:
     input: list[str]
     receipt: Receipt  # the backend records its attempts here
     options: dict[str, Any] = field(default_factory=dict)
+    ends: float | None = None  # time.monotonic() of its deadline
 
 
 @dataclass(slots=True)
@@ -111,6 +112,7 @@ class RerankRequest:
     documents: list[str]
     receipt: Receipt
     options: dict[str, Any] = field(default_factory=dict)
+    ends: float | None = None
 
 
 @dataclass(slots=True)

@@ -92,7 +92,7 @@ class Engine:
 
     async def call(self, name: str, arguments: Mapping[str, object]) -> Any:
         """Calls a function of the server process; arguments and result are JSON values. Raises BridgeError when that raises."""
-        number = next(self._call_numbers)
+        number = next(number for number in self._call_numbers if number not in self._calls)  # one may wait for the client
         future = self._calls[number] = asyncio.get_running_loop().create_future()
         try:
             self._link.send(Kind.CALL, number, json.dumps({"name": name, **arguments}).encode())

@@ -56,6 +56,7 @@ class EmbedRerank:
         request = EmbedRequest(valid.model, texts, receipt, options | (valid.provider_params or {}))
 
         async def call(services: ModelServices) -> Embeddings:
+            request.ends = context.received + self._total_ms(valid) / 1000
             return await services.embed(request)
 
         async def run() -> EmbedResult:
@@ -75,6 +76,7 @@ class EmbedRerank:
         request = RerankRequest(valid.model, valid.query, valid.documents, receipt, options | (valid.provider_params or {}))
 
         async def call(services: ModelServices) -> Ranking:
+            request.ends = context.received + self._total_ms(valid) / 1000
             return await services.rerank(request)
 
         async def run() -> RerankResult:
@@ -96,7 +98,7 @@ class EmbedRerank:
     ) -> M:
         """Raises BridgeError, with the receipt; also when the task is cancelled. Waiting for the backend counts against the
         deadline."""
-        total_ms = (params.deadlines and params.deadlines.total_ms) or self._settings().deadline_total_ms
+        total_ms = self._total_ms(params)
         reservation = self._reservation(params, texts, total_ms)
         try:
             async with asyncio.timeout(total_ms / 1000 - (time.monotonic() - received)):
@@ -118,6 +120,9 @@ class EmbedRerank:
             return result
         await reservation.settle_failed(with_receipt(error, receipt))
         raise error
+
+    def _total_ms(self, params: EmbedParams | RerankParams) -> int:
+        return (params.deadlines and params.deadlines.total_ms) or self._settings().deadline_total_ms
 
     def _reservation(self, params: EmbedParams | RerankParams, texts: list[str], total_ms: int) -> Reservation:
         messages = [{"role": "user", "content": text} for text in texts]

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 
 from bridge_worker.errors import MAX_NAME_LENGTH, BridgeError
 from bridge_worker.protocol import mcp_envelope
-from bridge_worker.protocol.framing import MAX_ID_LENGTH, is_id
+from bridge_worker.protocol.client_capabilities import CredentialsCapability, credentials_capability
+from bridge_worker.protocol.envelope import check_envelope, is_response, readable_id
 from bridge_worker.protocol.lifecycle_table import LIFECYCLE, Action, Input, State
 
 PROTOCOL_VERSION = "omni-bridge/1"
@@ -63,6 +64,14 @@ class ClientInitialized:
 
     process_id: int | None
     wants_ready: bool
+    credentials: CredentialsCapability | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientResponse:
+    """The client's response to a request of the worker's."""
+
+    value: dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +81,7 @@ class Send:
     value: Response | Encoded | list[Response | Encoded]
 
 
-Event = Start | Cancel | Drain | ClientInitialized | Send
+Event = Start | Cancel | Drain | ClientInitialized | ClientResponse | Send
 
 
 @dataclass(slots=True)
@@ -166,9 +175,11 @@ class Session:
         return [event for id, batch in waiting.items() for event in self._deliver(response(id, {}), batch)]
 
     def _receive_one(self, value: object, batch: _Batch | None, line: bytes | bytearray = b"") -> list[Event]:
-        id = _readable_id(value)
+        if isinstance(value, dict) and is_response(value):
+            return [ClientResponse(value)]
+        id = readable_id(value)
         try:
-            envelope = _check_envelope(value)
+            envelope = check_envelope(value)
             if envelope is None:
                 return []
             if id in self._in_flight or id in self._waiting_for_end or id in self._in_batches:
@@ -223,6 +234,7 @@ class Session:
             raise BridgeError("invalid_request", f'initialize needs protocolVersion, a string such as "{PROTOCOL_VERSION}"')
         if process_id is not None and (type(process_id) is not int or not 0 < process_id < 2**31):
             raise BridgeError("invalid_request", "processId must be the positive process id of the client, or null")
+        credentials = credentials_capability(params)
         self._mcp = not requested.startswith(_OWN_VERSIONS)
         version = PROTOCOL_VERSION
         if self._mcp:  # an unknown revision gets the newest one, and the client decides, as MCP specifies
@@ -234,7 +246,7 @@ class Session:
             "limits": self._limits,
             "engine": self._engine(),
         }
-        return [*self._place(response(id, result), batch), ClientInitialized(process_id, wants_ready=not self._mcp)]
+        return [*self._place(response(id, result), batch), ClientInitialized(process_id, not self._mcp, credentials)]
 
     def _shutdown(self, id: Id, params: dict[str, object], batch: _Batch | None) -> list[Event]:
         mode = params.get("mode", "drain")
@@ -268,33 +280,3 @@ class Session:
         if batch.open == 0:
             self._in_batches.difference_update(batch.ids)
         return [Send(batch.responses)] if batch.open == 0 and batch.responses else []
-
-
-def _readable_id(value: object) -> Id | None:
-    id = value.get("id") if isinstance(value, dict) else None
-    return id if is_id(id) else None
-
-
-def _check_envelope(value: object) -> tuple[str, dict[str, object]] | None:
-    """(method, params) of a request or notification; None for a response, because the worker sends no requests."""
-    if not isinstance(value, dict):
-        raise BridgeError("invalid_message", "a message must be a JSON object, or an array of them")
-    if value.get("jsonrpc") != "2.0":
-        raise BridgeError("invalid_message", 'a message must have "jsonrpc": "2.0"')
-    if "method" not in value and ("result" in value or "error" in value):
-        return None
-    if "id" in value and _readable_id(value) is None:
-        raise BridgeError(
-            "invalid_message",
-            f"an id must be a string or an integer of at most {MAX_ID_LENGTH:,} characters; leave it out for a notification",
-        )
-    method, params = value.get("method"), value.get("params", {})
-    if not isinstance(method, str):
-        raise BridgeError("invalid_message", "a request must have a method, a string")
-    if params == [] or params is None:
-        params = {}
-    if isinstance(params, list):
-        raise BridgeError("invalid_request", "params must be an object: every parameter here has a name")
-    if not isinstance(params, dict):
-        raise BridgeError("invalid_message", "params must be an object")
-    return method, params

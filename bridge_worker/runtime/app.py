@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bridge_worker.config.source import Config, Source
+from bridge_worker.core.credentials import CredentialsInUse
 from bridge_worker.engines.engine import HandBack
 from bridge_worker.errors import BridgeError
 from bridge_worker.runtime.loader import Loader, Part
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from bridge_worker.budgets.store import Store
     from bridge_worker.cassettes.journal import Recording
     from bridge_worker.config.settings import Settings
+    from bridge_worker.core.credentials import CredentialSource
     from bridge_worker.core.ports import Notify
     from bridge_worker.methods.chat import Chat
     from bridge_worker.methods.dispatcher import Dispatcher
@@ -59,7 +61,7 @@ class App:
 
     ``embedded``: in a host's process. Only `chat` is used then, LiteLLM is loaded on first use, and the host may set it otherwise
     at any time. ``early``: in an engine without LiteLLM, which hands back what it can't serve. ``shared``: what the server process
-    has for all engines, when this is one; budget accounts are in a Redis that the config names.
+    has for all engines, when this is one; budget accounts are in a Redis that the config names. ``credentials`` are the client's.
     """
 
     def __init__(
@@ -72,10 +74,13 @@ class App:
         embedded: bool = False,
         early: bool = False,
         shared: SharedState | None = None,
+        credentials: CredentialSource | None = None,
     ) -> None:
         self._redactor = redactor
         self._early = early
         self._shared = shared
+        source_of_keys = shared.credentials if shared else credentials
+        self._credentials = CredentialsInUse(source_of_keys, redactor) if source_of_keys else None
         self._preload_local = preload_local
         self._embedded = embedded
         self._loaded = Loaded(config)
@@ -232,7 +237,7 @@ class App:
         from bridge_worker.backends.litellm.warm_up import warm_up
 
         config = self._loaded.config
-        if not self._embedded:
+        if not self._embedded and (config.gateway is not None or config.settings.engine == "litellm"):
             warm_up()  # before the config's callbacks are on, which would hear of it
         litellm = self._new_litellm(config)
         self._loaded = self._complete(config, litellm)
@@ -249,6 +254,7 @@ class App:
             local_services=config.settings.local_services,
             engine=config.settings.engine,
             remembers=not self._embedded,
+            credentials=self._credentials,
         )
         setup.set_switches(self.settings().image_policy)  # the gateway's settings may have set them otherwise
         for diagnostic in litellm.rejected:
@@ -267,7 +273,7 @@ class App:
             usage_limits.count_in(self._shared.usage)
             if self._redis is None or not self._redis.installed:
                 router_copies.share(litellm.router, litellm.lane, self._shared.copies, self._shared.texts)
-        rehearse(litellm)
+        rehearse(litellm, is_wrapped=self._embedded or config.gateway is not None)
         return Loaded(config, litellm, LiteLLMServices(litellm))
 
     def _preload_rest(self) -> None:

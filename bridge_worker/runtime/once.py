@@ -18,7 +18,8 @@ from typing import Any, Protocol
 from bridge_worker.errors import BridgeError, cancelled_error
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response
-from bridge_worker.runtime.server import Dispatch, Notifier
+from bridge_worker.runtime.notifier import Notifier
+from bridge_worker.runtime.server import Dispatch
 
 METHODS = ("chat", "embed", "rerank")
 KEY = "idempotency_key"

@@ -17,6 +17,7 @@ from typing import Any
 from bridge_worker import invariants
 from bridge_worker.config.diff import OF_THE_SERVER, changes_with_new_engines
 from bridge_worker.config.source import Config, Source
+from bridge_worker.core.credentials import CredentialSource
 from bridge_worker.engines.handle import EngineHandle, OnLog, reason_against
 from bridge_worker.engines.owner import Limits
 from bridge_worker.engines.pool import EnginePool, Output
@@ -28,8 +29,8 @@ from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.link_frames import Kind
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
 from bridge_worker.runtime.engine_process import Setup, encode_setup
+from bridge_worker.runtime.notifier import DELTA_QUEUE_BYTES, Notifier
 from bridge_worker.runtime.reload import NO_CONFIG, Reloads, mistakes_of, refused, shown
-from bridge_worker.runtime.server import DELTA_QUEUE_BYTES, Notifier
 from bridge_worker.runtime.shared_state import SharedStateService
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.system.resources import memory_bytes
@@ -50,6 +51,7 @@ class PooledApp:
         redactor: Redactor,
         template: TemplateProcess,
         on_log: OnLog,
+        credentials: CredentialSource,
         *,
         preload_local: bool,
     ) -> None:
@@ -61,7 +63,7 @@ class PooledApp:
         self._on_log = on_log
         self._preload_local = preload_local
         self._counters = RequestCounters()
-        self._shared = SharedStateService(self._push)
+        self._shared = SharedStateService(self._push, credentials)
         self._pool: EnginePool | None = None
         self._supervisor: Supervisor | None = None
         self.reloader = Reloads(self._reload_once) if source.path else None

@@ -10,16 +10,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError, cancelled_error
+from bridge_worker.protocol.client_capabilities import CredentialsCapability
 from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES, Fault, Framer, Message, encode
 from bridge_worker.protocol.responses import encode_response
 from bridge_worker.protocol.session import (
     DEFAULT_MAX_IN_FLIGHT,
     Cancel,
     ClientInitialized,
+    ClientResponse,
     Drain,
     Encoded,
     Event,
@@ -31,13 +33,13 @@ from bridge_worker.protocol.session import (
     error_response,
 )
 from bridge_worker.protocol.transport import Transport
+from bridge_worker.runtime.client_requests import ClientRequests
 from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED, EXIT_INTERNAL
+from bridge_worker.runtime.notifier import Notifier
 from bridge_worker.runtime.server_checks import ServerChecks
 
 CANCEL_SECONDS = 2.0  # after which a cancelled request gets its response even if its task does not end
 FLUSH_SECONDS = 1.0  # time for the reader to take the last responses after the grace
-# A stream waits while this much is unread, so that its provider waits too: some 2,000 deltas.
-DELTA_QUEUE_BYTES = 256 * 1024
 # No more requests are read while this much is unread: a caller that only writes must not fill the memory with responses.
 READ_QUEUE_BYTES = 8 * 1024 * 1024
 _MESSAGES_A_TURN = 64  # after which the loop gets a turn, so that a burst of messages holds up no stream
@@ -59,8 +61,8 @@ class Dispatch(Protocol):
 
 
 class Server:
-    """``watch_process`` is called with the client's process id, if it gives one. ``keeps_lines``: requests go to ``app`` with the
-    line that they were read from."""
+    """``watch_process`` is called with the client's process id, if it gives one, and ``on_credentials`` for a client with that
+    capability. ``keeps_lines``: requests go to ``app`` with the line that they were read from."""
 
     def __init__(
         self,
@@ -71,12 +73,15 @@ class Server:
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         grace_seconds: float = DEFAULTS.grace_seconds,
         watch_process: Callable[[int], object] = lambda _: None,
+        on_credentials: Callable[[ClientRequests, CredentialsCapability], object] = lambda *_: None,
         keeps_lines: bool = False,
     ) -> None:
         self._pipe = pipe
         self._app = app
         self._grace_seconds = grace_seconds
         self._watch_process = watch_process
+        self._on_credentials = on_credentials
+        self._client = ClientRequests(pipe.write)
         self._keeps_lines = keeps_lines
         self._checks = ServerChecks(max_in_flight, CANCEL_SECONDS)
         self._framer = Framer(max_message_bytes)
@@ -149,6 +154,7 @@ class Server:
         for item in self._framer.close():
             self._take(item)
         self._input_ended = True
+        self._client.end()
         self._drain.set()
         if self._stops:
             self._hurry.set()
@@ -177,8 +183,10 @@ class Server:
                     self._drain.set()
                     if cancel:
                         self._hurry.set()
-                case ClientInitialized(process_id, wants_ready):
-                    self._on_initialized(process_id, wants_ready)
+                case ClientInitialized():
+                    self._on_initialized(event)
+                case ClientResponse(value):
+                    self._client.take(value)
 
     def _start(self, start: Start) -> None:
         self._idle.clear()
@@ -229,10 +237,12 @@ class Server:
             _log.error("a cancelled request did not end", extra={"fields": {"id": id, "after_seconds": CANCEL_SECONDS}})
             self._answer(id, error_response(id, cancelled_error(upstream_closed=False)))
 
-    def _on_initialized(self, process_id: int | None, wants_ready: bool) -> None:
-        if process_id is not None:
-            self._watch_process(process_id)
-        if wants_ready:
+    def _on_initialized(self, client: ClientInitialized) -> None:
+        if client.process_id is not None:
+            self._watch_process(client.process_id)
+        if client.credentials is not None:
+            self._on_credentials(self._client, client.credentials)
+        if client.wants_ready:
             self._in_background(self._send_ready())
 
     def _in_background(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -261,31 +271,6 @@ class Server:
         if self._drain.is_set():
             return
         self._pipe.write(encode({"jsonrpc": "2.0", "method": "notifications/ready", "params": dict(params)}))
-
-
-class Notifier:
-    """`Notify` for one request. Sends nothing after the response, which a slow cancel gets early."""
-
-    __slots__ = ("_is_open", "_pipe")
-
-    def __init__(self, pipe: Transport, is_open: Callable[[], bool]) -> None:
-        self._pipe = pipe
-        self._is_open = is_open
-
-    async def __call__(self, method: str, params: dict[str, Any]) -> None:
-        await self.lines([encode({"jsonrpc": "2.0", "method": method, "params": params})])
-
-    async def lines(self, lines: list[bytes]) -> None:
-        if not self._is_open():
-            return
-        for line in lines:
-            self._pipe.write(line)
-        await self._pipe.drained(DELTA_QUEUE_BYTES)
-
-    def relay(self, lines: bytes) -> None:
-        """Writes whole lines; never waits."""
-        if self._is_open():
-            self._pipe.write(lines)
 
 
 def _log_unencodable() -> None:

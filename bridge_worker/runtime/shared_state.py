@@ -1,5 +1,5 @@
 """State that all engines of a worker share: budget accounts, tasks, requests and tokens a minute, counters of fault cards, what the
-Router keeps, and LiteLLM's cache in memory.
+Router keeps, LiteLLM's cache in memory, and the client's keys.
 
 Owns both ends of the calls for it: an engine's stores, and the server process that has the values. Refuses to know how a call
 travels. Without engines, each part is in the worker's one process.
@@ -16,7 +16,10 @@ from bridge_worker.budgets.store import Store
 from bridge_worker.budgets.tasks import PREFIX as OF_TASKS
 from bridge_worker.budgets.tasks import RemoteTasks, Tasks, TaskService
 from bridge_worker.cassettes import counters
+from bridge_worker.core.credentials import CredentialSource
 from bridge_worker.engines import copies, kept_texts
+from bridge_worker.runtime.remote_credentials import PREFIX as OF_CREDENTIALS
+from bridge_worker.runtime.remote_credentials import CredentialService, RemoteCredentials
 
 
 class SharedState(NamedTuple):
@@ -26,6 +29,7 @@ class SharedState(NamedTuple):
     fault_counters: counters.Counters
     copies: copies.Copies
     texts: kept_texts.KeptTexts
+    credentials: CredentialSource
 
 
 def remote_state(call: Call) -> SharedState:
@@ -37,13 +41,15 @@ def remote_state(call: Call) -> SharedState:
         counters.RemoteCounters(call),
         copies.Copies(call),
         kept_texts.KeptTexts(call),
+        RemoteCredentials(call),
     )
 
 
 class SharedStateService:
-    """The server process's side. ``push`` sends a PUSH to the engine of that number."""
+    """The server process's side. ``push`` sends a PUSH to the engine of that number; ``credentials`` reaches the client."""
 
-    def __init__(self, push: copies.Push) -> None:
+    def __init__(self, push: copies.Push, credentials: CredentialSource) -> None:
+        self._credentials = CredentialService(credentials)
         self._budgets = StoreService()
         self._tasks = TaskService()
         self._usage = usage_counts.UsageCounts()
@@ -63,6 +69,8 @@ class SharedStateService:
             return None
         if name in (kept_texts.GET, kept_texts.SET):
             return await self._texts.serve(call)
+        if name.startswith(OF_CREDENTIALS):
+            return await self._credentials.serve(engine, call)
         if name.startswith(OF_TASKS):
             return await self._tasks.serve(engine, call)
         return await self._budgets.serve(engine, call)
@@ -71,3 +79,4 @@ class SharedStateService:
         self._copies.engine_lost(engine)
         await self._budgets.engine_lost(engine)
         await self._tasks.engine_lost(engine)
+        self._credentials.engine_lost(engine)

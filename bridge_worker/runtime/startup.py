@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 from bridge_worker.config.settings import DEFAULTS, Settings
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.runtime.app import App
+from bridge_worker.runtime.client_credentials import ClientCredentials
 from bridge_worker.runtime.event_loop import close_in_time, set_executor
 from bridge_worker.runtime.exit_codes import EXIT_INTERNAL, end_with, fail
 from bridge_worker.runtime.flags import config_source, parser
@@ -83,18 +84,19 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
             "not isolated: code from the working directory or PYTHONPATH can be imported; "
             "start with bin/omni-bridge or python -I -m bridge_worker"
         )
-    if config.settings.engines and not has_engines:
+    if config.settings.engines and not has_engines and config.sources.get("engines", "default") != "default":
         _log.warning("--engines has no effect with --replay: one process serves the cassette")
     for warning in config.warnings:
         _log.warning("the config: %s", warning)
     try:
         app: App | PooledApp
+        credentials = ClientCredentials(redactor)
         if template is not None:
-            app = _pooled(config, source, redactor, template, writer, preload_local=preload_local)
+            app = _pooled(config, source, redactor, template, writer, credentials, preload_local=preload_local)
         else:
-            app = App(config, redactor, source=source, preload_local=preload_local)
+            app = App(config, redactor, source=source, credentials=credentials, preload_local=preload_local)
         # Not asyncio.run(), nor closing the runner: they wait for executor threads, one of which may hang for good.
-        return asyncio.Runner().run(_run(config.settings, app, recorder, journal, *descriptors)), writer
+        return asyncio.Runner().run(_run(config.settings, app, credentials, recorder, journal, *descriptors)), writer
     except Exception:
         _log.critical("the bridge failed", exc_info=True)
         return EXIT_INTERNAL, writer
@@ -143,15 +145,28 @@ def _fork_template() -> TemplateProcess:
 
 
 def _pooled(
-    config: Config, source: Source, redactor: Redactor, template: TemplateProcess, writer: LineWriter, *, preload_local: bool
+    config: Config,
+    source: Source,
+    redactor: Redactor,
+    template: TemplateProcess,
+    writer: LineWriter,
+    credentials: ClientCredentials,
+    *,
+    preload_local: bool,
 ) -> PooledApp:
     from bridge_worker.runtime.pooled_app import PooledApp
 
-    return PooledApp(config, source, redactor, template, writer.write_line, preload_local=preload_local)
+    return PooledApp(config, source, redactor, template, writer.write_line, credentials, preload_local=preload_local)
 
 
 async def _run(
-    settings: Settings, app: App | PooledApp, recorder: Recorder | None, journal: Journal | None, source: int, sink: int
+    settings: Settings,
+    app: App | PooledApp,
+    credentials: ClientCredentials,
+    recorder: Recorder | None,
+    journal: Journal | None,
+    source: int,
+    sink: int,
 ) -> int:
     loop = asyncio.get_running_loop()
     set_executor()
@@ -167,6 +182,7 @@ async def _run(
         max_message_bytes=settings.max_message_bytes,
         max_in_flight=settings.max_in_flight,
         grace_seconds=settings.grace_seconds,
+        on_credentials=credentials.connect,
         watch_process=lambda pid: watch_process(pid, on_reader_gone, lambda: _log.warning(_UNSEEN, pid)),
     )
     watch_reader(sink, on_reader_gone)

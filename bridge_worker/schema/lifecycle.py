@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from bridge_worker.schema.base import Closed, Name, Open, RequestId
+from bridge_worker.schema.credentials import ClientCapabilities
 
 
 class InitializeParams(Open):
@@ -17,6 +18,7 @@ class InitializeParams(Open):
 
     protocolVersion: Name
     processId: Annotated[int, Field(gt=0, lt=2**31)] | None = None
+    capabilities: ClientCapabilities | None = None
 
 
 class Limits(Closed):

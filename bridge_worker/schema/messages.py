@@ -17,6 +17,7 @@ from bridge_worker.schema.budgets import BudgetsGetParams, BudgetsGetResult
 from bridge_worker.schema.cassette import CASSETTE_LINES
 from bridge_worker.schema.chat_request import ChatParams
 from bridge_worker.schema.chat_result import ChatDelta, ChatResult
+from bridge_worker.schema.credentials import CredentialsGetParams, CredentialsGetResult
 from bridge_worker.schema.embed_rerank import EmbedParams, EmbedResult, RerankParams, RerankResult
 from bridge_worker.schema.errors import Error
 from bridge_worker.schema.fit import TokensFitParams, TokensFitResult
@@ -69,6 +70,7 @@ METHODS: Mapping[str, Method] = {
     "tools/list": Method(ToolsListParams, ToolsListResult),
     "tools/call": Method(ToolsCallParams, ToolsCallResult),
 }
+METHODS_OF_CLIENT: Mapping[str, Method] = {"credentials/get": Method(CredentialsGetParams, CredentialsGetResult)}
 NOTIFICATIONS_IN: Mapping[str, type[BaseModel]] = {
     "notifications/initialized": Empty,
     "notifications/cancelled": CancelledParams,
@@ -82,9 +84,10 @@ NOTIFICATIONS_OUT: Mapping[str, type[BaseModel]] = {
 
 
 def json_schema() -> dict[str, object]:
-    """JSON Schema 2020-12 of the whole wire: ``methods``, ``notifications`` and ``error``, each with references to ``$defs``; and
-    of a line of a ``cassette``."""
-    types = [type for method in METHODS.values() for type in method]
+    """JSON Schema 2020-12 of the whole wire: ``methods``, ``methodsOfClient``, ``notifications`` and ``error``, each with
+    references to ``$defs``; and of a line of a ``cassette``."""
+    methods = (*METHODS.values(), *METHODS_OF_CLIENT.values())
+    types = [type for method in methods for type in method]
     types += [*NOTIFICATIONS_IN.values(), *NOTIFICATIONS_OUT.values(), Error]
     types += [Meta, *CASSETTE_LINES]
     _, definitions = models_json_schema([(type, "validation") for type in dict.fromkeys(types)], title="omni-bridge/1")
@@ -95,11 +98,15 @@ def json_schema() -> dict[str, object]:
     def ref(type: type[BaseModel]) -> dict[str, str]:
         return {"$ref": f"#/$defs/{type.__name__}"}
 
+    def pairs(methods: Mapping[str, Method]) -> dict[str, dict[str, dict[str, str]]]:
+        return {name: {"params": ref(method.params), "result": ref(method.result)} for name, method in methods.items()}
+
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:omni-bridge:1",
         **definitions,
-        "methods": {name: {"params": ref(method.params), "result": ref(method.result)} for name, method in METHODS.items()},
+        "methods": pairs(METHODS),
+        "methodsOfClient": pairs(METHODS_OF_CLIENT),
         "notifications": {
             "toBridge": {name: ref(type) for name, type in NOTIFICATIONS_IN.items()},
             "fromBridge": {name: ref(type) for name, type in NOTIFICATIONS_OUT.items()},

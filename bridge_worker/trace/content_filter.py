@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from bridge_worker.protocol.envelope import is_response
+
 # Members with a fact of the call as text. A text longer than _LONGEST_FACT is content, whatever its member's name.
 _FACTS = frozenset(
     """
@@ -19,6 +21,8 @@ _FACTS = frozenset(
     param change dropped unsupported_parameters member resultType cacheScope
     """.split()
 )
+_RESPONSE = frozenset({"result", "error"})
+_ENVELOPE = ("jsonrpc", "id", *_RESPONSE)
 _LONGEST_FACT = 200
 # Members with free content of a caller, a tool or a provider; their members' names are content too.
 _OPAQUE = frozenset(
@@ -61,6 +65,16 @@ def with_content(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list):
         return [with_content(member, depth + 1) for member in value]
     return {name: with_content(held, depth + 1) for name, held in value.items()}
+
+
+def without_keys(value: Any) -> Any:
+    """Leaves of a client's response to the worker only its envelope: the result is a key."""
+    if isinstance(value, list):
+        return [without_keys(member) for member in value]
+    is_other = isinstance(value, dict) and "method" not in value and not _RESPONSE.isdisjoint(value)
+    if not is_response(value) and not is_other:
+        return value
+    return {name: held if name in ("jsonrpc", "id") else "[not recorded]" for name, held in value.items() if name in _ENVELOPE}
 
 
 def _member_name(member: str, mask: Callable[[str], str]) -> str:

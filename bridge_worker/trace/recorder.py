@@ -21,10 +21,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from bridge_worker.protocol.envelope import WORKER_ID
 from bridge_worker.protocol.framing import Fault, decode, encode
 from bridge_worker.protocol.transport import Transport
 from bridge_worker.telemetry.log import utc
-from bridge_worker.trace.content_filter import with_content, without_content
+from bridge_worker.trace.content_filter import with_content, without_content, without_keys
 from bridge_worker.trace.lines import MAX_LINE_BYTES, Lines, Redact, masked
 from bridge_worker.version import __version__
 
@@ -235,9 +236,11 @@ class Recorder:
             return self._line(when, monotonic, **about, omitted=f"longer than {MAX_LINE_BYTES} bytes")
         read = decode(line)
         if isinstance(read, Fault):
-            text = {"text": line[: 4 * _MAX_TEXT].decode("utf-8", "replace")[:_MAX_TEXT]} if self._content else {}
+            shows = self._content and WORKER_ID.encode() not in line  # a response of the client's may be a key
+            text = {"text": line[: 4 * _MAX_TEXT].decode("utf-8", "replace")[:_MAX_TEXT]} if shows else {}
             return self._line(when, monotonic, **about, fault=read.error.message, **text)
-        shown = with_content(read.value) if self._content else without_content(read.value, self._redact_fact)
+        value = without_keys(read.value) if direction == "in" else read.value
+        shown = with_content(value) if self._content else without_content(value, self._redact_fact)
         return self._line(when, monotonic, **about, message=shown)
 
     def _line(self, when: float, monotonic: float, **members: Any) -> bytes:

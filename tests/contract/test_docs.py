@@ -39,7 +39,10 @@ LINKED_FROM_A_PAGE = {"matrix.md", "hosts.md"}
 
 
 # docs/operators.md and docs/fleet.md have tests of their own, with the providers and the Redis that they speak of.
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("configuration", "local-models", "log", "trace", "without-the-crate"))]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("configuration", "local-models", "log", "trace", "without-the-crate", "agents")),
+]
 README = blocks("README.md")
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 RUNNABLE = [block for block in BLOCKS if block.mark == "runs"]

@@ -21,7 +21,7 @@ from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
 from tests.conftest import Spawn
 from tests.support.data import HELLO_ASCII as HELLO
-from tests.support.processes import HOLD_LITELLM, script
+from tests.support.processes import HOLD_LITELLM, processes, script
 from tests.support.request_ledger import Ledger, outcome
 from tests.support.requests import chat_request
 from tests.support.upstream import Gate, Upstream, chunk
@@ -45,9 +45,9 @@ def ping(worker: Worker, ledger: Ledger) -> float:
 
 
 def resident(worker: Worker, what: str = "VmRSS") -> float:
-    """MiB of real memory; VmHWM is the most that it ever was."""
-    status = Path(f"/proc/{worker.process.pid}/status").read_text()
-    return int(status.split(f"{what}:")[1].split()[0]) / 1024
+    """MiB of real memory of its processes; VmHWM is the most that it ever was."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in processes(worker)]
+    return sum(int(text.split(f"{what}:")[1].split()[0]) for text in texts) / 1024
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def loaded(provider: Upstream) -> Iterator[Worker]:
 
 
 @pytest.mark.rule("ERR-8")
-def test_a_thousand_chats_at_once_complete_and_one_more_is_refused_at_once(loaded: Worker, provider: Upstream) -> None:
+def test_a_thousand_concurrent_chats_complete_and_one_more_is_refused_immediately(loaded: Worker, provider: Upstream) -> None:
     gate = Gate()
     answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "late"}, "finish_reason": "stop"}]}
     provider.script("held", body=answer, before=gate)
@@ -178,7 +178,7 @@ async def drive(model: NeverWaits) -> asyncio.Task[Any]:
     return asyncio.create_task(run_chat(request, find))
 
 
-def test_a_stream_that_is_there_all_at_once_leaves_others_their_turn() -> None:
+def test_a_stream_that_arrives_in_one_piece_leaves_others_their_turn() -> None:
     async def others_turns() -> int:
         chat, turns = await drive(NeverWaits(20_000)), 0
         while not chat.done():
@@ -191,7 +191,7 @@ def test_a_stream_that_is_there_all_at_once_leaves_others_their_turn() -> None:
 
 
 @pytest.mark.rule("CAN-1")
-def test_a_stream_that_is_there_all_at_once_can_be_cancelled() -> None:
+def test_a_stream_that_arrives_in_one_piece_can_be_cancelled() -> None:
     async def cancelled() -> int:
         model = NeverWaits(1_000_000_000)
         chat = await drive(model)

@@ -31,7 +31,8 @@ from bridge_worker.engines.handle import EngineHandle
 from bridge_worker.engines.link import Link
 from bridge_worker.methods import status as status_method
 from bridge_worker.protocol.link_frames import HEAD
-from bridge_worker.runtime import pooled_app, server, startup, stdio
+from bridge_worker.runtime import notifier, pooled_app, server, startup, stdio
+from bridge_worker.runtime.client_credentials import ClientCredentials
 from bridge_worker.runtime.engine_process import _Noted
 from bridge_worker.runtime.pooled_app import PooledApp
 from bridge_worker.runtime.shared_state import remote_state
@@ -87,13 +88,14 @@ class Machine:
 
     async def _serve(self) -> int:
         config = self.plan.config(0)
+        credentials = ClientCredentials(_REDACTOR)
         if self.plan.engines:
             source: Any = SourceStub(self)
-            app: Any = PooledApp(config, source, _REDACTOR, self.spawn_template(), self._take_log, preload_local=False)
+            app: Any = PooledApp(config, source, _REDACTOR, self.spawn_template(), self._take_log, credentials, preload_local=False)
         else:
             app = SimApp(self, self.server_process, config, None)
         self.app = app
-        return await startup._run(config.settings, app, None, None, STDIN, STDOUT)
+        return await startup._run(config.settings, app, credentials, None, None, STDIN, STDOUT)
 
     # Processes.
 
@@ -245,6 +247,7 @@ class TemplateStub:
     def __init__(self, machine: Machine) -> None:
         self.pid = machine.new_pid()
         self.loaded = False
+        self.complete = True  # it forks as soon as it is loaded
         self.is_lost = False
         self._machine = machine
         self._held: list[tuple[int, Endpoint, Board]] = []
@@ -448,6 +451,7 @@ def virtual() -> Iterator[None]:
         reap=lambda: current.reap(),
         children=lambda: set(current.children),
         kill=lambda pid: current.kill(pid),
+        processor_wait=lambda pid: 0.0,
     )
     logger = logging.getLogger("bridge_worker")
     errors, level, propagate = _Errors(), logger.level, logger.propagate
@@ -479,7 +483,7 @@ def virtual() -> Iterator[None]:
         patch(stdio, "_READ_BYTES", READ_BYTES)
         patch(link_module, "_QUEUE_BYTES", LINK_QUEUE_BYTES)
         patch(server, "READ_QUEUE_BYTES", READ_QUEUE_BYTES)
-        patch(server, "DELTA_QUEUE_BYTES", DELTA_QUEUE_BYTES)
+        patch(notifier, "DELTA_QUEUE_BYTES", DELTA_QUEUE_BYTES)
         patch(pooled_app, "DELTA_QUEUE_BYTES", DELTA_QUEUE_BYTES)
         patch(startup, "Stdio", _SimStdio)
         patch(startup, "Server", _SimServer)

@@ -16,7 +16,7 @@ import litellm
 from litellm.caching.caching import InMemoryCache  # noqa: F401  # first use would import it on the loop
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed at exit
 
-from bridge_worker.backends.litellm import gate, local_deployment, pricing, responses, router, transport
+from bridge_worker.backends.litellm import client_keys, gate, local_deployment, pricing, responses, router, transport
 from bridge_worker.backends.litellm.cache_marks import add_savings
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder
 from bridge_worker.backends.litellm.gate import Piece
@@ -32,6 +32,7 @@ from bridge_worker.backends.litellm.upstream import Upstream
 from bridge_worker.backends.local.chat import Local
 from bridge_worker.backends.reading import AttemptError
 from bridge_worker.config.gateway import Gateway
+from bridge_worker.core.credentials import CredentialsInUse
 from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.core.receipt import EngineVersion
@@ -46,9 +47,10 @@ class LiteLLM:
     """A `ChatModel`, set up for ``gateway``; ``rejected`` names the parts that LiteLLM rejects.
 
     ``local`` are the models of this machine, which a deployment may name too; ``local_services`` the providers on this machine that
-    a model's name may reach at their default address. Without a gateway's models any model is served by its
-    LiteLLM name, with the key and base URL that LiteLLM finds in the environment. ``loop`` is the one it will be used in, None for
-    the current one. ``remembers``: requests are kept as templates; not for a process in which other code changes LiteLLM.
+    a model's name may reach at their default address; ``credentials`` are the client's keys. Without a gateway's models any model
+    is served by its LiteLLM name, with the key and base URL that LiteLLM finds in the environment. ``loop`` is the one it will be
+    used in, None for the current one. ``remembers``: requests are kept as templates; not for a process in which other code changes
+    LiteLLM.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class LiteLLM:
         engine: str = "auto",
         remembers: bool = True,
         local_services: frozenset[str] = DEFAULT_LOCAL_SERVICES,
+        credentials: CredentialsInUse | None = None,
     ) -> None:
         pricing.forget()
         version = litellm_version()
@@ -74,6 +77,9 @@ class LiteLLM:
         self._engines: dict[tuple[str, str | None], EngineVersion] = {}
         hosts.permit(local_services | hosts.named_in((gateway and gateway.router) or {}))
         self._prepared = PreparedRequests(remembers=remembers)
+        self.credentials = credentials
+        if credentials is not None:
+            credentials.on_forget = client_keys.forget
         self._only = engine == "direct"
         self._own_path: str | None = "the worker was started with --engine litellm" if engine == "litellm" else None
         self._no_full: str | None = None
@@ -116,7 +122,7 @@ class LiteLLM:
         routed = self.route(request.model, chat=True)
         if routed is not None:
             request.model = routed.name
-        call = ChatCall(request, self._prepared)
+        call = ChatCall(request, self._prepared, client_keys.for_chat(self.credentials, request))
         self._chats += 1
         try:
             upstream, deltas, response = await self._open(call, routed)
@@ -146,6 +152,7 @@ class LiteLLM:
             self._sign(call)
             call.end("cancelled")
             await call.close()
+            await call.keys.drop_rejected()
             self._chats -= 1
             self._forget_if_done()
 
@@ -268,13 +275,7 @@ class LiteLLM:
 
     def alternatives(self, model: str) -> list[str]:
         """``model``, and what the Router may ask in its place, and in the place of that."""
-        router, kinds = self._router, ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
-        rows = [row for kind in kinds for row in getattr(router, kind, None) or ()]
-        names = [model]
-        for name in names:  # the loop appends to it
-            meant = [other for row in rows for key, others in row.items() if key in (name, "*") for other in others]
-            names += [other for other in dict.fromkeys(meant) if isinstance(other, str) and other not in names]
-        return names
+        return router.with_fallbacks(self._router, model)
 
 
 def _options(request: ChatRequest) -> dict[str, Any]:

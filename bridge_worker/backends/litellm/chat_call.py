@@ -19,6 +19,7 @@ import litellm
 
 from bridge_worker.backends.litellm import cache_marks, decoders, exceptions, provider_state, request_diff, tool_names
 from bridge_worker.backends.litellm.capture import CapturedRequest, NothingSent, capture
+from bridge_worker.backends.litellm.client_keys import ClientKeys
 from bridge_worker.backends.litellm.prepared_requests import PreparedRequest, PreparedRequests
 from bridge_worker.backends.litellm.request_forms import rewrite_call
 from bridge_worker.backends.litellm.router_errors import fault_of
@@ -75,8 +76,9 @@ class Outcome(NamedTuple):
 
 
 class ChatCall:
-    def __init__(self, request: ChatRequest, prepared: PreparedRequests) -> None:
+    def __init__(self, request: ChatRequest, prepared: PreparedRequests, keys: ClientKeys) -> None:
         self.request = request
+        self.keys = keys
         self.pending: tuple[str, Exception] | None = None  # a deployment that has failed already, and the error for the Router
         self.preferred: str | None = None  # the deployment that the Router should call, so that the lane learns its request
         self.on_prepared: OnPrepared | None = None  # the lane learns what the Router calls
@@ -119,6 +121,8 @@ class ChatCall:
         """Ends the current attempt, if one is running."""
         if self._started is not None and self.on_failed is not None and self.target.deployment is not None:
             self.on_failed(self.target.deployment, fault)
+        if fault.kind == "authentication":
+            self.keys.reject_last()
         self.end(fault.kind, fault.status)
 
     def end(self, outcome: str, status: int | None = None) -> None:
@@ -145,11 +149,15 @@ class ChatCall:
         if refused:
             key, held_back = (key, "without thinking"), held_back + refused
         key, call, messages = cache_marks.with_cache(self.request, key, call, target, messages)
-        prepared = self._prepared.find(key)
+        templates = self._prepared
+        prepared = templates.find(key)
+        if prepared is None and (credential := await self.keys.get(call, target)) is not None:
+            templates, call = templates.of(credential), {**call, **credential.params}
+            prepared = templates.find(key)
         if prepared is not None and (body := prepared.body(messages)) is not None:
             self._note_known(prepared, held_back)
         else:
-            prepared, body = await self._capture(key, prepared, call, target, messages, held_back)
+            prepared, body = await self._capture(templates, key, prepared, call, target, messages, held_back)
         timeout = call.get("timeout")
         if call.get("stream") and call.get("stream_timeout") is not None:  # LiteLLM 1.110's Router passes both
             timeout = call["stream_timeout"]
@@ -158,6 +166,7 @@ class ChatCall:
 
     async def _capture(
         self,
+        templates: PreparedRequests,
         key: Any,
         known: PreparedRequest | None,
         call: Mapping[str, Any],
@@ -192,7 +201,7 @@ class ChatCall:
                 decoders.switch_off(found)
                 raise NoDecoder(f"the decoder of {found.module} can't be loaded ({error})", captured) from error
             known = PreparedRequest(captured, decoder, (rewritten, lost))
-            self._prepared.store(key, known)
+            templates.store(key, known)
         if not is_invented:  # a template would repeat the text, and no receipt would name it
             known.learn(captured, messages)
         return known, captured.body

@@ -18,6 +18,7 @@ from litellm.types.utils import CallTypes
 from bridge_worker.backends.litellm import pricing, receipts, request_diff
 from bridge_worker.backends.litellm.model_names import Routed
 from bridge_worker.backends.litellm.responses import counts
+from bridge_worker.backends.litellm.router_errors import fault_of
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.backends.litellm.upstream import Target
 from bridge_worker.backends.wire.decoder import UNREADABLE
@@ -106,7 +107,7 @@ async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, c
         record.end("ok")
         return response, record.target
     except Exception as error:
-        fault = _without_method(error, request.model, call_type) or record.fault(error)
+        fault = _without_method(error, request.model, call_type) or fault_of(error) or record.fault(error)
         record.end(fault.kind, fault.status)
         raise fault from error
     finally:

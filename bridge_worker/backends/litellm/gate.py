@@ -33,6 +33,7 @@ from bridge_worker.backends.reading import AttemptError
 from bridge_worker.config import unusable
 from bridge_worker.core.deltas import Delta
 from bridge_worker.core.ports import Facts
+from bridge_worker.errors import BridgeError
 
 _real = litellm.acompletion
 _watcher: ContextVar[Callable[[Mapping[str, Any]], object] | None] = ContextVar("omni_bridge_watcher", default=None)
@@ -110,6 +111,8 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     kwargs, refused = without_thinking(kwargs, target.provider, target.model, messages)  # type: ignore[assignment]
     held_back += refused
     _, kwargs, messages = with_cache(call.request, None, kwargs, target, messages)  # type: ignore[assignment]
+    if (credential := await call.keys.get(kwargs, target)) is not None:
+        kwargs = {**kwargs, **credential.params}
     rewritten, lost = rewrite_call(kwargs, target.provider, target.model or "", names=False)
     held_back += lost
     receipt = call.request.receipt
@@ -119,7 +122,8 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
         # PRIVATE, _skip_mcp_handler: else tools need the mcp package, and could be run here instead of by the agent.
         response = await _real(**kwargs | rewritten | {"messages": messages, "_skip_mcp_handler": True})
     except Exception as error:
-        raise with_fault(error, call.fail(error)) from error.__cause__
+        fault = call.fail(error)
+        raise call.keys.for_router(fault, target) or with_fault(error, fault) from error.__cause__
     if not call.request.stream:
         call.end("ok")
         await usage_limits.spend(target.deployment, getattr(getattr(response, "usage", None), "total_tokens", None))
@@ -130,7 +134,7 @@ async def _serve(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     """One call of a deployment. What can't be prepared is raised where LiteLLM's callbacks and the Router's cooldowns hear it."""
     call.outcome = None
     info = kwargs.get("model_info") or {}
-    if why := info.get(unusable.MARK):
+    if (why := info.get(unusable.MARK)) and not await _has_clients_key(call, kwargs):
         call.begin(call.target_of(kwargs), fallback=bool(kwargs.get("fallback_depth")))
         error = for_unusable(str(why), call.target)
         call.fail(error)
@@ -151,9 +155,17 @@ async def _serve(call: ChatCall, kwargs: dict[str, Any]) -> Any:
         return await call_litellm(call, kwargs)
     except Exception as error:
         call.begin(call.target_of(kwargs), fallback=bool(kwargs.get("fallback_depth")))
-        call.next = with_fault(error, call.fail(error))
+        fault = call.fail(error)
+        call.next = call.keys.for_router(fault, call.target) or with_fault(error, fault)
     call.mode = "full"
     return await send(**kwargs)
+
+
+async def _has_clients_key(call: ChatCall, kwargs: Mapping[str, Any]) -> bool:
+    """Whether the client has the key of a deployment that has none, or an error instead, which `_prepare` raises again."""
+    with suppress(BridgeError):
+        return await call.keys.get(kwargs, call.target_of(kwargs)) is not None
+    return True
 
 
 async def _prepare(call: ChatCall, kwargs: Mapping[str, Any]) -> Ready:
@@ -192,7 +204,8 @@ async def acompletion(**kwargs: Any) -> Any:
     except AttemptError as failed:
         call.fail_attempt(failed.fault)
         await call.close()
-        raise with_fault(for_router(failed, kwargs["model"], ready.target.provider), failed.fault) from failed.fault
+        error = call.keys.for_router(failed.fault, ready.target) or for_router(failed, kwargs["model"], ready.target.provider)
+        raise with_fault(error, failed.fault) from failed.fault
     except BaseException:
         await call.close()
         raise
@@ -238,7 +251,8 @@ async def _pieces(call: ChatCall, upstream: Upstream, deltas: list[Delta], targe
         yield Piece([], facts)
     except AttemptError as failed:
         call.fail_attempt(failed.fault)
-        error = with_fault(for_router(failed, str(target.model), target.provider), failed.fault)
+        error = call.keys.for_router(failed.fault, target) or for_router(failed, str(target.model), target.provider)
+        with_fault(error, failed.fault)
         await log.async_failure_handler(error, "")
         raise error from failed.fault
     finally:

@@ -118,7 +118,8 @@ class Lane:
         except AttemptError as failed:
             call.fail_attempt(failed.fault)
             await call.close()
-            call.pending = (id, with_fault(for_router(failed, str(target.model), target.provider), failed.fault))
+            error = call.keys.for_router(failed.fault, target) or for_router(failed, str(target.model), target.provider)
+            call.pending = (id, with_fault(error, failed.fault))
             self._report_successes(group)
             return None
         group.successes.append((time.monotonic(), id))

@@ -14,6 +14,7 @@ import pickle
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import httpx
 from litellm.types.utils import LlmProviders
@@ -23,6 +24,7 @@ from bridge_worker.backends.litellm.capture import CapturedRequest
 from bridge_worker.backends.litellm.transport import Destination
 from bridge_worker.backends.litellm.upstream import Target, target_of
 from bridge_worker.backends.wire.formats import Recipe
+from bridge_worker.core.credentials import Credential
 from bridge_worker.core.receipt import Change
 
 MAX_PREPARED = 512  # templates that are kept; the oldest is forgotten first
@@ -130,6 +132,13 @@ class PreparedRequests:
         self._targets: dict[tuple[str | None, ...], Target] = {}
         self._prepared: dict[Any, PreparedRequest] = {}
         self._environment: Mapping[Any, Any] = {}
+        self._with_key: WeakKeyDictionary[Credential, PreparedRequests] = WeakKeyDictionary()
+
+    def of(self, credential: Credential | None) -> PreparedRequests:
+        """Those with this key of the client's, as long as the key is kept. None: this."""
+        if credential is None:
+            return self
+        return self._with_key.setdefault(credential, PreparedRequests(remembers=self._remembers))
 
     def find(self, key: Any) -> PreparedRequest | None:
         environment = os.environ._data  # type: ignore[attr-defined]  # PRIVATE, CPython: a comparison takes a microsecond

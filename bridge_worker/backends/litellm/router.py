@@ -14,6 +14,8 @@ from typing import Any
 
 import litellm
 
+from bridge_worker.backends.litellm.patches import table
+
 
 def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None, started: list[Future[Any]] | None = None) -> Any:
     """A Router for use in ``loop``; None for the current one. ``started`` gets what goes on in ``loop`` until it is cancelled.
@@ -21,6 +23,7 @@ def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None, st
     It takes 2 ms a deployment, so make it in a thread. It starts tasks that write budgets and usage to Redis, and these must run in
     the loop that uses the Router: without a loop, a Router with budgets fails, and one with usage limits never writes.
     """
+    table.install_for_router()
     if loop is None:
         return litellm.Router(**settings)
 
@@ -110,3 +113,14 @@ def metadata(given: Mapping[str, str]) -> dict[str, Any]:
     """A copy, for the Router writes into it. Its ``tags`` is a list there; with commas it is what the gateway's header has."""
     tags = [tag for part in given.get("tags", "").split(",") if (tag := part.strip())]
     return {**given, "tags": tags} if tags else dict(given)
+
+
+def with_fallbacks(router: Any, model: str) -> list[str]:
+    """``model``, and what the Router may call instead of it, and instead of that."""
+    kinds = ("fallbacks", "context_window_fallbacks", "content_policy_fallbacks")
+    rows = [row for kind in kinds for row in getattr(router, kind, None) or ()]
+    names = [model]
+    for name in names:  # the loop appends to it
+        meant = [other for row in rows for key, others in row.items() if key in (name, "*") for other in others]
+        names += [other for other in dict.fromkeys(meant) if isinstance(other, str) and other not in names]
+    return names

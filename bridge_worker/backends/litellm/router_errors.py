@@ -54,9 +54,14 @@ def for_router(failed: AttemptError, model: str, provider: str | None) -> Except
 
 
 def for_unusable(why: str, target: Target) -> Exception:
-    """The exception to raise for a deployment without its key or host. After a bad request the Router uses the fallbacks, and cools
-    nothing down: the next request gets the same reason."""
-    fault = BridgeError("authentication", f"this deployment can't be used: {why}", provider=target.provider)
+    """The exception to raise for a deployment without its key or host: the next request gets the same reason."""
+    return without_cooldown(
+        BridgeError("authentication", f"this deployment can't be used: {why}", provider=target.provider), target
+    )
+
+
+def without_cooldown(fault: BridgeError, target: Target) -> Exception:
+    """After a bad request the Router uses the fallbacks, and cools nothing down."""
     return with_fault(litellm.BadRequestError(fault.message, llm_provider=target.provider or "", model=str(target.model)), fault)
 
 

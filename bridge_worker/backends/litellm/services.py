@@ -8,7 +8,7 @@ It blocks, so its callers use a thread.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import litellm
 
-from bridge_worker.backends.litellm import embed_rerank, exceptions, router, tokens
+from bridge_worker.backends.litellm import client_keys, embed_rerank, exceptions, router, tokens
 from bridge_worker.backends.litellm.chat import LiteLLM
 from bridge_worker.config import unusable
 from bridge_worker.core.ports import Embeddings, EmbedRequest, Expense, Ranking, RerankRequest
@@ -51,7 +51,6 @@ _INPUTS = {
 }
 # Not OpenAI's: they are the bridge's own, or LiteLLM keeps them to itself.
 _OWN = {"model", "messages", "stream", "deadlines", "provider_params", "metadata"}
-_KEYS = ("api_key", "aws_access_key_id", "vertex_credentials", "azure_ad_token", "client_secret")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,7 @@ class LiteLLMServices:
         self._names = served.names
         self._engine = served.engine
         self._router = served.router
+        self._credentials = served.credentials
         self.alternatives = served.alternatives
 
     def names(self, *, every: bool) -> list[ModelSummary]:
@@ -126,11 +126,14 @@ class LiteLLMServices:
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
         request.receipt.engine = self._engine
-        return await embed_rerank.embed(self._router, request, self._route(request.model))
+        return await self._with_keys(request, embed_rerank.embed(self._router, request, self._route(request.model)))
 
     async def rerank(self, request: RerankRequest) -> Ranking:
         request.receipt.engine = self._engine
-        return await embed_rerank.rerank(self._router, request, self._route(request.model))
+        return await self._with_keys(request, embed_rerank.rerank(self._router, request, self._route(request.model)))
+
+    async def _with_keys(self, request: EmbedRequest | RerankRequest, made: Awaitable[T]) -> T:
+        return await client_keys.with_keys(client_keys.ClientKeys(self._credentials, request.ends), made)
 
     def _summary(self, model: str) -> ModelSummary:
         """A wildcard or a model that LiteLLM does not know must not fail the list."""
@@ -178,7 +181,7 @@ def _deployment(name: str, params: Facts, configured: Facts) -> _Deployment:
 def _key_present(params: Facts, configured: Facts, provider: str) -> bool | None:
     if unusable.MARK in configured:
         return False
-    return True if any(params.get(key) for key in _KEYS) else _key_in_environment(provider)
+    return True if any(params.get(key) for key in client_keys.KEYS) else _key_in_environment(provider)
 
 
 def _mapped(name: str, provider: str) -> Facts:
