@@ -53,7 +53,7 @@ class DeadlineTimer:
             self._move(timeout, "idle_ms", _at(self._loop.time(), self._idle))
 
     def check(self) -> None:
-        """Raises TimeoutError after a deadline whose cancel a library has caught."""
+        """Raises TimeoutError when a deadline has passed: a library may have caught its cancel."""
         if self._expired:
             raise TimeoutError
 
