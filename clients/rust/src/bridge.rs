@@ -211,8 +211,9 @@ impl Bridge {
         self.of_each("status").await
     }
 
-    /// Lets every running worker reload its config; requests in flight continue with the old one. A config with errors is rejected: the
-    /// error's `data` has all of them in `mistakes`, and the old config stays active.
+    /// Lets every running worker reload its config: it starts engine processes with the new one, and requests in flight end on the old
+    /// ones. A config with errors is rejected: the error's `data` has all of them in `mistakes`, and the old config stays active. So it
+    /// is in a worker without engine processes.
     pub async fn reload_config(&self) -> Result<Vec<ConfigReloaded>> {
         self.of_each("config/reload").await
     }
