@@ -29,7 +29,7 @@ from _pytest.runner import runtestprotocol
 
 from tests.simulation import machine, planted, schedules, simulate
 
-MODULES = (
+CORE = (
     "protocol.framing",
     "protocol.session",
     "protocol.link_frames",
@@ -39,6 +39,8 @@ MODULES = (
     "budgets.remote_store",
     "budgets.tasks",
     "engines.pool",
+)
+DECODERS = (
     "backends.wire.openai_chat",
     "backends.wire.anthropic",
     "backends.wire.gemini",
@@ -46,24 +48,23 @@ MODULES = (
     "backends.wire.json_array",
     "backends.wire.aws_event_stream",
 )
-TESTS = (
-    "tests/unit/test_framing.py",
-    "tests/unit/test_session.py",
-    "tests/unit/test_link_frames.py",
-    "tests/unit/test_params_and_schema.py",
-    "tests/unit/test_chat_runner.py",
-    "tests/unit/test_message_accepted_back.py",
-    "tests/unit/wire",
-    "tests/server",
-    "tests/gateway/test_spending.py",
-    "tests/gateway/test_tasks.py",
-    "tests/fuzz/test_differential.py",
-    "tests/fuzz/test_wire_fuzz.py",
-)
+TESTS: dict[tuple[str, ...], tuple[str, ...]] = {
+    CORE: (
+        "tests/unit/test_framing.py",
+        "tests/unit/test_session.py",
+        "tests/unit/test_link_frames.py",
+        "tests/unit/test_budgets.py",
+        "tests/server",
+        "tests/gateway/test_spending.py",
+        "tests/gateway/test_tasks.py",
+        "tests/fuzz/test_differential.py",
+    ),
+    DECODERS: ("tests/unit/wire", "tests/unit/test_message_accepted_back.py", "tests/fuzz"),
+}
 _PROCESSES = {"spawn", "worker_for", "worker"}  # fixtures of tests that start a worker, which a change in memory does not reach
 _ROOT = Path(__file__).parents[2]
 _SEEDS = 60
-_SECONDS = 60  # of a fork; a mutant that needs more is found
+_CPU_SECONDS, _SECONDS = 30, 300  # of a fork; a mutant that needs more is found
 _MEMORY = 6 << 30
 _AT_IMPORT = 60  # tests, the fastest, for a change that runs at the import, such as a constant: no line of theirs tells which
 _LONGEST = 8.0  # seconds of one test that is run for a mutant
@@ -207,7 +208,9 @@ def _fork(job: Callable[[], bool]) -> int:
     os.dup2(silent, 1)
     os.dup2(silent, 2)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.alarm(_SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, _CPU_SECONDS)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     try:
         os._exit(job())
@@ -282,7 +285,7 @@ class _Tests:
         return lines
 
     def _measure(self, session: pytest.Session) -> list[tuple[int, float, list[tuple[str, int]]]]:
-        files = {str(_ROOT.joinpath("bridge_worker", *name.split(".")).with_suffix(".py")): name for name in MODULES}
+        files = {str(_ROOT.joinpath("bridge_worker", *name.split(".")).with_suffix(".py")): name for name in (*CORE, *DECODERS)}
         measured = []
         for number, item in enumerate(session.items):
             follows = session.items[number + 1] if number + 1 < len(session.items) else None
@@ -303,12 +306,19 @@ class _Tests:
 
 
 def main(minutes: float, only: list[str]) -> int:
-    modules = [name for name in MODULES if not only or any(part in name for part in only)]
-    everything = [mutant for module in modules for mutant in mutants(module)]
-    print(f"{len(everything):,} mutants of {len(modules)} modules, for {minutes:g} minutes", flush=True)
     ends = time.monotonic() + minutes * 60
+    for group, tests in TESTS.items():
+        modules = [name for name in group if not only or any(part in name for part in only)]
+        if modules:
+            _run(modules, tests, ends)
+    return 0
+
+
+def _run(modules: list[str], files: Iterable[str], ends: float) -> None:
+    everything = [mutant for module in modules for mutant in mutants(module)]
+    print(f"{len(everything):,} mutants of {len(modules)} modules", flush=True)
     tests = _Tests(everything, ends)
-    pytest.main(["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", *TESTS], plugins=[tests])
+    pytest.main(["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", *files], plugins=[tests])
     survivors = []
     seeds: Counter[str] = Counter()
     with machine.virtual():
@@ -326,4 +336,3 @@ def main(minutes: float, only: list[str]) -> int:
         print(
             f"{module:34} {len(mine):4}, {tried:4} tried: {by_tests:4} by tests, {seeds[module]:4} by seeds, {len(rest):3} survive"
         )
-    return 0
