@@ -232,6 +232,8 @@ class _Tests:
         items[:] = [item for item in items if _PROCESSES.isdisjoint(getattr(item, "fixturenames", ()))]
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if session.testsfailed:
+            raise session.Interrupted("a test file can't be collected: every mutant would count as found")
         by_line = self._tests_of_lines(session)
         print(f"{len(session.items):,} tests; {len(by_line):,} lines are executed by one", flush=True)
         for mutant, is_killed in in_forks(self._jobs(session, by_line)):
