@@ -106,6 +106,8 @@ def mutants(module: str) -> Iterator[Mutant]:
     tree = ast.parse(text)
     lines = {node: lines for statement, lines in _statements(tree, in_function=False) for node in ast.walk(statement)}
     for position, node in enumerate(ast.walk(tree)):
+        if lines.get(node) is None:
+            continue
         for kinds, change in _CHANGES:
             if isinstance(node, kinds) and change(alone := copy.deepcopy(node)):
                 changed = ast.parse(text)
@@ -114,14 +116,18 @@ def mutants(module: str) -> Iterator[Mutant]:
                 yield Mutant(module, node.lineno, lines[node], ast.unparse(node), ast.unparse(alone), source)
 
 
-def _statements(node: ast.AST, *, in_function: bool) -> Iterator[tuple[ast.AST, range]]:
-    """Outer ones first. A part that has statements ends where the first of them begins."""
+def _statements(node: ast.AST, *, in_function: bool) -> Iterator[tuple[ast.AST, range | None]]:
+    """Outer ones first. A part that has statements ends where the first of them begins. None: a class's own members and decorators,
+    which code in memory can't be given (`planted.replaced`)."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.stmt):
             is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
-            body = getattr(child, "body", None)
-            last = body[0].lineno - 1 if body else child.end_lineno or child.lineno
-            yield child, range(child.lineno, max(last, child.lineno) + 1) if in_function and not is_function else range(0)
+            if not is_function and isinstance(child if isinstance(child, ast.ClassDef) else node, ast.ClassDef):
+                yield child, None
+            else:
+                body = getattr(child, "body", None)
+                last = body[0].lineno - 1 if body else child.end_lineno or child.lineno
+                yield child, range(child.lineno, max(last, child.lineno) + 1) if in_function and not is_function else range(0)
             yield from _statements(child, in_function=in_function or is_function)
         elif isinstance(child, ast.ExceptHandler | ast.match_case):
             yield from _statements(child, in_function=in_function)
