@@ -12,13 +12,14 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import Distribution
 from pathlib import Path
 
-from bundle import archive, bill, contents, licences, native
+from bundle import archive, bill, contents, deferred, licences, native
 from bundle.bytecode import compiled
 from bundle.contents import SITE, STDLIB
 
@@ -74,6 +75,7 @@ def fill(root: Path, target: str, with_local: bool) -> None:
                 shipped[name] = distribution
         files |= {f"{SITE}/{path}": source for path, source in our_wheel(work)}
         files |= neutral_sysconfig(files, work)
+        files |= deferred.rewritten(Path(sysconfig.get_path("purelib")), SITE, work)
         write(root, files)
     owners = {name: licences.owner_of(path) for name, path in add_native(root).items()}
     glibc = native.needed_glibc(file for file in archive.files_in(root) if native.is_elf(file))

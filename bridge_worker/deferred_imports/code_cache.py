@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bridge_worker.deferred_imports.rewriting import Rewritten
 
-VERSION = 2  # of what `rewriting` makes
+VERSION = 3  # of what `rewriting` makes
 
 _Stamp = tuple[str, int, int]
 
@@ -57,12 +57,16 @@ def _is_trusted(path: Path, source: Path) -> bool:
 
 def store(source: Path, others: Iterable[Path], rewritten: Rewritten) -> None:
     """``others`` are the files that the table depends on besides."""
-    stamps = tuple(_stamp(str(path)) for path in sorted({source, *others}))
-    content = marshal.dumps((MAGIC_NUMBER, stamps, rewritten.code, rewritten.table, rewritten.builtins, rewritten.submodules))
+    content = content_of(rewritten, tuple(_stamp(str(path)) for path in sorted({source, *others})))
     for path in _places(source):
         with contextlib.suppress(OSError):
             _write(path, content)
             return
+
+
+def content_of(rewritten: Rewritten, stamps: tuple[_Stamp | None, ...] = ()) -> bytes:
+    """Without ``stamps`` it is always valid, as bytecode without a source is."""
+    return marshal.dumps((MAGIC_NUMBER, stamps, rewritten.code, rewritten.table, rewritten.builtins, rewritten.submodules))
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -80,9 +84,14 @@ def _stamp(path: str) -> _Stamp | None:
     return path, status.st_size, status.st_mtime_ns
 
 
+def place_of(source: Path) -> Path:
+    """``source`` may be bytecode too."""
+    return Path(cache_from_source(str(source), optimization=f"deferred{VERSION}"))
+
+
 def _places(source: Path) -> Iterator[Path]:
     """In the folder of the bytecode, and where that folder cannot be written to, in the user's cache."""
-    own = Path(cache_from_source(str(source), optimization=f"deferred{VERSION}"))
+    own = place_of(source)
     yield own
     folder = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     yield Path(folder, "omni-bridge", "deferred_imports", *own.parts[1:])

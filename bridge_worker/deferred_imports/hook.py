@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from importlib.machinery import ModuleSpec, NamespaceLoader, PathFinder, SourceFileLoader
+from importlib.machinery import ModuleSpec, NamespaceLoader, PathFinder, SourceFileLoader, SourcelessFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -37,12 +37,8 @@ def install(packages: Mapping[str, str], usual: Collection[str] = ()) -> None:
         if any(isinstance(finder, DeferringFinder) and finder.package == package for finder in sys.meta_path):
             continue
         try:
-            sources = Sources(package)
-            if sources.digest() != digest:
-                raise LookupError(f"the sources of {package} are not those that deferred imports were tested with")
-            if not code_cache.is_useful(sources.path):
-                raise LookupError(f"no folder for the rewritten modules of {package} can be written to; set XDG_CACHE_HOME")
-        except NoSourcesError as reason:  # as in the bundle: no operator can change it
+            sources = _tested_sources(package, digest)
+        except NoSourcesError as reason:  # no operator can change it
             _log.info("%s: all of %s is loaded at the start", reason, package)
             continue
         except LookupError as reason:
@@ -51,8 +47,23 @@ def install(packages: Mapping[str, str], usual: Collection[str] = ()) -> None:
         sys.meta_path.insert(0, DeferringFinder(package, sources, usual))
 
 
+def _tested_sources(package: str, digest: str) -> Sources | None:
+    """None for a package of bytecode alone, which was shipped with its rewritten modules. Raises LookupError."""
+    try:
+        sources = Sources(package)
+    except NoSourcesError as reason:
+        if code_cache.load(reason.path) is None:
+            raise
+        return None
+    if sources.digest() != digest:
+        raise LookupError(f"the sources of {package} are not those that deferred imports were tested with")
+    if not code_cache.is_useful(sources.path):
+        raise LookupError(f"no folder for the rewritten modules of {package} can be written to; set XDG_CACHE_HOME")
+    return sources
+
+
 class DeferringFinder:
-    def __init__(self, package: str, sources: Sources, usual: Collection[str]) -> None:
+    def __init__(self, package: str, sources: Sources | None, usual: Collection[str]) -> None:
         self.package = package
         self._sources = sources
         self._usual = frozenset(usual)
@@ -68,6 +79,8 @@ class DeferringFinder:
             spec.loader = FolderLoader(name, spec.submodule_search_locations, PathFinder.find_spec)
         elif type(spec.loader) is SourceFileLoader:
             spec.loader = DeferringLoader(name, spec.loader.path, self)
+        elif type(spec.loader) is SourcelessFileLoader:
+            spec.loader = ShippedLoader(name, spec.loader.path)
         return spec
 
     def rewrite(self, module: str, path: Path) -> Rewritten | None:
@@ -76,7 +89,7 @@ class DeferringFinder:
         from bridge_worker.deferred_imports.star_names import PackageSources
 
         source = path.read_bytes()
-        if not self._sources.is_recorded(path, source):
+        if self._sources is None or not self._sources.is_recorded(path, source):
             _log.warning("%s was changed after it was installed: what it imports is loaded with it", module)
             return None
         if self._star_names is None:
@@ -104,6 +117,17 @@ class DeferringLoader(SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         rewritten = code_cache.load(Path(self.path)) or self._finder.rewrite(module.__name__, Path(self.path))
+        if rewritten is None:
+            super().exec_module(module)
+        else:
+            run(module, rewritten)
+
+
+class ShippedLoader(SourcelessFileLoader):
+    """For bytecode without a source. A module that no rewritten one was shipped for is loaded as usual."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        rewritten = code_cache.load(Path(self.path))
         if rewritten is None:
             super().exec_module(module)
         else:

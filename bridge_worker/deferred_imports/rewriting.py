@@ -28,6 +28,7 @@ Origin = tuple[str, str]
 # How `ClassVar` and such are found decides what an annotation means: dataclasses looks them up in the module's dict.
 _NEVER_DEFERRED = sys.stdlib_module_names | {"typing_extensions"}
 _OWN_NAMESPACE = {"globals", "locals", "vars"}
+_QUALIFIERS = {"Required", "NotRequired", "ReadOnly", "Annotated"}
 _BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("_"))
 
 
@@ -68,13 +69,25 @@ def rewrite(source: bytes, path: str, module: str, stars: Stars) -> Rewritten:
 
 def _defer_annotations(body: list[ast.stmt], table: Table, hidden: frozenset[str] = frozenset()) -> None:
     """Annotations of functions are not evaluated where they use a deferred name: half of what a module imports would be loaded for
-    them alone. Not where they use a name of the class, ``hidden`` from functions."""
+    them alone. Not where they use a name of the class, ``hidden`` from functions. Those of a TypedDict become text."""
     for node in body:
-        if isinstance(node, ast.ClassDef):
+        if isinstance(node, ast.ClassDef) and any(isinstance(base, ast.Name) and base.id == "TypedDict" for base in node.bases):
+            _quote_annotations(node, table)
+        elif isinstance(node, ast.ClassDef):
             own = frozenset(name for statement in node.body for name, _ in bindings(statement))
             _defer_annotations(node.body, table, hidden | own)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and _marks_annotations(node, table, hidden):
             node.decorator_list.append(ast.copy_location(ast.Name(ANNOTATIONS, ast.Load()), node))
+
+
+def _quote_annotations(typed_dict: ast.ClassDef, table: Table) -> None:
+    """As text in quotes, which `get_type_hints` and pydantic evaluate in the module's namespace. Not what makes a key
+    required, because the class reads that when it is made."""
+    for node in typed_dict.body:
+        if isinstance(node, ast.AnnAssign):
+            names = {getattr(each, "id", getattr(each, "attr", "")) for each in ast.walk(node.annotation)}
+            if not names.isdisjoint(table) and names.isdisjoint(_QUALIFIERS):
+                node.annotation = ast.copy_location(ast.Constant(ast.unparse(node.annotation)), node.annotation)
 
 
 def _marks_annotations(node: ast.FunctionDef | ast.AsyncFunctionDef, table: Table, hidden: frozenset[str]) -> bool:

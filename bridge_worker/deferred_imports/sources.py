@@ -12,7 +12,11 @@ from pathlib import Path
 
 
 class NoSourcesError(LookupError):
-    pass
+    """``path`` is the bytecode of the package itself."""
+
+    def __init__(self, package: str, path: Path) -> None:
+        super().__init__(f"{package} is installed without its sources and without rewritten modules")
+        self.path = path
 
 
 class Sources:
@@ -23,7 +27,7 @@ class Sources:
             raise LookupError(f"{package} is not installed")
         self.path = Path(spec.origin)
         if self.path.suffix != ".py":
-            raise NoSourcesError(f"{package} is installed without its sources")
+            raise NoSourcesError(package, self.path)
         self._root = self.path.parent.parent
         records = list(self._root.glob(f"{package}-*.dist-info/RECORD"))
         if len(records) != 1:

@@ -237,7 +237,7 @@ class App:
         from bridge_worker.backends.litellm.warm_up import warm_up
 
         config = self._loaded.config
-        if not self._embedded:
+        if not self._embedded and (config.gateway is not None or config.settings.engine == "litellm"):
             warm_up()  # before the config's callbacks are on, which would hear of it
         litellm = self._new_litellm(config)
         self._loaded = self._complete(config, litellm)
@@ -273,7 +273,7 @@ class App:
             usage_limits.count_in(self._shared.usage)
             if self._redis is None or not self._redis.installed:
                 router_copies.share(litellm.router, litellm.lane, self._shared.copies, self._shared.texts)
-        rehearse(litellm)
+        rehearse(litellm, is_wrapped=self._embedded or config.gateway is not None)
         return Loaded(config, litellm, LiteLLMServices(litellm))
 
     def _preload_rest(self) -> None:

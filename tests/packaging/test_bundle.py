@@ -104,6 +104,24 @@ def test_it_serves_with_an_empty_environment_under_another_user(inside: Any) -> 
     assert worker.stderr == ""
 
 
+# Prints how many modules the import of LiteLLM loads: without deferred imports 2,000.
+COUNT = """
+import sys
+from bridge_worker.backends.litellm import setup
+setup.set_environment()
+setup.defer_imports()
+import litellm
+print(sum(name.partition(".")[0] in ("litellm", "openai") for name in sys.modules))
+litellm.Router
+"""
+
+
+def test_litellm_is_loaded_as_it_is_used(bare: BareRoot) -> None:
+    done = subprocess.run(bare.command(PYTHON, "-I", "-c", COUNT), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 100 < int(done.stdout) < 400
+
+
 @pytest.mark.parametrize("tmp", [True, False], ids=["with-tmp", "nothing-can-be-written"])
 def test_it_chats_with_a_provider_through_litellm(inside: Any, upstream: Upstream, tmp: bool) -> None:
     worker = inside(tmp=tmp, OPENAI_API_KEY="sk-secret-123", OPENAI_BASE_URL=upstream.base_url)
@@ -125,7 +143,9 @@ def test_a_link_to_it_works_and_so_does_a_relative_path(bare: BareRoot) -> None:
 # Everything that LiteLLM can be asked for by a provider's name, and each of its modules that imports at all.
 PROVIDERS = """
 import contextlib, importlib, io, json, os, pkgutil, sys
-import bridge_worker.backends.litellm
+from bridge_worker.backends.litellm import setup
+setup.set_environment()
+setup.defer_imports()
 import litellm
 from litellm.types.utils import LlmProviders
 from litellm.utils import ProviderConfigManager
@@ -152,11 +172,11 @@ os._exit(0)
 
 
 def test_every_provider_that_litellm_names_is_in_it(bare: BareRoot) -> None:
-    """Its chat configuration, and each module of LiteLLM's, just as where it is installed."""
+    """Its chat configuration, and each module of LiteLLM's, just as where it is installed and loaded without deferred imports."""
     flags = ["-I", "-X", "utf8", "-W", "ignore", "-c", PROVIDERS]
     found = []
     for command in (
-        [sys.executable, *flags],
+        ["env", "OMNI_BRIDGE_EAGER=1", sys.executable, *flags],
         bare.command(PYTHON, *flags, env={"HOME": "/tmp"}),
     ):  # two providers make a folder there
         done = subprocess.run(command, capture_output=True, text=True, timeout=10 * WAIT_SECONDS, check=False)

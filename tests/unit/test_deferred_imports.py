@@ -18,9 +18,10 @@ from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
+import pydantic
 import pytest
 
-from bridge_worker.deferred_imports import hook
+from bridge_worker.deferred_imports import code_cache, hook
 from bridge_worker.deferred_imports.sources import Sources
 
 _numbers = itertools.count()
@@ -379,6 +380,28 @@ def test_a_folder_that_cannot_be_written_to_is_replaced_by_the_users_cache(
         del sys.modules[name]
 
 
+def test_annotations_of_a_typed_dict_load_nothing_until_they_are_evaluated(load: Load) -> None:
+    source = """
+from typing_extensions import Required, TypedDict
+from .part import Thing
+from .other import Other
+class D(TypedDict, total=False):
+    a: Thing
+    b: list[Thing | None]
+    c: int
+    d: Required[Other]
+"""
+    package = load({"__init__.py": source, "part.py": "Thing = int", "other.py": "Other = str"})
+    assert loaded(package) == {"other"}  # which keys are required is read when the class is made
+    assert package.D.__required_keys__ == {"d"}
+    assert list(package.D.__annotations__) == list("abcd")
+    assert typing.get_type_hints(package.D) == {"a": int, "b": list[int | None], "c": int, "d": str}
+    adapter = pydantic.TypeAdapter(package.D)
+    assert adapter.validate_python({"a": 1, "d": "x"}) == {"a": 1, "d": "x"}
+    with pytest.raises(pydantic.ValidationError, match="valid integer"):
+        adapter.validate_python({"a": "x", "d": "x"})
+
+
 @pytest.mark.parametrize("found", ["another digest", "no record", "no cache", "another Python"])
 def test_a_package_that_cannot_be_deferred_is_loaded_as_usual_with_one_line_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: str
@@ -414,6 +437,31 @@ def test_a_package_of_bytecode_alone_is_loaded_as_usual_without_a_warning(
     hook.install({name: "0" * 64})
     assert sys.meta_path == before
     assert caplog.records == []
+
+
+def test_a_package_of_bytecode_is_deferred_where_it_was_shipped_with_its_rewritten_modules(load: Load, tmp_path: Path) -> None:
+    files = {
+        "user.py": "from .part import x\nfrom .plain import y\ndef use(): return x, y",
+        "part.py": "x = 1",
+        "plain.py": "y = 2",
+    }
+    name = load(files).__name__
+    importlib.import_module(f"{name}.user").use()
+    for module in [module for module in sys.modules if module.split(".")[0] == name]:
+        del sys.modules[module]
+    sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "package", None) != name]
+    for source in (tmp_path / name).glob("*.py"):
+        kept = code_cache.load(source)
+        assert kept
+        py_compile.compile(str(source), str(source.with_suffix(".pyc")), doraise=True)
+        code_cache.place_of(source).write_bytes(code_cache.content_of(kept))
+        source.unlink()
+    code_cache.place_of(tmp_path / name / "plain.py").unlink()  # loaded as usual
+    importlib.invalidate_caches()
+    hook.install({name: "0" * 64})
+    package = importlib.import_module(f"{name}.user")
+    assert loaded(importlib.import_module(name)) == {"user"}
+    assert package.use() == (1, 2)
 
 
 def test_a_file_that_was_changed_after_it_was_installed_is_loaded_as_usual(

@@ -12,9 +12,10 @@ from bridge_worker.backends.litellm import setup
 from bridge_worker.deferred_imports.sources import Sources
 from tests.support.package_modules import PACKAGE
 
-# Prints what each name of each module is: a module by name, a class or function by its place, other values by their type.
+# Prints what each name of each module is: a module by name, a class or function by its place, other values by their type; of a
+# TypedDict also its hints, because deferred annotations are evaluated then.
 DESCRIBE = """
-import gc, importlib, json, os, sys, types
+import gc, importlib, json, os, sys, types, typing
 gc.disable()
 sys.path.insert(0, sys.argv[1])
 from bridge_worker.backends.litellm import setup
@@ -29,9 +30,17 @@ modules = wanted or sorted(name for name in sys.modules if name.partition(".")[0
 def describe(value):
     if isinstance(value, types.ModuleType):
         return "module " + value.__name__
+    if typing.is_typeddict(value):
+        return f"{value.__module__}.{value.__qualname__} {hints(value)} {sorted(value.__required_keys__)}"
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
         return f"{value.__module__}.{value.__qualname__}"
     return f"{type(value).__module__}.{type(value).__qualname__}"
+
+def hints(value):
+    try:
+        return typing.get_type_hints(value, include_extras=True)
+    except NameError as error:
+        return error
 
 def read(module, name):
     try:

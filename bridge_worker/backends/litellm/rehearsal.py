@@ -65,12 +65,18 @@ _results: dict[str, str] = {}  # why each rehearsal failed, "" where it passed; 
 _log = logging.getLogger(__name__)
 
 
-def rehearse(model: LiteLLM) -> None:
-    """Prepares what the first chat needs. Do not call it in a thread with an event loop."""
+def rehearse(model: LiteLLM, *, is_wrapped: bool = True) -> None:
+    """Prepares what the first chat needs. Do not call it in a thread with an event loop.
+
+    Without ``is_wrapped`` nothing may listen to a call: no config, and no host's code. `rehearse_rest` has the wrapper then, which
+    loads a tenth of the modules.
+    """
     for found in _AHEAD:
         _rehearse_format(found)
     if any(map(decoders.is_off, _AHEAD)):
         rehearse_rest()  # the others may fail for the same reason, and a chat must not find it out
+    if not is_wrapped:
+        return
     heard = _passes(_WRAPPER, _rehearse_wrapper)
     if not heard:
         model.leave_out_full("LiteLLM's wrapper does not call the bridge")
@@ -89,10 +95,11 @@ def degraded() -> list[dict[str, str]]:
 
 
 def rehearse_rest() -> None:
-    """The formats that `rehearse` left out, which the first chat does not wait for."""
+    """What `rehearse` left out, which the first chat does not wait for."""
     for found in FORMATS:
         if found not in _AHEAD:
             _rehearse_format(found)
+    _passes(_WRAPPER, _rehearse_wrapper)
 
 
 def rehearse_without_threads() -> None:

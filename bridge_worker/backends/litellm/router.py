@@ -14,6 +14,8 @@ from typing import Any
 
 import litellm
 
+from bridge_worker.backends.litellm.patches import table
+
 
 def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None, started: list[Future[Any]] | None = None) -> Any:
     """A Router for use in ``loop``; None for the current one. ``started`` gets what goes on in ``loop`` until it is cancelled.
@@ -21,6 +23,7 @@ def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None, st
     It takes 2 ms a deployment, so make it in a thread. It starts tasks that write budgets and usage to Redis, and these must run in
     the loop that uses the Router: without a loop, a Router with budgets fails, and one with usage limits never writes.
     """
+    table.install_for_router()
     if loop is None:
         return litellm.Router(**settings)
 

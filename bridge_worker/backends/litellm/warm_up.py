@@ -1,6 +1,7 @@
 """Runs LiteLLM's first, slow calls ahead of the first chat.
 
-Owns the list of what is slow once: LiteLLM's own completion, plain and streamed, and the openai package. Refuses to send anything.
+Owns the list of what is slow once: LiteLLM's own completion, plain and streamed, which a chat without a config does not use, and
+the openai package. Refuses to send anything.
 """
 
 from __future__ import annotations

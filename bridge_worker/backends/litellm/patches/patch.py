@@ -50,6 +50,11 @@ class Patch:
     place: str | None = field(default=None, init=False)
     problem: str | None = field(default=None, init=False)  # why it was not applied
 
+    @property
+    def is_of_router(self) -> bool:
+        """Such a patch is applied before a Router is made: to look at that class loads it."""
+        return self.places[0].startswith("litellm:Router.")
+
     def apply(self) -> None:
         """Repeating it changes nothing. Raises whatever goes wrong; then nothing was replaced."""
         if self.place is not None:

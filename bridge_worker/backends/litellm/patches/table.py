@@ -18,12 +18,17 @@ class UnsafeError(Exception):
 
 def install() -> None:
     """Applies each patch by itself. Repeating it changes nothing. Raises UnsafeError."""
-    apply_each(PATCHES)
+    apply_each(patch for patch in PATCHES if not patch.is_of_router)
     hosts.refuse({provider: patch.name for patch in left_out(PATCHES) for provider in patch.protects})
     unsafe = [patch.name for patch in left_out(PATCHES) if patch.protects == EVERY_PROVIDER]
     if unsafe:
         names = " and ".join(unsafe)
         raise UnsafeError(f"LiteLLM {litellm_version()} is not safe to use: the security patch {names} does not fit it")
+
+
+def install_for_router() -> None:
+    """Repeating it changes nothing."""
+    apply_each(patch for patch in PATCHES if patch.is_of_router)
 
 
 def degraded() -> list[dict[str, str]]:
