@@ -342,6 +342,8 @@ mod tests {
             Ok(Incoming::Unattributed(error)) => format!("unattributed {}", error.kind()),
             Ok(Incoming::Delta { id, seq, delta }) => format!("delta {id} {seq} {}", delta.text()),
             Ok(Incoming::Ready) => "ready".into(),
+            Ok(Incoming::Request { id, method, .. }) => format!("{method} as {id}"),
+            Ok(Incoming::Cancelled { id }) => format!("cancelled {id}"),
             Ok(Incoming::Other) => "other".into(),
             Err(_) => "unreadable".into(),
         }
@@ -362,6 +364,8 @@ mod tests {
             (r#"{"method":"notifications/ready","params":{"warmMs":1}}"#, "ready"),
             (r#"{"method":"notifications/news","params":{}}"#, "other"),
             (r#"{"method":5,"params":{}}"#, "other"),
+            (r#"{"id":"w:1","method":"credentials/get","params":{}}"#, r#"credentials/get as "w:1""#),
+            (r#"{"method":"notifications/cancelled","params":{"requestId":"w:1"}}"#, r#"cancelled "w:1""#),
             ("Provider List: https://", "unreadable"),
             ("[]", "other"),
             ("7", "unreadable"),
