@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.support.gateway_config import write
+from tests.support.processes import processes, resources
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker, wait_until
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
-_THREADS = 45  # 32 of the executor, and those of the worker, LiteLLM and aiohttp
+_THREADS = 60  # of all processes: 32 of the engine's executor, and those of the worker, LiteLLM and aiohttp
 WAVE = 20  # requests in flight at once
 _STATUSES = (400, 401, 402, 403, 404, 413, 422, 429, 500, 503, 529)
 FAILING: dict[str, dict[str, Any]] = {
@@ -101,7 +102,7 @@ def _stands_still(worker: Worker) -> Callable[[], bool]:
     used: list[int] = []
 
     def stands_still() -> bool:
-        threads = Path(f"/proc/{worker.process.pid}/task").iterdir()
+        threads = [thread for pid in processes(worker) for thread in Path(f"/proc/{pid}/task").iterdir()]
         used.append(sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads))
         return len(used) > 5 and used[-1] == used[-6]
 
@@ -109,11 +110,10 @@ def _stands_still(worker: Worker) -> Callable[[], bool]:
 
 
 def sample(worker: Worker, upstream: Upstream) -> Sample:
-    process = Path(f"/proc/{worker.process.pid}")
-    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    """Of all processes of the worker."""
     in_flight = worker.call("status")["result"]["requests"]["in_flight"] - 1
-    descriptors = len(list((process / "fd").iterdir()))
-    return Sample(descriptors, int(status["Threads"]), upstream.connections, in_flight, int(status["VmRSS"].split()[0]))
+    held = resources(worker)
+    return Sample(held.descriptors, held.threads, upstream.connections, in_flight, held.kib)
 
 
 def _settled(worker: Worker, upstream: Upstream, before: Sample) -> Sample:

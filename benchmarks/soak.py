@@ -15,9 +15,9 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from tests.support.processes import resources
 from tests.support.request_ledger import Ledger
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker
@@ -75,10 +75,8 @@ def _wave(worker: Worker, upstream: Upstream) -> Counter[str]:
 
 
 def _sample(worker: Worker, chats: int) -> Sample:
-    process = Path(f"/proc/{worker.process.pid}")
-    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-    descriptors = len(list((process / "fd").iterdir()))
-    return Sample(chats, int(status["VmRSS"].split()[0]) / 1024, descriptors, int(status["Threads"]))
+    held = resources(worker)
+    return Sample(chats, held.kib / 1024, held.descriptors, held.threads)
 
 
 def growth(samples: list[Sample]) -> tuple[float, float]:

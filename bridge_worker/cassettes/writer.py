@@ -20,7 +20,7 @@ from contextlib import suppress
 from bridge_worker.cassettes.entry import HEADER, header_line
 from bridge_worker.cassettes.writing_process import EXCHANGE, HEAD, LINE, SECRETS
 from bridge_worker.security.redaction import Redactor
-from bridge_worker.system.child_processes import how_it_ended
+from bridge_worker.system.child_processes import OUTLIVES, how_it_ended
 from bridge_worker.version import __version__
 
 _MAX_QUEUED_BYTES = 64 * 1024 * 1024  # beyond it a request waits for the disk: a recording has every exchange
@@ -165,5 +165,5 @@ class Writer:
 def _start(fd: int) -> subprocess.Popen[bytes]:
     """The process that writes to ``fd``. It imports from where this one does."""
     code = f"import sys; sys.path[:] = {sys.path!r}; from bridge_worker.cassettes.writing_process import main; main({fd})"
-    command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", code]
+    command = [sys.executable, "-I", "-S", "-X", "utf8", "-c", code, OUTLIVES]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, pass_fds=(fd,))  # noqa: S603

@@ -17,6 +17,7 @@ from bridge_worker.protocol.framing import DEFAULT_MAX_MESSAGE_BYTES
 from bridge_worker.protocol.session import DEFAULT_MAX_IN_FLIGHT
 from bridge_worker.providers.facts import DEFAULT_LOCAL_SERVICES, LOCAL_SERVICES
 from bridge_worker.security.url_policy import UrlPolicy
+from bridge_worker.system.engine_starts import can_be_started
 
 if TYPE_CHECKING:
     from bridge_worker.config.fault_cards import FaultCard
@@ -100,7 +101,9 @@ class Settings:
         choices=("auto", "direct", "litellm"),
     )
     engines: int = setting(
-        0, "engine processes that run the requests: a number or auto, one a core; 0: none, one process does all", metavar="ENGINES"
+        1 if can_be_started() else 0,
+        "engine processes that run the requests: a number or auto, one a core; 0, and always on Windows: one process does all",
+        metavar="ENGINES",
     )
     engine_hang_seconds: float = setting(
         5.0, "an engine process is replaced when its event loop has not run for so long", least=0.5, metavar="SECONDS"

@@ -38,7 +38,8 @@ class State(Enum):
 
 @dataclass(slots=True, eq=False)
 class EngineHandle:
-    """``early``: an engine without LiteLLM, which serves until one with it is ready. ``missed``: pings without a response."""
+    """``early``: an engine without LiteLLM, which serves until one with it is ready. ``missed``: pings without a response;
+    one counts less where the process waited for a processor."""
 
     key: int
     generation: int
@@ -49,7 +50,8 @@ class EngineHandle:
     state: State = State.STARTING
     pid: int | None = None
     served: int = 0
-    missed: int = 0
+    missed: float = 0
+    waited: float | None = None  # for a processor, in seconds, when the last ping but one had no response
     paused: bool = False
     outgrown: bool = False  # another is to take its place
     loaded: dict[str, Any] | None = None  # as the engine reported it
@@ -88,7 +90,7 @@ class EngineHandle:
         }
 
     def take_report(self, frame: Frame) -> None:
-        self.missed = 0
+        self.missed, self.waited = 0, None
         self.report = json.loads(frame.body)
 
     def release(self) -> None:
@@ -147,7 +149,12 @@ async def open_engine(
     """A handle, and the descriptors for its process, which the caller passes on and closes."""
     ours, theirs = socket.socketpair()
     log_read, log_write = os.pipe()
-    board = open_board()
+    try:
+        board = open_board()
+    except OSError:
+        for fd in (log_read, log_write):
+            os.close(fd)
+        raise  # the pair closes itself
     link = Link(on_frame, on_lost)
     handle = EngineHandle(key, generation, early, link, Board(board), LogPipe(log_read, on_log))
     await link.connect(ours)

@@ -23,9 +23,12 @@ class Limits:
 
 
 class Owner(Protocol):
-    """The pool. ``on_lost`` is called once the process has ended, or does not end; ``on_failing`` when none can be started."""
+    """The pool. ``on_opened`` is called when the engine without LiteLLM takes requests, ``on_lost`` once a process has ended, or
+    does not end; ``on_failing`` when none can be started."""
 
     def on_frame(self, engine: EngineHandle, frame: Frame) -> None: ...
+
+    def on_opened(self) -> None: ...
 
     def on_ready(self, engine: EngineHandle) -> None: ...
 

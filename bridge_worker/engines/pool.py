@@ -168,6 +168,9 @@ class EnginePool:
         elif kind is Kind.LOADED and self.supervisor:
             self.supervisor.take_loaded(engine, frame)
 
+    def on_opened(self) -> None:
+        self._place_waiting()
+
     def on_ready(self, engine: EngineHandle) -> None:
         self._failing = False
         if self.loaded is None:

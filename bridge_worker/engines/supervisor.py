@@ -22,13 +22,15 @@ from bridge_worker.protocol.link_frames import Frame, Kind
 from bridge_worker.system import child_processes
 
 _TICKS = 5  # pings within the time after which an engine counts as hung
+_TICKS_OF_A_LOAD = 60  # the same for an engine that the template forks once it has loaded the rest
+_LEAST_WEIGHT = 1 / 6  # of a ping that is missed while the process waits for a processor
 _REAP_SECONDS = 0.5  # between the end of a link and the end of its process: it may have a traceback to write
 _LEFTOVER_SECONDS = 1.0  # for a lost engine's own children to end by themselves
 _MAX_FAILURES = 3  # processes that ended before they were of use, one after the other; then a pause
 _PAUSE_SECONDS = 5.0
 _RETRY_SECONDS = 0.5  # after an engine for which there was no descriptor
 _CANDIDATE_SECONDS = 60.0  # for an engine with a new config to load
-_END_SECONDS = 2.0  # for all processes to end at the end
+_END_SECONDS = 2.5  # for all processes to end at the end; an engine gives its callbacks 2 s
 
 _log = logging.getLogger(__name__)
 
@@ -149,6 +151,7 @@ class Supervisor:
         self._server = os.getpid() if adopts else None
         self._template.listen(self._on_log, self._take_message, self._template_lost)
         await self._try_to_open(early=True)
+        self._owner.on_opened()
         self._tick()
 
     def _take_message(self, message: dict[str, Any]) -> None:
@@ -215,10 +218,12 @@ class Supervisor:
     # Watching.
 
     def _tick(self) -> None:
-        self._loop.call_later(self._limits.hang_seconds / _TICKS, self._tick)
+        seconds = self._limits.hang_seconds / _TICKS
+        self._loop.call_later(seconds, self._tick)
         for engine in [one for one in self.engines if one.state is not State.LOST and (one.pid or self._template.loaded)]:
-            engine.missed += 1  # counted in turns of this loop, so that a process that was stopped as a whole kills nothing
-            if engine.missed > _TICKS + 1:
+            engine.missed += _weight_of_a_miss(engine, seconds)  # in turns of this loop: if all is stopped, nothing is killed
+            template_loads = engine.pid is None and not self._template.complete
+            if engine.missed > (_TICKS_OF_A_LOAD if template_loads else _TICKS + 1):
                 self._hung(engine)
             else:
                 engine.link.send(Kind.PING)
@@ -323,3 +328,11 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.critical("supervising the engines failed", exc_info=error)
+
+
+def _weight_of_a_miss(engine: EngineHandle, seconds: float) -> float:
+    """1 for an engine that could run in the last ``seconds``; a busy machine makes it slow, and it does not hang."""
+    if engine.pid is None or engine.missed < 1:
+        return 1
+    before, engine.waited = engine.waited, child_processes.processor_wait(engine.pid)
+    return 1 if before is None else max(_LEAST_WEIGHT, 1 - (engine.waited - before) / seconds)

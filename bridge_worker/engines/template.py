@@ -22,38 +22,60 @@ from typing import Any, NoReturn
 from bridge_worker.system.child_processes import end_with_parent
 
 MAX_COMMAND_BYTES = 4096
+_COMMAND_SECONDS = 5.0  # for the command to fork the early engine, which may not wait for an import of LiteLLM that hangs
+_QUIET_SECONDS = 1.0  # without a command, after which the rest is loaded: the first chats have the processor until then
 DESCRIPTORS = 3  # of an engine: its link, its log, its board
 
 RunEngine = Callable[[socket.socket, int, int], NoReturn]
 
 
 class Template:
-    """``load_early`` loads what needs no LiteLLM, ``load`` the rest; both run in this process. Neither may leave a thread, a loop
-    or a connection. ``run_engine`` gets the descriptors of a new engine, in that engine's process."""
+    """``load_early`` loads what needs no LiteLLM, ``load`` what the first chat needs, ``load_rest`` what any chat may need; all run
+    in this process. None may leave a thread, a loop or a connection. ``run_engine`` gets the descriptors of a new engine, in that
+    engine's process."""
 
     def __init__(
-        self, control: socket.socket, load_early: Callable[[], None], load: Callable[[], None], run_engine: RunEngine
+        self,
+        control: socket.socket,
+        load_early: Callable[[], None],
+        load: Callable[[], None],
+        load_rest: Callable[[], None],
+        run_engine: RunEngine,
     ) -> None:
         self._control = control
         self._load_early = load_early
         self._load = load
+        self._load_rest = load_rest
         self._run_engine = run_engine
 
     def run(self, server: int) -> NoReturn:
-        """``server`` is the process id of the server process, which is the parent of this one."""
+        """``server`` is the process id of the server process, which is the parent of this one.
+
+        The first engine is forked before the rest is loaded, which that engine then loads itself; all later ones share it.
+        """
         end_with_parent(server)
         ignore_terminal()
         started = time.monotonic()
         gc.disable()  # a collection while modules are being made finds nothing and costs a fifth of the import
         self._load_early()
-        while select.select([self._control], [], [], 0)[0]:
+        self._has_command(_COMMAND_SECONDS)
+        while self._has_command(0):
             self._obey()
         self._load()
-        gc.collect()
         gc.freeze()  # no collection of an engine touches these pages, so that they stay shared
         self._tell({"loaded_ms": round((time.monotonic() - started) * 1000, 1)})
+        self._obey()
+        self._has_command(_QUIET_SECONDS)
+        self._load_rest()
+        gc.collect()
+        gc.freeze()
+        self._tell({"complete": True})
         while True:
             self._obey()
+
+    def _has_command(self, seconds: float) -> bool:
+        """Waits so long for one."""
+        return bool(select.select([self._control], [], [], seconds)[0])
 
     def _obey(self) -> None:
         data, descriptors, _, _ = socket.recv_fds(self._control, MAX_COMMAND_BYTES, DESCRIPTORS)

@@ -24,7 +24,8 @@ class TemplateProcess:
 
     def __init__(self, pid: int, control: socket.socket, log: int) -> None:
         self.pid = pid
-        self.loaded = False
+        self.loaded = False  # what the first chat needs
+        self.complete = False  # and the rest
         self.is_lost = False
         self._control = control
         self._log = log
@@ -65,6 +66,7 @@ class TemplateProcess:
             return
         message = json.loads(data)
         self.loaded = self.loaded or "loaded_ms" in message
+        self.complete = self.complete or "complete" in message
         self._on_message(message)
 
 

@@ -12,6 +12,7 @@ import pickle
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -21,6 +22,7 @@ from bridge_worker.engines.board import Board
 from bridge_worker.engines.engine import Engine, Notifier, receive_setup
 from bridge_worker.engines.template import Template
 from bridge_worker.runtime.event_loop import close_in_time, set_executor
+from bridge_worker.system.descriptors import keep_from_children
 
 if TYPE_CHECKING:
     from bridge_worker.protocol.session import Response, Start
@@ -51,7 +53,7 @@ def encode_setup(setup: Setup) -> bytes:
 
 
 def run_template(control: socket.socket, server: int) -> NoReturn:
-    Template(control, _load_early, _load, run_engine).run(server)
+    Template(control, _load_early, _load, _load_rest, run_engine).run(server)
 
 
 def _load_early() -> None:
@@ -61,7 +63,7 @@ def _load_early() -> None:
 
 
 def _load() -> None:
-    """All that does not depend on a config. A failure is each engine's own, which reports it."""
+    """All that the first chat needs and that does not depend on a config. A failure is each engine's own, which reports it."""
     try:
         load_litellm()
     except BaseException as error:  # SystemExit too, which an imported module may raise
@@ -69,21 +71,28 @@ def _load() -> None:
 
 
 def load_litellm() -> None:
-    """With the modules that chats need, which engines share then."""
     from bridge_worker.backends.litellm import setup
     from bridge_worker.security.url_policy import UrlPolicy
 
     setup.prepare(UrlPolicy())
     from bridge_worker.backends.litellm import router_redis  # noqa: F401
     from bridge_worker.backends.litellm.chat import LiteLLM
-    from bridge_worker.backends.litellm.rehearsal import rehearse, rehearse_without_threads
+    from bridge_worker.backends.litellm.rehearsal import rehearse
     from bridge_worker.backends.litellm.services import LiteLLMServices  # noqa: F401
-    from bridge_worker.backends.litellm.warm_up import warm_up, warm_up_openai
+    from bridge_worker.backends.litellm.warm_up import warm_up
 
     warm_up()
     rehearse(LiteLLM())
-    rehearse_without_threads()
-    warm_up_openai()
+
+
+def _load_rest() -> None:
+    """What chats of other formats need, short of threads. A failure is each engine's own, which reports it."""
+    with suppress(BaseException):
+        from bridge_worker.backends.litellm.rehearsal import rehearse_without_threads
+        from bridge_worker.backends.litellm.warm_up import warm_up_openai
+
+        warm_up_openai()
+        rehearse_without_threads()
 
 
 def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:
@@ -95,9 +104,12 @@ def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:
     set_environment(setup.source, setup.environment, setup.config.environment)
     settings = setup.config.settings
     writer = set_up(settings.log_level, settings.log_format, setup.redactor.redact, log)
+    keep_from_children(end.fileno(), log)
+    progress = Board(board)
+    os.close(board)
     code = 0
     try:
-        asyncio.Runner().run(_serve(setup, end, Board(board)))
+        asyncio.Runner().run(_serve(setup, end, progress))
     except Exception:
         _log.critical("an engine process failed", exc_info=True)
         code = 70

@@ -84,7 +84,7 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
             "not isolated: code from the working directory or PYTHONPATH can be imported; "
             "start with bin/omni-bridge or python -I -m bridge_worker"
         )
-    if config.settings.engines and not has_engines:
+    if config.settings.engines and not has_engines and config.sources.get("engines", "default") != "default":
         _log.warning("--engines has no effect with --replay: one process serves the cassette")
     for warning in config.warnings:
         _log.warning("the config: %s", warning)

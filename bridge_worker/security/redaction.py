@@ -8,6 +8,7 @@ is followed by nothing that could fail, and what can start inside a failed match
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import re
@@ -31,8 +32,7 @@ _SECRET_NAME = re.compile(
 )
 _HEADERS_NAME = re.compile(r"OTEL_EXPORTER_OTLP_(?:[A-Z]+_)?HEADERS")  # name=value,name=value, URL-encoded
 
-# How the keys of a provider start, by what follows. Each is an alternative that begins with a literal, before any look-behind: the
-# regex engine then passes over it at 2 ns a character instead of 30.
+# How the keys of a provider start, by what follows.
 _KEY_STARTS = {
     r"[\w*-]{10,}": ("sk-", "csk-", "pk-", "pplx-", "xai-", "nvapi-", "glpat-", "xoxb-", "xoxp-"),  # OpenAI, Anthropic, xAI, ...
     r"[A-Za-z0-9*][\w*]{15,}": ("sk_", "gsk_", "hf_", "r8_", "fw_", "tgp_v1_", "jina_", "ghp_", "gho_", "ghs_", "github_pat_"),
@@ -40,6 +40,12 @@ _KEY_STARTS = {
     r"[A-Z0-9]{12,}": ("AKIA", "ASIA"),  # AWS
     r"[\w-]{8,500}\.[\w.-]+": ("eyJ",),  # JSON Web Tokens
 }
+
+
+def _key_shape(start: str, rest: str) -> str:
+    return rf"{start[0]}(?<![A-Za-z0-9_].){re.escape(start[1:])}{rest}"
+
+
 _CHARACTER = r"[^\s\"'`,;&\\[]"
 # "Bearer authentication" is prose: a credential has a digit or is long.
 _CREDENTIAL = rf"(?=[^\s\d\"'`,;&\\[]{{0,40}}\d|{_CHARACTER}{{20}}){_CHARACTER}{{8,}}"
@@ -48,23 +54,39 @@ _IS = (  # header: value, "name": "value", name='value', (b'header', b'value')
     rf"(?:(?:{_QUOTE})?[ \t]{{0,4}}[:=][ \t]{{0,4}}b?(?:{_QUOTE})?|{_QUOTE}, ?b?{_QUOTE})"
     rf"(?:(?i:bearer|basic)[ \t]{{1,4}}(){_CHARACTER}{{8,}}|(){_CREDENTIAL})"
 )
-# An empty group ends what stays readable: in "Authorization: Bearer xyz" all but the last word.
-_SHAPES = re.compile(
-    "|".join(
-        [rf"{key[0]}(?<![A-Za-z0-9_].){re.escape(key[1:])}{rest}" for rest, keys in _KEY_STARTS.items() for key in keys]
-        + [
-            rf"[Bb](?<![A-Za-z0-9_].)(?i:earer|asic)[ \t]{{1,4}}(){_CREDENTIAL}",
-            rf"[Aa](?i:pi[_-]?key|uthorization){_IS}",
-            rf"[AaRrSs](?i:ccess|uth|efresh|ession|ecurity)(?i:[_-]?token){_IS}",
-            rf"[SsPp](?i:ecret|ecret[_-]key|ecret[_-]?access[_-]?key|assword|asswd){_IS}",
-            rf"[Aa](?i:pi key)(?: provided)?:?[ \t]{{1,4}}(){_CREDENTIAL}",
-            r"[?&](?:key|token|sig|signature|code|X-Amz-[A-Za-z-]{1,30})=()[^&\s\"'<>#[]+",
-            r"://()[^\s/@:\"'[]{0,128}:[^\s/@\"'[]{1,256}@",  # user:password@ in a URL
-            # Without its end the rest of the text goes: no cut block is shown, and a thousand starts cost no more than one.
-            r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?s:.*?-----END [A-Z ]{0,30}PRIVATE KEY-----|.*)",
-        ]
-    )
+# Each shape by a text in lower case that is in whatever it matches. Most texts have none of these texts, and to search for all
+# takes a quarter of the time of the regular expressions. An empty group ends what stays readable: in "Authorization: Bearer xyz"
+# all but the last word. Each shape begins with a literal, before any look-behind: the regex engine then passes over it at 2 ns a
+# character instead of 30.
+_SHAPES: tuple[tuple[str, str], ...] = (
+    *((key.lower(), _key_shape(key, rest)) for rest, keys in _KEY_STARTS.items() for key in keys),
+    *((scheme, rf"[Bb](?<![A-Za-z0-9_].)(?i:{scheme[1:]})[ \t]{{1,4}}(){_CREDENTIAL}") for scheme in ("bearer", "basic")),
+    *((f"api{dash}key", rf"[Aa](?i:pi{dash}key){_IS}") for dash in ("_", "-", "")),
+    ("authorization", rf"[Aa](?i:uthorization){_IS}"),
+    *(
+        (name, rf"[{name[0].upper()}{name[0]}](?i:{name[1:]}[_-]?token){_IS}")
+        for name in ("access", "auth", "refresh", "session", "security")
+    ),
+    ("secret", rf"[Ss](?i:ecret|ecret[_-]key|ecret[_-]?access[_-]?key){_IS}"),
+    *((name, rf"[Pp](?i:{name[1:]}){_IS}") for name in ("password", "passwd")),
+    ("api key", rf"[Aa](?i:pi key)(?: provided)?:?[ \t]{{1,4}}(){_CREDENTIAL}"),
+    *((mark, rf"[{mark}](?:key|token|sig|signature|code|X-Amz-[A-Za-z-]{{1,30}})=()[^&\s\"'<>#[]+") for mark in "?&"),
+    ("://", r"://()[^\s/@:\"'[]{0,128}:[^\s/@\"'[]{1,256}@"),  # user:password@ in a URL
+    # Without its end the rest of the text goes: no cut block is shown, and a thousand starts cost no more than one.
+    (
+        "private key-----",
+        r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----(?s:.*?-----END [A-Z ]{0,30}PRIVATE KEY-----|.*)",
+    ),
 )
+_MARKS = tuple(dict.fromkeys(mark for mark, _ in _SHAPES))
+_FEW = 2
+_FOLDED = "\u0131\u0130\u017f\u212a"  # a regular expression takes them for i, s and k, and `lower` keeps some
+
+
+@functools.cache
+def _pattern(marks: tuple[str, ...]) -> re.Pattern[str]:
+    """``marks`` are at most `_FEW` or all: a text of a provider's may not have a pattern compiled for it alone."""
+    return re.compile("|".join(shape for mark, shape in _SHAPES if mark in marks))
 
 
 class Redactor:
@@ -122,7 +144,10 @@ class Redactor:
         for spelling in self._spellings:
             if spelling in text:
                 text = text.replace(spelling, REDACTED)
-        return _SHAPES.sub(_mask, text)
+        lower = text.lower()
+        is_plain = text.isascii() or not any(letter in text for letter in _FOLDED)
+        marks = tuple(mark for mark in _MARKS if mark in lower) if is_plain else _MARKS
+        return _pattern(marks if len(marks) <= _FEW else _MARKS).sub(_mask, text) if marks else text
 
 
 def _is_secret(value: str) -> bool:

@@ -12,6 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
+OUTLIVES = "outlives-the-worker"  # an argument of a program that has to finish, such as the one that writes a cassette
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -41,12 +42,29 @@ def reap() -> dict[int, int]:
 
 
 def children() -> set[int]:
-    """Process ids of the children of this process; empty where the system does not list them."""
+    """Process ids of the children of this process but those with the argument `OUTLIVES`; empty where the system does not list
+    them."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for task in Path("/proc/self/task").iterdir():
             found.update(map(int, (task / "children").read_text().split()))
-    return found
+    return {pid for pid in found if OUTLIVES.encode() not in _arguments(pid)}
+
+
+def _arguments(pid: int) -> list[bytes]:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return []
+
+
+def processor_wait(pid: int) -> float:
+    """Seconds for which the threads of a process could have run, but others had the processor; 0 where the system does not count
+    it."""
+    total = 0
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            total += int((task / "schedstat").read_text().split()[1])
+    return total / 1e9
 
 
 def kill(pid: int) -> None:

@@ -28,10 +28,16 @@ def claim_descriptors() -> tuple[int, int]:
     for fd in (source, sink):
         if fd >= 0:
             _widen(fd)
-    if hasattr(os, "register_at_fork"):  # a library's child must not hold the pipe open after this process has ended
-        open_here = [source, sink]
-        os.register_at_fork(after_in_child=lambda: _close_once(open_here))
+    keep_from_children(source, sink)
     return source, sink
+
+
+def keep_from_children(*fds: int) -> None:
+    """Closes them in each process that is forked from this one: a library's child must neither write to them nor hold them open
+    after this process has ended."""
+    if hasattr(os, "register_at_fork"):
+        open_here = list(fds)
+        os.register_at_fork(after_in_child=lambda: _close_once(open_here))
 
 
 def write_some(fd: int, data: memoryview) -> memoryview:

@@ -274,12 +274,12 @@ def provider() -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def busy(provider: Upstream) -> Iterator[Worker]:
-    """One worker for all rows: what a row leaves behind, the next one finds."""
+    """One worker for all rows: what a row leaves behind, the next one finds. One process, where work on the loop holds up pings."""
     keys = {f"{name}_API_KEY": KEY for name in ("GEMINI", "ANTHROPIC", "COHERE")}
     keys |= {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": KEY, "AWS_REGION_NAME": "eu-west-1"}
     bases = ("OPENAI_BASE_URL", "COHERE_API_BASE", "ANTHROPIC_BASE_URL", "GEMINI_API_BASE", "AWS_BEDROCK_RUNTIME_ENDPOINT")
     hosts = dict.fromkeys(bases, provider.base_url)
-    with Worker(env=keys | hosts | {"OPENAI_API_KEY": KEY}) as worker:
+    with Worker("--engines=0", env=keys | hosts | {"OPENAI_API_KEY": KEY}) as worker:
         worker.chat("openai/good")  # LiteLLM is imported and warm
         worker.chat("openai/brief")
         worker.call("tokens/count", {"model": "openai/gpt-4o", "messages": HELLO})  # the tokenizer is loaded, 60 MB

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Any
 
 import pytest
 
+from bridge_worker.system.child_processes import processor_wait
 from tests.conftest import Spawn
 from tests.support.data import Json
+from tests.support.processes import descendants
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker, run, wait_until
 
@@ -35,19 +39,16 @@ def wait_for_engines(worker: Worker, count: int) -> list[int]:
     return engines(worker)
 
 
-def descendants(pid: int) -> set[int]:
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found |= {child} | descendants(child)
-    return found
-
-
 def template(worker: Worker) -> int:
     """The one child that is not an engine."""
     rows = worker.call("status")["result"]["engines"]
     (pid,) = descendants(worker.process.pid) - {row["pid"] for row in rows}
     return pid
+
+
+def time_used(pid: int) -> float:
+    """Seconds of processor time."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def is_gone(pid: int) -> bool:
@@ -203,8 +204,26 @@ def test_the_least_busy_engine_gets_the_next_request(two: Worker, upstream: Upst
         assert error_of(two.response(id))["upstream_closed"] is True
 
 
-def test_a_worker_of_one_process_has_no_engines(worker: Worker) -> None:
+def test_a_worker_of_one_process_has_no_engines(own: Callable[..., Worker]) -> None:
+    worker = own(0)
     assert worker.call("status")["result"]["engines"] == []
+    assert descendants(worker.process.pid) == set()
+
+
+def test_a_process_that_waits_for_a_processor_is_known_from_one_that_hangs() -> None:
+    """A busy machine must not look like a hung engine."""
+    processor = {min(os.sched_getaffinity(0))}
+    loop = f"import os; os.sched_setaffinity(0, {processor}); print(flush=True)\nwhile True: pass"
+    with ExitStack() as stack:
+        busy = [stack.enter_context(Popen([sys.executable, "-c", loop], stdout=PIPE)) for _ in range(2)]
+        for process in busy:
+            stack.callback(process.kill)
+        wait_until(lambda: all(processor_wait(process.pid) > 0.2 for process in busy), "each waits for the other")
+        os.kill(busy[0].pid, signal.SIGSTOP)
+        wait_until(lambda: Path(f"/proc/{busy[0].pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it is stopped")
+        before, other = processor_wait(busy[0].pid), time_used(busy[1].pid)
+        wait_until(lambda: time_used(busy[1].pid) > other + 0.1, "the other one continues")
+        assert processor_wait(busy[0].pid) == before
 
 
 @pytest.mark.parametrize("value", ["-1", "many", "65", "1.5"])

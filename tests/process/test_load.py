@@ -21,7 +21,7 @@ from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.errors import BridgeError
 from tests.conftest import Spawn
 from tests.support.data import HELLO_ASCII as HELLO
-from tests.support.processes import HOLD_LITELLM, script
+from tests.support.processes import HOLD_LITELLM, processes, script
 from tests.support.request_ledger import Ledger, outcome
 from tests.support.requests import chat_request
 from tests.support.upstream import Gate, Upstream, chunk
@@ -45,9 +45,9 @@ def ping(worker: Worker, ledger: Ledger) -> float:
 
 
 def resident(worker: Worker, what: str = "VmRSS") -> float:
-    """MiB of real memory; VmHWM is the most that it ever was."""
-    status = Path(f"/proc/{worker.process.pid}/status").read_text()
-    return int(status.split(f"{what}:")[1].split()[0]) / 1024
+    """MiB of real memory of its processes; VmHWM is the most that it ever was."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in processes(worker)]
+    return sum(int(text.split(f"{what}:")[1].split()[0]) for text in texts) / 1024
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ import tests.support.worker
 from bridge_worker.version import __version__
 from tests.conftest import Spawn
 from tests.support.data import HELLO_ASCII as HELLO
-from tests.support.processes import HOLD_LITELLM, chat, kind, line, script
+from tests.support.processes import HOLD_LITELLM, chat, descendants, kind, line, script
 from tests.support.upstream import Gate, Upstream, answer_text
 from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, run, wait_until
 
@@ -116,7 +116,7 @@ def wait_until_it_refuses(worker: Worker) -> None:
 
 @pytest.mark.rule("LIF-15", "EXT-1", "SEC-2")
 def test_the_end_of_input_waits_for_the_provider_and_exits_0(worker: Worker, upstream: Upstream) -> None:
-    """Also, because this worker has done all that a worker does: it has neither a port nor a child."""
+    """Also, because this worker has done all that a worker does: it has no port, and no child but the template and the engine."""
     gate = Gate()
     upstream.script(
         "held",
@@ -126,8 +126,8 @@ def test_the_end_of_input_waits_for_the_provider_and_exits_0(worker: Worker, ups
     worker.chat("openai/gpt-4o-mini")
     id = chat(worker, "openai/held")
     gate.wait_reached(WAIT_SECONDS)
-    assert listening(worker.process.pid) == []
-    assert children(worker.process.pid) == []
+    wait_until(lambda: len(descendants(worker.process.pid)) == 2, "the engine of the start has ended")
+    assert [listening(pid) for pid in (worker.process.pid, *descendants(worker.process.pid))] == [[], [], []]
     worker.end_input()
     gate.set()
     assert worker.exit_code() == 0
@@ -146,10 +146,6 @@ def listening(pid: int) -> list[str]:
         for row in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
     ]
     return [row[1] for row in rows if row[9] in inodes and row[3] in ("0A", "07")]
-
-
-def children(pid: int) -> list[str]:
-    return [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
 
 
 @pytest.mark.rule("LIF-15", "EXT-1")

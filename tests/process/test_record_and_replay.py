@@ -22,7 +22,7 @@ from tests.support import without_litellm
 from tests.support.data import Json
 from tests.support.upstream import Upstream
 from tests.support.upstream_format import DONE, End
-from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment
+from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, wait_until
 
 KEY = "sk-proj-Zx8Qw3Er5Ty7Ui9Op1As2Df4"
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}}}
@@ -307,7 +307,7 @@ def test_a_killed_worker_leaves_whole_lines_and_the_next_run_appends(spawn: Spaw
     again.call("chat", OFFLINE)
     again.end_input()
     assert again.exit_code() == 0
-    assert len(lines_that_parse(path)) == before + 2  # the chat, and its model
+    wait_until(lambda: len(lines_that_parse(path)) == before + 2, "the chat and its model are written, perhaps after the exit")
 
 
 def writing_to(path: Path) -> set[str]:
@@ -347,7 +347,7 @@ def test_engines_record_into_one_file_and_a_miss_is_recorded(spawn: Spawn, tmp_p
     worker.call("chat", OFFLINE)
     worker.end_input()
     assert worker.exit_code() == 0
-    assert len(exchanges(path)) == 1
+    wait_until(lambda: len(exchanges(path)) == 1, "it is written, perhaps after the exit")
     other = {"model": "offline/echo", "messages": messages("not there")}
     replay = spawn("--replay", str(path), "--replay-miss", "record")
     assert replay.call("chat", OFFLINE)["result"]["receipt"]["engine"]["name"] == "cassette"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,9 +16,9 @@ import pytest
 import bridge_worker
 import tests.support.worker
 from tests.conftest import Spawn
-from tests.support.processes import HOLD_LITELLM, chat, kind, script
+from tests.support.processes import HOLD_LITELLM, chat, descendants, kind, script
 from tests.support.upstream import Upstream
-from tests.support.worker import WAIT_SECONDS, Worker
+from tests.support.worker import WAIT_SECONDS, Worker, wait_until
 
 # The model forks, as a library may, and its child lives on with whatever descriptors it has been left.
 FORK = """
@@ -57,7 +56,7 @@ main()
 """
 
 IMPATIENT = HOLD_LITELLM.replace(
-    "from bridge_worker.cli.main", "import bridge_worker.runtime.loader as e; e.LOAD_SECONDS = 5\nfrom bridge_worker.cli.main"
+    "from bridge_worker.cli.main", "import bridge_worker.engines.pool as e; e.START_SECONDS = 5\nfrom bridge_worker.cli.main"
 )
 
 
@@ -95,15 +94,20 @@ def test_the_end_of_the_thread_that_started_it_is_not_the_end_of_its_parent() ->
 
 
 @pytest.mark.rule("SEC-4", "EXT-1")
-def test_a_forked_child_holds_no_pipe_and_can_write_to_none(spawn_script: Callable[..., Worker]) -> None:
-    """Else the agent would wait for the end of output for as long as the child lives."""
-    worker = spawn_script(FORK)
+@pytest.mark.parametrize("engines", [0, 1])
+def test_a_forked_child_holds_no_pipe_and_can_write_to_none(spawn_script: Callable[..., Worker], engines: int) -> None:
+    """Else the agent would wait for the end of output for as long as the child lives. An engine's child ends with the worker."""
+    worker = spawn_script(FORK, f"--engines={engines}")
     child = int(worker.chat("offline/echo")["content"])
     try:
+        assert worker.chat("offline/echo")["content"]
         worker.end_input()
         assert worker.exit_code() == 0
         assert worker.ended, "the output is still open, in the child"
-        os.kill(child, 0)  # which lives
+        if engines:
+            wait_until(lambda: not Path(f"/proc/{child}").exists(), "the child has ended")
+        else:
+            os.kill(child, 0)  # which lives
         assert worker.process.stdin
     finally:
         with suppress(ProcessLookupError):
@@ -159,9 +163,9 @@ def test_it_leaves_neither_zombie_nor_orphan_when_it_is_killed_itself(upstream: 
     ids = [chat(worker, "openai/hang-after-1", stream=True) for _ in range(3)]
     for id in ids:
         worker.wait_for_delta(id)
-    group = subprocess.run(["ps", "--ppid", str(worker.process.pid)], capture_output=True, check=False).stdout
-    assert group.count(b"\n") <= 1, group  # the heading
+    processes = descendants(worker.process.pid)
     worker.process.kill()
     assert worker.exit_code() == -signal.SIGKILL
     upstream.wait_until(lambda: upstream.connections == 0, WAIT_SECONDS)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), "its processes have ended")
     assert worker.received, "each line was whole, or reading it would have failed"

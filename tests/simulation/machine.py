@@ -247,6 +247,7 @@ class TemplateStub:
     def __init__(self, machine: Machine) -> None:
         self.pid = machine.new_pid()
         self.loaded = False
+        self.complete = True  # it forks as soon as it is loaded
         self.is_lost = False
         self._machine = machine
         self._held: list[tuple[int, Endpoint, Board]] = []
@@ -450,6 +451,7 @@ def virtual() -> Iterator[None]:
         reap=lambda: current.reap(),
         children=lambda: set(current.children),
         kill=lambda pid: current.kill(pid),
+        processor_wait=lambda pid: 0.0,
     )
     logger = logging.getLogger("bridge_worker")
     errors, level, propagate = _Errors(), logger.level, logger.propagate

@@ -141,7 +141,7 @@ def main(stride: float = 1.15, engines: Sequence[int] = (0, 1)) -> int:
         return 2
     failed = 0
     for count in engines:
-        flags = [f"--engines={count}"] if count else []
+        flags = [f"--engines={count}"]
         for failure in FAILURES:
             began, outcomes, last = time.monotonic(), Counter[int](), 0
             for number, result in sweep(failure, stride, flags):

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.support.data import HELLO_ASCII
 from tests.support.worker import Worker
 
-# Runs the command with an import of LiteLLM that waits for a word in a FIFO: "go", or anything else to fail.
+# Runs the command with an import of LiteLLM that waits for a word in a FIFO: "go", or anything else to fail. A process that is
+# forked has its parent's word.
 HOLD_LITELLM = """
 import os, sys
 
+verdict = ""
+
 def hold(event, arguments):
+    global verdict
     if event == "import" and arguments[0] == "litellm":
-        with open(os.environ["TEST_FIFO"]) as fifo:
-            verdict = fifo.read()
+        if not verdict:
+            with open(os.environ["TEST_FIFO"]) as fifo:
+                verdict = fifo.read()
         if verdict != "go":
             raise ImportError(verdict)
 
@@ -25,6 +30,35 @@ sys.addaudithook(hold)
 from bridge_worker.cli.main import main
 main()
 """
+
+
+def descendants(pid: int) -> set[int]:
+    """Process ids of its children, and of theirs."""
+    found: set[int] = set()
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found |= {child} | descendants(child)
+    return found
+
+
+def processes(worker: Worker) -> list[int]:
+    """The process that was started, its template and its engines."""
+    return [worker.process.pid, *descendants(worker.process.pid)]
+
+
+class Resources(NamedTuple):
+    descriptors: int
+    threads: int
+    kib: int  # resident; pages that processes share count in each
+
+
+def resources(worker: Worker) -> Resources:
+    """Of all its processes together."""
+    rows = []
+    for process in (Path(f"/proc/{pid}") for pid in processes(worker)):
+        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        rows.append(Resources(len(list((process / "fd").iterdir())), int(status["Threads"]), int(status["VmRSS"].split()[0])))
+    return Resources(*map(sum, zip(*rows, strict=True)))
 
 
 def script(path: Path, text: str) -> tuple[str, ...]:

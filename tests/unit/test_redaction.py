@@ -328,3 +328,14 @@ def test_no_text_takes_more_than_linear_time(pieces: list[str], end: str) -> Non
 def test_every_letter_can_stand_at_every_edge() -> None:
     for letter in string.printable:
         assert NOBODY.redact(letter) == letter
+
+
+@given(
+    st.lists(st.sampled_from([shape for _, shape in redaction._SHAPES]).flatmap(st.from_regex) | st.text(max_size=9), max_size=4)
+)
+@example(["\N{LATIN SMALL LETTER LONG S}essiontoken=abcdefgh12345678"])
+@example(["aP\N{LATIN SMALL LETTER DOTLESS I}_KEY: abcdefgh12345678", "bA\N{LATIN SMALL LETTER LONG S}IC abcdefgh12345678"])
+@settings(max_examples=60)
+def test_the_search_for_marks_passes_over_no_shape(parts: list[str]) -> None:
+    text = " ".join(parts)
+    assert NOBODY.redact(text) == redaction._pattern(redaction._MARKS).sub(redaction._mask, text)
