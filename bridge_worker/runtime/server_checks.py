@@ -41,5 +41,8 @@ class ServerChecks:
     def queued(self, queued: int, limit: int) -> None:
         """Beyond ``limit`` there is one line's response, one for each request in flight, and the deltas that engines had sent when
         they were paused."""
-        bound = 3 * limit + self.longest * (self._max_in_flight + 1)
+        bound = self.most_queued(limit)
         check("outbox", queued <= bound, queued=queued, bound=bound)
+
+    def most_queued(self, limit: int) -> int:
+        return 3 * limit + self.longest * (self._max_in_flight + 1)

@@ -79,11 +79,12 @@ def main() -> int:
     parser.add_argument("--planted", action="store_true", help="how many seeds find each planted fault")
     parser.add_argument("--syscalls", action="store_true", help="system calls that fail, by strace")
     parser.add_argument("--mutants", action="store_true", help="changes of the core that no check notices, for M minutes")
+    parser.add_argument("--module", action="append", default=[], help="with --mutants: of modules with this in their name only")
     options = parser.parse_args()
     if options.planted:
         return planted.main(options.seeds)
     if options.mutants:
-        return mutants.main(options.minutes)
+        return mutants.main(options.minutes, options.module)
     if options.syscalls:
         return syscalls.main()
     if options.seed is not None:

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import json
 import signal
+from collections import Counter
 from collections.abc import Callable
 from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-defined]
 from typing import Any
 
 from tests.simulation.machine import Machine
+from tests.simulation.schedules import Plan
 from tests.support.conversation import Conversation
 
 # json.dumps() makes one at every call.
 _encode: Any = c_make_encoder(None, json.JSONEncoder().default, encode_basestring, None, ":", ",", False, False, False)
+
+# of a client that has closed its end of the input
+_AFTER_INPUT = ("break_pipe", "sigterm", "sigterm_twice", "stop_reading", "read_on")
 
 
 class Client:
@@ -32,6 +37,7 @@ class Client:
         self._ends_input = False
         self._reads = True
         self._line = bytearray()
+        self._chat_keys = _chat_keys(machine.plan)
         self._reading = self._writing = False
         machine.stdout.on_data = self._poll
         machine.stdin.on_room = self._continue
@@ -57,7 +63,7 @@ class Client:
     # Actions.
 
     def _act(self, kind: str, argument: Any) -> None:
-        if self.machine.exit_code is not None or self._ends_input:
+        if self.machine.exit_code is not None or (self._ends_input and kind not in _AFTER_INPUT):
             return
         action: Callable[[Any], None] = getattr(self, f"_{kind}", self._send)
         action(argument)
@@ -197,11 +203,27 @@ class Client:
             whole = bytes(self._line) + line
             self._line.clear()
             self._note("<", whole.decode("utf-8", "replace"))
-            self.conversation.received(whole)
+            for message in self.conversation.received(whole):
+                self._check_upstream(message)
         self._line += rest
+
+    def _check_upstream(self, message: Any) -> None:
+        """What a response says of the connection to the provider is so."""
+        key = self._chat_keys.get(message.get("id")) if "error" in message else None
+        if key and message["error"]["data"].get("upstream_closed") and self.machine.connections.get(key):
+            self.conversation.problems.append(("task_age", f"the connection of {message['id']!r} is open, the response denies it"))
 
     def half_line(self) -> bytes:
         return bytes(self._line)
 
     def _note(self, direction: str, text: str) -> None:
         self.transcript.append((self.machine.kernel.now, direction, text))
+
+
+def _chat_keys(plan: Plan) -> dict[Any, str]:
+    """The key of the script of each chat, by the id that no other request has."""
+    values = [argument for _, kind, argument in plan.actions if kind in ("chat", "repeat", "batch")]
+    messages = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    ids = Counter(message["id"] for message in messages)
+    chats = [one for one in messages if one["method"] == "chat" and one["params"]["model"].startswith("sim/")]
+    return {chat["id"]: chat["params"]["messages"][0]["content"] for chat in chats if ids[chat["id"]] == 1}

@@ -157,6 +157,10 @@ _WEIGHTS = {
     "big": 3,
 }
 _WITH_ENGINES = {"crash_engine": 5, "hang_engine": 4, "crash_template": 2, "reload": 4, "hang_up": 1}
+# Several actions each, timed so that they meet: chance alone would need thousands of schedules for it.
+_SCENES = {"cancel_at_the_end": 4, "slow_end": 3, "id_of_a_batch": 3}
+_SCENES_WITH_ENGINES = {"crash_at_sweep": 4, "cancelled_reload": 2, "late_hand_back": 3}
+_SWEEP_SECONDS = 0.25  # of `engines.pool`
 _ENDS = {"none": 50, "end_input": 12, "shutdown": 10, "shutdown_cancel": 10, "break_pipe": 8, "sigterm": 7, "sigterm_twice": 3}
 _JUNK = (
     b"",
@@ -190,15 +194,19 @@ class _Maker:
     def plan(self) -> Plan:
         choice = self.choice
         engines = choice((0, 0, 1, 2))
-        weights = _WEIGHTS | (_WITH_ENGINES if engines else {})
+        weights = _WEIGHTS | _SCENES | (_WITH_ENGINES | _SCENES_WITH_ENGINES if engines else {})
         kinds = self.random.choices(list(weights), list(weights.values()), k=1 + int(self.chance() ** 2 * 14))
         now, actions = 0.0, []
         for kind in kinds:
             now += choice((0.0, 0.0, 0.001, 0.01, 0.05, 0.3, 1.0)) * self.chance()
-            actions.append((now, kind, self._argument(kind)))
+            scene = getattr(self, f"_scene_{kind}", None)
+            actions += [(now, kind, self._argument(kind))] if scene is None else scene(now)
         end = self.random.choices(list(_ENDS), list(_ENDS.values()))[0]
         if end != "none":
-            actions.append((now + choice((0.0, 0.005, 0.1, 1.0)) * self.chance(), end, None))
+            now += choice((0.0, 0.005, 0.1, 1.0)) * self.chance()
+            actions.append((now, end, None))
+            if self.chance() < 0.2:  # with the last responses on their way
+                actions.append((now + 0.03 * self.chance(), "break_pipe", None))
             if self.chance() < 0.3:
                 actions.append((now + self.chance(), "ping", {"jsonrpc": "2.0", "id": "late", "method": "ping"}))
         return Plan(
@@ -217,6 +225,46 @@ class _Maker:
             open_failures=choice((0.0, 0.0, 0.0, 0.0, 0.3)),
             reloads=tuple(choice(("ok", "ok", "invalid", "unservable", "crash")) for _ in range(6)),
         )
+
+    def _scene_cancel_at_the_end(self, now: float) -> list[Action]:
+        """A chat with a budget fails, and is cancelled while its cost is settled."""
+        chat = self._chat()
+        chat["params"]["metadata"] = {"budget": self.choice(PATHS)}
+        steps = (("text", "ab "), ("fail", self.choice(("stream_interrupted", "bad_upstream_response"))))
+        self.scripts[_key(chat)] = Script(steps, 0.0)
+        return [(now, "chat", chat), (now + 0.03 * self.chance(), "cancel", (chat["id"], False))]
+
+    def _scene_slow_end(self, now: float) -> list[Action]:
+        """A chat has its last delta to send, and the client does not read until after the chat's deadline."""
+        chat = self._chat()
+        chat["params"] |= {"stream": True, "deadlines": {"total_ms": 500}}
+        self.scripts[_key(chat)] = Script((("call", ""), ("wait", 0.2)), 0.0)
+        pings = [self._request("ping", {}, f"flood-{'f' * 40}-{self._next()}") for _ in range(70)]
+        flood = (now + 0.1, "flood", (pings, True))
+        return [(now, "stop_reading", None), (now, "chat", chat), flood, (now + 0.5 + self.chance(), "read_on", None)]
+
+    def _scene_id_of_a_batch(self, now: float) -> list[Action]:
+        """The id of a request that has its response, in a batch that waits for another."""
+        ping, chat = self._ping(), self._chat()
+        again = self._chat(ping["id"]) if self.chance() < 0.5 else ping
+        return [(now, "batch", [ping, chat]), (now + 0.05 * self.chance(), "repeat", again)]
+
+    def _scene_crash_at_sweep(self, now: float) -> list[Action]:
+        """An engine with requests is lost when the deadlines are looked at."""
+        sweep = (now // _SWEEP_SECONDS + 1 + int(self.chance() * 3)) * _SWEEP_SECONDS
+        chats = [(now + 0.02 * self.chance(), "chat", self._chat()) for _ in range(2)]
+        return [*chats, (sweep - 0.004 * self.chance(), "crash_engine", self._crash_engine())]
+
+    def _scene_late_hand_back(self, _: float) -> list[Action]:
+        """The first engine, which serves until another has loaded, hangs with a request until after its deadline."""
+        chat, when = self._chat(), 0.02 + 0.04 * self.chance()
+        chat["params"]["deadlines"] = {"total_ms": 5}
+        return [(when, "hang_engine", (0.0, HANG_SECONDS + 0.3)), (when, "chat", chat)]
+
+    def _scene_cancelled_reload(self, now: float) -> list[Action]:
+        reload = self._reload()
+        when = now + self.choice((0.005, 0.05, 0.5)) * self.chance()
+        return [(now, "reload", reload), (when, "cancel", (reload["id"], False))]
 
     def _argument(self, kind: str) -> Any:
         make = getattr(self, f"_{kind}", None)
@@ -315,6 +363,8 @@ class _Maker:
         elif kind < 0.36:
             steps.append(("block", self.choice((0.2, 2.5))))
         deaf = self.choice((0.05, 3.0, 5.0)) if self.chance() < 0.12 else 0.0
+        if deaf:  # a cancel finds it here, and more comes after that
+            steps = [("wait", 1.0), *steps, ("text", "late")]
         return Script(tuple(steps), self.choice((0.0, 0.003, 0.05)), deaf, self.chance() < 0.5)
 
     def _request(self, method: str, params: Message, id: Any = None, *, known: bool = True) -> Message:
@@ -327,6 +377,10 @@ class _Maker:
     def _next(self) -> int:
         self.count += 1
         return self.count
+
+
+def _key(chat: Message) -> str:
+    return str(chat["params"]["messages"][0]["content"])
 
 
 def _user(text: str) -> Message:

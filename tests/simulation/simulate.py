@@ -17,7 +17,7 @@ from tests.simulation import machine as machines
 from tests.simulation.client import Client
 from tests.simulation.machine import Machine
 from tests.simulation.provider import INPUT_TOKENS, NANO_A_TOKEN
-from tests.simulation.schedules import GRACE_SECONDS, MAX_IN_FLIGHT, MAX_TASK_REQUESTS, MAX_TOKENS, TOTAL_MS, Plan
+from tests.simulation.schedules import GRACE_SECONDS, MAX_TASK_REQUESTS, MAX_TOKENS, TOTAL_MS, Plan
 
 _LAST_ANSWER = TOTAL_MS / 1000 + 75  # a cancel, a deadline, an engine that does not load: the slowest of them
 _STARTED = 2.0  # by then every engine has loaded, unless something befell it
@@ -114,8 +114,7 @@ class _Run:
             client.conversation.end(whole=not client.cut_off)
             if client.half_line():
                 self._broken("one_line", f"half a line: {client.half_line()[:60]!r}")
-        longest = machine.server._checks.longest if machine.server else 0
-        if machine.most_queued > 2 * machines.READ_QUEUE_BYTES + longest * (MAX_IN_FLIGHT + 1):
+        if machine.server and machine.most_queued > machine.server._checks.most_queued(machines.READ_QUEUE_BYTES):
             self._broken("outbox", f"{machine.most_queued} bytes were queued for the client")
 
     def _check_rest(self) -> None:

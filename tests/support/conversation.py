@@ -42,22 +42,26 @@ class Conversation:
         self._is_ending = False
         self._open: set[Key] = set()  # `open_ids`
         self._streams: dict[Key, _Stream] = {}
+        self._first_in_batch: set[Key] = set()  # the first request with this id is in a batch whose array has not arrived
 
     def sent(self, value: object) -> None:
         """A line that the client has sent and the worker can read."""
+        in_batch = isinstance(value, list)
         for message in value if isinstance(value, list) else [value]:
             if not isinstance(message, dict):
                 continue
             if "id" in message:
-                self._requested(message)
+                self._requested(message, in_batch)
             elif (name := _CANCELLED_ID.get(message.get("method"))) is not None:
                 key = _key(message["params"][name])
                 if key in self._mcp_calls:
                     self._may_be_silent[key] = 1
                     self._note_open(key)
 
-    def _requested(self, message: dict[str, Any]) -> None:
+    def _requested(self, message: dict[str, Any], in_batch: bool) -> None:
         key = _key(message["id"])
+        if in_batch and self.answered[key] == self.owed[key]:
+            self._first_in_batch.add(key)
         self.owed[key] += 1
         if message.get("method") == "tools/call":
             self._mcp_calls.add(key)
@@ -78,7 +82,7 @@ class Conversation:
             if "method" in message:
                 self._notified(message)
             else:
-                self._answered(message)
+                self._answered(message, isinstance(value, list))
         return messages
 
     def is_answered(self) -> bool:
@@ -108,17 +112,22 @@ class Conversation:
         stream.content.append(params["delta"].get("content") or "")
         stream.reasoning.append(params["delta"].get("reasoning_content") or "")
 
-    def _answered(self, message: Any) -> None:
+    def _answered(self, message: Any, in_batch: bool) -> None:
         if message["id"] is None:
             self.refused += 1
             return
         key = _key(message["id"])
+        is_refusal = "error" in message and _FIRST_OF_SECOND in message["error"]["message"]
+        if in_batch:
+            self._first_in_batch.discard(key)
+        elif key in self._first_in_batch and not is_refusal:
+            self._broken("one_response", f"{key[1]!r} was taken a second time before the batch of the first was sent")
         self.answered[key] += 1
         self.responses.setdefault(key, []).append(message)
         self._note_open(key)
         if self.answered[key] > self.owed[key]:
             self._broken("one_response", f"{self.answered[key]} responses to {self.owed[key]} requests with the id {key[1]!r}")
-        if "error" in message and _FIRST_OF_SECOND in message["error"]["message"]:
+        if is_refusal:
             return
         stream = self._streams.pop(key, None)
         if stream is not None:

@@ -50,6 +50,7 @@ fn main() -> Outcome<()> {
 
         let bridge = Bridge::builder().command(std::env::current_exe()?).spawn().await?;
         measure("this crate, worker does nothing", &bridge, "", CALLS).await?;
+        measure("this crate, worker sleeps 450 us", &bridge, "slow-", SLOW_CALLS).await?;
         at_once("worker does nothing", &bridge, "echo").await?;
         bridge.shutdown().await;
 
@@ -204,6 +205,11 @@ fn do_nothing() -> Outcome<()> {
         let message: Value = serde_json::from_str(&line?)?;
         let id = message.get("id").cloned().unwrap_or_default();
         let model = message.pointer("/params/model").and_then(Value::as_str).unwrap_or_default();
+        // As long as omni-bridge takes: both threads of the client sleep meanwhile, and their caches are cold then.
+        let fast = model.strip_prefix("slow-");
+        let pause = fast.map_or(Duration::ZERO, |_| Duration::from_micros(450));
+        let model = fast.unwrap_or(model);
+        std::thread::sleep(if model.starts_with("count-") { Duration::ZERO } else { pause });
         let count: usize = model.strip_prefix("count-").and_then(|count| count.parse().ok()).unwrap_or_default();
         for seq in 0..count {
             let params = json!({"requestId": id, "seq": seq, "delta": {"content": format!("{seq} ")}});
@@ -217,6 +223,11 @@ fn do_nothing() -> Outcome<()> {
                 "message": {"role": "assistant", "content": "heard 2"}, "usage": {"input_tokens": 9, "output_tokens": 12}, "cost_usd": null,
                 "model": "m", "requested_model": "m", "provider": "openai", "id": "c-1", "logprobs": null,
                 "timing": {"queued_ms": 0.1, "first_token_ms": null, "total_ms": 1.5},
+                "receipt": {
+                    "requested_model": "m", "served_model": "m", "deployment": null, "fallback": false, "dropped": [], "added": [], "kept": [],
+                    "attempts": [{"outcome": "ok", "status": 200, "ms": 1.2, "model": "m", "provider": "openai", "deployment": null}],
+                    "engine": {"name": "direct", "version": "0.1.0", "reason": null},
+                },
             }),
             _ => continue,
         };

@@ -98,7 +98,7 @@ impl Call {
             state.answered = true;
             let received = std::mem::take(&mut state.received);
             state.outcome = Some(outcome.map_err(|error| error.with_partial(received)));
-            state.wake();
+            wake(state);
         }
     }
 
@@ -109,7 +109,7 @@ impl Call {
     }
 
     pub(crate) fn wake(&self) {
-        lock(&self.state).wake();
+        wake(lock(&self.state));
     }
 
     /// The next delta; `None` once there will be no more.
@@ -160,15 +160,18 @@ impl Call {
 }
 
 impl CallState {
-    fn wake(&mut self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-
     fn wait<T>(&mut self, context: &Context<'_>) -> Poll<T> {
         self.waker = Some(context.waker().clone());
         Poll::Pending
+    }
+}
+
+/// Wakes the caller once the lock is free: on another core it runs at once, and would wait for the lock.
+fn wake(mut state: MutexGuard<'_, CallState>) {
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 

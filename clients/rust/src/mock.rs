@@ -28,7 +28,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
-use tokio::sync::mpsc;
 
 pub use crate::cassette::Cassette;
 
@@ -320,28 +319,20 @@ impl fmt::Debug for Mock {
     }
 }
 
-/// The worker's side. Ends with its input.
+/// The worker's side. Ends with its input, or when the client reads no more. The next request is read once the responses so far are
+/// written, so that nothing is queued here.
 async fn serve(mock: Mock, pipe: impl AsyncRead + AsyncWrite + Send) {
     let (reader, mut writer) = tokio::io::split(pipe);
-    let (sender, mut outgoing) = mpsc::unbounded_channel::<Value>();
-    let reading = async move {
-        let mut lines = BufReader::new(reader).lines();
-        let mut hanging = HashMap::new();
-        while let Ok(Some(line)) = lines.next_line().await {
-            let message: Value = serde_json::from_str(&line).unwrap_or_default();
-            for message in respond(&mock, &mut hanging, &message) {
-                let _ = sender.send(message); // an error: the writer has ended, and this ends with its input
-            }
-        }
-    };
-    let writing = async move {
-        while let Some(message) = outgoing.recv().await {
+    let mut lines = BufReader::new(reader).lines();
+    let mut hanging = HashMap::new();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let message: Value = serde_json::from_str(&line).unwrap_or_default();
+        for message in respond(&mock, &mut hanging, &message) {
             if writer.write_all(format!("{message}\n").as_bytes()).await.is_err() {
                 return;
             }
         }
-    };
-    tokio::join!(reading, writing);
+    }
 }
 
 fn respond(mock: &Mock, hanging: &mut HashMap<String, Value>, message: &Value) -> Vec<Value> {

@@ -347,7 +347,8 @@ async fn effective_config(configure: impl FnOnce(BridgeBuilder) -> BridgeBuilder
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("config-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let (script, printed) = (folder.join("print.sh"), folder.join("printed"));
-    let run = format!("exec '{}' \"$@\" --print-config >'{}'\n", common::worker_command().display(), printed.display());
+    // Not by exec: the client kills a program that has closed its stdout, and this one would still be about to print.
+    let run = format!("'{}' \"$@\" --print-config >'{}'\nexit 1\n", common::worker_command().display(), printed.display());
     std::fs::write(&script, run).unwrap();
     let error = soon(configure(worker().command("sh").arg(&script)).spawn()).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::WorkerStart, "{error}");

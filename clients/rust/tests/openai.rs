@@ -7,6 +7,7 @@ use bytes::Bytes;
 use common::{Peer, said, soon, worker};
 use futures_core::Stream;
 use http::{Request, Response};
+use omni_bridge_client::mock::{Mock, Reply};
 use omni_bridge_client::openai::{Body, OpenAi};
 use serde_json::{Value, json};
 
@@ -192,6 +193,20 @@ async fn a_stream_that_breaks_off_ends_with_an_error_event_and_a_dropped_one_is_
     drop(response);
     let cancel = peer.next().await;
     assert_eq!((&cancel["method"], &cancel["params"]["requestId"]), (&json!("notifications/cancelled"), &sent["id"]));
+}
+
+#[tokio::test]
+async fn a_response_of_another_worker_has_only_values_that_openais_clients_know() {
+    let usage = json!({"input_tokens": 3, "output_tokens": 2});
+    let reply = Reply::text("hi").with("finish_reason", "paused").with("tool_calls", Value::Null).with("usage", usage);
+    let bridge = soon(Mock::new().reply(reply.clone()).reply(reply).spawn()).await.unwrap();
+    let openai = OpenAi::new(&bridge);
+    let (_, whole) = json_of(soon(openai.respond(post("/v1/chat/completions", &hi()))).await).await;
+    assert_eq!((&whole["choices"][0]["finish_reason"], &whole["usage"]["total_tokens"]), (&json!("stop"), &json!(5)));
+    let mut request = hi();
+    request["stream"] = json!(true);
+    let (_, text) = read(soon(openai.respond(post("/v1/chat/completions", &request))).await).await;
+    assert_eq!(events(&text).last().unwrap()["choices"][0]["finish_reason"], "stop");
 }
 
 #[tokio::test]

@@ -157,7 +157,7 @@ fn sources() -> Vec<(String, String)> {
     sources
 }
 
-/// The names that a user can write, in `public-api.txt`: a change of the list is a change for users. Written anew by
+/// The names that a user can write, in `public-api.txt`: a change of the list is a change for users. Rewritten by
 /// `UPDATE_PUBLIC_API=1 cargo test --test packaging`.
 #[test]
 fn the_public_names_are_those_of_the_list() {

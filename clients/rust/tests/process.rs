@@ -218,7 +218,7 @@ for message in initialized():
 
 #[tokio::test]
 async fn what_was_never_written_goes_to_the_next_worker() {
-    // The first worker takes one request, reads no more and dies when it is told to; the pipe is full long before the last request.
+    // The first worker takes one request, reads no more and dies on a signal from the test; the pipe is full long before the last request.
     let program = r#"
 marker = sys.argv[1]
 if os.path.exists(marker):

@@ -13,7 +13,7 @@ use super::body::{Body, Event, Events};
 use super::{invalid, now, object, streamed, whole};
 use crate::bridge::Bridge;
 use crate::error::Result;
-use crate::types::{ChatDelta, ChatRequest, ChatResponse, Object, Usage};
+use crate::types::{ChatDelta, ChatRequest, ChatResponse, FinishReason, Object, Usage};
 
 pub(super) async fn respond(bridge: &Bridge, body: &Bytes) -> Result<Response<Body>> {
     let mut params = object(body)?;
@@ -71,18 +71,27 @@ pub(super) fn model(response: &ChatResponse) -> &str {
     response.model.as_deref().unwrap_or(&response.requested_model)
 }
 
+/// OpenAI's clients have an enum here, and reject a whole response for a value that is not in it.
 fn finish_reason(response: &ChatResponse) -> &str {
-    response.finish_reason.as_ref().map_or("stop", |reason| reason.as_str())
+    match &response.finish_reason {
+        None | Some(FinishReason::Other(_)) => "stop",
+        Some(known) => known.as_str(),
+    }
 }
 
 fn usage(usage: &Usage) -> Value {
     json!({
         "prompt_tokens": usage.input_tokens.unwrap_or_default(),
         "completion_tokens": usage.output_tokens.unwrap_or_default(),
-        "total_tokens": usage.total_tokens.unwrap_or_default(),
+        "total_tokens": total_tokens(usage),
         "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens.unwrap_or_default()},
         "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens.unwrap_or_default()},
     })
+}
+
+pub(super) fn total_tokens(usage: &Usage) -> u64 {
+    let both = usage.input_tokens.unwrap_or_default() + usage.output_tokens.unwrap_or_default();
+    usage.total_tokens.unwrap_or(both)
 }
 
 /// Unique in this process, and hardly ever repeated in another.

@@ -12,7 +12,7 @@ use http::Response;
 use serde_json::{Value, json};
 
 use super::body::{Body, Event, Events};
-use super::chat::{facts, id, model, read_request};
+use super::chat::{facts, id, model, read_request, total_tokens};
 use super::{error_object, invalid, now, object, streamed, whole};
 use crate::bridge::Bridge;
 use crate::error::{Error, Result};
@@ -214,7 +214,7 @@ fn usage(usage: &Usage) -> Value {
         "input_tokens_details": {"cached_tokens": usage.cached_input_tokens.unwrap_or_default()},
         "output_tokens": usage.output_tokens.unwrap_or_default(),
         "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens.unwrap_or_default()},
-        "total_tokens": usage.total_tokens.unwrap_or_default(),
+        "total_tokens": total_tokens(usage),
     })
 }
 

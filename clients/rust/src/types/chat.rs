@@ -116,6 +116,7 @@ pub struct ChatResponse {
     /// The text, if there is any.
     pub content: Option<String>,
     /// The tool calls that the model requests.
+    #[serde(default, deserialize_with = "none_if_null")]
     pub tool_calls: Vec<ToolCall>,
     /// The model's reasoning, if the provider returns it.
     pub reasoning: Option<String>,
