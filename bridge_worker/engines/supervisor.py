@@ -162,6 +162,8 @@ class Supervisor:
                     return
             child_processes.kill(message["pid"])  # its link is lost already
         else:
+            self._failures = 0
+            _log.info("the template process is loaded", extra={"fields": {"pid": self._template.pid, "ms": message["loaded_ms"]}})
             self.maintain()
 
     def maintain(self) -> None:
@@ -257,8 +259,8 @@ class Supervisor:
                 child_processes.kill(engine.pid)  # without its link it is of no use
                 await self._is_reaped(engine)
         if not expected:
-            about = {"pid": engine.pid, "how": engine.how_it_ended(), "requests": len(engine.requests)}
-            _log.error("an engine process is lost", extra={"fields": about})
+            engine.loss = {"pid": engine.pid, "how": engine.how_it_ended(), "requests": len(engine.requests)}
+            _log.error("an engine process is lost", extra={"fields": engine.loss})
         try:
             self._owner.on_lost(engine)
         finally:

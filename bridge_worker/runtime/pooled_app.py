@@ -10,7 +10,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +67,7 @@ class PooledApp:
         self._pool: EnginePool | None = None
         self._supervisor: Supervisor | None = None
         self.reloader = Reloads(self._reload_once) if source.path else None
+        self.on_loss: Callable[[Mapping[str, object]], None] = lambda _: None  # gets pid, how and requests of each lost engine
         self._own = {"status": self._status, "config/reload": self._reload}
 
     def start(self, output: Output) -> None:
@@ -191,6 +192,8 @@ class PooledApp:
                 engine.link.send(Kind.PUSH, 0, body)
 
     async def _engine_lost(self, engine: EngineHandle) -> None:
+        if engine.loss is not None:
+            self.on_loss(engine.loss)
         await self._shared.engine_lost(engine.key)
 
     def _pool_of(self) -> EnginePool:

@@ -188,6 +188,8 @@ async def _run(
     watch_reader(sink, on_reader_gone)
     watch_parent(on_reader_gone)
     handle_signals(loop, stop=server.stop, hang_up=app.reloader.reload_soon if app.reloader else server.stop)
+    if recorder and not isinstance(app, App):
+        app.on_loss = recorder.put_loss
     app.start(pipe)
     code = await server.run()
     await close_in_time(app.aclose)

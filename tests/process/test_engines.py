@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import losses
 from bridge_worker.system.child_processes import processor_wait
 from tests.conftest import Spawn
 from tests.support.data import Json
@@ -97,7 +97,7 @@ def one(workers: Callable[..., Worker]) -> Worker:
 
 @pytest.fixture
 def two(workers: Callable[..., Worker]) -> Worker:
-    return workers("2")
+    return workers("2", *losses.BUDGETS)
 
 
 @pytest.fixture
@@ -448,37 +448,12 @@ def lost_of(worker: Worker) -> int:
 # --- an account that comes out even ------------------------------------------------------------------------------------------
 
 
-def test_every_chat_gets_one_response_while_engines_are_killed_at_random(two: Worker) -> None:
-    """Chats in flight at all times, and a kill every few of them."""
-    lost = lost_of(two)
-    done = threading.Event()
-
-    def kill_now_and_then() -> None:
-        pause = threading.Event()
-        while not done.is_set():
-            pids = engines(two)
-            if len(pids) == 2:
-                with suppress(ProcessLookupError):
-                    os.kill(pids[0], signal.SIGKILL)
-            pause.wait(0.3)
-
-    killer = threading.Thread(target=kill_now_and_then)
-    killer.start()
-    try:
-        ids: list[int | str] = []
-        for _ in range(40):
-            batch = [two.request("chat", chat_message("", "openai/gpt-4o")["params"]) for _ in range(10)]
-            for id in batch:
-                two.response(id)
-            ids += batch
-    finally:
-        done.set()
-        killer.join()
-    responses = [m for m in two.received if isinstance(m, dict) and "method" not in m and m["id"] in set(ids)]
-    assert len(responses) == len(ids)
-    kinds = {error_of(one)["kind"] for one in responses if "error" in one}
-    assert kinds <= {"engine_lost"}
-    assert sum("error" in one for one in responses) == lost_of(two) - lost
+@pytest.mark.rule("INV-2")
+def test_the_account_of_chats_and_money_is_even_while_engines_are_killed_at_random(two: Worker, upstream: Upstream) -> None:
+    """benchmarks/losses.py does the same with 10,000 chats."""
+    account = losses.run(two, upstream, chats=300, seed=1)
+    assert account.outcomes.total() == 300
+    assert account.kills
 
 
 # --- budgets -----------------------------------------------------------------------------------------------------------------
