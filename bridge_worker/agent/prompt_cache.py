@@ -63,11 +63,11 @@ def mark(
                 total += len(call["function"]["arguments"])
             free -= "cache_control" in message
         lengths.append(total)
-    places = [at for at in _places(messages) if lengths[at] >= least and "cache_control" not in messages[at]][: max(free, 0)]
+    places = [at for at in _places(messages) if lengths[at] >= least and _can_be_marked(messages[at])][: max(free, 0)]
     if places:
         messages = list(messages)
         for at in places:
-            messages[at] = {**messages[at], "cache_control": _MARK}
+            messages[at] = _marked(messages[at])
     if tools and len(places) < free and tools_length >= least and not _is_marked(tools[-1]):
         tools = [*tools[:-1], {**tools[-1], "cache_control": _MARK}]
     return messages, tools
@@ -85,14 +85,37 @@ def _places(messages: Sequence[Message]) -> list[int]:
         before = None if output is None else _last_input(messages, output)
     systems = (at for at in range(len(messages) - 1, -1, -1) if messages[at]["role"] in _SYSTEM)
     system = 0 if messages[0]["role"] == "system" else next(systems, None)
-    return [at for at in (end, before, system) if at is not None and _ends_in_content(messages[at].get("content"))]
+    return [at for at in (end, before, system) if at is not None]
 
 
-def _ends_in_content(content: object) -> bool:
-    """Anthropic and Bedrock refuse a breakpoint on a blank text. That of a message is put on its last part."""
-    last = content[-1] if isinstance(content, list) and content else content
-    text = last.get("text", "-") if isinstance(last, dict) else last
-    return isinstance(text, str) and not text.isspace() and text != ""
+def _can_be_marked(message: Message) -> bool:
+    """Anthropic and Bedrock refuse a breakpoint on a blank text."""
+    content = message.get("content")
+    if "cache_control" in message or not content:
+        return False
+    if isinstance(content, str):
+        return not content.isspace()
+    at = _last_markable(content)
+    return at is not None and "cache_control" not in content[at]
+
+
+def _last_markable(parts: Sequence[Message]) -> int | None:
+    """A breakpoint on another kind of part does not arrive."""
+    return next((at for at in range(len(parts) - 1, -1, -1) if _is_filled(parts[at])), None)
+
+
+def _is_filled(part: Message) -> bool:
+    return part.get("type") == "image_url" or (part.get("type") == "text" and bool(part["text"].strip()))
+
+
+def _marked(message: Message) -> Message:
+    """LiteLLM reads the breakpoint of a message where the content is a text or a tool's result, else those of its parts."""
+    content = message["content"]
+    if isinstance(content, str) or message["role"] == "tool":
+        return {**message, "cache_control": _MARK}
+    at = _last_markable(content)
+    assert at is not None  # noqa: S101  # for mypy: it can be marked
+    return {**message, "content": [*content[:at], {**content[at], "cache_control": _MARK}, *content[at + 1 :]]}
 
 
 def _last_input(messages: Sequence[Message], before: int) -> int | None:

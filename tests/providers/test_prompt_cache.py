@@ -200,11 +200,24 @@ def test_azure_gets_a_key_where_it_takes_one(model: str, params: Json, has_key: 
 
 
 @pytest.mark.rule("CCH-2")
-@pytest.mark.parametrize("tail", ["", " \n", [{"type": "text", "text": "a"}, {"type": "text", "text": " "}]])
+@pytest.mark.parametrize("tail", ["", " \n", [], [{"type": "text", "text": " "}]])
 def test_a_blank_text_gets_no_breakpoint(tail: Any) -> None:
     messages = [SYSTEM, TASK, {"role": "assistant", "content": "ok"}, {"role": "user", "content": tail}]
     marked, _ = mark(messages, None, CLAUDE, 100_000)
     assert ["cache_control" in message for message in marked] == [True, True, False, False]
+
+
+@pytest.mark.rule("CCH-2")
+def test_a_content_of_parts_is_cached_too(direct: Worker, provider: CachingProvider, streamed: bool) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    provider.begin()
+    provider.answers = [Answer("ok")]
+    system = {"role": "system", "content": [{"type": "text", "text": SYSTEM["content"]}]}
+    first = {"role": "user", "content": [{"type": "text", "text": "what is it? " * 900}, image, {"type": "text", "text": " "}]}
+    turn(direct, [system, first], cache="auto", stream=streamed)
+    more = [{"role": "assistant", "content": "ok"}, {"role": "user", "content": [{"type": "text", "text": "go on"}]}]
+    result = turn(direct, [system, first, *more], cache="auto", stream=streamed)
+    assert result["cache"]["read_tokens"] > 0.9 * provider.usages[0][0]
 
 
 @pytest.mark.rule("CCH-2")
