@@ -62,6 +62,7 @@ class PooledApp:
         self._template = template
         self._on_log = on_log
         self._preload_local = preload_local
+        self._preloaded_for: Config | None = None
         self._counters = RequestCounters()
         self._shared = SharedStateService(self._push, credentials)
         self._pool: EnginePool | None = None
@@ -177,7 +178,9 @@ class PooledApp:
     # What engines need of it.
 
     def _setup(self, early: bool, config: Config) -> bytes:
-        preload_local = self._preload_local and not early
+        preload_local = self._preload_local and not early and self._preloaded_for is not config  # by the oldest engine
+        if preload_local:
+            self._preloaded_for = config
         return encode_setup(Setup(config, self._source, self._environment, self._redactor, preload_local, early))
 
     def _default_total_ms(self) -> int:
