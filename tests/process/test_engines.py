@@ -16,8 +16,10 @@ import pytest
 
 from benchmarks import losses
 from bridge_worker.system.child_processes import processor_wait
+from bridge_worker.system.engine_starts import TEST_VARIABLE
 from tests.conftest import Spawn
-from tests.support.data import Json
+from tests.support.data import HELLO, Json
+from tests.support.gateway_config import deployment, write
 from tests.support.processes import descendants
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker, run, wait_until
@@ -39,10 +41,14 @@ def wait_for_engines(worker: Worker, count: int) -> list[int]:
     return engines(worker)
 
 
-def template(worker: Worker) -> int:
-    """The one child that is not an engine."""
+def others(worker: Worker) -> set[int]:
+    """Its processes that are not engines."""
     rows = worker.call("status")["result"]["engines"]
-    (pid,) = descendants(worker.process.pid) - {row["pid"] for row in rows}
+    return descendants(worker.process.pid) - {row["pid"] for row in rows}
+
+
+def template(worker: Worker) -> int:
+    (pid,) = others(worker)
     return pid
 
 
@@ -456,6 +462,22 @@ def test_the_account_of_chats_and_money_is_even_while_engines_are_killed_at_rand
     assert account.kills
 
 
+# --- models of this machine --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("ENG-11")
+def test_a_local_model_is_in_memory_once_for_all_engines(two: Worker) -> None:
+    params = {"model": "local/smollm2", "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 2}
+    for id in [two.request("chat", params) for _ in range(3)]:
+        assert "result" in two.response(id), two.response(id)
+    children = descendants(two.process.pid)
+    (llama,) = [pid for pid in children if "llama_server" in Path(f"/proc/{pid}/cmdline").read_text()]
+    parent = int(Path(f"/proc/{llama}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(parent, signal.SIGKILL)
+    wait_until(lambda: is_gone(llama), "it ends with its engine")
+    wait_for_engines(two, 2)
+
+
 # --- budgets -----------------------------------------------------------------------------------------------------------------
 
 
@@ -477,3 +499,28 @@ def test_a_budget_is_one_for_all_engines(own: Callable[..., Worker], upstream: U
     assert error_of(worker.response(id))["kind"] == "engine_lost"
     (row,) = worker.call("budgets/get", {"path": "team"})["result"]["budgets"]
     assert (row["used_tokens"], row["reserved_tokens"]) == (used + reserved, 0)
+
+
+# --- where forking is not safe -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("ENG-2", "ENG-7", "ENG-9")
+def test_engines_that_are_spawned_serve_are_replaced_reload_and_end(upstream: Upstream, spawn: Spawn, tmp_path: Path) -> None:
+    """As on macOS."""
+    file = write(tmp_path / "gateway.yaml", {"model_list": [deployment(upstream, "first", "one")]})
+    worker = spawn("--config", str(file), env={TEST_VARIABLE: "spawn"})
+    assert worker.chat("offline/echo")["content"] == "hello"
+    assert worker.chat("first")["content"]
+    (engine,) = wait_for_engines(worker, 1)
+    assert others(worker) == set(), "there is no template"
+    stream = worker.request("chat", {"model": "first", "messages": HELLO, "stream": True})
+    os.kill(engine, signal.SIGKILL)
+    response = worker.response(stream)
+    assert "result" in response or response["error"]["data"]["kind"] == "engine_lost"
+    assert worker.chat("first")["content"]
+    write(file, {"model_list": [deployment(upstream, "second", "one")]})
+    assert worker.call("config/reload")["result"]["added"] == ["second"]
+    assert worker.chat("second")["content"]
+    processes = descendants(worker.process.pid)
+    worker.process.kill()
+    wait_until(lambda: all(map(is_gone, processes)), "no engine is left")
