@@ -19,13 +19,13 @@ from jsonschema import Draft202012Validator
 from bridge_worker.schema.messages import json_schema
 from tests.conftest import Spawn
 from tests.support import without_litellm
-from tests.support.data import Json
+from tests.support.data import Json, tool
 from tests.support.upstream import Upstream
 from tests.support.upstream_format import DONE, End
 from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, wait_until
 
 KEY = "sk-proj-Zx8Qw3Er5Ty7Ui9Op1As2Df4"
-TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}}}
+TOOL = tool("weather", {"type": "object", "properties": {"city": {}}})
 OFFLINE = {"model": "offline/echo", "messages": [{"role": "user", "content": "hello there"}]}
 
 
