@@ -104,7 +104,7 @@ def spawn() -> Iterator[Spawn]:
 
 @pytest.fixture(scope="module")
 def worker_for(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerFor]:
-    """Starts workers that the tests of a file share: LiteLLM's import takes 2 s in each. ``config`` is a gateway's config."""
+    """Starts workers that the tests of a file share. ``config`` is a gateway's config."""
     with ExitStack() as stack:
 
         def start(*flags: str, config: Json | None = None, env: Mapping[str, str] | None = None) -> Worker:
