@@ -73,10 +73,18 @@ FORKED = (
     "fuzz/",
     "gateway/",
     "providers/",
+    "process/test_cancel.py",
     "process/test_faults.py",
     "process/test_fuzz.py",
+    "process/test_hosts.py",
+    "process/test_kinds.py",
     "process/test_logs.py",
+    "process/test_odd_params.py",
     "process/test_once.py",
+    "process/test_record_and_replay.py",
+    "process/test_security.py",
+    "process/test_telemetry.py",
+    "process/test_trace.py",
 )
 
 
