@@ -101,7 +101,7 @@ class EnginePool:
     def _place(self, request: Request) -> None:
         if request.done.done():
             return
-        engine = self._least_busy()
+        engine = self._engine_for(request)
         if engine is not None:
             self._send(engine, request)
         elif self._failing:
@@ -114,11 +114,11 @@ class EnginePool:
         for request in waiting:
             self._place(request)
 
-    def _least_busy(self) -> EngineHandle | None:
-        """The early engine only while there is no other: it gives back what it can't serve."""
+    def _engine_for(self, request: Request) -> EngineHandle | None:
+        """The least busy one; the early engine only while there is no other: it gives back what it can't serve."""
         ready = [engine for engine in self.engines() if engine.takes_requests]
         if ready:
-            return min(ready, key=lambda engine: len(engine.requests))
+            return min(ready, key=lambda engine: engine.key if request.is_local else len(engine.requests))
         return next((one for one in self.engines() if one.early and one.state is State.STARTING), None)
 
     def _send(self, engine: EngineHandle, request: Request) -> None:
