@@ -265,7 +265,7 @@ class EnginePool:
     def _deadline(self, start: Start, received: float) -> float:
         deadlines = start.params.get("deadlines")
         total = deadlines.get("total_ms") if isinstance(deadlines, dict) else None
-        total = total if type(total) is int and total > 0 else self._default_total_ms()
+        total = total if type(total) is int and 0 < total <= 2**53 else self._default_total_ms()  # the engine refuses others
         return received + (total / 1000 + _LATE_SECONDS if total else float("inf"))
 
     def _sweep(self) -> None:
