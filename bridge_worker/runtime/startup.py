@@ -54,7 +54,7 @@ def serve(arguments: Sequence[str], isolated: bool) -> NoReturn:
     if not options.stdio and not options.print_config:
         fail("no mode given: add --stdio to serve an agent, or run omni-bridge --help for the commands")
     try:
-        config = source.load()
+        config = source.load(runs_commands=not options.print_config)
     except ConfigError as error:
         fail(str(error))
     if options.print_config:
