@@ -53,10 +53,10 @@ def encode_setup(setup: Setup) -> bytes:
 
 
 def run_template(control: socket.socket, server: int) -> NoReturn:
-    Template(control, _load_early, _load, _load_rest, run_engine).run(server)
+    Template(control, load_early, _load, load_rest, run_engine).run(server)
 
 
-def _load_early() -> None:
+def load_early() -> None:
     from bridge_worker.methods import dispatcher, table  # noqa: F401
     from bridge_worker.runtime import app  # noqa: F401
     from bridge_worker.telemetry import otlp  # noqa: F401
@@ -85,7 +85,7 @@ def load_litellm() -> None:
     rehearse(LiteLLM())
 
 
-def _load_rest() -> None:
+def load_rest() -> None:
     """What chats of other formats need, short of threads. A failure is each engine's own, which reports it."""
     with suppress(BaseException):
         from bridge_worker.backends.litellm.rehearsal import rehearse_without_threads

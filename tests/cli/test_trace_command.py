@@ -73,7 +73,7 @@ def test_the_same_as_json(recorded: Path) -> None:
 
 
 @pytest.mark.rule("TRC-7")
-def test_a_file_that_is_no_trace_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_trace_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     file = tmp_path / "other.txt"
     file.write_text("hello\n")
     code, out, log = run("trace", str(file))
@@ -83,7 +83,7 @@ def test_a_file_that_is_no_trace_is_one_line_and_exit_code_2(tmp_path: Path) -> 
     assert (code, log.count("\n")) == (2, 1)
 
 
-def test_what_stands_in_a_trace_does_nothing_to_a_terminal(tmp_path: Path) -> None:
+def test_the_content_of_a_trace_does_nothing_to_a_terminal(tmp_path: Path) -> None:
     file = tmp_path / "trace.jsonl"
     evil = "\x1b]0;taken\x07[red]x[/red]\n\u202e"
     file.write_bytes(trace_file((0, "in", request_of(evil, model=evil)), (1, "out", error_of(evil, evil))))

@@ -139,7 +139,7 @@ def test_a_request_counts_against_each_prefix_of_its_path_that_has_a_limit() -> 
         ([{"path": "a", "max_usd": 1}, {"path": "a", "max_tokens": 1}], "omni_bridge.budgets[1]: an earlier limit"),
     ],
 )
-def test_a_mistake_in_the_config_is_named_with_its_place(section: object, wrong: str) -> None:
+def test_an_error_in_the_config_is_named_with_its_location(section: object, wrong: str) -> None:
     with pytest.raises(ValueError, match=r".") as caught:
         read_budgets(section)
     assert wrong in str(caught.value)
@@ -208,7 +208,7 @@ def test_where_one_account_is_full_nothing_is_reserved_in_the_others(with_store:
 
 
 @pytest.mark.rule("BUD-4")
-def test_however_many_at_once_the_limit_is_not_passed(with_store: With) -> None:
+def test_however_many_run_together_the_limit_is_not_passed(with_store: With) -> None:
     async def story(store: Store) -> None:
         mine = accounts({"max_usd": 1.0, "max_tokens": 1000})
 

@@ -121,7 +121,7 @@ def test_a_request_in_flight_ends_on_the_old_config(worker: Worker, upstream: Up
 
 
 @pytest.mark.rule("RLD-3", "LOG-4", "SEC-8")
-def test_a_wrong_config_is_refused_with_all_mistakes_and_the_old_one_goes_on(
+def test_a_wrong_config_is_refused_with_all_errors_and_the_old_one_stays_active(
     worker: Worker, upstream: Upstream, path: Path
 ) -> None:
     config = first(upstream) | {"litellm_settings": {"drop_params": True}}
@@ -143,7 +143,7 @@ def test_a_wrong_config_is_refused_with_all_mistakes_and_the_old_one_goes_on(
 
 
 @pytest.mark.rule("RLD-3")
-def test_a_router_that_litellm_can_not_make_is_refused_and_the_old_config_goes_on(
+def test_a_router_that_litellm_can_not_make_is_refused_and_the_old_config_stays_active(
     worker: Worker, upstream: Upstream, path: Path
 ) -> None:
     policy = {"model_group_retry_policy": {"stays": {"TimeoutErrorRetries": "x"}}, "routing_groups": [{"nonsense": 1}]}

@@ -233,7 +233,7 @@ def test_a_tag_that_no_deployment_has_is_refused(worker: Worker, upstream: Upstr
 
 @pytest.mark.rule("CHT-11", "RCP-5")
 @pytest.mark.parametrize("alias", ["shown", "unseen"])
-def test_an_alias_serves_what_it_stands_for(worker: Worker, alias: str, streamed: bool) -> None:
+def test_an_alias_serves_its_model(worker: Worker, alias: str, streamed: bool) -> None:
     result = worker.chat(alias, stream=streamed)
     assert (result["requested_model"], result["model"]) == (alias, "spare-2026-01-01")
     assert attempts(result["receipt"]) == [("spare/spare", "ok")]
@@ -253,7 +253,7 @@ def test_a_hidden_alias_is_not_listed(worker: Worker) -> None:
 
 @pytest.mark.rule("CHT-11", "RES-16")
 @pytest.mark.parametrize("prefix", ["any", "openai"])
-def test_a_wildcard_serves_and_describes_what_it_stands_for(
+def test_a_wildcard_serves_and_describes_the_models_that_it_matches(
     worker: Worker, upstream: Upstream, prefix: str, streamed: bool
 ) -> None:
     name = f"{prefix}/gpt-4o-mini"

@@ -159,7 +159,7 @@ def test_a_response_is_charged_at_its_cost_to_each_prefix(worker: Worker, stream
 
 
 @pytest.mark.rule("BUD-4")
-def test_however_many_chats_at_once_the_limit_is_not_passed(worker: Worker, upstream: Upstream) -> None:
+def test_however_many_chats_run_together_the_limit_is_not_passed(worker: Worker, upstream: Upstream) -> None:
     before = upstream.counts["priced"]
     ids = [worker.request("chat", asked("priced", f"crowd/{number}")) for number in range(40)]
     answers = [worker.response(id) for id in ids]
@@ -192,7 +192,7 @@ def test_a_cancelled_stream_is_charged_its_input_and_what_had_come(worker: Worke
 
 
 @pytest.mark.rule("BUD-6")
-def test_a_cancelled_chat_that_is_no_stream_is_charged_all_that_was_reserved(worker: Worker, upstream: Upstream) -> None:
+def test_a_cancelled_plain_chat_is_charged_all_that_was_reserved(worker: Worker, upstream: Upstream) -> None:
     id = worker.request("chat", asked("hangs", "lost", max_tokens=1000))
     upstream.wait_for_request(model="hang", timeout=30)
     held = budget(worker, "lost")
@@ -224,7 +224,7 @@ def test_embeddings_and_rankings_count_too(worker: Worker, upstream: Upstream) -
 
 
 @pytest.mark.rule("BUD-14")
-def test_a_path_is_nobodys_business_but_the_bridges(worker: Worker, upstream: Upstream, streamed: bool) -> None:
+def test_a_path_is_not_sent_to_the_provider(worker: Worker, upstream: Upstream, streamed: bool) -> None:
     dropped = ask(worker, "priced", "agent", stream=streamed)["result"]["receipt"]["dropped"]
     assert "metadata" not in [change["param"] for change in dropped]
     assert "agent" not in upstream.requests[-1].raw.decode()

@@ -152,7 +152,7 @@ def test_a_request_over_an_rpm_limit_gets_a_retry_after(upstream: Upstream, sett
     [{"routing_strategy": "usage-based-routing-v2"}, {"optional_pre_call_checks": ["enforce_model_rate_limits"]}],
     ids=["strategy", "check"],
 )
-def test_an_rpm_limit_is_exact_one_after_the_other_and_at_once(upstream: Upstream, settings: Json, stream: bool) -> None:
+def test_an_rpm_limit_is_exact_one_after_the_other_and_together(upstream: Upstream, settings: Json, stream: bool) -> None:
     models = [deployment(upstream, f"{way}-{stream}-{len(str(settings))}", f"{way}-{stream}", rpm=3) for way in ("slow", "burst")]
 
     async def scenario(ask: Ask) -> None:

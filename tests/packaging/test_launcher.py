@@ -426,7 +426,7 @@ def test_another_folder_for_the_environment_is_used_and_the_checkout_is_left_alo
     assert (again.code, again.stderr) == (0, "")
 
 
-def test_a_folder_that_is_no_environment_is_not_replaced(fresh: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_environment_is_not_replaced(fresh: Path, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("kept")
     done = start(fresh, env=os.environ | {"OMNI_BRIDGE_VENV": str(tmp_path)})
     assert done.code == 2

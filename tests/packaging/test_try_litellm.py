@@ -201,7 +201,7 @@ def test_the_pin_is_one_version(tool: ModuleType) -> None:
         tool.pinned_version('dependencies = ["litellm>=1.0,<2"]')
 
 
-def test_what_is_no_version_is_refused() -> None:
+def test_a_text_that_is_not_a_version_is_refused() -> None:
     done = subprocess.run([ROOT / "bin/try-litellm", "latest"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "'latest' is not a version" in done.stderr

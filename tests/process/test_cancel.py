@@ -272,7 +272,7 @@ def test_the_end_of_input_lets_a_stream_finish(upstream: Upstream, spawn: Spawn)
 
 
 @pytest.mark.rule("EXT-3")
-def test_a_stream_ends_upstream_when_its_reader_is_gone(upstream: Upstream, spawn: Spawn) -> None:
+def test_a_stream_ends_upstream_when_its_reader_has_closed_the_pipe(upstream: Upstream, spawn: Spawn) -> None:
     reading, writing = os.pipe()
     worker = spawn(env=environment(upstream), stdout=writing)
     os.close(writing)

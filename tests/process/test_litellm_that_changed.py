@@ -116,7 +116,7 @@ def changed(*arguments, **named):
 
 
 @pytest.mark.rule("STA-5")
-def test_a_format_that_fails_its_rehearsal_is_off_and_the_others_are_not(changed: Changed) -> None:
+def test_a_format_that_fails_its_self_test_is_off_and_the_others_are_not(changed: Changed) -> None:
     worker = changed("litellm.llms.vertex_ai.vertex_llm_base:VertexBase._get_token_and_url", GEMINI_MOVED)
     (row,) = degraded(worker)
     assert row["part"] == "format gemini"

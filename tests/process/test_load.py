@@ -66,7 +66,7 @@ def loaded(provider: Upstream) -> Iterator[Worker]:
 
 
 @pytest.mark.rule("ERR-8")
-def test_a_thousand_chats_at_once_complete_and_one_more_is_refused_at_once(loaded: Worker, provider: Upstream) -> None:
+def test_a_thousand_concurrent_chats_complete_and_one_more_is_refused_immediately(loaded: Worker, provider: Upstream) -> None:
     gate = Gate()
     answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "late"}, "finish_reason": "stop"}]}
     provider.script("held", body=answer, before=gate)
@@ -178,7 +178,7 @@ async def drive(model: NeverWaits) -> asyncio.Task[Any]:
     return asyncio.create_task(run_chat(request, find))
 
 
-def test_a_stream_that_is_there_all_at_once_leaves_others_their_turn() -> None:
+def test_a_stream_that_arrives_in_one_piece_leaves_others_their_turn() -> None:
     async def others_turns() -> int:
         chat, turns = await drive(NeverWaits(20_000)), 0
         while not chat.done():
@@ -191,7 +191,7 @@ def test_a_stream_that_is_there_all_at_once_leaves_others_their_turn() -> None:
 
 
 @pytest.mark.rule("CAN-1")
-def test_a_stream_that_is_there_all_at_once_can_be_cancelled() -> None:
+def test_a_stream_that_arrives_in_one_piece_can_be_cancelled() -> None:
     async def cancelled() -> int:
         model = NeverWaits(1_000_000_000)
         chat = await drive(model)

@@ -133,7 +133,7 @@ def test_no_chat_content_is_logged(format: str) -> None:
 
 @pytest.mark.rule("LOG-4")
 @pytest.mark.parametrize("format", ["json", "text"])
-def test_secrets_are_masked_wherever_they_stand(format: str) -> None:
+def test_secrets_are_masked_in_every_member(format: str) -> None:
     hidden = [
         chat(f"offline/{SECRET}"),
         {"id": f"key {SECRET}", **chat()},

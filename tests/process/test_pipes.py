@@ -88,7 +88,7 @@ def test_a_stderr_with_o_nonblock_that_is_not_drained_holds_up_nothing_and_split
 
 
 @pytest.mark.rule("EXT-5")
-def test_a_sigterm_after_the_end_of_input_cancels_at_once(upstream: Upstream, spawn: Spawn) -> None:
+def test_a_sigterm_after_the_end_of_input_cancels_immediately(upstream: Upstream, spawn: Spawn) -> None:
     worker = spawn("--grace-seconds=60", env={"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url})
     id = worker.request("chat", {"model": "openai/hang", "messages": [{"role": "user", "content": "hello"}]})
     request = upstream.wait_for_request(model="hang", timeout=WAIT_SECONDS)

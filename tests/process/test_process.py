@@ -252,7 +252,7 @@ def test_signals_in_the_middle_of_streams_leave_no_half_line_and_no_request_unan
 
 
 @pytest.mark.rule("RPC-1")
-def test_a_worker_that_was_stopped_and_continued_goes_on(held: Held) -> None:
+def test_a_worker_that_was_stopped_and_continued_serves_again(held: Held) -> None:
     worker = held.start()
     worker.call("ping")
     worker.process.send_signal(signal.SIGSTOP)
@@ -447,7 +447,7 @@ def check_usage_error(code: int, stdout: str, stderr: str) -> None:
     assert "Traceback" not in stderr
 
 
-def test_a_variable_stands_for_a_flag_and_the_flag_wins() -> None:
+def test_a_variable_sets_what_a_flag_sets_and_the_flag_wins() -> None:
     def limits(*flags: str) -> dict[str, int]:
         env = {"OMNI_BRIDGE_MAX_IN_FLIGHT": "7", "OMNI_BRIDGE_MAX_MESSAGE_BYTES": "5000"}
         code, stdout, _ = run("--stdio", *flags, input=line(1, "initialize", **INITIALIZE), env=env)

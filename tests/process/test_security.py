@@ -266,7 +266,7 @@ UNSERVED = [  # well-formed names of what may not run here, or would go to a hos
 @pytest.mark.rule("SEC-6")
 @pytest.mark.usefixtures("check_nothing_leaked")
 @pytest.mark.parametrize("name", NAMES)
-def test_a_models_name_is_no_address(victim: Worker, canary: Canary, name: str) -> None:
+def test_a_models_name_is_not_used_as_an_address(victim: Worker, canary: Canary, name: str) -> None:
     error = attempt(victim, {"model": name.replace("CANARY", str(canary.port))})
     assert error["data"]["kind"] == "invalid_request"
     assert "model" in error["message"]

@@ -98,7 +98,7 @@ def test_a_call_of_a_tool_that_the_request_does_not_have_is_marked(respond: Ask)
 
 
 @pytest.mark.rule("TLC-4", "STR-5")
-def test_a_string_where_a_number_stands_is_repaired_and_named(respond: Ask) -> None:
+def test_a_string_instead_of_a_number_is_repaired_and_named(respond: Ask) -> None:
     response = respond(calling('{"city": "Bern", "days": "3"}'), tools=TOOLS, repair="json")
     (call,) = response["result"]["tool_calls"]
     assert call["function"]["arguments"] == '{"city": "Bern", "days": 3}'

@@ -199,7 +199,7 @@ def test_text_that_looks_like_a_format_is_text(ask: Ask, text: str) -> None:
     assert ask("openai/formats", [{"role": "user", "content": text}])["content"] == answer_text(text)
 
 
-def test_120_equal_pieces_are_no_fault(ask: Ask) -> None:
+def test_120_equal_chunks_are_not_an_error(ask: Ask) -> None:
     assert ask("openai/repeat-120")["content"] == "––––– " * 120
 
 

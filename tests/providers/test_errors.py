@@ -251,7 +251,7 @@ def keyless(upstream: Upstream) -> Iterator[Worker]:
 
 @pytest.mark.rule("STR-8")
 @pytest.mark.parametrize("model", ["truncated", "bad-chunk", "stream-error"])
-def test_a_stream_that_goes_wrong_keeps_what_came(worker: Worker, model: str) -> None:
+def test_a_stream_that_fails_keeps_the_content_received_so_far(worker: Worker, model: str) -> None:
     check_interrupted(failed(worker, {"model": f"openai/{model}-2", "messages": HELLO, "stream": True}), f"openai/{model}-2")
 
 

@@ -167,7 +167,7 @@ def test_the_checks_are_those_of_the_method(upstream: Upstream, params: Json, na
     assert len(upstream.requests) == before
 
 
-def test_messages_that_are_no_messages_are_an_error() -> None:
+def test_messages_that_are_not_messages_are_an_error() -> None:
     for messages in ([], [{"role": "nobody", "content": "x"}], [{"role": "user"}]):
         with pytest.raises(BridgeError, match="messages"):
             chat(messages, "openai/any")

@@ -244,7 +244,7 @@ SOCKET_FAULTS: dict[str, tuple[Reply, dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("name", SOCKET_FAULTS)
 @plain_and_streamed
 @each_provider
-def test_without_an_http_response_there_is_no_status(upstream: Upstream, provider: str, stream: bool, name: str) -> None:
+def test_without_an_http_response_the_status_is_null(upstream: Upstream, provider: str, stream: bool, name: str) -> None:
     if (provider, stream, name) == ("gemini", True, "hung"):
         pytest.skip("LiteLLM has no timeout for Gemini's streams; the bridge's own deadline ends them")
     reply, options, kind, message = SOCKET_FAULTS[name]
@@ -430,7 +430,7 @@ def test_a_503_can_have_a_retry_after_too(upstream: Upstream) -> None:
     assert (error.kind, error.retry_after_ms) == ("provider_unavailable", 5000)
 
 
-def test_there_is_no_advice_where_trying_again_is_of_no_use(upstream: Upstream) -> None:
+def test_no_retry_is_advised_where_it_is_of_no_use(upstream: Upstream) -> None:
     error, _ = fault(upstream, "openai", refuses(401, headers={"retry-after": "5"}))
     assert error.retry_after_ms is None
 
@@ -464,7 +464,7 @@ def test_a_missing_key_is_named(
     assert error.kind == "authentication"
 
 
-def test_a_key_that_is_there_is_not_called_missing(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configured_key_is_not_called_missing(upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     error, _ = fault(upstream, "openai", refuses(401))
     assert cleaned(error) == "the provider's own words"
@@ -604,7 +604,7 @@ def test_whatever_else_is_internal_and_bland(streamed: bool) -> None:
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_cancel_is_no_fault_of_the_upstream(streamed: bool) -> None:
+def test_a_cancel_is_not_an_error_of_the_upstream(streamed: bool) -> None:
     assert from_litellm(asyncio.CancelledError(), model="m", streamed=streamed).kind == "cancelled"
 
 

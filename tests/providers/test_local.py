@@ -481,7 +481,7 @@ def test_without_its_packages_the_error_names_the_install_command(monkeypatch: p
     ],
 )
 @pytest.mark.rule("LOC-4")
-def test_a_fault_of_the_config_is_one_line_that_names_the_place(tmp_path: Path, section: object, named: str) -> None:
+def test_an_error_of_the_config_is_one_line_that_names_the_location(tmp_path: Path, section: object, named: str) -> None:
     (tmp_path / "text.gguf").write_text("hello")
     (tmp_path / "real.gguf").write_bytes(b"GGUF")
     with pytest.raises(ValueError, match=r"omni_bridge\.local") as fault:

@@ -122,7 +122,7 @@ def test_all_lists_each_model_with_a_configured_key_page_by_page(bare: Worker) -
 
 
 @pytest.mark.rule("MOD-2")
-def test_all_lists_what_a_wildcard_of_the_config_stands_for(configured: Worker) -> None:
+def test_all_lists_the_models_that_a_wildcard_of_the_config_matches(configured: Worker) -> None:
     names = {row["model"] for page in pages(configured, all=True) for row in page}
     assert "gemini/gemini-2.5-pro" in names
     assert "openai/gpt-4o" not in names

@@ -96,7 +96,7 @@ def test_a_signature_without_text_goes_back(bridge: EveryMode, streamed: bool) -
     assert body["messages"][1]["content"][0] == blocks[0]
 
 
-def test_a_server_side_tool_is_no_tool_call_and_goes_back(bridge: EveryMode, streamed: bool) -> None:
+def test_a_server_side_tool_is_not_a_tool_call_and_goes_back(bridge: EveryMode, streamed: bool) -> None:
     wire = FORMATS["anthropic"]
     found = {"type": "web_search_result", "url": "https://a.invalid", "title": "A", "encrypted_content": SIGNATURE}
     blocks = [

@@ -315,7 +315,7 @@ def test_scripted_replies_are_given_in_turn_and_the_last_for_good(upstream: Upst
     assert [content_of(create(client, "mine", stream=True)) for _ in range(2)] == ["ab", "ab"]
 
 
-def test_a_gate_holds_a_reply_where_it_stands(upstream: Upstream, client: openai.OpenAI) -> None:
+def test_a_gate_holds_a_reply_at_its_position(upstream: Upstream, client: openai.OpenAI) -> None:
     before, middle = Gate(), Gate()
     upstream.script("held", before=before, chunks=[chunk({"content": "a"}), middle, chunk({"content": "b"}), End.RESET])
     with ThreadPoolExecutor(1) as pool:

@@ -261,7 +261,7 @@ async def test_streams_side_by_side_count_each_for_itself_and_end_when_they_are_
 
 @pytest.mark.rule("BAT-1", "BAT-2", "BAT-5")
 @timeless
-async def test_a_batch_with_streams_is_one_array_once_the_last_is_ready_and_its_deltas_come_at_once() -> None:
+async def test_a_batch_with_streams_is_one_array_once_the_last_is_ready_and_its_deltas_come_immediately() -> None:
     async with Client() as client:
         client.send([chat_message(1, stream=True), request(2, "ping"), cancel_message("nobody"), chat_message(3)])
         first, third = await client.model.started("1"), await client.model.started("3")
@@ -311,7 +311,7 @@ async def test_one_request_too_many_is_refused_and_there_is_room_again_after_a_r
 
 @pytest.mark.rule("RPC-5")
 @timeless
-async def test_a_second_request_with_the_id_of_one_in_flight_is_refused_and_the_first_goes_on() -> None:
+async def test_a_second_request_with_the_id_of_one_in_flight_is_refused_and_the_first_continues() -> None:
     async with Client() as client:
         chat = await client.begin(1)
         client.send(request(1, "ping"))
@@ -451,7 +451,7 @@ async def test_a_last_line_without_its_newline_gets_its_response() -> None:
 
 @pytest.mark.rule("LIF-15")
 @timeless
-async def test_an_end_of_input_at_once_ends_with_0_even_while_the_engine_never_loads() -> None:
+async def test_an_immediate_end_of_input_ends_with_0_even_while_litellm_never_loads() -> None:
     async with Client(loaded=False, warm=False) as client:
         client.pipe.end_input()
         assert await client.running == EXIT_DRAINED
@@ -544,7 +544,7 @@ async def test_a_cancel_works_while_draining() -> None:
 
 @pytest.mark.rule("LIF-13")
 @timeless
-async def test_a_shutdown_of_an_unknown_mode_is_refused_and_the_server_goes_on() -> None:
+async def test_a_shutdown_of_an_unknown_mode_is_refused_and_the_server_continues() -> None:
     async with Client() as client:
         client.send(request(1, "shutdown", {"mode": "now"}), request(2, "ping"))
         assert await client.kind(1) == "invalid_request"
@@ -610,7 +610,7 @@ async def test_stop_ends_even_if_a_task_ignores_its_cancel_and_nothing_reads_std
 
 @pytest.mark.rule("EXT-5")
 @timeless
-async def test_stop_without_work_ends_at_once() -> None:
+async def test_stop_without_work_ends_immediately() -> None:
     async with Client() as client:
         client.server.stop()
         assert await client.running == EXIT_DRAINED
@@ -712,7 +712,7 @@ async def test_a_reader_that_takes_one_message_at_a_time_gets_the_whole_stream()
 
 @pytest.mark.rule("DLN-6")
 @timeless
-async def test_waiting_for_a_slow_reader_is_no_silence_of_the_providers() -> None:
+async def test_waiting_for_a_slow_reader_does_not_count_as_silence_of_the_provider() -> None:
     async with Client() as client:
         chat = await client.begin(1, stream=True, deadlines={"idle_ms": 1000})
         client.pipe.stop_reading()

@@ -115,7 +115,7 @@ async def test_the_end_of_input_is_read_again_and_again() -> None:
 
 
 @bounded
-async def test_5_mb_pass_in_both_directions_at_once() -> None:
+async def test_5_mb_pass_in_both_directions_together() -> None:
     with Ends() as ends:
         inward, outward = os.urandom(5 * MIB), os.urandom(5 * MIB)
         given_ = ends.give(inward)
@@ -307,7 +307,7 @@ def test_the_private_copies_are_not_inherited() -> None:
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "2>&-", "0<&- 2>&-"])
-def test_a_closed_input_or_stderr_does_not_take_anothers_place(closed: str) -> None:
+def test_a_closed_input_or_stderr_does_not_get_the_number_of_another_descriptor(closed: str) -> None:
     script = """
 fds = [os.open('/dev/zero', os.O_RDONLY) for _ in range(3)]
 print('stray')

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.support.data import Json
+from tests.support.fork_server import ForkedProcess, ForkServer
 
 # OMNI_BRIDGE_UNDER_TEST is another command: the one of a wheel or a bundle, which test_bundle.py and test_wheel.py put there.
 COMMAND = tuple(shlex.split(os.environ.get("OMNI_BRIDGE_UNDER_TEST", ""))) or (
@@ -31,6 +32,8 @@ COMMAND = tuple(shlex.split(os.environ.get("OMNI_BRIDGE_UNDER_TEST", ""))) or (
     "-m",
     "bridge_worker",
 )
+# What workers are forked from, where possible; None starts each. tests/conftest.py sets it for the tests of a file.
+fork_server: ForkServer | None = None
 WAIT_SECONDS = 60.0  # generous: a wait that works ends when its condition does, whatever the machine's load
 
 
@@ -48,13 +51,19 @@ class Worker:
         stdout: int = subprocess.PIPE,
         command: Sequence[str] | None = None,
     ) -> None:
-        self.process = subprocess.Popen(
-            [*(command or COMMAND), "--stdio", *flags],  # not a default, for a test may have put another COMMAND there
-            stdin=subprocess.PIPE,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            env=clean_environment() | dict(env or {}),
-        )
+        environment = clean_environment() | dict(env or {})
+        arguments = ["--stdio", *flags]
+        self.process: subprocess.Popen[bytes] | ForkedProcess
+        if fork_server and stdout == subprocess.PIPE and command is None and fork_server.can_fork(environment):
+            self.process = fork_server.fork(arguments, environment)
+        else:
+            self.process = subprocess.Popen(
+                [*(command or COMMAND), *arguments],  # not a default, for a test may have put another COMMAND there
+                stdin=subprocess.PIPE,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                env=environment,
+            )
         self.received: list[Json | list[Json]] = []
         self.stderr = ""
         self.answer: Callable[[Json], object] | None = None  # to a request of the worker's: a result, or an `AnswerError`
@@ -209,14 +218,12 @@ def run(
     *flags: str, input: bytes = b"", env: Mapping[str, str] | None = None, command: Sequence[str] = COMMAND
 ) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of one whole run."""
-    done = subprocess.run(
-        [*command, *flags],
-        input=input,
-        capture_output=True,
-        env=clean_environment() | dict(env or {}),
-        timeout=WAIT_SECONDS,
-        check=False,
-    )
+    environment = clean_environment() | dict(env or {})
+    if fork_server and command is COMMAND and fork_server.can_fork(environment):
+        forked = fork_server.fork(flags, environment)
+        stdout, stderr = forked.communicate(input, WAIT_SECONDS)
+        return forked.wait(), stdout.decode(), stderr.decode()
+    done = subprocess.run([*command, *flags], input=input, capture_output=True, env=environment, timeout=WAIT_SECONDS, check=False)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 

@@ -6,6 +6,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 
@@ -124,8 +125,9 @@ class Import:
     typing: bool
 
 
-def imports(module: str) -> Iterator[Import]:
-    yield from _imports(modules()[module], late=False, typing=False)
+@cache
+def imports(module: str) -> tuple[Import, ...]:
+    return tuple(_imports(modules()[module], late=False, typing=False))
 
 
 def _imports(node: ast.AST, *, late: bool, typing: bool) -> Iterator[Import]:

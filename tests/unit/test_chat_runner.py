@@ -538,7 +538,7 @@ A, B, C = Delta(content="a"), Delta(content="b"), Delta(content="c")
         pytest.param({"total_ms": 500, "idle_ms": 900}, [A, FOREVER], "total_ms", 0.5, id="the earlier one again"),
         pytest.param({}, [FOREVER], "total_ms", 600, id="the default total"),
         pytest.param({}, [A, FOREVER], "idle_ms", 120, id="the default silence"),
-        pytest.param({"total_ms": None, "idle_ms": None}, [A, FOREVER], "idle_ms", 120, id="null is no word"),
+        pytest.param({"total_ms": None, "idle_ms": None}, [A, FOREVER], "idle_ms", 120, id="null is not a word"),
     ],
 )
 def test_the_deadline_that_passes_first_ends_the_chat(deadlines: Json, steps: list[Any], passed: str, seconds: float) -> None:
@@ -581,7 +581,7 @@ def test_a_deadline_closes_the_upstream_connection(deadlines: Json) -> None:
 
 
 @pytest.mark.rule("DLN-6")
-def test_a_slow_reader_is_no_silence_of_the_provider() -> None:
+def test_a_slow_reader_does_not_count_as_silence_of_the_provider() -> None:
     async def slow(_: Json) -> None:
         await asyncio.sleep(50)
 

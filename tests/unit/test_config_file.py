@@ -228,7 +228,7 @@ def test_a_file_that_includes_itself_is_read_once_and_reported(write: Write) -> 
 
 
 @pytest.mark.rule("CFG-6")
-def test_mistakes_of_included_files_name_these(write: Write) -> None:
+def test_errors_of_included_files_name_these_files(write: Write) -> None:
     write("model_list: [{model_name: b}]\nlitellm_settings: [", "broken.yaml")
     write("model_list:\n- model_name: b\n", "wrong.yaml")
     found = errors_in(write(MODEL + "include: [none.yaml, broken.yaml, wrong.yaml]\n"))
@@ -321,16 +321,16 @@ MODELS = "model_list: [{model_name: a, litellm_params: {model: m}}, %s]"
             MODEL + "credential_list: [{credential_name: b}]", "credential_list[0]: credential_values is missing", id="an empty one"
         ),
         pytest.param(MODEL + "environment_variables: [a]", "environment_variables: must be a mapping", id="variables"),
-        pytest.param(MODEL + "include: other.yaml", ":2: include: must be a list", id="include is no list"),
+        pytest.param(MODEL + "include: other.yaml", ":2: include: must be a list", id="include is not a list"),
         pytest.param(MODEL + "include: [5]", ":2: include: must be a list", id="include of a number"),
         pytest.param("a: &a {b: *a}\n", "look for an alias that contains itself", id="an alias that contains itself"),
-        pytest.param(MODEL + "omni_bridge: yes", "omni_bridge: must be a mapping", id="omni_bridge is no mapping"),
+        pytest.param(MODEL + "omni_bridge: yes", "omni_bridge: must be a mapping", id="omni_bridge is not a mapping"),
         pytest.param(MODEL + "omni_bridge: {provider_parms: [a]}", "omni_bridge.provider_parms", id="a misspelt setting"),
         pytest.param(MODEL + "omni_bridge: {provider_params: 5}", "omni_bridge.provider_params", id="a number for a list"),
         pytest.param(MODEL + "omni_bridge: {provider_params: [{a: 1}]}", "omni_bridge.provider_params", id="a mapping for a name"),
     ],
 )
-def test_an_error_is_one_line_that_names_the_file_and_the_place(write: Write, content: str | bytes, place: str) -> None:
+def test_an_error_is_one_line_that_names_the_file_and_the_location(write: Write, content: str | bytes, place: str) -> None:
     path = write(content)
     message = errors_in(path)[0]
     assert message.startswith(path)
@@ -399,7 +399,7 @@ PASSED_OVER = [
     pytest.param(
         MODEL + "environment_variables: {a: os.environ/NO_SUCH_VARIABLE}",
         ":2: environment_variables.a: refers to the environment variable NO_SUCH_VARIABLE",
-        id="a variable that stands for none",
+        id="a variable that has no value",
     ),
     pytest.param(
         MODEL + "omni_bridge: {log_level: info}\nomni_bridge: {}\n", ":3: omni_bridge: is also in line 2", id="a section twice"

@@ -331,7 +331,7 @@ def test_functions_find_builtins_at_their_usual_speed_and_nothing_else_sees_them
     assert "len" not in dir(package)
 
 
-def test_threads_that_need_a_name_at_once_get_one_object(load: Load) -> None:
+def test_threads_that_need_a_name_together_get_one_object(load: Load) -> None:
     package = load(
         {
             "__init__.py": "from .a import x\nfrom .b import y\ndef use(name): return eval(name)",

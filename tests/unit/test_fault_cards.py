@@ -180,7 +180,7 @@ def test_a_cut_within_a_character_keeps_the_characters_before_it() -> None:
 
 
 @pytest.mark.rule("FLT-3")
-def test_a_stall_amid_a_stream_meets_the_deadline_and_goes_on_when_that_is_later() -> None:
+def test_a_stall_amid_a_stream_meets_the_deadline_and_continues_when_that_is_later() -> None:
     assert error_of({"stall_ms": 60_000, "after_deltas": 2}, deadline_ms=40).extra["partial"] == {
         "content": "one two",
         "tool_calls": [],

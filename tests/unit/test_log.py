@@ -196,7 +196,7 @@ def test_the_queue_of_unread_lines_is_bounded_in_bytes_too() -> None:
 
 
 @pytest.mark.rule("LOG-5")
-def test_a_reader_that_is_gone_is_nobodys_trouble() -> None:
+def test_a_log_with_a_closed_pipe_raises_nothing() -> None:
     read, write = os.pipe()
     os.close(read)
     writer = LineWriter(write)

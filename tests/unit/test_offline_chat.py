@@ -230,7 +230,7 @@ def test_the_result_after_a_later_user_message_is_a_tool_call_again() -> None:
 
 
 @pytest.mark.rule("STR-5", "RES-7")
-def test_a_streamed_call_comes_in_pieces_and_its_message_goes_on_with_the_conversation() -> None:
+def test_a_streamed_call_arrives_in_parts_and_its_message_continues_the_conversation() -> None:
     tools = [tool(properties={"city": {"type": "string"}}, required=["city"])]
     result, deltas = chat("offline/tools", tools=tools, stream=True)
     arguments = [piece["function"]["arguments"] for delta in deltas for piece in delta["tool_calls"]]

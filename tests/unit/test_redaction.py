@@ -114,14 +114,14 @@ def test_another_variable_is_not(name: str) -> None:
 @pytest.mark.parametrize(
     "value", ["", "true", "1234", "sk-1234", "not-needed", "lm-studio", "anything", "EMPTY", "us-east-1", "placeholder", "redacted"]
 )
-def test_a_value_too_short_or_too_ordinary_is_no_secret(value: str) -> None:
+def test_a_value_too_short_or_too_ordinary_is_not_a_secret(value: str) -> None:
     text = (
         "it is true that 1234 of sk-1234 are not-needed, anything else in us-east-1 is a placeholder; lm-studio is EMPTY, redacted"
     )
     assert Redactor({"SOME_KEY": value}).redact(text) == text
 
 
-def test_the_space_around_a_value_is_no_part_of_it() -> None:
+def test_the_space_around_a_value_does_not_belong_to_it() -> None:
     assert Redactor({"SOME_KEY": f" {VALUE}\n"}).redact(f"<{VALUE}>") == f"<{REDACTED}>"
 
 
@@ -199,7 +199,7 @@ def test_what_a_name_calls_a_credential_is_masked(text: str, shown: str) -> None
         "2026-01-01T10:00:00.000Z INFO done total_ms=480.5 cost_usd=0.00012",
     ],
 )
-def test_what_is_no_secret_stays(text: str) -> None:
+def test_text_without_a_secret_stays(text: str) -> None:
     assert NOBODY.redact(text) == text
 
 
@@ -325,7 +325,7 @@ def test_no_text_takes_more_than_linear_time(pieces: list[str], end: str) -> Non
     NOBODY.redact(text * 3)
 
 
-def test_every_letter_can_stand_at_every_edge() -> None:
+def test_every_letter_can_be_at_every_edge() -> None:
     for letter in string.printable:
         assert NOBODY.redact(letter) == letter
 

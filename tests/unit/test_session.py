@@ -187,7 +187,7 @@ def test_an_id_of_another_type_is_an_invalid_message_with_id_null(id: object) ->
 
 @pytest.mark.rule("RPC-6")
 @pytest.mark.parametrize("value", [None, True, 1, 1.5, "ping", ""])
-def test_a_value_that_is_no_object_is_an_invalid_message(value: object) -> None:
+def test_a_value_that_is_not_an_object_is_an_invalid_message(value: object) -> None:
     assert error_of(session().receive(value)) == (None, -32600, "invalid_message")
 
 
@@ -441,7 +441,7 @@ def test_a_version_of_the_bridge_gets_the_bridges_own(version: str) -> None:
 
 @pytest.mark.rule("LIF-6")
 @pytest.mark.parametrize("version", [None, 1, 1.0, True, [], {}, ["2025-06-18"]])
-def test_a_protocol_version_that_is_no_string_is_refused(version: object) -> None:
+def test_a_protocol_version_that_is_not_a_string_is_refused(version: object) -> None:
     assert error_of(greet(protocolVersion=version)) == (1, -32602, "invalid_request")
 
 
@@ -593,7 +593,7 @@ def test_a_batch_is_not_written_while_its_own_line_is_still_being_read() -> None
 
 
 @pytest.mark.rule("RPC-5")
-def test_a_duplicate_inside_a_batch_is_refused_and_the_first_goes_on() -> None:
+def test_a_duplicate_inside_a_batch_is_refused_and_the_first_continues() -> None:
     peer = session()
     assert peer.receive([request(id=1), request(id=1)]) == [Start(1, "chat", {})]
     ((refusal, answer),) = sent(peer.answer(1, response(1, "a")))

@@ -326,7 +326,7 @@ READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.
     ],
     ids=["no provider", "no response", "cut short", "no choices", "no key"],
 )
-def test_a_sentence_still_stands_in_litellm(path: str, text: str, kind: str) -> None:
+def test_a_sentence_is_still_in_litellm(path: str, text: str, kind: str) -> None:
     assert text in source_of(path), "correct _BY_SENTENCE in backends/litellm/exceptions.py"
     assert exceptions._match(exceptions._BY_SENTENCE, Exception(text)) == kind
 

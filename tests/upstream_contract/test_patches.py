@@ -203,7 +203,7 @@ def test_reasoning_is_not_tokenized() -> None:
     assert PATCHES["reasoning count"].make(None)(None, litellm.ModelResponse()) is None
 
 
-def test_a_malformed_event_raises_and_an_end_is_no_event() -> None:
+def test_a_malformed_event_raises_and_an_end_is_not_an_event() -> None:
     parse = PATCHES["malformed events"].make(None)
     iterator = SimpleNamespace(chunk_parser=lambda chunk: ("parsed", chunk))
     assert parse(iterator, 'data: {"a": "[DONE]"}') == ("parsed", {"a": "[DONE]"})

@@ -43,7 +43,7 @@ def price(model: str, provider: str, usage: TokenUsage | None) -> float | None:
     return found and found.usd
 
 
-def test_sound_of_openai_has_its_own_price() -> None:
+def test_audio_of_openai_has_its_own_price() -> None:
     prices = row("gpt-audio")
     expected = 100 * prices["input_cost_per_token"] + 1_000 * prices["input_cost_per_audio_token"]
     expected += 100 * prices["output_cost_per_token"] + 600 * prices["output_cost_per_audio_token"]
@@ -65,7 +65,7 @@ def image_price(prices: Json) -> float:
     return float(own) if own and own != text and not prices.get("input_cost_per_image_token") else 0.0
 
 
-def test_sound_for_gemini_has_its_own_price() -> None:
+def test_audio_for_gemini_has_its_own_price() -> None:
     prices = row("gemini/gemini-2.5-flash")
     expected = 50 * prices["input_cost_per_token"] + 1_000 * prices["input_cost_per_audio_token"]
     expected += 20 * prices["output_cost_per_token"]

@@ -95,5 +95,5 @@ def test_what_counts_as_exact_is_a_model_that_litellm_counts_as_itself(model: st
     }
 
 
-def test_a_dated_name_that_litellm_does_not_know_is_no_exact_count() -> None:
+def test_a_dated_name_that_litellm_does_not_know_has_no_exact_count() -> None:
     assert tokens.count("gpt-4o-2099-01-01", "openai", [{"role": "user", "content": "hi"}], None).exact is False

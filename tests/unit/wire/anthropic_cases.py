@@ -368,3 +368,6 @@ CASES = [
         {"frames": frames(*message_events(body(TEXT))[:-1], {**STOP, "amazon-bedrock-guardrailAction": "INTERVENED"})},
     ),
 ]
+
+# A response with a part of each kind.
+RICH = body(THINKING, {**TEXT, "citations": [CITATION]}, SEARCH, FOUND, TOOL, stop="tool_use", stop_details={"explanation": "x"})

@@ -316,3 +316,6 @@ CASES = [
         data={"frames": aws_frames.event("messageStart", b"oops")},
     ),
 ]
+
+# A response with a part of each kind.
+RICH = body(THINKING, REDACTED, TEXT, CITED, IMAGE, SERVED, RESULT, TOOL, stop="tool_use", trace=GUARD)

@@ -463,3 +463,16 @@ CASES = [
     ),
     FormCase("a gateway's last line", Gemini, {"content": "hi"}, data={"events": sse(HI, END) + b"data: [DONE]\n\n"}),
 ]
+
+# A response with a part of each kind.
+RICH = body(
+    {**THOUGHT, "thoughtSignature": "eA=="},
+    SIGNED,
+    IMAGE,
+    SERVED,
+    SERVED_RESULT,
+    CODE,
+    SIGNED_CALL,
+    {"functionCall": {"name": "g", "partialArgs": [arg("$.a[0].b", stringValue="x")], "willContinue": False}},
+    candidate={"groundingMetadata": GROUNDING, "safetyRatings": RATINGS, "logprobsResult": {"chosenCandidates": [{"token": "a"}]}},
+)

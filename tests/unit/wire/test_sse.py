@@ -53,14 +53,14 @@ def test_events(data: bytes, events: list[tuple[str, bytes]]) -> None:
 
 
 @pytest.mark.parametrize("body", [b'{"error": 1}', b'[{"a": 1}]', b"<html>\n\n</html>", b'  \n{"data: x\n\n": 1}'])
-def test_a_body_that_is_no_stream_is_kept_whole(body: bytes) -> None:
+def test_a_body_that_is_not_a_stream_is_kept_whole(body: bytes) -> None:
     for cuts in ((), range(len(body))):
         events, stray = read(body, *cuts)
         assert not events
         assert stray.strip() == body.strip()
 
 
-def test_lines_that_are_no_fields_are_kept_up_to_a_limit() -> None:
+def test_lines_that_are_not_fields_are_kept_up_to_a_limit() -> None:
     events, stray = read(b"data: a\n\nInternal error\n" + b"x" * 100_000 + b"\n" + b"more\n" * 20_000 + b"data: b\n\n")
     assert events == [("", b"a"), ("", b"b")]
     assert stray.startswith(b"Internal error\nxxx")

@@ -69,7 +69,7 @@ def test_an_unknown_finish_word_is_never_stop(format: str, word: str) -> None:
 
 
 @pytest.mark.parametrize("status", openai_responses.STATUS_ERRORS)
-def test_each_status_that_is_no_end_is_an_error(status: str) -> None:
+def test_each_status_that_is_not_an_end_is_an_error(status: str) -> None:
     assert plain(openai_responses.OpenAIResponses, response(status)).kind == openai_responses.STATUS_ERRORS[status]
 
 
@@ -363,6 +363,6 @@ def test_json_that_python_takes_and_the_wire_does_not(text: str, value: Any) -> 
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"1 2", b"[" * 100_000, b"9" * 5_000, b'{"a": ' * 50_000, b"[1]x", b"\x00"])
-def test_what_is_no_json_is_a_value_error(data: bytes) -> None:
+def test_a_text_that_is_not_json_is_a_value_error(data: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # any: json's own, or that of a number too long
         parse(data)

@@ -53,14 +53,17 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def check_linear(run: Callable[[int], Any]) -> None:
-    small, large = min(seconds(lambda: run(2_000)) for _ in range(3)), min(seconds(lambda: run(20_000)) for _ in range(2))
-    assert large < 30 * small + 0.1, (small, large)
+    """Measured again only if the first time is too long, which a busy machine can make it."""
+    small, large = min(seconds(lambda: run(1_000)) for _ in range(2)), seconds(lambda: run(10_000))
+    if large >= 30 * small + 0.05:
+        large = min(seconds(lambda: run(10_000)) for _ in range(3))
+    assert large < 30 * small + 0.05, (small, large)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_body_of_many_parts(shape: str) -> None:
     make, body = SHAPES[shape]
-    bodies = {size: json.dumps(body(size)).encode() for size in (2_000, 20_000)}
+    bodies = {size: json.dumps(body(size)).encode() for size in (1_000, 10_000)}
 
     def run(size: int) -> None:
         decoder = make()

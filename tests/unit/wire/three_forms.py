@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from bridge_worker.errors import KINDS
 from tests.unit.wire.joined import Joined, check, plain, streamed
 
 Json = dict[str, Any]
@@ -66,27 +64,3 @@ def check_truncated(case: FormCase) -> None:
             elif whole.error is None:
                 assert short.kind in ("stream_interrupted", "bad_upstream_response")
                 assert whole.content.startswith(short.content)
-
-
-HOSTILE = [None, True, 0, -1, 1.5, 2**70, "", "x", "\ud83d", [], [[]], [None], {}, {"a": None}, {"type": []}, [{"type": {}}]]
-
-
-def mutations(value: Any) -> Iterator[Any]:
-    """``value`` with each of its parts replaced by each hostile value, or removed."""
-    if isinstance(value, dict):
-        for name, member in value.items():
-            yield {other: kept for other, kept in value.items() if other != name}
-            yield from ({**value, name: hostile} for hostile in HOSTILE)
-            yield from ({**value, name: changed} for changed in mutations(member))
-    elif isinstance(value, list):
-        for at, member in enumerate(value):
-            yield [*value[:at], *value[at + 1 :]]
-            yield from ([*value[:at], hostile, *value[at + 1 :]] for hostile in HOSTILE)
-            yield from ([*value[:at], changed, *value[at + 1 :]] for changed in mutations(member))
-
-
-def check_hostile(make: type[Any], body: Any, stream: Callable[[Any], bytes]) -> None:
-    """Every mutation of a body and of its stream gives a result or a BridgeError; anything else escapes and fails the test."""
-    for changed in mutations(body):
-        for one in (plain(make, json.dumps(changed).encode()), streamed(make, stream(changed))):
-            assert one.error is None or one.kind in KINDS

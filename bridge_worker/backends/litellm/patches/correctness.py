@@ -269,7 +269,7 @@ PATCHES = (
     Patch(
         name="malformed events",
         wrong='a malformed event is skipped, and an event with "[DONE]" in its text ends the stream',
-        evidence=f"{_TESTS}::test_a_malformed_event_raises_and_an_end_is_no_event",
+        evidence=f"{_TESTS}::test_a_malformed_event_raises_and_an_end_is_not_an_event",
         places=("litellm.llms.base_llm.base_model_iterator:BaseModelResponseIterator._handle_string_chunk",),
         takes=("self", "str_line"),
         make=_strict_line,
