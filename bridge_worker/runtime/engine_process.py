@@ -79,20 +79,21 @@ def load_litellm() -> None:
     from bridge_worker.backends.litellm.chat import LiteLLM
     from bridge_worker.backends.litellm.rehearsal import rehearse
     from bridge_worker.backends.litellm.services import LiteLLMServices  # noqa: F401
-    from bridge_worker.backends.litellm.warm_up import warm_up
 
-    warm_up()
-    rehearse(LiteLLM())
+    rehearse(LiteLLM(), is_wrapped=False)
 
 
 def load_rest() -> None:
-    """What chats of other formats need, short of threads. A failure is each engine's own, which reports it."""
+    """What chats of a config and of other formats need, short of threads. A failure is each engine's own, which reports it."""
     with suppress(BaseException):
+        from bridge_worker.backends.litellm.patches.table import install_for_router
         from bridge_worker.backends.litellm.rehearsal import rehearse_without_threads
-        from bridge_worker.backends.litellm.warm_up import warm_up_openai
+        from bridge_worker.backends.litellm.warm_up import warm_up, warm_up_openai
 
-        warm_up_openai()
+        warm_up()
+        install_for_router()
         rehearse_without_threads()
+        warm_up_openai()
 
 
 def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:

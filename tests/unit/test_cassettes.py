@@ -460,5 +460,5 @@ def test_a_cassette_is_indexed_without_holding_its_lines(tmp_path: Path) -> None
 
 
 def test_the_start_of_a_replay_and_the_process_that_writes_load_no_pydantic() -> None:
-    code = "import sys; import bridge_worker.cassettes.checks, bridge_worker.cassettes.writing_process; print('pydantic' in sys.modules)"
+    code = "import sys; from bridge_worker.cassettes import checks, writing_process; print('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"

@@ -103,10 +103,11 @@ def rehearse_rest() -> None:
 
 
 def rehearse_without_threads() -> None:
-    """The formats for which LiteLLM starts no thread: it does to sign a request for AWS."""
+    """The same short of the formats for which LiteLLM starts a thread: it does to sign a request for AWS."""
     for found, (_, arguments) in FORMATS.items():
         if arguments is not _AWS:
             _rehearse_format(found)
+    _passes(_WRAPPER, _rehearse_wrapper)
 
 
 def _rehearse_format(found: Format) -> None:
