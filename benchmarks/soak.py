@@ -2,6 +2,7 @@
 
     .venv-dev/bin/python -m benchmarks.soak                  6,000 chats, some two minutes
     .venv-dev/bin/python -m benchmarks.soak --rounds 200     as long as you like
+    .venv-dev/bin/python -m benchmarks.soak --minutes 10 --engines 2 --engine-max-requests 500      engines that are replaced
 
 Owns the mix of chats and the sampling between two rounds, when nothing is in flight. Refuses to judge but by one rule: after the
 warm-up the last third must not stand higher than the second. tests/process/test_soak.py runs a short form of it.
@@ -10,14 +11,16 @@ warm-up the last third must not stand higher than the second. tests/process/test
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tests.support.processes import resources
+from tests.support.processes import is_zombie, processes, resources
 from tests.support.request_ledger import Ledger
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker
@@ -41,17 +44,23 @@ KINDS: dict[str, dict[str, Any]] = {
 @dataclass(frozen=True)
 class Sample:
     chats: int
-    resident_mib: float
+    memory_mib: float
     descriptors: int
     threads: int
+    zombies: int
+    processes: int
 
 
-def soak(rounds: int, waves: int = 4) -> Iterator[tuple[Sample, Counter[str]]]:
-    """A sample and the outcomes after each round of ``waves`` * WAVE chats."""
+def soak(rounds: int, waves: int = 4, flags: tuple[str, ...] = (), minutes: float = 0) -> Iterator[tuple[Sample, Counter[str]]]:
+    """A sample and the outcomes after each round of ``waves`` * WAVE chats: for so many rounds, or minutes."""
+    end = time.monotonic() + minutes * 60
     with Upstream() as upstream:
         env = {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url, "MALLOC_ARENA_MAX": "2"}  # as the launcher
-        with Worker(env=env) as worker:
-            for done in range(1, rounds + 1):
+        with Worker(*flags, env=env) as worker:
+            worker.chat("openai/gpt-4o-mini")  # waits for LiteLLM: the deadlines of the others do not
+            for done in itertools.count(1):
+                if time.monotonic() > end if minutes else done > rounds:
+                    break
                 outcomes: Counter[str] = Counter()
                 for _ in range(waves):
                     outcomes += _wave(worker, upstream)
@@ -76,7 +85,8 @@ def _wave(worker: Worker, upstream: Upstream) -> Counter[str]:
 
 def _sample(worker: Worker, chats: int) -> Sample:
     held = resources(worker)
-    return Sample(chats, held.kib / 1024, held.descriptors, held.threads)
+    zombies = sum(is_zombie(pid) for pid in processes(worker))
+    return Sample(chats, held.kib / 1024, held.descriptors, held.threads, zombies, held.processes)
 
 
 def growth(samples: list[Sample]) -> tuple[float, float]:
@@ -84,7 +94,7 @@ def growth(samples: list[Sample]) -> tuple[float, float]:
     third = len(samples) // 3
     second, last = samples[third : 2 * third], samples[2 * third :]
     return (
-        statistics.median(s.resident_mib for s in last) - statistics.median(s.resident_mib for s in second),
+        statistics.median(s.memory_mib for s in last) - statistics.median(s.memory_mib for s in second),
         statistics.median(s.descriptors for s in last) - statistics.median(s.descriptors for s in second),
     )
 
@@ -92,13 +102,15 @@ def growth(samples: list[Sample]) -> tuple[float, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30, help="of 200 chats")
-    options = parser.parse_args()
+    parser.add_argument("--minutes", type=float, default=0, help="instead of rounds")
+    options, flags = parser.parse_known_args()
     samples = []
-    print("chats   MiB  descriptors  threads  outcomes")
-    for sample, outcomes in soak(options.rounds):
+    print("chats   MiB  descriptors  threads  processes  zombies  outcomes")
+    for sample, outcomes in soak(options.rounds, flags=tuple(flags), minutes=options.minutes):
         samples.append(sample)
         told = ", ".join(f"{count} {kind}" for kind, count in sorted(outcomes.items()))
-        print(f"{sample.chats:5}  {sample.resident_mib:4.0f}  {sample.descriptors:11}  {sample.threads:7}  {told}", flush=True)
+        shown = f"{sample.chats:5}  {sample.memory_mib:4.0f}  {sample.descriptors:11}  {sample.threads:7}"
+        print(f"{shown}  {sample.processes:9}  {sample.zombies:7}  {told}", flush=True)
     mib, descriptors = growth(samples)
     per_thousand = mib / max(1, samples[-1].chats // 3) * 1000
     print(

@@ -22,6 +22,7 @@ _AT_ONCE = 8
 _POLL_SECONDS = 0.05
 _TOKENS = 16
 _UNKNOWN_MODEL = "doctor/unknown"  # for an unknown provider LiteLLM prints a list of all providers
+_ENGINE_LOST = "an engine process is lost"  # as `engines.supervisor` logs it
 _LOG_HINT = "correct the cause that the line names"
 
 
@@ -55,7 +56,10 @@ def of_log(lines: Sequence[str]) -> Iterator[Check]:
             record = json.loads(line)
         except ValueError:
             continue
-        if record.get("level") in ("error", "critical") and str(record.get("logger")).startswith("bridge_worker"):
+        if record.get("message") == _ENGINE_LOST:
+            detail = f"process {record['pid']} was lost ({record['how']}) with {record['requests']} requests"
+            yield Check("engines", "problem", detail, "report it, if this machine has memory left; the log has what it wrote last")
+        elif record.get("level") in ("error", "critical") and str(record.get("logger")).startswith("bridge_worker"):
             yield Check("worker's log", "problem", f"{record['message']:.500}", _LOG_HINT)
 
 

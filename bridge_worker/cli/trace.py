@@ -59,6 +59,9 @@ def _print(found: Trace) -> None:
     for run in found.runs:
         console.print(_about(run), style="bold")
         console.print(_requests(run))
+        for lost in run.engines_lost:
+            about = f"{_seconds(lost.ms)}: engine process {lost.pid} lost ({lost.how}) with {lost.requests} requests"
+            console.print(_text(about, "red"))
     console.print(_totals(found.totals()))
 
 

@@ -5,24 +5,11 @@ Owns the comparison. Refuses to load LiteLLM and to set anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
-from bridge_worker.config.gateway_keys import CALLBACKS
-from bridge_worker.config.settings import SECTION, SETTINGS, Settings
+from bridge_worker.config.settings import SECTION, SETTINGS
 from bridge_worker.config.source import Config
-
-# LiteLLM copies a callback to many lists, so an active callback can't be removed.
-_CALLBACKS = {f"litellm_settings.{name}" for name in CALLBACKS}
-
-_REDIS = ("router_settings.redis_", "router_settings.cache_kwargs")  # the process has one Redis client for its lifetime
-
-
-def merged(old: Settings, new: Settings) -> Settings:
-    """The effective settings after the reload: the new ones, except for settings that a running worker can't change."""
-    return replace(new, **{name: getattr(old, name) for name, one in SETTINGS.items() if not one.metadata["reloads"]})
-
 
 # Settings of the process that reads the pipe. Engines that are started with a new config have all others.
 OF_THE_SERVER = frozenset(
@@ -33,27 +20,12 @@ OF_THE_SERVER = frozenset(
 )
 
 
-def changes_with_new_engines(old: Config, new: Config) -> dict[str, Any]:
-    """The result of `config/reload` where engine processes with the new config take over. ``new`` is as it was read."""
-    return _changes(old, new, lambda name: name.removeprefix(f"{SECTION}.") in OF_THE_SERVER)
-
-
 def changes(old: Config, new: Config) -> dict[str, Any]:
-    """The result of `config/reload` in a process that goes on. ``new`` is as it was read."""
-    return _changes(old, new, _is_fixed)
-
-
-def _is_fixed(name: str) -> bool:
-    """Whether a running process can't change it."""
-    own = SETTINGS.get(name.removeprefix(f"{SECTION}."))
-    return (own is not None and not own.metadata["reloads"]) or name in _CALLBACKS or name.startswith(_REDIS)
-
-
-def _changes(old: Config, new: Config, needs_restart: Callable[[str], bool]) -> dict[str, Any]:
+    """The result of `config/reload`. ``new`` is as it was read."""
     before, after = _deployments(old), _deployments(new)
     differing = [f"{SECTION}.{name}" for name in SETTINGS if getattr(old.settings, name) != getattr(new.settings, name)]
     settings = differing + list(_differing(old, new))
-    restart = [name for name in settings if needs_restart(name)]
+    restart = [name for name in settings if name.removeprefix(f"{SECTION}.") in OF_THE_SERVER]
     return {
         "models": sorted(after.keys() | _aliases(new)),
         "added": sorted(after.keys() - before.keys()),

@@ -33,13 +33,12 @@ def setting(
     choices: tuple[str, ...] = (),
     least: float | None = None,
     metavar: str | None = None,
-    reloads: bool = False,
     flag: bool = True,
     names: tuple[str, ...] = (),
 ) -> Any:
-    """``least``: the smallest permitted number. ``reloads``: a reload changes it in a running worker. ``flag``: it is also a flag
+    """``least``: the smallest permitted number. ``flag``: it is also a flag
     and a variable, not only a member of the config. ``names``: the permitted names of a list."""
-    about = {"help": help, "choices": choices, "least": least, "metavar": metavar, "reloads": reloads, "flag": flag, "names": names}
+    about = {"help": help, "choices": choices, "least": least, "metavar": metavar, "flag": flag, "names": names}
     return field(default_factory=default, metadata=about) if callable(default) else field(default=default, metadata=about)
 
 
@@ -57,26 +56,21 @@ class Settings:
     # No response at all is worse for an agent than an error: ten minutes are LiteLLM's own default, and two minutes of silence in a
     # stream are more than reasoning models take between two events.
     deadline_total_ms: int = setting(
-        600_000, "deadline from arrival to the response, for requests that set none", least=1, metavar="MS", reloads=True
+        600_000, "deadline from arrival to the response, for requests that set none", least=1, metavar="MS"
     )
-    deadline_first_token_ms: int | None = setting(
-        None, "deadline from arrival to the first streamed delta", least=1, metavar="MS", reloads=True
-    )
-    deadline_idle_ms: int = setting(120_000, "deadline between two deltas of a stream", least=1, metavar="MS", reloads=True)
-    provider_params: frozenset[str] = setting(
-        frozenset(), "names that callers may put into provider_params", metavar="NAMES", reloads=True
-    )
+    deadline_first_token_ms: int | None = setting(None, "deadline from arrival to the first streamed delta", least=1, metavar="MS")
+    deadline_idle_ms: int = setting(120_000, "deadline between two deltas of a stream", least=1, metavar="MS")
+    provider_params: frozenset[str] = setting(frozenset(), "names that callers may put into provider_params", metavar="NAMES")
     local_services: frozenset[str] = setting(
         DEFAULT_LOCAL_SERVICES,
         "providers on this machine that may be used without their base URL",
         metavar="NAMES",
-        reloads=True,
         names=tuple(sorted(LOCAL_SERVICES)),
     )
     image_policy: UrlPolicy = setting(  # noqa: RUF009  # it is a field with a factory
-        UrlPolicy, "which URLs of images and files callers may pass on", metavar="JSON", reloads=True
+        UrlPolicy, "which URLs of images and files callers may pass on", metavar="JSON"
     )
-    budgets: Budgets = setting(Budgets, "spending limits by budget path", metavar="JSON", reloads=True)  # noqa: RUF009  # as above
+    budgets: Budgets = setting(Budgets, "spending limits by budget path", metavar="JSON")  # noqa: RUF009  # as above
     local: Mapping[str, LocalModel] = setting(dict, "models of this machine, by name", flag=False)
     idempotency_journal: str | None = setting(
         None, "keep the results of requests with an idempotency_key in this SQLite file", metavar="FILE"
@@ -93,7 +87,7 @@ class Settings:
         frozenset(), "what two requests may differ in: ids, dates, or members by their path", metavar="NAMES"
     )
     faults: tuple[FaultCard, ...] = setting(
-        (), "faults on purpose: a file of fault cards, or JSON; docs/resilience.md", metavar="FILE", reloads=True
+        (), "faults on purpose: a file of fault cards, or JSON; docs/resilience.md", metavar="FILE"
     )
     engine: str = setting(
         "auto",

@@ -73,6 +73,7 @@ async def _run(request: ChatRequest, find_model: FindModel, emit: Emit | None, b
             accumulator.start()
             async with aclosing(model.chat(request)) as steps:
                 async for step in steps:
+                    clock.check()
                     if isinstance(step, Facts):
                         accumulator.facts = step
                         continue

@@ -52,6 +52,11 @@ class DeadlineTimer:
         else:
             self._move(timeout, "idle_ms", _at(self._loop.time(), self._idle))
 
+    def check(self) -> None:
+        """Raises TimeoutError when a deadline has passed: a library may have caught its cancel."""
+        if self._expired:
+            raise TimeoutError
+
     def stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()

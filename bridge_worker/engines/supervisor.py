@@ -17,13 +17,13 @@ from typing import Any
 
 from bridge_worker.engines.handle import EngineHandle, OnLog, State, open_engine, reason_against, send_setup
 from bridge_worker.engines.owner import Limits, Owner
-from bridge_worker.engines.template_process import TemplateProcess
+from bridge_worker.engines.template_process import EngineStarter
 from bridge_worker.protocol.link_frames import Frame, Kind
 from bridge_worker.system import child_processes
 
 _TICKS = 5  # pings within the time after which an engine counts as hung
 _TICKS_OF_A_LOAD = 60  # the same for an engine that the template forks once it has loaded the rest
-_LEAST_WEIGHT = 1 / 6  # of a ping that is missed while the process waits for a processor
+_LEAST_WEIGHT = 1 / 10  # of a ping that is missed while the process waits for a processor
 _REAP_SECONDS = 0.5  # between the end of a link and the end of its process: it may have a traceback to write
 _LEFTOVER_SECONDS = 1.0  # for a lost engine's own children to end by themselves
 _MAX_FAILURES = 3  # processes that ended before they were of use, one after the other; then a pause
@@ -43,15 +43,15 @@ class Supervisor:
         self,
         owner: Owner,
         limits: Limits,
-        template: TemplateProcess,
-        start_template: Callable[[], TemplateProcess],
+        template: EngineStarter,
+        start_template: Callable[[], EngineStarter],
         setup: Callable[[bool], bytes],
         on_log: OnLog,
     ) -> None:
         self.engines: list[EngineHandle] = []
         self.generation = 0
         self._owner = owner
-        self._limits = limits
+        self.limits = limits  # a reload may change them
         self._template = template
         self._start_template = start_template
         self._setup = setup
@@ -86,16 +86,17 @@ class Supervisor:
         """Call it when a request of ``engine`` has ended."""
         if engine.state is State.DRAINING:
             self.end_if_idle(engine)
-        elif self._limits.max_requests and engine.served >= self._limits.max_requests:
+        elif self.limits.max_requests and engine.served >= self.limits.max_requests:
             self._replace(engine)
 
     def take_report(self, engine: EngineHandle, frame: Frame) -> None:
         engine.take_report(frame)
-        if self._limits.max_mib and engine.memory_bytes > self._limits.max_mib * 2**20:
+        if self.limits.max_mib and engine.memory_bytes > self.limits.max_mib * 2**20:
             self._replace(engine)
 
     def take_loaded(self, engine: EngineHandle, frame: Frame) -> None:
         engine.loaded = json.loads(frame.body)
+        engine.missed, engine.waited = 0, None  # its loop runs
         if engine is self._candidate:
             self._candidate_loaded.set()
         elif not engine.early and engine.state is State.STARTING:
@@ -138,7 +139,7 @@ class Supervisor:
         self._template.close()
         if ends := [asyncio.ensure_future(engine.ended.wait()) for engine in self.engines]:
             await asyncio.wait(ends, timeout=_END_SECONDS)
-        for pid in child_processes.children():
+        for pid in child_processes.children() | {engine.pid for engine in self.engines if engine.pid is not None}:
             child_processes.kill(pid)
 
     # Starting.
@@ -162,6 +163,8 @@ class Supervisor:
                     return
             child_processes.kill(message["pid"])  # its link is lost already
         else:
+            self._failures = 0
+            _log.info("the template process is loaded", extra={"fields": {"pid": self._template.pid, "ms": message["loaded_ms"]}})
             self.maintain()
 
     def maintain(self) -> None:
@@ -169,7 +172,7 @@ class Supervisor:
         if not self._template.loaded or self._closing or self._pausing:
             return
         serving = [engine for engine in self.engines if self._counts(engine)]
-        for _ in range(self._limits.engines - len(serving) - self._opening):
+        for _ in range(self.limits.engines - len(serving) - self._opening):
             self._opening += 1
             self._run(self._open_one())
 
@@ -204,9 +207,11 @@ class Supervisor:
         )
         self.engines.append(engine)
         send_setup(engine, setup(early))
-        self._template.command({"engine": engine.key, "server": self._server}, descriptors)
-        for fd in descriptors:
-            os.close(fd)  # so that the link ends when the engine does, or was never started
+        try:
+            self._template.command({"engine": engine.key, "server": self._server}, descriptors)
+        finally:
+            for fd in descriptors:
+                os.close(fd)  # so that the link ends when the engine does, or was never started
         return engine
 
     def _replace(self, engine: EngineHandle) -> None:
@@ -218,7 +223,7 @@ class Supervisor:
     # Watching.
 
     def _tick(self) -> None:
-        seconds = self._limits.hang_seconds / _TICKS
+        seconds = self.limits.hang_seconds / _TICKS
         self._loop.call_later(seconds, self._tick)
         for engine in [one for one in self.engines if one.state is not State.LOST and (one.pid or self._template.loaded)]:
             engine.missed += _weight_of_a_miss(engine, seconds)  # in turns of this loop: if all is stopped, nothing is killed
@@ -229,11 +234,11 @@ class Supervisor:
                 engine.link.send(Kind.PING)
 
     def _hung(self, engine: EngineHandle) -> None:
-        if engine.pid is None:
+        if engine.pid is None and self._template.pid is not None:
             _log.error("the template process does not fork; it is replaced", extra={"fields": {"pid": self._template.pid}})
             child_processes.kill(self._template.pid)
-        else:
-            about = {"pid": engine.pid, "requests": len(engine.requests), "after_seconds": self._limits.hang_seconds}
+        elif engine.pid is not None:
+            about = {"pid": engine.pid, "requests": len(engine.requests), "after_seconds": self.limits.hang_seconds}
             _log.error("an engine process hangs and is killed", extra={"fields": about})
             engine.hung = True
             child_processes.kill(engine.pid)
@@ -257,8 +262,8 @@ class Supervisor:
                 child_processes.kill(engine.pid)  # without its link it is of no use
                 await self._is_reaped(engine)
         if not expected:
-            about = {"pid": engine.pid, "how": engine.how_it_ended(), "requests": len(engine.requests)}
-            _log.error("an engine process is lost", extra={"fields": about})
+            engine.loss = {"pid": engine.pid, "how": engine.how_it_ended(), "requests": len(engine.requests)}
+            _log.error("an engine process is lost", extra={"fields": engine.loss})
         try:
             self._owner.on_lost(engine)
         finally:
@@ -268,7 +273,7 @@ class Supervisor:
         self._loop.call_later(_LEFTOVER_SECONDS, self._kill_leftovers)
 
     async def _is_reaped(self, engine: EngineHandle) -> bool:
-        if self._server is None:  # the template's child: the system does not report its end here
+        if self._server is None and self._template.forks:  # the system does not report the end of the template's child here
             return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REAP_SECONDS):

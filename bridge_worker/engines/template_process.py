@@ -1,6 +1,7 @@
-"""The template process as the server process sees it: forks or spawns it, sends it commands and reads its messages.
+"""What starts engines, as the server process sees it: the template process, or on systems where forking is not safe this process.
 
-Owns the two descriptors of it. Refuses to decide when one is started.
+Owns the two descriptors of a template process, and the command line of a program that is spawned. Refuses to decide when one is
+started.
 """
 
 from __future__ import annotations
@@ -13,29 +14,74 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from bridge_worker.engines.handle import LogPipe, OnLog
 from bridge_worker.engines.template import MAX_COMMAND_BYTES
+
+OnMessage = Callable[[dict[str, Any]], None]
+
+
+class EngineStarter(Protocol):
+    """``pid`` is its process, None for this one. ``loaded``: it can start engines; ``complete``: and has loaded all that it will.
+    ``forks``: an engine is its child, and not this process's."""
+
+    pid: int | None
+    loaded: bool
+    complete: bool
+    is_lost: bool
+    forks: bool
+
+    def listen(self, on_log: OnLog, on_message: OnMessage, on_lost: Callable[[], None]) -> None:
+        """Call it in the loop that serves. ``on_message`` gets the process id of each engine."""
+
+    def command(self, command: dict[str, Any], descriptors: Sequence[int]) -> None:
+        """Starts an engine, which gets ``descriptors``. Raises OSError where there is no process or descriptor for it."""
+
+    def close(self) -> None: ...
+
+
+class SpawnedEngines:
+    """Spawns ``module`` as a program for each engine, which loads LiteLLM itself, so that it takes seconds. The program's arguments
+    are the numbers of the descriptors."""
+
+    def __init__(self, module: str) -> None:
+        self.pid: int | None = None
+        self.loaded = self.complete = True
+        self.is_lost = self.forks = False
+        self._module = module
+        self._on_message: OnMessage = lambda _: None
+
+    def listen(self, on_log: OnLog, on_message: OnMessage, on_lost: Callable[[], None]) -> None:
+        self._on_message = on_message
+        asyncio.get_running_loop().call_soon(on_message, {"loaded_ms": 0.0})
+
+    def command(self, command: dict[str, Any], descriptors: Sequence[int]) -> None:
+        log = descriptors[1]
+        pid = _spawn([self._module, *map(str, descriptors), str(os.getpid())], log, descriptors)
+        self._on_message({"engine": command["engine"], "pid": pid})
+
+    def close(self) -> None:
+        """Engines end by their links."""
 
 
 class TemplateProcess:
     """``control`` is the server's end of the socket pair, ``log`` the reading end of the pipe that is the template's stderr."""
 
     def __init__(self, pid: int, control: socket.socket, log: int) -> None:
-        self.pid = pid
+        self.pid: int | None = pid
+        self.forks = True
         self.loaded = False  # what the first chat needs
         self.complete = False  # and the rest
         self.is_lost = False
         self._control = control
         self._log = log
         self._pipe: LogPipe | None = None
-        self._on_message: Callable[[dict[str, Any]], None] = lambda _: None
+        self._on_message: OnMessage = lambda _: None
         self._on_lost: Callable[[], None] = lambda: None
         control.setblocking(False)
 
-    def listen(self, on_log: OnLog, on_message: Callable[[dict[str, Any]], None], on_lost: Callable[[], None]) -> None:
-        """Call it in the loop that serves."""
+    def listen(self, on_log: OnLog, on_message: OnMessage, on_lost: Callable[[], None]) -> None:
         self._pipe = LogPipe(self._log, on_log)
         self._on_message, self._on_lost = on_message, on_lost
         asyncio.get_running_loop().add_reader(self._control.fileno(), self._read)
@@ -92,14 +138,20 @@ def spawn_template(module: str) -> TemplateProcess:
     """Starts ``module`` as a program with the number of the control socket and this process's id as its arguments."""
     ours, theirs = _control_pair()
     log_read, log_write = os.pipe()
-    command = [sys.executable, "-I", "-X", "utf8", "-m", module, str(theirs.fileno()), str(os.getpid())]
-    process = subprocess.Popen(  # noqa: S603  # this very program
-        command, stdin=subprocess.DEVNULL, stdout=log_write, stderr=log_write, pass_fds=(theirs.fileno(),)
-    )
-    process.returncode = 0  # the supervisor reaps it
+    pid = _spawn([module, str(theirs.fileno()), str(os.getpid())], log_write, [theirs.fileno()])
     theirs.close()
     os.close(log_write)
-    return TemplateProcess(process.pid, ours, log_read)
+    return TemplateProcess(pid, ours, log_read)
+
+
+def _spawn(module: Sequence[str], log: int, descriptors: Sequence[int]) -> int:
+    """The process id of ``module``, a program of this installation and its arguments. The supervisor reaps it."""
+    command = [sys.executable, "-I", "-X", "utf8", "-m", *module]
+    process = subprocess.Popen(  # noqa: S603  # this very program
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=descriptors
+    )
+    process.returncode = 0
+    return process.pid
 
 
 def _control_pair() -> tuple[socket.socket, socket.socket]:

@@ -1,4 +1,4 @@
-"""Composition root: puts backends, budgets, telemetry and methods together for one config, and swaps them on a reload.
+"""Composition root: puts backends, budgets, telemetry and methods together for one config.
 
 Owns what is loaded and in which order: the methods first (jsonrpcserver, pydantic: 0.1 s), because a client waits for
 ``offline/echo``, then LiteLLM (2 s). Refuses to know the server: it gets a request and returns a response.
@@ -7,26 +7,22 @@ Owns what is loaded and in which order: the methods first (jsonrpcserver, pydant
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bridge_worker.config.source import Config, Source
+from bridge_worker.config.source import Config
 from bridge_worker.core.credentials import CredentialsInUse
 from bridge_worker.engines.engine import HandBack
 from bridge_worker.errors import BridgeError
 from bridge_worker.runtime.loader import Loader, Part
-from bridge_worker.runtime.reload import NO_CONFIG, InPlace, Reloads
+from bridge_worker.runtime.reload import NO_ENGINES
 from bridge_worker.version import __version__
 
 if TYPE_CHECKING:
     from bridge_worker.backends.litellm.chat import LiteLLM
-    from bridge_worker.backends.litellm.services import LiteLLMServices
     from bridge_worker.backends.local.chat import Local
     from bridge_worker.backends.registry import Backend, Registry
     from bridge_worker.budgets.spending import Spending
@@ -46,15 +42,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The active parts, as one value that a reload replaces. All except the config are None until LiteLLM is loaded."""
-
-    config: Config
-    litellm: LiteLLM | None = None
-    services: LiteLLMServices | None = None
-
-
 class App:
     """Serves requests from `start` on, which loads in a thread. A part that failed to load is an error for the requests that need
     it.
@@ -69,13 +56,13 @@ class App:
         config: Config,
         redactor: Redactor,
         *,
-        source: Source | None = None,
         preload_local: bool = False,
         embedded: bool = False,
         early: bool = False,
         shared: SharedState | None = None,
         credentials: CredentialSource | None = None,
     ) -> None:
+        self._config = config
         self._redactor = redactor
         self._early = early
         self._shared = shared
@@ -83,9 +70,9 @@ class App:
         self._credentials = CredentialsInUse(source_of_keys, redactor) if source_of_keys else None
         self._preload_local = preload_local
         self._embedded = embedded
-        self._loaded = Loaded(config)
         self._dispatcher = Part("the bridge's methods", self._make_dispatcher)
         self._litellm = Part("LiteLLM", self._load_litellm, on_demand=embedded)
+        self._served: LiteLLM | None = None  # None until it is loaded
         self._local: Local | None = None
         self._telemetry: Telemetry | None = None
         self._journal: Recording | None = None
@@ -95,17 +82,6 @@ class App:
         self._started = time.monotonic()
         self._warm_ms = 0.0
         self._has_rehearsed = False
-        self.reloader: Reloads | None = None  # there is a file to read again
-        if source is not None and source.path:
-            in_place = InPlace(
-                source,
-                redactor,
-                current=lambda: self._loaded.config,
-                is_loaded=self._is_loaded,
-                build=self._build,
-                activate=self._activate,
-            )
-            self.reloader = Reloads(functools.partial(self._reload_in_place, in_place))
 
     def start(self, output: object = None) -> None:
         """Call it once, in the loop that serves. ``output`` is not needed: requests wait for the client themselves."""
@@ -120,7 +96,7 @@ class App:
         """``engine`` on the wire."""
         if self._only_replays:
             return {"name": "cassette", "version": __version__, "ready": True}
-        return {"name": "litellm", "version": self._litellm_version, "ready": self._loaded.litellm is not None}
+        return {"name": "litellm", "version": self._litellm_version, "ready": self._served is not None}
 
     def degraded(self) -> list[dict[str, str]] | None:
         """``status.degraded``: what of the bridge does not fit the installed LiteLLM; None until all is rehearsed."""
@@ -149,7 +125,7 @@ class App:
 
     def unserved(self) -> list[str]:
         """What LiteLLM does not take of the config; empty until it is loaded."""
-        return list(map(str, self._loaded.litellm.rejected)) if self._loaded.litellm else []
+        return list(map(str, self._served.rejected)) if self._served else []
 
     def redis_state(self) -> Mapping[str, object]:
         from bridge_worker.system.redis_connection import no_redis
@@ -157,7 +133,7 @@ class App:
         return self._redis.state() if self._redis else no_redis()
 
     def settings(self) -> Settings:
-        return self._loaded.config.settings
+        return self._config.settings
 
     def chat(self) -> Chat:
         """The method ``chat`` alone, made in the calling thread."""
@@ -169,7 +145,7 @@ class App:
         return Chat(self._registry(self._local), self.settings, Spending())
 
     async def aclose(self) -> None:
-        parts = [part for part in (self._loaded.litellm, self._telemetry) if part is not None]
+        parts = [part for part in (self._served, self._telemetry) if part is not None]
         closing = [part.aclose() for part in parts]
         if self._journal is not None:
             closing.append(asyncio.to_thread(self._journal.close))
@@ -192,14 +168,14 @@ class App:
         status = GetStatus(counters, self.state, self.redis_state, self.degraded)
         served = serve_by(self._registry(self._local), self.settings, self._redactor, self._shared and self._shared.fault_counters)
         self._journal = served.journal
-        methods = method_table(served.backends, self.settings, spending, self._redactor, status, self._reload, served.journal)
+        methods = method_table(served.backends, self.settings, spending, self._redactor, status, _refuse_reload, served.journal)
         return Dispatcher(methods, self._redactor, counters, self._telemetry)
 
     def _make_spending(self) -> Spending:
         from bridge_worker.budgets.spending import Spending
         from bridge_worker.config.redis_settings import find_redis
 
-        self._redis = None if self._only_replays else find_redis(self._loaded.config.gateway)
+        self._redis = None if self._only_replays else find_redis(self._config.gateway)
         if self._redis is not None:
             self._run_in_loop(self._redis.watch)
         budgets, tasks = self._shared[:2] if self._shared else (None, None)
@@ -208,25 +184,18 @@ class App:
     def _registry(self, local: Local) -> Registry:
         from bridge_worker.backends.registry import Registry
 
-        return Registry(local, self._backend, lambda: self._loaded.config.configured, only_offline=self._early)
+        return Registry(local, self._backend, lambda: self._config.configured, only_offline=self._early)
 
     async def _backend(self) -> Backend:
-        from bridge_worker.backends.registry import Backend
-
         if self._early:
             raise HandBack
-        if self._loaded.litellm is None:
-            await self._litellm.get()
-        loaded = self._loaded
-        assert loaded.litellm is not None  # noqa: S101  # for mypy: the part is loaded, or a reload has built another
-        assert loaded.services is not None  # noqa: S101
-        return Backend(loaded.litellm, loaded.services)
+        return await self._litellm.get()
 
     def _start_local(self) -> None:
         if self._preload_local and self._local is not None:
             self._run_in_loop(self._local.preload)
 
-    def _load_litellm(self) -> None:
+    def _load_litellm(self) -> Backend:
         from bridge_worker.backends.litellm import setup
         from bridge_worker.system.versions import litellm_version
 
@@ -236,17 +205,23 @@ class App:
         setup.prepare(self.settings().image_policy)
         from bridge_worker.backends.litellm.warm_up import warm_up
 
-        config = self._loaded.config
+        config = self._config
         if not self._embedded and (config.gateway is not None or config.settings.engine == "litellm"):
             warm_up()  # before the config's callbacks are on, which would hear of it
-        litellm = self._new_litellm(config)
-        self._loaded = self._complete(config, litellm)
+        backend = self._make_backend()
         self._warm_ms = round((time.monotonic() - self._started) * 1000, 1)
+        return backend
 
-    def _new_litellm(self, config: Config) -> LiteLLM:
-        from bridge_worker.backends.litellm import setup
+    def _make_backend(self) -> Backend:
+        """Raises LiteLLM's error for a Router that it can't make."""
+        from bridge_worker.backends.litellm import router_copies, setup, usage_limits
         from bridge_worker.backends.litellm.chat import LiteLLM
+        from bridge_worker.backends.litellm.rehearsal import rehearse
+        from bridge_worker.backends.litellm.router_redis import share
+        from bridge_worker.backends.litellm.services import LiteLLMServices
+        from bridge_worker.backends.registry import Backend
 
+        config = self._config
         litellm = LiteLLM(
             config.gateway,
             self._local,
@@ -259,14 +234,6 @@ class App:
         setup.set_switches(self.settings().image_policy)  # the gateway's settings may have set them otherwise
         for diagnostic in litellm.rejected:
             _log.error("a part of the config is not served: %s", diagnostic)
-        return litellm
-
-    def _complete(self, config: Config, litellm: LiteLLM) -> Loaded:
-        from bridge_worker.backends.litellm import router_copies, usage_limits
-        from bridge_worker.backends.litellm.rehearsal import rehearse
-        from bridge_worker.backends.litellm.router_redis import share
-        from bridge_worker.backends.litellm.services import LiteLLMServices
-
         if self._loop is not None:
             share(litellm.router, self._redis, self._loop)
         if self._shared is not None:
@@ -274,12 +241,13 @@ class App:
             if self._redis is None or not self._redis.installed:
                 router_copies.share(litellm.router, litellm.lane, self._shared.copies, self._shared.texts)
         rehearse(litellm, is_wrapped=self._embedded or config.gateway is not None)
-        return Loaded(config, litellm, LiteLLMServices(litellm))
+        self._served = litellm
+        return Backend(litellm, LiteLLMServices(litellm))
 
     def _preload_rest(self) -> None:
         """Loads parts that only some providers need; the first chat does not wait for them."""
         try:
-            if self._loaded.litellm is not None:
+            if self._served is not None:
                 self._rehearse_rest()
         finally:
             self._has_rehearsed = True
@@ -298,40 +266,6 @@ class App:
         if self._loop is not None:
             asyncio.run_coroutine_threadsafe(work(), self._loop)
 
-    # A reload.
-
-    async def _reload(self) -> dict[str, Any]:
-        if self.reloader is None:
-            raise BridgeError("invalid_request", NO_CONFIG)
-        return await self.reloader.reload()
-
-    async def _reload_in_place(self, in_place: InPlace[Loaded]) -> tuple[Config, dict[str, Any]]:
-        config, result = await in_place.reload_once()
-        result["warnings"] += in_place.shown(self.unserved())
-        return config, result
-
-    async def _is_loaded(self) -> None:
-        await self._dispatcher.get()
-        if self._only_replays:
-            return
-        with suppress(BridgeError):  # what failed to load may do so with a better config
-            await self._litellm.get()
-
-    def _build(self, config: Config) -> Loaded:
-        """Builds the parts for ``config``, in a thread. Raises LiteLLM's error for a Router that it can't make; LiteLLM is then
-        unchanged."""
-        return Loaded(config) if self._only_replays else self._complete(config, self._new_litellm(config))
-
-    def _activate(self, new: Loaded) -> None:
-        old, self._loaded = self._loaded, new
-        if new.litellm is None:
-            return
-        from bridge_worker.backends.litellm import setup
-
-        setup.set_switches(new.config.settings.image_policy)
-        if old.litellm is not None:
-            old.litellm.retire()
-
 
 def _redis_store(redis: RedisLink | None) -> Store | None:
     if redis is None or not redis.installed:
@@ -339,3 +273,7 @@ def _redis_store(redis: RedisLink | None) -> Store | None:
     from bridge_worker.budgets.redis_store import RedisStore
 
     return RedisStore(redis)
+
+
+async def _refuse_reload() -> dict[str, Any]:
+    raise BridgeError("invalid_request", NO_ENGINES)

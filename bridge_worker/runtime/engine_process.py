@@ -6,6 +6,7 @@ Owns the order in which both start. Refuses to know how they are forked and watc
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import pickle
@@ -20,8 +21,9 @@ from bridge_worker import invariants
 from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.board import Board
 from bridge_worker.engines.engine import Engine, Notifier, receive_setup
-from bridge_worker.engines.template import Template
+from bridge_worker.engines.template import Template, ignore_terminal
 from bridge_worker.runtime.event_loop import close_in_time, set_executor
+from bridge_worker.system.child_processes import end_with_parent
 from bridge_worker.system.descriptors import keep_from_children
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from bridge_worker.runtime.app import App
     from bridge_worker.security.redaction import Redactor
 
+PROGRAM = "bridge_worker.runtime.engine_process"  # this module, run as one
 _FLUSH_SECONDS = 0.2
 _log = logging.getLogger(__name__)
 
@@ -52,52 +55,57 @@ def encode_setup(setup: Setup) -> bytes:
     return pickle.dumps(replace(setup, config=config, redactor=setup.redactor.without_held()))
 
 
-def run_template(control: socket.socket, server: int) -> NoReturn:
-    Template(control, load_early, _load, load_rest, run_engine).run(server)
+def run_template(control: socket.socket, server: int, *, is_wrapped: bool = True) -> NoReturn:
+    """``is_wrapped``: there is a config, or LiteLLM's own path serves all; else the first chat needs neither Router nor wrapper."""
+    load = functools.partial(_load, is_wrapped=is_wrapped)
+    Template(control, load_early, load, load_rest, run_engine).run(server)
 
 
 def load_early() -> None:
-    from bridge_worker.methods import dispatcher, table  # noqa: F401
-    from bridge_worker.runtime import app  # noqa: F401
+    from bridge_worker.backends import registry  # noqa: F401
+    from bridge_worker.methods import dispatcher, status, table  # noqa: F401
+    from bridge_worker.runtime import app, served_backends, shared_state  # noqa: F401
     from bridge_worker.telemetry import otlp  # noqa: F401
 
 
-def _load() -> None:
+def _load(*, is_wrapped: bool) -> None:
     """All that the first chat needs and that does not depend on a config. A failure is each engine's own, which reports it."""
     try:
-        load_litellm()
+        load_litellm(is_wrapped=is_wrapped)
     except BaseException as error:  # SystemExit too, which an imported module may raise
         os.write(2, f"the template process could not load LiteLLM: {type(error).__name__}\n".encode())
 
 
-def load_litellm() -> None:
+def load_litellm(*, is_wrapped: bool = True) -> None:
     from bridge_worker.backends.litellm import setup
     from bridge_worker.security.url_policy import UrlPolicy
 
     setup.prepare(UrlPolicy())
     from bridge_worker.backends.litellm import router_redis  # noqa: F401
     from bridge_worker.backends.litellm.chat import LiteLLM
+    from bridge_worker.backends.litellm.patches.table import install_for_router
     from bridge_worker.backends.litellm.rehearsal import rehearse
     from bridge_worker.backends.litellm.services import LiteLLMServices  # noqa: F401
+    from bridge_worker.backends.litellm.warm_up import warm_up
 
-    rehearse(LiteLLM(), is_wrapped=False)
+    if is_wrapped:
+        warm_up()
+        install_for_router()  # loads the Router, which all engines share then
+    rehearse(LiteLLM(), is_wrapped=is_wrapped)
 
 
 def load_rest() -> None:
-    """What chats of a config and of other formats need, short of threads. A failure is each engine's own, which reports it."""
+    """What chats of other formats need, short of threads. A failure is each engine's own, which reports it."""
     with suppress(BaseException):
-        from bridge_worker.backends.litellm.patches.table import install_for_router
         from bridge_worker.backends.litellm.rehearsal import rehearse_without_threads
-        from bridge_worker.backends.litellm.warm_up import warm_up, warm_up_openai
+        from bridge_worker.backends.litellm.warm_up import warm_up_openai
 
-        warm_up()
-        install_for_router()
-        rehearse_without_threads()
         warm_up_openai()
+        rehearse_without_threads()
 
 
 def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:
-    """Runs in a process that was forked from the template, to its end."""
+    """Runs in a process that was forked from the template, or spawned, to its end."""
     setup: Setup = pickle.loads(receive_setup(end))  # noqa: S301  # from the server process
     from bridge_worker.runtime.reload import set_environment
     from bridge_worker.telemetry.log import set_up
@@ -165,5 +173,17 @@ class _Noted:
         return await self._app.dispatch(start, received, notify)
 
 
-if __name__ == "__main__":  # `engines.template_process.spawn_template`
-    run_template(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))
+def _main(*descriptors: int, server: int) -> NoReturn:
+    """``server`` is the parent process. A template gets one descriptor, an engine that is spawned three."""
+    for fd in descriptors:
+        os.set_inheritable(fd, False)
+    end = socket.socket(fileno=descriptors[0])
+    if len(descriptors) == 1:
+        run_template(end, server)
+    end_with_parent(server)
+    ignore_terminal()
+    run_engine(end, *descriptors[1:])
+
+
+if __name__ == "__main__":  # `engines.template_process` spawns it
+    _main(*map(int, sys.argv[1:-1]), server=int(sys.argv[-1]))

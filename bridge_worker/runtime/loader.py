@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 
 from bridge_worker.errors import BridgeError
 
+HINT = "run omni-bridge doctor, correct the installation or the config, and restart the worker"
 LOAD_SECONDS = 60.0  # LiteLLM takes 2-5 s; a disk that needs longer than this has another problem
 
 T = TypeVar("T")
@@ -57,8 +58,7 @@ class Part(Generic[T]):
         try:
             return self._loaded.result()
         except _NotLoaded as error:
-            hint = "run omni-bridge doctor, correct the installation or the config, and restart the worker"
-            raise BridgeError("internal", f"{error}; {hint}") from None
+            raise BridgeError("internal", f"{error}; {HINT}") from None
 
     async def _wait(self) -> None:
         if self._on_demand and not self._begun.locked():

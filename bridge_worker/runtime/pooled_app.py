@@ -10,12 +10,13 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from bridge_worker import invariants
-from bridge_worker.config.diff import OF_THE_SERVER, changes_with_new_engines
+from bridge_worker.config.diff import OF_THE_SERVER, changes
+from bridge_worker.config.settings import Settings
 from bridge_worker.config.source import Config, Source
 from bridge_worker.core.credentials import CredentialSource
 from bridge_worker.engines.handle import EngineHandle, OnLog, reason_against
@@ -23,12 +24,13 @@ from bridge_worker.engines.owner import Limits
 from bridge_worker.engines.pool import EnginePool, Output
 from bridge_worker.engines.requests import Outcome
 from bridge_worker.engines.supervisor import Supervisor
-from bridge_worker.engines.template_process import TemplateProcess, spawn_template
+from bridge_worker.engines.template_process import EngineStarter, TemplateProcess, spawn_template
 from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError, cancelled_error
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.link_frames import Kind
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
-from bridge_worker.runtime.engine_process import Setup, encode_setup
+from bridge_worker.runtime.engine_process import PROGRAM, Setup, encode_setup
+from bridge_worker.runtime.loader import HINT
 from bridge_worker.runtime.notifier import DELTA_QUEUE_BYTES, Notifier
 from bridge_worker.runtime.reload import NO_CONFIG, Reloads, mistakes_of, refused, shown
 from bridge_worker.runtime.shared_state import SharedStateService
@@ -42,14 +44,14 @@ _log = logging.getLogger("bridge_worker.requests")
 
 
 class PooledApp:
-    """``template`` was forked from this process while it had one thread. ``on_log`` gets each line of the processes' logs."""
+    """A template process was forked from this process while it had one thread. ``on_log`` gets each line of the processes' logs."""
 
     def __init__(
         self,
         config: Config,
         source: Source,
         redactor: Redactor,
-        template: TemplateProcess,
+        starter: EngineStarter,
         on_log: OnLog,
         credentials: CredentialSource,
         *,
@@ -59,25 +61,24 @@ class PooledApp:
         self._source = source
         self._environment = config.environment
         self._redactor = redactor
-        self._template = template
+        self._starter = starter
         self._on_log = on_log
         self._preload_local = preload_local
+        self._preloaded_for: Config | None = None
         self._counters = RequestCounters()
         self._shared = SharedStateService(self._push, credentials)
         self._pool: EnginePool | None = None
         self._supervisor: Supervisor | None = None
-        self.reloader = Reloads(self._reload_once) if source.path else None
+        self.reloads = Reloads(self._reload_once)
+        self.on_loss: Callable[[Mapping[str, object]], None] = lambda _: None  # gets pid, how and requests of each lost engine
         self._own = {"status": self._status, "config/reload": self._reload}
 
     def start(self, output: Output) -> None:
         """Call it once, in the loop that serves. ``output`` is what the client reads."""
-        settings = self._config.settings
-        limits = Limits(
-            settings.engines, settings.engine_hang_seconds, settings.engine_max_mib or 0, settings.engine_max_requests or 0
-        )
+        limits = _limits_of(self._config.settings)
         self._pool = EnginePool(output, DELTA_QUEUE_BYTES, self._default_total_ms, self._serve_call, self._engine_lost)
         setup = functools.partial(self._setup, config=self._config)
-        self._supervisor = Supervisor(self._pool, limits, self._template, _spawn, setup, self._on_log)
+        self._supervisor = Supervisor(self._pool, limits, self._starter, _spawn, setup, self._on_log)
         self._pool.start(self._supervisor)
 
     async def aclose(self) -> None:
@@ -147,12 +148,14 @@ class PooledApp:
     # A reload: engines with the new config take over, and those with the old one end when they have no request.
 
     async def _reload(self) -> dict[str, object]:
-        if self.reloader is None:
+        if not self._source.path:
             raise BridgeError("invalid_request", NO_CONFIG)
-        return await self.reloader.reload()
+        return await self.reloads.reload()
 
     async def _reload_once(self) -> tuple[Config, dict[str, Any]]:
-        await self._pool_of().wait_loaded()
+        await self._pool_of().first_result.wait()
+        if self._pool_of().loaded is None:
+            raise BridgeError("internal", "no engine process could be started; the log has the reason, run omni-bridge doctor")
         old = self._config
         try:
             new = await asyncio.to_thread(self._source.load)
@@ -167,16 +170,20 @@ class PooledApp:
         except OSError as error:
             raise refused(self._source, (f"an engine process with it could not be started: {error}",), self._redactor) from error
         if reason := reason_against(engine):
-            raise refused(self._source, (reason,), self._redactor)
+            reason = reason.removesuffix(f"; {HINT}")
+            raise refused(self._source, (f"{self._source.path}: LiteLLM does not take it: {reason}",), self._redactor)
         self._config = config
-        result = changes_with_new_engines(old, new)
+        self._supervisor_of().limits = _limits_of(config.settings)
+        result = changes(old, new)
         warnings = [*result["warnings"], *(engine.loaded or {}).get("unserved", ())]
         return config, result | {"warnings": [shown(line, self._source, self._redactor) for line in warnings]}
 
     # What engines need of it.
 
     def _setup(self, early: bool, config: Config) -> bytes:
-        preload_local = self._preload_local and not early
+        preload_local = self._preload_local and not early and self._preloaded_for is not config  # by the oldest engine
+        if preload_local:
+            self._preloaded_for = config
         return encode_setup(Setup(config, self._source, self._environment, self._redactor, preload_local, early))
 
     def _default_total_ms(self) -> int:
@@ -191,6 +198,8 @@ class PooledApp:
                 engine.link.send(Kind.PUSH, 0, body)
 
     async def _engine_lost(self, engine: EngineHandle) -> None:
+        if engine.loss is not None:
+            self.on_loss(engine.loss)
         await self._shared.engine_lost(engine.key)
 
     def _pool_of(self) -> EnginePool:
@@ -205,12 +214,16 @@ class PooledApp:
         return self._pool.loaded if self._pool and self._pool.loaded else {}
 
 
+def _limits_of(settings: Settings) -> Limits:
+    return Limits(settings.engines, settings.engine_hang_seconds, settings.engine_max_mib or 0, settings.engine_max_requests or 0)
+
+
 def _failed(start: Start, error: BridgeError) -> Outcome:
     return Outcome(error.kind, None, encode(error_response(start.id, error)), by_engine=False)
 
 
 def _spawn() -> TemplateProcess:
-    return spawn_template("bridge_worker.runtime.engine_process")
+    return spawn_template(PROGRAM)
 
 
 def _check_no_params(params: Mapping[str, object]) -> None:

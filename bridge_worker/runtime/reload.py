@@ -1,7 +1,6 @@
-"""Reload of the config, for SIGHUP and ``config/reload``: read, build, activate, or keep the old one.
+"""Reload of the config, for SIGHUP and ``config/reload``: one at a time, and the old one stays where the new one is refused.
 
-Owns the environment between two configs, the order of a reload, and the error that a client gets. Refuses to know what is built
-from a config.
+Owns the environment between two configs, the log lines, and the errors that a client gets. Refuses to know what a config starts.
 """
 
 from __future__ import annotations
@@ -9,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
-from bridge_worker.config.diff import changes, merged
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.errors import BridgeError
 from bridge_worker.security.error_text import clean
@@ -22,8 +19,7 @@ from bridge_worker.security.redaction import Redactor
 _MISTAKE_BYTES = 500  # of one; a config that is all wrong has hundreds
 _MISTAKES = 50
 NO_CONFIG = "no config to reload: the worker was started without --config"
-
-T = TypeVar("T")
+NO_ENGINES = "a worker without engine processes can't reload its config: restart it, or start it with --engines 1"
 _log = logging.getLogger(__name__)
 
 
@@ -63,60 +59,6 @@ class Reloads:
         for warning in config.warnings:
             _log.warning("the config: %s", warning)
         return result
-
-
-class InPlace(Generic[T]):
-    """One reload in a process that goes on with the new config.
-
-    ``current`` returns the active config. ``is_loaded`` returns when the start is over. ``build`` runs in a thread and raises when
-    the new config can't be served; ``activate`` makes what it returned active, from the next request on.
-    """
-
-    def __init__(
-        self,
-        source: Source,
-        redactor: Redactor,
-        *,
-        current: Callable[[], Config],
-        is_loaded: Callable[[], Awaitable[None]],
-        build: Callable[[Config], T],
-        activate: Callable[[T], None],
-    ) -> None:
-        self._source = source
-        self._redactor = redactor
-        self._current = current
-        self._is_loaded = is_loaded
-        self._build = build
-        self._activate = activate
-
-    async def reload_once(self) -> tuple[Config, dict[str, Any]]:
-        """The new config and the result of ``config/reload``. Raises BridgeError."""
-        await self._is_loaded()
-        config, built = await asyncio.to_thread(self._read_and_build)
-        result = changes(self._current(), config)
-        result["warnings"] = self.shown(result["warnings"])
-        self._activate(built)
-        return config, result
-
-    def shown(self, lines: Iterable[object]) -> list[str]:
-        """Warnings as a client may see them."""
-        return [shown(str(line), self._source, self._redactor) for line in lines]
-
-    def _read_and_build(self) -> tuple[Config, T]:
-        """The config as it was read, and what was built from it. On an error everything is as it was."""
-        old = self._current()
-        try:
-            config = self._source.load()
-            for secret in config.secrets:
-                self._redactor.add(secret)
-            set_environment(self._source, old.environment, config.environment)
-            try:
-                return config, self._build(replace(config, settings=merged(old.settings, config.settings)))
-            except BaseException:
-                set_environment(self._source, config.environment, old.environment)
-                raise
-        except Exception as error:
-            raise refused(self._source, mistakes_of(self._source, error), self._redactor) from error
 
 
 def set_environment(source: Source, old: Mapping[str, str], new: Mapping[str, str]) -> None:

@@ -6,9 +6,10 @@ Owns the order in which a process starts and ends. Refuses to know anything that
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from bridge_worker.config.settings import DEFAULTS, Settings
@@ -19,17 +20,19 @@ from bridge_worker.runtime.event_loop import close_in_time, set_executor
 from bridge_worker.runtime.exit_codes import EXIT_INTERNAL, end_with, fail
 from bridge_worker.runtime.flags import config_source, parser
 from bridge_worker.runtime.once import Journal, Once
+from bridge_worker.runtime.reload import NO_ENGINES
 from bridge_worker.runtime.server import Server
 from bridge_worker.runtime.stdio import Stdio
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.system.descriptors import claim_descriptors, write_all
+from bridge_worker.system.engine_starts import are_forked, can_be_started
 from bridge_worker.system.process_watch import watch_parent, watch_process, watch_reader
 from bridge_worker.system.resources import raise_file_limit
 from bridge_worker.system.signals import handle_signals, reset_signals
 from bridge_worker.telemetry.log import LineWriter, set_up
 
 if TYPE_CHECKING:
-    from bridge_worker.engines.template_process import TemplateProcess
+    from bridge_worker.engines.template_process import EngineStarter
     from bridge_worker.runtime.pooled_app import PooledApp
     from bridge_worker.trace.recorder import Recorder
 
@@ -51,7 +54,7 @@ def serve(arguments: Sequence[str], isolated: bool) -> NoReturn:
     if not options.stdio and not options.print_config:
         fail("no mode given: add --stdio to serve an agent, or run omni-bridge --help for the commands")
     try:
-        config = source.load()
+        config = source.load(runs_commands=not options.print_config)
     except ConfigError as error:
         fail(str(error))
     if options.print_config:
@@ -72,8 +75,8 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
     for secret in config.secrets:
         redactor.add(secret)
     descriptors = claim_descriptors()
-    has_engines = config.settings.engines and config.settings.replay is None  # a replay counts requests in one process
-    template = _fork_template() if has_engines else None  # before the first thread
+    has_engines = config.settings.engines and can_be_started() and config.settings.replay is None  # a replay counts its requests
+    starter = _start_engines(config) if has_engines else None  # before the first thread
     writer = set_up(config.settings.log_level, config.settings.log_format, redactor.redact)
     recorder = _recorder(config.settings, redactor)
     _check_cassettes(config.settings)
@@ -85,18 +88,19 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
             "start with bin/omni-bridge or python -I -m bridge_worker"
         )
     if config.settings.engines and not has_engines and config.sources.get("engines", "default") != "default":
-        _log.warning("--engines has no effect with --replay: one process serves the cassette")
+        _log.warning("--engines has no effect with --replay and on Windows: one process serves all requests")
     for warning in config.warnings:
         _log.warning("the config: %s", warning)
     try:
         app: App | PooledApp
         credentials = ClientCredentials(redactor)
-        if template is not None:
-            app = _pooled(config, source, redactor, template, writer, credentials, preload_local=preload_local)
+        if starter is not None:
+            app = _pooled(config, source, redactor, starter, writer, credentials, preload_local=preload_local)
         else:
-            app = App(config, redactor, source=source, credentials=credentials, preload_local=preload_local)
+            app = App(config, redactor, credentials=credentials, preload_local=preload_local)
+        running = _run(config.settings, app, credentials, recorder, journal, *descriptors, has_file=bool(source.path))
         # Not asyncio.run(), nor closing the runner: they wait for executor threads, one of which may hang for good.
-        return asyncio.Runner().run(_run(config.settings, app, credentials, recorder, journal, *descriptors)), writer
+        return asyncio.Runner().run(running), writer
     except Exception:
         _log.critical("the bridge failed", exc_info=True)
         return EXIT_INTERNAL, writer
@@ -137,18 +141,21 @@ def _check_cassettes(settings: Settings) -> None:
         fail(str(error))
 
 
-def _fork_template() -> TemplateProcess:
-    from bridge_worker.engines.template_process import fork_template
-    from bridge_worker.runtime.engine_process import run_template
+def _start_engines(config: Config) -> EngineStarter:
+    from bridge_worker.engines.template_process import SpawnedEngines, fork_template
+    from bridge_worker.runtime.engine_process import PROGRAM, run_template
 
-    return fork_template(run_template)
+    if not are_forked():
+        return SpawnedEngines(PROGRAM)
+    is_wrapped = config.gateway is not None or config.settings.engine == "litellm"
+    return fork_template(functools.partial(run_template, is_wrapped=is_wrapped))
 
 
 def _pooled(
     config: Config,
     source: Source,
     redactor: Redactor,
-    template: TemplateProcess,
+    starter: EngineStarter,
     writer: LineWriter,
     credentials: ClientCredentials,
     *,
@@ -156,7 +163,7 @@ def _pooled(
 ) -> PooledApp:
     from bridge_worker.runtime.pooled_app import PooledApp
 
-    return PooledApp(config, source, redactor, template, writer.write_line, credentials, preload_local=preload_local)
+    return PooledApp(config, source, redactor, starter, writer.write_line, credentials, preload_local=preload_local)
 
 
 async def _run(
@@ -167,6 +174,8 @@ async def _run(
     journal: Journal | None,
     source: int,
     sink: int,
+    *,
+    has_file: bool,
 ) -> int:
     loop = asyncio.get_running_loop()
     set_executor()
@@ -187,13 +196,24 @@ async def _run(
     )
     watch_reader(sink, on_reader_gone)
     watch_parent(on_reader_gone)
-    handle_signals(loop, stop=server.stop, hang_up=app.reloader.reload_soon if app.reloader else server.stop)
+    handle_signals(loop, stop=server.stop, hang_up=_on_hang_up(app, server, has_file=has_file))
+    if recorder and not isinstance(app, App):
+        app.on_loss = recorder.put_loss
     app.start(pipe)
     code = await server.run()
     await close_in_time(app.aclose)
     if recorder:
         recorder.close()
     return code
+
+
+def _on_hang_up(app: App | PooledApp, server: Server, *, has_file: bool) -> Callable[[], object]:
+    """A reload where there is a config; else the terminal has closed."""
+    if not has_file:
+        return server.stop
+    if isinstance(app, App):
+        return lambda: _log.error("the config was not reloaded: %s", NO_ENGINES)
+    return app.reloads.reload_soon
 
 
 def _check(source: Source, *, strict: bool) -> int:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
-from bridge_worker.trace.report import Id, Run, Trace, TracedRequest
+from bridge_worker.trace.report import EngineLost, Id, Run, Trace, TracedRequest
 
 FORMAT = 1
 _DELTAS = ("notifications/chat/delta", "notifications/progress")
@@ -82,6 +82,8 @@ class _Reader:
         if "lost" in line:
             self._run.lost += _count(_in(line, "lost", "messages")) or 0
             return True
+        if "engine_lost" in line:
+            return self._engine_lost(line, ms)
         if line.get("dir") not in ("in", "out"):
             return False
         position = len(self._run.messages)
@@ -93,6 +95,13 @@ class _Reader:
                 request = self._received(member, ms) if line["dir"] == "in" else self._sent(member, ms)
                 if request:
                     request.messages.append(position)
+        return True
+
+    def _engine_lost(self, line: dict[str, Any], ms: float) -> bool:
+        pid, how, requests = (_in(line, "engine_lost", name) for name in ("pid", "how", "requests"))
+        if not _is_pid(pid) or not isinstance(how, str) or not _is_pid(requests):
+            return False
+        self._run.engines_lost.append(EngineLost(ms, pid, how[:_LONGEST_NAME], requests))
         return True
 
     def _received(self, message: dict[str, Any], ms: float) -> TracedRequest | None:

@@ -5,18 +5,19 @@ know what a message means. It records the bytes between the pipe and the server,
 
 A run begins with a line {"trace", "pid", "time", "version", "content"}. Each message is {"pid", "time", "ms", "dir", "bytes"} with
 ``message``, with ``fault`` if it was not JSON, or with ``omitted``. A line with ``lost`` counts messages that did not fit in the
-queue; a line with ``end`` closes a run that ended normally.
+queue; one with ``engine_lost`` has an engine process that was lost; a line with ``end`` closes a run that ended normally.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -92,7 +93,7 @@ class TracedPipe:
 
 
 class _Passed(NamedTuple):
-    """Bytes that passed in ``direction`` ("in", "out")."""
+    """Bytes that passed in ``direction`` ("in", "out"), or the JSON of a lost engine ("engine")."""
 
     time: float
     monotonic: float
@@ -155,6 +156,10 @@ class Recorder:
             self._queued += len(data)
             self._changed.notify()
 
+    def put_loss(self, loss: Mapping[str, object]) -> None:
+        """An engine process: its pid, how it ended, the number of its requests."""
+        self.put("engine", encode(dict(loss)))
+
     def close(self) -> None:
         """Waits until all is written, at most a second."""
         with self._changed:
@@ -215,6 +220,9 @@ class Recorder:
             if lost.input:
                 self._lines.lose(rest=lost.in_line)
             yield self._line(when, monotonic, lost=lost.counts())
+        if direction == "engine":
+            yield self._line(when, monotonic, engine_lost=json.loads(data))
+            return
         if direction == "out":
             for out in [data] if data.find(b"\n") == len(data) - 1 else data.splitlines(keepends=True):
                 yield self._message(when, monotonic, direction, out[:-1] if len(out) <= MAX_LINE_BYTES else None, len(out))

@@ -43,6 +43,16 @@ class TracedRequest:
 
 
 @dataclass(slots=True)
+class EngineLost:
+    """An engine process that ended or hung, with the number of its requests."""
+
+    ms: float
+    pid: int
+    how: str
+    requests: int
+
+
+@dataclass(slots=True)
 class Run:
     """One worker process. ``ended``: it closed the trace; otherwise it was killed or still runs. ``unread``: received lines that
     are not valid JSON; ``lost``: messages that did not fit in the recorder's queue. ``messages`` are the lines of the file."""
@@ -54,6 +64,7 @@ class Run:
     ended: bool = False
     lost: int = 0
     unread: int = 0
+    engines_lost: list[EngineLost] = field(default_factory=list)
     end_ms: float = 0.0
     requests: list[TracedRequest] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -91,7 +102,8 @@ class Trace:
 
     def as_json(self, *, messages: bool) -> dict[str, Any]:
         """The trace as a JSON object; ``messages``: with the recorded messages."""
-        runs = [_members(run) | {"requests": [_members(request) for request in run.requests]} for run in self.runs]
+        lists = ("requests", "engines_lost")
+        runs = [_members(run) | {name: [_members(each) for each in getattr(run, name)] for name in lists} for run in self.runs]
         if not messages:
             for run in runs:
                 del run["messages"]
@@ -100,7 +112,7 @@ class Trace:
         return {"runs": runs, "totals": [_members(total) for total in self.totals()]}
 
 
-def _members(of: Run | TracedRequest | Total) -> dict[str, Any]:
+def _members(of: Run | TracedRequest | EngineLost | Total) -> dict[str, Any]:
     """A dict of the fields. dataclasses.asdict() would copy every message in depth."""
     return {member.name: getattr(of, member.name) for member in fields(of)}
 

@@ -411,6 +411,15 @@ def test_doctor_shows_the_last_log_line_of_a_worker_that_does_not_start(
     assert found["worker"]["detail"] == "the worker ended without a response (exit code 1); its log is above: cannot start"
 
 
+@pytest.mark.rule("TRC-9")
+def test_doctor_reports_an_engine_process_that_was_lost() -> None:
+    fields = {"pid": 4711, "how": "signal 11 (SIGSEGV)", "requests": 2}
+    line = {"level": "error", "logger": "bridge_worker.engines.supervisor", "message": "an engine process is lost"} | fields
+    (check,) = doctor_probes.of_log([json.dumps(line)])
+    assert (check.name, check.status) == ("engines", "problem")
+    assert check.detail == "process 4711 was lost (signal 11 (SIGSEGV)) with 2 requests"
+
+
 def test_doctor_reports_a_line_on_stdout_that_is_not_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker_process, "own_command", lambda: [sys.executable, "-c", "print('Provider List')"])
     with worker_process.Worker() as chatty:

@@ -97,38 +97,30 @@ def test_a_config_with_errors_leaves_the_old_engines_serving(worker: Worker, ups
     wait_until(lambda: len(rows(worker)) == 1, "no engine with the wrong config is left")
 
 
-def test_a_deployment_that_litellm_does_not_accept_is_a_warning(worker: Worker, upstream: Upstream, path: Path) -> None:
-    odd = {"model_name": "odd", "litellm_params": {"model": "no-such-provider/odd", "api_key": "none"}}
-    new = config(upstream, "stays")
-    new["model_list"].append(odd)
-    write(path, new)
-    result = worker.call("config/reload")["result"]
-    assert any("odd" in warning for warning in result["warnings"])
-    assert worker.chat("stays")["content"]
-
-
-@pytest.mark.rule("RLD-6", "ENG-9")
-def test_sighup_does_the_same(worker: Worker, upstream: Upstream, path: Path) -> None:
-    (old,) = pids(worker, "ready")
-    write(path, config(upstream, "stays", "by-signal"))
-    worker.process.send_signal(signal.SIGHUP)
-    wait_until(lambda: old not in pids(worker, "ready"), "the new engine serves")
-    assert worker.chat("by-signal")["content"]
-
-
-@pytest.mark.rule("RLD-4", "ENG-9")
+@pytest.mark.rule("RLD-4", "ENG-6")
 def test_every_member_but_those_of_the_server_process_takes_effect(worker: Worker, upstream: Upstream, path: Path) -> None:
-    own = {"engine": "litellm", "max_in_flight": 7, "provider_params": ["top_k"]}
-    write(path, config(upstream, "stays") | {"omni_bridge": own, "litellm_settings": {"success_callback": []}})
+    own = {"engine": "litellm", "max_in_flight": 7, "provider_params": ["top_k"], "engine_max_requests": 1}
+    of_litellm = {"callbacks": ["anthropic_cache_control_hook"], "cache": True, "cache_params": {"type": "local"}}
+    of_router = {"redis_host": "127.0.0.1", "redis_port": 1}
+    write(path, config(upstream, "stays") | {"omni_bridge": own, "litellm_settings": of_litellm, "router_settings": of_router})
     result = worker.call("config/reload")["result"]
     assert result["restart_needed"] == ["omni_bridge.max_in_flight"]
-    assert {"omni_bridge.engine", "omni_bridge.provider_params"} <= set(result["settings"])
+    assert {f"omni_bridge.{name}" for name in own if name != "max_in_flight"} <= set(result["settings"])
+    assert {"litellm_settings.callbacks", "litellm_settings.cache", "router_settings.redis_host"} <= set(result["settings"])
+    (new,) = pids(worker, "ready")
     assert worker.chat("stays")["receipt"]["engine"]["name"] == "litellm"
+    wait_until(lambda: worker.call("status")["result"]["redis"]["state"] == "lost", "the new Redis is looked for")
+    wait_until(lambda: new not in pids(worker, "ready"), "the engine is replaced after one request")
 
 
-@pytest.mark.rule("RLD-5")
-def test_params_get_an_error(worker: Worker) -> None:
-    assert worker.call("config/reload", {"file": "other.yaml"})["error"]["code"] == -32602
+@pytest.mark.rule("RLD-7")
+def test_without_engine_processes_a_reload_is_refused_with_what_to_do(upstream: Upstream, path: Path) -> None:
+    write(path, config(upstream, "stays"))
+    with Worker("--engines", "0", "--config", str(path)) as worker:
+        assert "--engines 1" in worker.call("config/reload")["error"]["message"]
+        worker.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "--engines 1" in worker.stderr, "the log reports it")
+        assert worker.chat("stays")["content"]
 
 
 RPM = 6

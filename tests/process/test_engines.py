@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -15,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks import losses
 from bridge_worker.system.child_processes import processor_wait
+from bridge_worker.system.engine_starts import TEST_VARIABLE
 from tests.conftest import Spawn
-from tests.support.data import Json
+from tests.support.data import HELLO, Json
+from tests.support.gateway_config import deployment, write
 from tests.support.processes import descendants
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker, run, wait_until
@@ -39,10 +41,14 @@ def wait_for_engines(worker: Worker, count: int) -> list[int]:
     return engines(worker)
 
 
-def template(worker: Worker) -> int:
-    """The one child that is not an engine."""
+def others(worker: Worker) -> set[int]:
+    """Its processes that are not engines."""
     rows = worker.call("status")["result"]["engines"]
-    (pid,) = descendants(worker.process.pid) - {row["pid"] for row in rows}
+    return descendants(worker.process.pid) - {row["pid"] for row in rows}
+
+
+def template(worker: Worker) -> int:
+    (pid,) = others(worker)
     return pid
 
 
@@ -97,7 +103,7 @@ def one(workers: Callable[..., Worker]) -> Worker:
 
 @pytest.fixture
 def two(workers: Callable[..., Worker]) -> Worker:
-    return workers("2")
+    return workers("2", *losses.BUDGETS)
 
 
 @pytest.fixture
@@ -448,37 +454,28 @@ def lost_of(worker: Worker) -> int:
 # --- an account that comes out even ------------------------------------------------------------------------------------------
 
 
-def test_every_chat_gets_one_response_while_engines_are_killed_at_random(two: Worker) -> None:
-    """Chats in flight at all times, and a kill every few of them."""
-    lost = lost_of(two)
-    done = threading.Event()
+@pytest.mark.rule("INV-2")
+def test_the_account_of_chats_and_money_is_even_while_engines_are_killed_at_random(two: Worker, upstream: Upstream) -> None:
+    """benchmarks/losses.py does the same with 10,000 chats."""
+    account = losses.run(two, upstream, chats=300, seed=1)
+    assert account.outcomes.total() == 300
+    assert account.kills
 
-    def kill_now_and_then() -> None:
-        pause = threading.Event()
-        while not done.is_set():
-            pids = engines(two)
-            if len(pids) == 2:
-                with suppress(ProcessLookupError):
-                    os.kill(pids[0], signal.SIGKILL)
-            pause.wait(0.3)
 
-    killer = threading.Thread(target=kill_now_and_then)
-    killer.start()
-    try:
-        ids: list[int | str] = []
-        for _ in range(40):
-            batch = [two.request("chat", chat_message("", "openai/gpt-4o")["params"]) for _ in range(10)]
-            for id in batch:
-                two.response(id)
-            ids += batch
-    finally:
-        done.set()
-        killer.join()
-    responses = [m for m in two.received if isinstance(m, dict) and "method" not in m and m["id"] in set(ids)]
-    assert len(responses) == len(ids)
-    kinds = {error_of(one)["kind"] for one in responses if "error" in one}
-    assert kinds <= {"engine_lost"}
-    assert sum("error" in one for one in responses) == lost_of(two) - lost
+# --- models of this machine --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("ENG-11")
+def test_a_local_model_is_in_memory_once_for_all_engines(two: Worker) -> None:
+    params = {"model": "local/smollm2", "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 2}
+    for id in [two.request("chat", params) for _ in range(3)]:
+        assert "result" in two.response(id), two.response(id)
+    children = descendants(two.process.pid)
+    (llama,) = [pid for pid in children if "llama_server" in Path(f"/proc/{pid}/cmdline").read_text()]
+    parent = int(Path(f"/proc/{llama}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(parent, signal.SIGKILL)
+    wait_until(lambda: is_gone(llama), "it ends with its engine")
+    wait_for_engines(two, 2)
 
 
 # --- budgets -----------------------------------------------------------------------------------------------------------------
@@ -502,3 +499,28 @@ def test_a_budget_is_one_for_all_engines(own: Callable[..., Worker], upstream: U
     assert error_of(worker.response(id))["kind"] == "engine_lost"
     (row,) = worker.call("budgets/get", {"path": "team"})["result"]["budgets"]
     assert (row["used_tokens"], row["reserved_tokens"]) == (used + reserved, 0)
+
+
+# --- where forking is not safe -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("ENG-2", "ENG-7", "ENG-9")
+def test_engines_that_are_spawned_serve_are_replaced_reload_and_end(upstream: Upstream, spawn: Spawn, tmp_path: Path) -> None:
+    """As on macOS."""
+    file = write(tmp_path / "gateway.yaml", {"model_list": [deployment(upstream, "first", "one")]})
+    worker = spawn("--config", str(file), env={TEST_VARIABLE: "spawn"})
+    assert worker.chat("offline/echo")["content"] == "hello"
+    assert worker.chat("first")["content"]
+    (engine,) = wait_for_engines(worker, 1)
+    assert others(worker) == set(), "there is no template"
+    stream = worker.request("chat", {"model": "first", "messages": HELLO, "stream": True})
+    os.kill(engine, signal.SIGKILL)
+    response = worker.response(stream)
+    assert "result" in response or response["error"]["data"]["kind"] == "engine_lost"
+    assert worker.chat("first")["content"]
+    write(file, {"model_list": [deployment(upstream, "second", "one")]})
+    assert worker.call("config/reload")["result"]["added"] == ["second"]
+    assert worker.chat("second")["content"]
+    processes = descendants(worker.process.pid)
+    worker.process.kill()
+    wait_until(lambda: all(map(is_gone, processes)), "no engine is left")

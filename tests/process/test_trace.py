@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import stat
@@ -39,6 +40,23 @@ def traced(file: Path, *sent: object, flags: tuple[str, ...] = (), env: dict[str
     code, out, _ = run("--stdio", f"--trace={file}", *flags, input=data, env=env)
     assert code == 0
     return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.mark.rule("TRC-9")
+def test_a_lost_engine_is_a_line_of_the_trace_and_of_its_table(spawn: Spawn, tmp_path: Path) -> None:
+    file = tmp_path / "trace.jsonl"
+    worker = spawn("--engines", "1", "--trace", str(file))
+    wait_until(lambda: any(row["pid"] for row in worker.call("status")["result"]["engines"]), "the first engine is started")
+    pid = worker.call("status")["result"]["engines"][0]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: "engine_lost" in file.read_text(), "the trace has it")
+    (lost,) = [line["engine_lost"] for line in read(file) if "engine_lost" in line]
+    assert lost == {"pid": pid, "how": "signal 9 (SIGKILL)", "requests": 0}
+    code, out, _ = run("trace", str(file))
+    assert code == 0
+    assert f"engine process {pid} lost (signal 9 (SIGKILL)) with 0 requests" in out
+    (traced_run,) = json.loads(run("trace", "--json", str(file))[1])["runs"]
+    assert [one["pid"] for one in traced_run["engines_lost"]] == [pid]
 
 
 # ---- every message -------------------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ class Machine:
         else:
             app = SimApp(self, self.server_process, config, None)
         self.app = app
-        return await startup._run(config.settings, app, credentials, None, None, STDIN, STDOUT)
+        return await startup._run(config.settings, app, credentials, None, None, STDIN, STDOUT, has_file=isinstance(app, PooledApp))
 
     # Processes.
 

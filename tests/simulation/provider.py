@@ -56,7 +56,6 @@ class SimApp:
         self.machine = machine
         self.process = process
         self.config = config
-        self.reloader = None
         self.spending = Spending(lambda: config.settings.budgets, shared and shared.budgets, shared and shared.tasks)
         self._early = early
         self._backend_of_provider = Backend(Provider(self), PRICES)  # type: ignore[arg-type]

@@ -72,10 +72,10 @@ class Plan:
 
     def quiet_seconds(self) -> float:
         """Until everything that may outlive a request has ended: a deaf provider, an engine that hangs, a reload."""
+        if any(one.deaf_seconds and one.is_stubborn for one in self.scripts.values()):
+            return 100.0  # it goes on to its next piece, whatever a deadline says
         if self.open_failures:
             return 40.0  # it pauses for five seconds after three of them
-        if any(one.deaf_seconds and one.is_stubborn for one in self.scripts.values()):
-            return 100.0  # it goes on to the end of its script, whatever a deadline says
         return 8.0 if self.is_slow() else 0.5
 
     def ends(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,16 +50,25 @@ def processes(worker: Worker) -> list[int]:
 class Resources(NamedTuple):
     descriptors: int
     threads: int
-    kib: int  # resident; pages that processes share count in each
+    kib: int  # resident; a page that processes share counts in parts
+    processes: int
 
 
 def resources(worker: Worker) -> Resources:
-    """Of all its processes together."""
+    """Of all its processes together, but for one that ends meanwhile."""
     rows = []
     for process in (Path(f"/proc/{pid}") for pid in processes(worker)):
-        status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-        rows.append(Resources(len(list((process / "fd").iterdir())), int(status["Threads"]), int(status["VmRSS"].split()[0])))
+        with suppress(OSError, KeyError):
+            status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+            memory = dict(line.split(":", 1) for line in (process / "smaps_rollup").read_text().splitlines()[1:])
+            rows.append(Resources(len(list((process / "fd").iterdir())), int(status["Threads"]), int(memory["Pss"].split()[0]), 1))
     return Resources(*map(sum, zip(*rows, strict=True)))
+
+
+def is_zombie(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return False
 
 
 def script(path: Path, text: str) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class Ledger:
     @property
     def open(self) -> list[Id]:
         self._read()
-        return [id for id in self.owed if id not in self.answers]
+        return [id for id in list(self.owed) if id not in self.answers]  # another thread may add to it
 
     def wait_for_less_than(self, count: int) -> None:
         wait_until(lambda: len(self.open) < count, f"fewer than {count} requests in flight; open are {self.open[:9]}")

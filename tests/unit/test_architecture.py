@@ -102,7 +102,6 @@ MAX_LINES = 300
 # A reason for each, and no more than it needs.
 LONGER: dict[str, tuple[int, str]] = {
     "engines.supervisor": (345, "starting, watching and replacing are one state machine"),
-    "runtime.app": (345, "the composition root: a line for each part"),
     "backends.litellm.exceptions": (324, "the tables of classes, statuses and sentences are half of it"),
     "backends.litellm.gemini_schema": (360, "the table of keywords, and a method for each type and combination"),
     "backends.litellm.patches.correctness": (360, "thirteen patches, each with its reason, its check and its evidence"),

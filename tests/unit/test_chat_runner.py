@@ -6,6 +6,7 @@ Time is the test's own: where a script waits, the loop's clock is moved on inste
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import selectors
 import time
@@ -578,6 +579,22 @@ def test_a_deadline_closes_the_upstream_connection(deadlines: Json) -> None:
     run(outcome(model, asked))
     assert model.closed
     assert not asked.upstream_open
+
+
+@pytest.mark.rule("DLN-1", "DLN-5")
+def test_a_library_that_catches_the_cancel_of_a_deadline_is_stopped_at_its_next_piece() -> None:
+    class Deaf(Scripted):
+        async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(FOREVER)
+            async for step in super().chat(request):
+                yield step
+
+    model = Deaf(Delta(content="late"), FOREVER)
+    done: Outcome = run(outcome(model, request(**limits(total_ms=500))))
+    assert done.error is not None
+    assert (done.error.kind, done.error.extra["deadline"], done.deltas) == ("timeout", "total_ms", [])
+    assert done.seconds == pytest.approx(0.5, abs=0.1)
 
 
 @pytest.mark.rule("DLN-6")

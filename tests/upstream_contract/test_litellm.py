@@ -243,7 +243,7 @@ def test_the_bridge_uses_no_member_of_the_router_that_is_deprecated() -> None:
     row = {"model_name": "one", "litellm_params": {"model": "openai/a", "api_key": "k"}}
     served = ours.LiteLLM(Gateway(router={"model_list": [row]}, places=["here"]))
     services.LiteLLMServices(served).names(every=False)
-    served.retire()
+    ours.router.forget(served.router)
     assert dict(deprecated.DEPRECATED_ROUTER_MEMBER_USES) == before, "correct backends/litellm/router.py"
 
 

@@ -52,8 +52,6 @@ _INSTALLS = {
 # Those of LiteLLM's older kind, of which it has no list.
 OLDER = frozenset("athina dynamodb greenscale helicone lunary promptlayer s3 sentry supabase traceloop wandb".split())
 
-_code: dict[tuple[str, str], Any] = {}  # what is on of the operator's own code: a reload must not turn it on twice
-
 
 def add(gateway: Gateway) -> Iterator[Diagnostic]:
     """Yields what is not served."""
@@ -80,8 +78,6 @@ def add(gateway: Gateway) -> Iterator[Diagnostic]:
 
 
 def _add_code(name: str, setting: str, place: str, folder: str, put: Callable[[Any], None]) -> Iterator[Diagnostic]:
-    if (setting, name) in _code:
-        return
     try:
         loaded = operator_code.load(name, folder)
     except operator_code.NotLoaded as error:
@@ -90,7 +86,6 @@ def _add_code(name: str, setting: str, place: str, folder: str, put: Callable[[A
     if isinstance(loaded, type):
         yield unserved(place, f"{name} is a class", "name an instance of it, such as proxy_handler_instance = Handler()")
     elif isinstance(loaded, CustomLogger) or callable(loaded):
-        _code[setting, name] = loaded
         put(loaded)
     else:
         yield unserved(place, f"{name} is neither a CustomLogger nor a function")

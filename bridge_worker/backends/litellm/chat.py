@@ -70,10 +70,9 @@ class LiteLLM:
         self._version = version
         if local is not None:
             local_deployment.register(local)
-        self._configured = Configured(gateway or Gateway(), loop)
-        self._router: Any = self._configured.router
-        self.rejected = self._configured.rejected
-        self._chats, self._retired = 0, False
+        configured = Configured(gateway or Gateway(), loop)
+        self._router: Any = configured.router
+        self.rejected = configured.rejected
         self._engines: dict[tuple[str, str | None], EngineVersion] = {}
         hosts.permit(local_services | hosts.named_in((gateway and gateway.router) or {}))
         self._prepared = PreparedRequests(remembers=remembers)
@@ -103,15 +102,6 @@ class LiteLLM:
         if self.lane is not None:
             self.lane.why_not = reason
 
-    def retire(self) -> None:
-        """No chat comes any more; LiteLLM forgets the Router when the last one has ended."""
-        self._retired = True
-        self._forget_if_done()
-
-    def _forget_if_done(self) -> None:
-        if self._retired and self._chats == 0:
-            self._configured.discard()
-
     @property
     def router(self) -> Any:
         """The Router for calls other than chats; None without settings."""
@@ -123,7 +113,6 @@ class LiteLLM:
         if routed is not None:
             request.model = routed.name
         call = ChatCall(request, self._prepared, client_keys.for_chat(self.credentials, request))
-        self._chats += 1
         try:
             upstream, deltas, response = await self._open(call, routed)
             self._sign(call)
@@ -153,8 +142,6 @@ class LiteLLM:
             call.end("cancelled")
             await call.close()
             await call.keys.drop_rejected()
-            self._chats -= 1
-            self._forget_if_done()
 
     async def _stream(self, call: ChatCall, response: Any) -> AsyncGenerator[list[Delta] | Facts, None]:
         """The steps of a stream that came through LiteLLM: its own items, or the bridge's from under the Router."""

@@ -1,24 +1,20 @@
 """LiteLLM as a gateway's config wants it: settings of its module, credentials, cache, callbacks, and the Router.
 
-Owns what of a config is the whole process's, and can be taken back when the rest of it turns out to be wrong. Refuses to know YAML
-and the names that are served: it gets a `config.gateway.Gateway`. Each step is one of the gateway's own, in its
-`ProxyConfig.load_config`.
+Owns what of a config is the whole process's; another config is another process's. Refuses to know YAML and the names that are
+served: it gets a `config.gateway.Gateway`. Each step is one of the gateway's own, in its `ProxyConfig.load_config`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future
 from importlib.util import find_spec
 from typing import Any
 
 import litellm
 from litellm.models.credentials import CredentialItem
-from litellm.router_strategy.base_routing_strategy import BaseRoutingStrategy
 from litellm.types.router import RouterGeneralSettings
 from litellm.utils import custom_llm_setup  # PRIVATE: makes a provider's name known
 
@@ -35,58 +31,20 @@ from bridge_worker.providers import facts
 
 _OTHERWISE = {"cache", "cache_params", "custom_provider_map", "drop_params", "max_budget", *CALLBACKS}
 
-_defaults: dict[str, Any] = {}  # of the module, before the first config changed them
-_cache_params: Mapping[str, Any] | None = None
-_log = logging.getLogger(__name__)
-
 
 class Configured:
-    """LiteLLM, set up for ``gateway``. ``rejected`` names the parts that LiteLLM rejects; the others are served."""
+    """LiteLLM, set up for ``gateway``, once in a process. ``rejected`` names the parts that LiteLLM rejects; the others are served.
+    Raises LiteLLM's error for a Router that it can't make."""
 
     def __init__(self, gateway: Gateway, loop: asyncio.AbstractEventLoop | None = None) -> None:
         self.rejected: list[Diagnostic] = []
         self.router: Any = None
-        self._of_router: list[object] = []
-        self._tasks: list[Future[Any]] = []
         self._router_settings = gateway.router or {}
-        names = _defaults.keys() | gateway.litellm.keys() - _OTHERWISE | {"drop_params", "max_budget", "credential_list", "cache"}
-        names |= {"callback_settings", "custom_provider_map", "request_timeout_explicitly_set"}
-        self._before = {name: getattr(litellm, name, None) for name in names}
-        self._params_before = _cache_params
-        self._limits_before: Mapping[str, usage_limits.Limits] | None = None
-        try:
-            self._set_module(gateway)
-            self._set_providers(gateway)
-            self._set_cache(gateway.litellm)
-            self.rejected += named_callbacks.add(gateway)
-            self._set_router(gateway, loop)
-        except BaseException:
-            self.take_back()
-            raise
-
-    def take_back(self) -> None:
-        """Restores the state before, as far as LiteLLM allows: an active callback stays active."""
-        global _cache_params
-        _cache_params = self._params_before
-        for name, value in self._before.items():
-            setattr(litellm, name, value)
-        if self._limits_before is not None:
-            usage_limits.restore(self._limits_before)
-        self.discard()
-
-    def discard(self) -> None:
-        """LiteLLM forgets the Router."""
-        if self.router is None:
-            return
-        router.forget(self.router)
-        for callback in self._of_router:
-            if isinstance(callback, BaseRoutingStrategy):
-                callback.retire()  # it writes to Redis now and then
-        for task in self._tasks:
-            task.cancel()
-        for callbacks in _callback_lists():  # what the Router's strategy has hung in there stays otherwise, and 30 are the most
-            callbacks[:] = [callback for callback in callbacks if not any(callback is one for one in self._of_router)]
-        self._of_router = []
+        self._set_module(gateway)
+        self._set_providers(gateway)
+        self._set_cache(gateway.litellm)
+        self.rejected += named_callbacks.add(gateway)
+        self._set_router(gateway, loop)
 
     def _set_module(self, gateway: Gateway) -> None:
         wanted = {name: value for name, value in gateway.litellm.items() if name not in _OTHERWISE}
@@ -98,35 +56,27 @@ class Configured:
             wanted["request_timeout_explicitly_set"] = True  # PRIVATE: the gateway sets it, so that the Router keeps to it
         if gateway.callback_settings:
             wanted["callback_settings"] = gateway.callback_settings
-        for name in wanted.keys() - _defaults.keys():
-            _defaults[name] = getattr(litellm, name, None)
-        for name, default in _defaults.items():  # what an earlier config set and this one does not, goes back
-            setattr(litellm, name, wanted.get(name, default))
+        for name, value in wanted.items():
+            setattr(litellm, name, value)
         litellm.credential_list = [CredentialItem.model_validate(credential) for credential in gateway.credentials]
 
     def _set_providers(self, gateway: Gateway) -> None:
         """Of `custom_provider_map`, besides the bridge's own."""
         entries, wrong = named_callbacks.providers(gateway)
         self.rejected += wrong
-        ours = [entry for entry in litellm.custom_provider_map if entry["provider"] == "local"]
-        if entries or litellm.custom_provider_map != ours:
-            litellm.custom_provider_map = [*entries, *ours]
+        if entries:
+            litellm.custom_provider_map = [*entries, *litellm.custom_provider_map]
             custom_llm_setup()
 
     def _set_cache(self, settings: Mapping[str, Any]) -> None:
-        """Keeps the cache if its params are the same, so that a reload does not empty it."""
-        global _cache_params
-        wanted = dict(settings.get("cache_params") or {}) if settings.get("cache") in (True, "true") else None
-        if wanted == _cache_params:
+        if settings.get("cache") not in (True, "true"):
             return
-        litellm.cache = None
-        if wanted is not None:
-            try:
-                litellm.cache = litellm.Cache(**{"type": "redis"} | wanted | self._backend(settings))
-            except Exception as error:
-                problem = f"LiteLLM can't make this cache: {_line(error)}"
-                self.rejected.append(unserved("litellm_settings.cache_params", problem))
-        _cache_params = wanted
+        wanted = dict(settings.get("cache_params") or {})
+        try:
+            litellm.cache = litellm.Cache(**{"type": "redis"} | wanted | self._backend(settings))
+        except Exception as error:
+            problem = f"LiteLLM can't make this cache: {_line(error)}"
+            self.rejected.append(unserved("litellm_settings.cache_params", problem))
 
     def _backend(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """An in-memory backend if `router_redis` adds the Redis later: a client made here blocks for 15 s if Redis is
@@ -138,7 +88,6 @@ class Configured:
     def _set_router(self, gateway: Gateway, loop: asyncio.AbstractEventLoop | None) -> None:
         if gateway.router is None:
             return
-        before = [callback for callbacks in _callback_lists() for callback in callbacks]
         models = unusable.to_serve(gateway.router["model_list"])
         enforced = usage_limits.are_enforced(gateway.router)
         models = [usage_limits.with_room(model) for model in models] if enforced else models
@@ -151,22 +100,11 @@ class Configured:
                 "ignore_invalid_deployments": True,
             },
             loop,
-            self._tasks,
         )
-        self._limits_before = usage_limits.activate(self.router if enforced else None)
-        added = [
-            callback for callbacks in _callback_lists() for callback in callbacks if not any(callback is one for one in before)
-        ]
-        self._of_router = [callback for callback in added if type(callback).__module__.startswith("litellm.router")]
+        if enforced:
+            usage_limits.activate(self.router)
         _share_cache(self.router)
         self.rejected += [*_without_package(gateway), *_skipped(gateway, self.router, loop)]
-
-
-def _callback_lists() -> list[list[Any]]:
-    """The lists in which LiteLLM looks for callbacks; it also copies them between lists. PRIVATE: those with an underscore."""
-    kinds = ("input", "success", "failure")
-    names = ("callbacks", *(f"{kind}_callback" for kind in kinds), *(f"_async_{kind}_callback" for kind in kinds))
-    return [getattr(litellm, name) for name in names]
 
 
 def _share_cache(made: Any) -> None:

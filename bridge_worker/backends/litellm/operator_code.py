@@ -20,8 +20,7 @@ class NotLoaded(Exception):
 
 
 def load(name: str, folder: str) -> Any:
-    """The object ``name`` ("module.attribute"). Code that was loaded from the same file before runs again, as after a reload it may
-    have changed. Raises NotLoaded."""
+    """The object ``name`` ("module.attribute"). A file runs once, whichever settings name it. Raises NotLoaded."""
     module, _, attribute = name.rpartition(".")
     if "://" in name:
         raise NotLoaded("code in a bucket is not read; put the file next to the config")
@@ -44,10 +43,17 @@ def _from_file(module: str, folder: str) -> Any:
         return None
     if who := writable_by_others(str(path)):
         raise NotLoaded(f"{path.name} is writable by {who}, who could run code here; chmod go-w it")
-    spec = importlib.util.spec_from_file_location(f"omni_bridge_operator.{module}", path)
+    name = f"omni_bridge_operator.{module}"
+    if (loaded := sys.modules.get(name)) and loaded.__file__ == str(path):
+        return loaded
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # noqa: S101  # for mypy: it is a .py file
     assert spec.loader is not None  # noqa: S101
     made = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = made  # dataclasses and pickles look there
-    spec.loader.exec_module(made)
+    sys.modules[name] = made  # dataclasses and pickles look there
+    try:
+        spec.loader.exec_module(made)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return made

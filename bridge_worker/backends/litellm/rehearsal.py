@@ -61,7 +61,7 @@ _REASON_CHARACTERS = 200
 _LOG_METHODS = ("update_environment_variables", "pre_call", "dispatch_success_handlers", "async_failure_handler")
 _PICKS = 8  # calls of the rehearsal of `_router_weights`; at random they would be right once in 256 times
 
-_results: dict[str, str] = {}  # why each rehearsal failed, "" where it passed; a reload need not rehearse again
+_results: dict[str, str] = {}  # why each rehearsal failed, "" where it passed; a process that is forked rehearses the others
 _log = logging.getLogger(__name__)
 
 
@@ -103,7 +103,7 @@ def rehearse_rest() -> None:
 
 
 def rehearse_without_threads() -> None:
-    """The same short of the formats for which LiteLLM starts a thread: it does to sign a request for AWS."""
+    """The same but the formats for which LiteLLM starts a thread: it does to sign a request for AWS."""
     for found, (_, arguments) in FORMATS.items():
         if arguments is not _AWS:
             _rehearse_format(found)

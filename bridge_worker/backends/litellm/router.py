@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
-from concurrent.futures import Future
 from typing import Any
 
 import litellm
@@ -17,8 +16,8 @@ import litellm
 from bridge_worker.backends.litellm.patches import table
 
 
-def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None, started: list[Future[Any]] | None = None) -> Any:
-    """A Router for use in ``loop``; None for the current one. ``started`` gets what goes on in ``loop`` until it is cancelled.
+def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None) -> Any:
+    """A Router for use in ``loop``; None for the current one.
 
     It takes 2 ms a deployment, so make it in a thread. It starts tasks that write budgets and usage to Redis, and these must run in
     the loop that uses the Router: without a loop, a Router with budgets fails, and one with usage limits never writes.
@@ -28,10 +27,7 @@ def make(settings: Mapping[str, Any], loop: asyncio.AbstractEventLoop | None, st
         return litellm.Router(**settings)
 
     def start(_: object, work: Coroutine[Any, Any, Any], **__: object) -> Any:
-        future = asyncio.run_coroutine_threadsafe(work, loop)
-        if started is not None:
-            started.append(future)
-        return future
+        return asyncio.run_coroutine_threadsafe(work, loop)
 
     async def made() -> Any:
         here = asyncio.get_running_loop()

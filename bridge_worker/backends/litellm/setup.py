@@ -113,7 +113,7 @@ def name_a_temporary_folder() -> None:
 
 
 def set_switches(policy: UrlPolicy) -> None:
-    """Again after a gateway's settings were applied, which may have set them otherwise, and when a reload changes ``policy``."""
+    """Again after a gateway's settings were applied, which may have set them otherwise."""
     import litellm
 
     for name, value in SWITCHES.items():

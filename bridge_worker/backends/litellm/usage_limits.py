@@ -51,7 +51,7 @@ class Limits(NamedTuple):
     tpm: int | None
 
 
-_limits: Mapping[str, Limits] = {}  # by deployment, of the active config
+_limits: Mapping[str, Limits] = {}  # by deployment
 _store: UsageStore = UsageCounts()  # of this worker
 _link: RedisLink | None = None
 _scripts: tuple[Any, Any] | None = None
@@ -69,17 +69,11 @@ def with_room(model: Mapping[str, Any]) -> dict[str, Any]:
     return {**model, "litellm_params": {**params, "rpm": rpm + 1}} if isinstance(rpm, int) else dict(model)
 
 
-def activate(made: Any) -> Mapping[str, Limits]:
-    """The limits of ``made``, a Router of deployments `with_room`, from now on; None for none. Returns those before."""
-    rows = router.configured_deployments(made) if made is not None else []
-    return restore({row["model_info"]["id"]: _limits_of(row["litellm_params"]) for row in rows})
-
-
-def restore(limits: Mapping[str, Limits]) -> Mapping[str, Limits]:
-    """The same with limits that were active before."""
+def activate(made: Any) -> None:
+    """The limits of ``made``, a Router of deployments `with_room`, from now on."""
     global _limits
-    before, _limits = _limits, {id: each for id, each in limits.items() if each != Limits(None, None)}
-    return before
+    limits = {row["model_info"]["id"]: _limits_of(row["litellm_params"]) for row in router.configured_deployments(made)}
+    _limits = {id: each for id, each in limits.items() if each != Limits(None, None)}
 
 
 def count_in(store: UsageStore) -> None:
