@@ -6,8 +6,6 @@ import asyncio
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import time
 import tracemalloc
 from collections.abc import Mapping, Sequence
@@ -34,7 +32,7 @@ from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError
 from bridge_worker.schema.tokens import TokenCount
 from bridge_worker.security.redaction import Redactor
-from tests.support.data import ROOT, Json
+from tests.support.data import Json
 from tests.support.requests import chat_request
 
 KEY = "sk-proj-Zx8Qw3Er5Ty7Ui9Op1As2Df4"
@@ -457,8 +455,3 @@ def test_a_cassette_is_indexed_without_holding_its_lines(tmp_path: Path) -> None
     tracemalloc.stop()
     assert len(cassette.index.exchanges) == 200
     assert held < 1_000_000
-
-
-def test_the_start_of_a_replay_and_the_process_that_writes_load_no_pydantic() -> None:
-    code = "import sys; from bridge_worker.cassettes import checks, writing_process; print('pydantic' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"
