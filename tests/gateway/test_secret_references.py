@@ -107,7 +107,7 @@ def test_nothing_is_run_from_a_config_that_others_can_write(vault: Path, upstrea
 
 
 @pytest.mark.rule("CFG-14", "CFG-15", "CFG-16")
-@pytest.mark.parametrize("flags", [(), ("--engines", "1")])
+@pytest.mark.parametrize("flags", [("--engines", "0"), ("--engines", "1")])
 def test_the_key_goes_to_the_provider_and_a_reload_reads_it_again(
     vault: Path, upstream: Upstream, tmp_path: Path, spawn: Spawn, flags: tuple[str, ...]
 ) -> None:
