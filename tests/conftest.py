@@ -73,10 +73,18 @@ FORKED = (
     "fuzz/",
     "gateway/",
     "providers/",
+    "process/test_cancel.py",
     "process/test_faults.py",
     "process/test_fuzz.py",
+    "process/test_hosts.py",
+    "process/test_kinds.py",
     "process/test_logs.py",
+    "process/test_odd_params.py",
     "process/test_once.py",
+    "process/test_record_and_replay.py",
+    "process/test_security.py",
+    "process/test_telemetry.py",
+    "process/test_trace.py",
 )
 
 
@@ -104,7 +112,7 @@ def spawn() -> Iterator[Spawn]:
 
 @pytest.fixture(scope="module")
 def worker_for(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerFor]:
-    """Starts workers that the tests of a file share: LiteLLM's import takes 2 s in each. ``config`` is a gateway's config."""
+    """Starts workers that the tests of a file share. ``config`` is a gateway's config."""
     with ExitStack() as stack:
 
         def start(*flags: str, config: Json | None = None, env: Mapping[str, str] | None = None) -> Worker:

@@ -153,7 +153,9 @@ class PooledApp:
         return await self.reloads.reload()
 
     async def _reload_once(self) -> tuple[Config, dict[str, Any]]:
-        await self._pool_of().wait_loaded()
+        await self._pool_of().first_result.wait()
+        if self._pool_of().loaded is None:
+            raise BridgeError("internal", "no engine process could be started; the log has the reason, run omni-bridge doctor")
         old = self._config
         try:
             new = await asyncio.to_thread(self._source.load)
