@@ -132,8 +132,8 @@ def _check_cassettes(settings: Settings) -> None:
     """Every error of the files now, and the header of a new one, which engine processes append to later."""
     if not any(getattr(settings, name) != getattr(DEFAULTS, name) for name in _OF_CASSETTES):
         return
+    from bridge_worker.cassettes.checks import check_cassettes
     from bridge_worker.cassettes.writer import CassetteError
-    from bridge_worker.runtime.served_backends import check_cassettes
 
     try:
         check_cassettes(settings)

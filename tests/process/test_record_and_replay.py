@@ -8,6 +8,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from jsonschema import Draft202012Validator
 from bridge_worker.schema.messages import json_schema
 from tests.conftest import Spawn
 from tests.support import without_litellm
-from tests.support.data import Json, tool
+from tests.support.data import ROOT, Json, tool
 from tests.support.upstream import Upstream
 from tests.support.upstream_format import DONE, End
 from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, wait_until
@@ -370,3 +371,8 @@ def test_when_the_writing_process_is_killed_the_worker_serves_on_and_reports_it(
         assert "result" in worker.call("chat", OFFLINE)
     worker.end_input()
     assert worker.exit_code() == 0
+
+
+def test_the_start_of_a_replay_and_the_process_that_writes_load_no_pydantic() -> None:
+    code = "import sys; from bridge_worker.cassettes import checks, writing_process; print('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"
