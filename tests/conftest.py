@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -97,7 +98,8 @@ def fork_server() -> Iterator[ForkServer]:
 @pytest.fixture(scope="module", autouse=True)
 def started_or_forked(request: pytest.FixtureRequest) -> Iterator[None]:
     name = request.path.relative_to(Path(__file__).parent).as_posix()
-    if name.startswith(FORKED) and not os.environ.keys() & {"OMNI_BRIDGE_UNDER_TEST", "TEST_EAGER"}:
+    has_other_start = sys.platform != "linux" or os.environ.keys() & {"OMNI_BRIDGE_UNDER_TEST", "TEST_EAGER"}
+    if name.startswith(FORKED) and not has_other_start:
         worker_process.fork_server = request.getfixturevalue("fork_server")
     yield
     worker_process.fork_server = None
