@@ -88,6 +88,7 @@ BARS = (
     Bar("the bridge's own part of a chat", 100, _CPU, False, _median("own_us_a_chat")),
     Bar("the bridge's own part of a delta", 3, _CPU, False, _median("own_us_a_delta")),
     Bar("the bridge's own part of a 5 MB message", 3, "x one parse and one dump", False, _median("own_5mb_ratio")),
+    Bar("memory after one chat", 0.75, _X, False, _ratio("memory_first_mib")),
     Bar("memory after 1,000 chats", 1.0, _X, False, _ratio("memory_loaded_mib")),
     Bar("memory after 1,000 chats", 0.65, _PROXY, False, _ratio("memory_loaded_mib", PROXY_NAME)),
     Bar("stdin closed to process gone", 200, "ms", False, _median("gone_ms")),

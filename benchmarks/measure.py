@@ -116,6 +116,7 @@ def _round(figures: Figures, plan: Plan, upstream: Upstream, order: list[Peer], 
         stack.callback(lambda one=one: figures.add(one.peer.name, "gone_ms", one.close() * 1000))
         running.append(one)
         figures.add(peer.name, "first_chat_s", one.first_chat_s)
+        figures.add(peer.name, "memory_first_mib", one.memory_mib())
     each(lambda one: _idle(figures, one, plan))
     for in_flight in (1, 16, 64):
         each(lambda one, at=in_flight: _chats(figures, one, at, one.load(seconds=plan.box, count=at, in_flight=at)))

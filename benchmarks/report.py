@@ -40,6 +40,7 @@ FIGURES = (
     ("own_us_a_chat", "the bridge's own part of a chat", "us"),
     ("own_us_a_delta", "... of a delta", "us"),
     ("cancel_ms", "cancel to upstream closed", "ms"),
+    ("memory_first_mib", "memory after one chat", "MiB"),
     ("memory_idle_mib", "memory, idle", "MiB"),
     ("memory_loaded_mib", "memory after 1,000 chats", "MiB"),
     ("p50_ms_1kb", "a chat of 1 KB", "ms"),

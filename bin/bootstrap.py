@@ -48,7 +48,7 @@ ENVIRONMENT["PYTHONSAFEPATH"] = "1"
 ENVIRONMENT["PIP_USE_PEP517"] = "1"  # Debian's pip would run setup.py the old way
 
 # Keeps the modules of LiteLLM that chats need as deferred imports rewrite them: else the first start takes 6 s longer.
-LOAD = "import os; from bridge_worker.runtime.engine_process import load_litellm; load_litellm(); os._exit(0)"
+LOAD = "import os; from bridge_worker.runtime import engine_process as e; e.load_litellm(); e.load_rest(); os._exit(0)"
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -73,10 +74,18 @@ FORKED = (
     "fuzz/",
     "gateway/",
     "providers/",
+    "process/test_cancel.py",
     "process/test_faults.py",
     "process/test_fuzz.py",
+    "process/test_hosts.py",
+    "process/test_kinds.py",
     "process/test_logs.py",
+    "process/test_odd_params.py",
     "process/test_once.py",
+    "process/test_record_and_replay.py",
+    "process/test_security.py",
+    "process/test_telemetry.py",
+    "process/test_trace.py",
 )
 
 
@@ -89,7 +98,8 @@ def fork_server() -> Iterator[ForkServer]:
 @pytest.fixture(scope="module", autouse=True)
 def started_or_forked(request: pytest.FixtureRequest) -> Iterator[None]:
     name = request.path.relative_to(Path(__file__).parent).as_posix()
-    if name.startswith(FORKED) and not os.environ.keys() & {"OMNI_BRIDGE_UNDER_TEST", "TEST_EAGER"}:
+    has_other_start = sys.platform != "linux" or os.environ.keys() & {"OMNI_BRIDGE_UNDER_TEST", "TEST_EAGER"}
+    if name.startswith(FORKED) and not has_other_start:
         worker_process.fork_server = request.getfixturevalue("fork_server")
     yield
     worker_process.fork_server = None
@@ -104,7 +114,7 @@ def spawn() -> Iterator[Spawn]:
 
 @pytest.fixture(scope="module")
 def worker_for(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerFor]:
-    """Starts workers that the tests of a file share: LiteLLM's import takes 2 s in each. ``config`` is a gateway's config."""
+    """Starts workers that the tests of a file share. ``config`` is a gateway's config."""
     with ExitStack() as stack:
 
         def start(*flags: str, config: Json | None = None, env: Mapping[str, str] | None = None) -> Worker:

@@ -11,9 +11,10 @@ import re
 from typing import Any, NamedTuple
 
 MAX_CHARACTERS = 1024 * 1024  # a longer text is not repaired
-_FENCE = re.compile(r"```[A-Za-z0-9_+-]*[ \t]*\r?\n(.*?)(?:\r?\n[ \t]*)?(?:```|\Z)", re.DOTALL)
+_FENCE = re.compile(r"```[A-Za-z0-9_+-]*[ \t]*\r?\n")
 _TOKEN = re.compile(r'[ \t\r\n]+|"(?:[^"\\]|\\.)*"|[{}\[\],:]|"|[^ \t\r\n{}\[\],:"]+', re.DOTALL)
-_ESCAPE_CUT = re.compile(r"(?<!\\)(?:\\\\)*(\\(?:u[0-9a-fA-F]{0,3})?)\Z")
+_HALF_PAIR = r"\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u[0-9a-fA-F]{0,3})?)?"
+_ESCAPE_CUT = re.compile(rf"(?<!\\)(?:\\\\)*({_HALF_PAIR}|\\(?:u[0-9a-fA-F]{{0,3}})?)\Z")
 _PYTHON = {"True": "true", "False": "false", "None": "null"}
 _CLOSING = {"{": "}", "[": "]"}
 
@@ -77,7 +78,18 @@ def _without_fence(text: str, changes: list[str]) -> str:
     if found is None:
         return text
     changes.append("the code fence was removed")
-    return found[1].strip()
+    return text[found.end() : _end_of_fence(text, found.end())].strip()
+
+
+def _end_of_fence(text: str, start: int) -> int:
+    """Where the fence closes that opens before ``start``. A fence within a string, such as code that a model writes, is text."""
+    for token in _TOKEN.finditer(text, start):
+        if token[0].startswith("```"):
+            return token.start()
+        if token[0] == '"':  # this string does not end
+            break
+    end = text.find("```", start)
+    return len(text) if end < 0 else end
 
 
 def _without_prose(text: str, changes: list[str]) -> str:

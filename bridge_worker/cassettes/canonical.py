@@ -11,9 +11,10 @@ import json
 import math
 from collections.abc import Mapping
 from json.encoder import encode_basestring
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bridge_worker.core.ports import ChatRequest, EmbedRequest, RerankRequest
+if TYPE_CHECKING:  # pydantic, which the process that writes and the start of a replay do without
+    from bridge_worker.core.ports import ChatRequest, EmbedRequest, RerankRequest
 
 _NOT_COUNTED = ("metadata", "deadlines")
 _MAX_EXACT = 2**53  # a larger integer has no own double

@@ -13,7 +13,7 @@ from typing import Any
 
 from bridge_worker.config import gateway_keys, unusable
 from bridge_worker.config.diagnostics import Report, suggestion
-from bridge_worker.config.env_references import Resolver
+from bridge_worker.config.env_references import Missing, Resolver
 from bridge_worker.config.gateway_checks import Checks, Groups, as_number
 from bridge_worker.config.yaml_document import Document
 
@@ -164,11 +164,11 @@ class _Reading:
                 served |= {} if value is None else {name: value}
         return served
 
-    def _unset(self, *at: object) -> dict[str, str]:
-        """The members there that refer to variables which are not set, with the variables."""
-        return {str(steps[-1]): name for steps, name in self._resolver.unset.items() if steps[:-1] == at}
+    def _unset(self, *at: object) -> dict[str, Missing]:
+        """The members there that refer to what is not there."""
+        return {str(steps[-1]): missing for steps, missing in self._resolver.unset.items() if steps[:-1] == at}
 
-    def _unset_of_credential(self, named: object) -> dict[str, str]:
+    def _unset_of_credential(self, named: object) -> dict[str, Missing]:
         listed = self._document.tree.get("credential_list") or []
         positions = [place for place, one in enumerate(listed) if isinstance(one, dict) and one.get("credential_name") == named]
         return self._unset("credential_list", positions[-1], "credential_values") if positions else {}

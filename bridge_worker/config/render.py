@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge_worker.budgets.limits import Budgets
-from bridge_worker.config.env_references import PREFIX
+from bridge_worker.config.env_references import REFERENCES
 from bridge_worker.config.settings import SECTION, SETTINGS
 from bridge_worker.config.shown import is_shown
 from bridge_worker.config.source import Config
@@ -58,8 +58,8 @@ class _Printing:
             yield _noted(f"{head} {_scalar(self._masked(steps, value))}", source)
 
     def _masked(self, steps: tuple[Any, ...], value: Any) -> Any:
-        """``value`` without secrets. A reference is printed, because it has only the name of a variable."""
-        if value is None or isinstance(value, bool | dict | list) or (isinstance(value, str) and value.startswith(PREFIX)):
+        """``value`` without secrets. A reference is printed, because it only names where a value is."""
+        if value is None or isinstance(value, bool | dict | list) or (isinstance(value, str) and value.startswith(REFERENCES)):
             return value
         if not is_shown(*steps):
             return REDACTED

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from bridge_worker.config.env_references import PREFIX, is_secret
+from bridge_worker.config.env_references import REFERENCES, is_secret
 from bridge_worker.config.gateway_keys import CALLBACKS, LITELLM_KINDS, NUMBERS, PARAMS, ROUTER
 
 _KEYS = frozenset("api_key aws_access_key_id aws_secret_access_key aws_session_token vertex_credentials".split())
@@ -76,7 +76,7 @@ def hidden_texts(tree: Any) -> Iterator[str]:
     for steps, text in _texts(tree, ()):
         (shown if is_shown(*steps) or steps[0] == "omni_bridge" else hidden).add(text)
     hidden |= {part for text in hidden if "://" in text for part in re.split(r"[/?&=#]", text.partition("://")[2])[1:]}
-    return (text for text in hidden - shown if not text.startswith(PREFIX))
+    return (text for text in hidden - shown if not text.startswith(REFERENCES))
 
 
 def _texts(value: Any, steps: tuple[object, ...]) -> Iterator[tuple[tuple[object, ...], str]]:

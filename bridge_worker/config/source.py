@@ -60,29 +60,37 @@ class Source:
     flags: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
-    def load(self) -> Config:
+    def load(self, *, runs_commands: bool = True) -> Config:
         """Raises ConfigError with all errors that can be detected without LiteLLM."""
-        return load_config(self.path, self.flags, self.environ)
+        return load_config(self.path, self.flags, self.environ, runs_commands=runs_commands)
 
     def read(self) -> tuple[Config, tuple[Diagnostic, ...]]:
-        """The config as far as it can be read, and its errors. Raises ConfigError if the file can't be read at all."""
-        return _read(self.path, self.flags, self.environ)
+        """The config as far as it can be read without running a command, and its errors. Raises ConfigError if the file can't be
+        read at all."""
+        return _read(self.path, self.flags, self.environ, runs_commands=False)
 
 
 def load_config(
-    path: str | None = None, flags: Mapping[str, str] | None = None, environ: Mapping[str, str] | None = None
+    path: str | None = None,
+    flags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    runs_commands: bool = False,
 ) -> Config:
     """``flags`` are the settings given as flags. Raises ConfigError with all errors that can be detected without LiteLLM.
 
     ``environ`` has the values of references; a reload passes the environment before an earlier config added variables.
+    ``runs_commands``: reads `command/...` and `os.keyring/...`, which takes as long as these programs.
     """
-    config, errors = _read(path, flags or {}, os.environ if environ is None else environ)
+    config, errors = _read(path, flags or {}, os.environ if environ is None else environ, runs_commands=runs_commands)
     if errors:
         raise ConfigError(*errors)
     return config
 
 
-def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]) -> tuple[Config, tuple[Diagnostic, ...]]:
+def _read(
+    path: str | None, flags: Mapping[str, str], environ: Mapping[str, str], *, runs_commands: bool
+) -> tuple[Config, tuple[Diagnostic, ...]]:
     """The config and its errors. Imports only the needed modules, because the first response waits for this."""
     report = Report()
     if not path:
@@ -90,6 +98,7 @@ def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]
         return Config(settings, sources=sources), tuple(report.errors)
     from bridge_worker.config.env_references import Lookup, Resolver, secrets_in, variables
     from bridge_worker.config.gateway import read_gateway
+    from bridge_worker.config.secret_references import SecretReferences
     from bridge_worker.config.shown import hidden_texts, is_shown
     from bridge_worker.config.yaml_document import read_document
 
@@ -97,15 +106,16 @@ def _read(path: str | None, flags: Mapping[str, str], environ: Mapping[str, str]
     if bucket := environ.get(_BUCKET):
         report.pass_over(_BUCKET, f"a gateway would read its config from the bucket {bucket}; a worker reads {path}")
     settings, sources = _settings(flags, document, report)
-    environment = variables(document, report, environ)
-    resolver = Resolver(document, report, Lookup(environ, environment))
+    secret = SecretReferences(runs=runs_commands, refused=_reason_against_commands(document.files))
+    environment = variables(document, report, environ, secret)
+    resolver = Resolver(document, report, Lookup(environ, environment, secret))
     gateway = read_gateway(document, report, resolver)
     for file in document.files:
         if writer := writable_by_others(file):
             report.note(file, f"is writable by {writer}, which gives access to every key", f"chmod go-w {file}")
     settings = replace(settings, image_policy=settings.image_policy.opened(gateway.open_hosts))
     referred = (text for steps, text in resolver.values if not is_shown(*steps))
-    secrets = (*hidden_texts(document.tree), *referred, *secrets_in(environment))
+    secrets = (*hidden_texts(document.tree), *referred, *secret.values(), *secrets_in(environment))
     return Config(settings, gateway, environment, secrets, report.warnings(), document, sources), tuple(report.errors)
 
 
@@ -124,6 +134,12 @@ def _texts(flags: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]:
     given: dict[str, Any] = {**from_environment(), **flags}
     places = {**{name: variable(name) for name in from_environment()}, **{name: flag(name) for name in flags}}
     return Settings(**given), {name: places.get(name, "default") for name in SETTINGS}
+
+
+def _reason_against_commands(files: list[str]) -> str | None:
+    """Nothing is run that another user could have written."""
+    writers = ((file, writable_by_others(file)) for file in files)
+    return next((f"is not read, because {file} is writable by {writer}" for file, writer in writers if writer), None)
 
 
 def writable_by_others(path: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from bridge_worker.config.env_references import is_secret
+from bridge_worker.config.env_references import Missing, is_secret
 from bridge_worker.providers import key_variables
 from bridge_worker.providers.facts import KEY_MAY_BE_ELSEWHERE, LOCAL_SERVICES, NO_DEFAULT_HOST, SERVICE_OF
 
@@ -19,14 +19,13 @@ _HOSTS = ("api_base", "base_url")
 _KEY_IS_OPTIONAL = {*KEY_MAY_BE_ELSEWHERE, *LOCAL_SERVICES, *SERVICE_OF, *NO_DEFAULT_HOST}
 
 
-def reason(params: Mapping[str, Any], unset: Mapping[str, str]) -> str | None:
-    """The reason why a deployment with these ``params`` can't be used, or None. ``unset`` maps its members to variables that are
-    not set."""
-    for member, variable in unset.items():
-        if member in _HOSTS and not _is_the_providers_own(variable, params):
-            return f"{member} refers to the environment variable {variable}, which is not set"
-        if is_secret(member) and _needs_key(params):
-            return f"{member} refers to the environment variable {variable}, which is not set"
+def reason(params: Mapping[str, Any], unset: Mapping[str, Missing]) -> str | None:
+    """The reason why a deployment with these ``params`` can't be used, or None. ``unset`` has its members that refer
+    to what is not there."""
+    for member, missing in unset.items():
+        is_host = member in _HOSTS and not _is_the_providers_own(missing.variable or "", params)
+        if is_host or (is_secret(member) and _needs_key(params)):
+            return f"{member} {missing.problem}"
     return None
 
 

@@ -10,10 +10,12 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from bridge_worker.core.ports import ChatRequest, EmbedRequest, RerankRequest
 from bridge_worker.errors import BridgeError
+
+if TYPE_CHECKING:  # pydantic, which the process that writes cassettes does without
+    from bridge_worker.core.ports import ChatRequest, EmbedRequest, RerankRequest
 
 
 class Piece(NamedTuple):

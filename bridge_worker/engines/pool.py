@@ -54,6 +54,7 @@ class EnginePool:
         self.loaded: Mapping[str, Any] | None = None  # what the last engine to load LiteLLM has reported
         self.loaded_ms = 0.0  # from the start to the first of them
         self._has_loaded = asyncio.Event()
+        self.first_result = asyncio.Event()  # an engine has loaded, or none can be started
         self._after_loss = after_loss
         self._output = output
         self._limit = limit
@@ -101,7 +102,7 @@ class EnginePool:
     def _place(self, request: Request) -> None:
         if request.done.done():
             return
-        engine = self._least_busy()
+        engine = self._engine_for(request)
         if engine is not None:
             self._send(engine, request)
         elif self._failing:
@@ -114,11 +115,11 @@ class EnginePool:
         for request in waiting:
             self._place(request)
 
-    def _least_busy(self) -> EngineHandle | None:
-        """The early engine only while there is no other: it gives back what it can't serve."""
+    def _engine_for(self, request: Request) -> EngineHandle | None:
+        """The least busy one; the early engine only while there is no other: it gives back what it can't serve."""
         ready = [engine for engine in self.engines() if engine.takes_requests]
         if ready:
-            return min(ready, key=lambda engine: len(engine.requests))
+            return min(ready, key=lambda engine: engine.key if request.is_local else len(engine.requests))
         return next((one for one in self.engines() if one.early and one.state is State.STARTING), None)
 
     def _send(self, engine: EngineHandle, request: Request) -> None:
@@ -177,6 +178,7 @@ class EnginePool:
             self.loaded_ms = round((time.monotonic() - self._started) * 1000, 1)
         self.loaded = engine.loaded or {}
         self._has_loaded.set()
+        self.first_result.set()
         self._place_waiting()
 
     def on_lost(self, engine: EngineHandle) -> None:
@@ -196,6 +198,7 @@ class EnginePool:
 
     def on_failing(self) -> None:
         self._failing = True
+        self.first_result.set()
         self._place_waiting()
 
     # Frames.
@@ -262,7 +265,7 @@ class EnginePool:
     def _deadline(self, start: Start, received: float) -> float:
         deadlines = start.params.get("deadlines")
         total = deadlines.get("total_ms") if isinstance(deadlines, dict) else None
-        total = total if type(total) is int and total > 0 else self._default_total_ms()
+        total = total if type(total) is int and 0 < total <= 2**53 else self._default_total_ms()  # the engine refuses others
         return received + (total / 1000 + _LATE_SECONDS if total else float("inf"))
 
     def _sweep(self) -> None:
@@ -286,10 +289,10 @@ class EnginePool:
         self._respond(request, BridgeError("timeout", message, extra=extra))
 
     def _give_up_start(self) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for request in waiting:
-            message = f"LiteLLM is not loaded after {START_SECONDS:.0f} s; restart the worker"
-            self._respond(request, BridgeError("internal", message))
+        self.first_result.set()
+        error = BridgeError("internal", f"LiteLLM is not loaded after {START_SECONDS:.0f} s; restart the worker")
+        while self._waiting:
+            self._respond(self._waiting.popleft(), error)
 
     def _in_background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)

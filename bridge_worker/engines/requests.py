@@ -11,6 +11,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from bridge_worker.protocol.session import Start
 
+_LOCAL = "local/"
 T = TypeVar("T")  # an engine
 
 
@@ -43,3 +44,11 @@ class PendingRequest(Generic[T]):
     number: int = 0
     cancelled: bool = False
     deltas: list[bytes] = field(default_factory=list)
+
+    @property
+    def is_local(self) -> bool:
+        """For a model of this machine. All of these go to the oldest engine, so that each model is in memory once."""
+        params = self.start.params
+        inner = params.get("arguments") if self.start.method == "tools/call" else params
+        model = inner.get("model") if isinstance(inner, dict) else None
+        return isinstance(model, str) and model.startswith(_LOCAL)

@@ -162,7 +162,7 @@ class Supervisor:
                     engine.pid = message["pid"]
                     return
             child_processes.kill(message["pid"])  # its link is lost already
-        else:
+        elif "loaded_ms" in message:
             self._failures = 0
             _log.info("the template process is loaded", extra={"fields": {"pid": self._template.pid, "ms": message["loaded_ms"]}})
             self.maintain()
@@ -340,4 +340,6 @@ def _weight_of_a_miss(engine: EngineHandle, seconds: float) -> float:
     if engine.pid is None or engine.missed < 1:
         return 1
     before, engine.waited = engine.waited, child_processes.processor_wait(engine.pid)
-    return 1 if before is None else max(_LEAST_WEIGHT, 1 - (engine.waited - before) / seconds)
+    if before is None or engine.waited < before:  # a thread has ended, and its time with it
+        return 1
+    return max(_LEAST_WEIGHT, 1 - (engine.waited - before) / seconds)

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec, module_from_spec
 from typing import Any, cast
 
-from jsonrpcserver import Error, Result, Success
-from jsonrpcserver.async_dispatcher import call
-from jsonrpcserver.dispatcher import to_response
-from jsonrpcserver.request import Request
-from jsonrpcserver.response import to_serializable_one
 from pydantic import BaseModel
 
 from bridge_worker.core.ports import Notify, Params, RequestContext
@@ -27,6 +25,28 @@ from bridge_worker.security.error_text import clean
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.telemetry.otlp import Telemetry
 from bridge_worker.telemetry.request_counters import RequestCounters
+
+
+@contextmanager
+def _submodules_alone(package: str) -> Iterator[None]:
+    """Imports of submodules do not run the package's own code: that of jsonrpcserver loads jsonschema and an HTTP server, a third
+    of the time to the first response of a replay. `protocol.session` has validated what is dispatched."""
+    if package in sys.modules or (spec := find_spec(package)) is None:
+        yield
+        return
+    sys.modules[package] = module_from_spec(spec)
+    try:
+        yield
+    finally:
+        del sys.modules[package]  # other code gets the whole package
+
+
+with _submodules_alone("jsonrpcserver"):
+    from jsonrpcserver.async_dispatcher import call
+    from jsonrpcserver.dispatcher import to_response
+    from jsonrpcserver.request import Request
+    from jsonrpcserver.response import to_serializable_one
+    from jsonrpcserver.result import Error, Result, Success
 
 Method = Callable[[RequestContext, Params], Awaitable[BaseModel | dict[str, Any]]]
 

@@ -83,12 +83,14 @@ def load_litellm(*, is_wrapped: bool = True) -> None:
     setup.prepare(UrlPolicy())
     from bridge_worker.backends.litellm import router_redis  # noqa: F401
     from bridge_worker.backends.litellm.chat import LiteLLM
+    from bridge_worker.backends.litellm.patches.table import install_for_router
     from bridge_worker.backends.litellm.rehearsal import rehearse
     from bridge_worker.backends.litellm.services import LiteLLMServices  # noqa: F401
     from bridge_worker.backends.litellm.warm_up import warm_up
 
     if is_wrapped:
         warm_up()
+        install_for_router()  # loads the Router, which all engines share then
     rehearse(LiteLLM(), is_wrapped=is_wrapped)
 
 

@@ -64,6 +64,7 @@ class PooledApp:
         self._starter = starter
         self._on_log = on_log
         self._preload_local = preload_local
+        self._preloaded_for: Config | None = None
         self._counters = RequestCounters()
         self._shared = SharedStateService(self._push, credentials)
         self._pool: EnginePool | None = None
@@ -152,7 +153,9 @@ class PooledApp:
         return await self.reloads.reload()
 
     async def _reload_once(self) -> tuple[Config, dict[str, Any]]:
-        await self._pool_of().wait_loaded()
+        await self._pool_of().first_result.wait()
+        if self._pool_of().loaded is None:
+            raise BridgeError("internal", "no engine process could be started; the log has the reason, run omni-bridge doctor")
         old = self._config
         try:
             new = await asyncio.to_thread(self._source.load)
@@ -178,7 +181,9 @@ class PooledApp:
     # What engines need of it.
 
     def _setup(self, early: bool, config: Config) -> bytes:
-        preload_local = self._preload_local and not early
+        preload_local = self._preload_local and not early and self._preloaded_for is not config  # by the oldest engine
+        if preload_local:
+            self._preloaded_for = config
         return encode_setup(Setup(config, self._source, self._environment, self._redactor, preload_local, early))
 
     def _default_total_ms(self) -> int:

@@ -1,12 +1,10 @@
 """Puts what serves models into one `core.ports.Backends`: the registry or a cassette, what records, and the faults of the config.
 
-Owns the order of these layers, which cassettes are written, and the errors of settings that contradict each other. Refuses to load
-LiteLLM.
+Owns the order of these layers and which cassettes are written. Refuses to load LiteLLM.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,12 +16,10 @@ from bridge_worker.cassettes.matching import Matching
 from bridge_worker.cassettes.model_facts import NotingModels
 from bridge_worker.cassettes.player import Player
 from bridge_worker.cassettes.replay import Replay
-from bridge_worker.cassettes.writer import CassetteError, Writer, open_cassette
-from bridge_worker.config.settings import DEFAULTS, Settings, flag
+from bridge_worker.cassettes.writer import Writer, open_cassette
+from bridge_worker.config.settings import Settings
 from bridge_worker.core.ports import Backends
 from bridge_worker.security.redaction import Redactor
-
-_OF_A_REPLAY = ("replay_miss", "replay_timing", "match_ignore")
 
 
 class Served(NamedTuple):
@@ -31,22 +27,6 @@ class Served(NamedTuple):
 
     backends: Backends
     journal: Recording | None
-
-
-def check_cassettes(settings: Settings) -> None:
-    """Opens each file once, and writes the header of a new one. Raises CassetteError."""
-    if settings.replay is None:
-        for name in _OF_A_REPLAY:
-            if getattr(settings, name) != getattr(DEFAULTS, name):
-                raise CassetteError(f"{flag(name)} has no effect without a cassette; add --replay FILE, or leave it out")
-    else:
-        Cassette(settings.replay, "--replay").close()
-        if settings.record is not None and os.path.realpath(settings.record) == os.path.realpath(settings.replay):
-            raise CassetteError("--record and --replay name the same file; --replay-miss record appends to it")
-        if settings.replay_miss == "record":
-            os.close(open_cassette(settings.replay, "--replay"))
-    if settings.record is not None:
-        os.close(open_cassette(settings.record, "--record"))
 
 
 def serve_by(registry: Backends, settings: Callable[[], Settings], redactor: Redactor, counters: Counters | None) -> Served:

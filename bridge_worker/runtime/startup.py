@@ -54,7 +54,7 @@ def serve(arguments: Sequence[str], isolated: bool) -> NoReturn:
     if not options.stdio and not options.print_config:
         fail("no mode given: add --stdio to serve an agent, or run omni-bridge --help for the commands")
     try:
-        config = source.load()
+        config = source.load(runs_commands=not options.print_config)
     except ConfigError as error:
         fail(str(error))
     if options.print_config:
@@ -132,8 +132,8 @@ def _check_cassettes(settings: Settings) -> None:
     """Every error of the files now, and the header of a new one, which engine processes append to later."""
     if not any(getattr(settings, name) != getattr(DEFAULTS, name) for name in _OF_CASSETTES):
         return
+    from bridge_worker.cassettes.checks import check_cassettes
     from bridge_worker.cassettes.writer import CassetteError
-    from bridge_worker.runtime.served_backends import check_cassettes
 
     try:
         check_cassettes(settings)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import ast
 import json
-import math
 import random
 import sys
 import time
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.fuzz import strict_json
 from tests.support.worker import Worker, wait_until
 
 HERE = Path(__file__).parent
@@ -146,7 +146,7 @@ def _torn(line: bytes, rng: random.Random, others: list[bytes]) -> bytes:
 def owed(line: bytes) -> Counter[Any]:
     """How many answers each legible id is to get: read here by other means than the bridge's."""
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refused)
+        value = strict_json.decode(line)
     except (ValueError, RecursionError):
         return Counter()
     members = value if isinstance(value, list) else [value]
@@ -160,22 +160,6 @@ def _wants_answer(message: dict[str, Any]) -> bool:
     id = message.get("id")
     is_too_long = type(id) in (int, str) and len(str(id).lstrip("-")) > MAX_ID
     return type(id) in (int, str) and not is_too_long and not is_response
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError
-    return dict(pairs)
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise ValueError
-    return float(text)
-
-
-def _refused(_: str) -> None:
-    raise ValueError
 
 
 def check(worker: Worker, sent: list[bytes]) -> None:

@@ -6,7 +6,6 @@ The slow version reads the whole input at once. Where the two differ, one of the
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator
 from itertools import pairwise
@@ -21,6 +20,7 @@ from bridge_worker.backends.wire.openai_chat import OpenAIChat
 from bridge_worker.protocol import framing
 from bridge_worker.protocol.framing import Fault, Framer, Message
 from bridge_worker.protocol.link_frames import Frame, FrameReader, Kind, encode_frame
+from tests.fuzz import strict_json
 from tests.unit.wire.joined import streamed
 
 COMMON = settings(
@@ -66,7 +66,7 @@ def slow_line(line: bytes) -> Event | None:
     if len(line) > _MAX_VALUES and slow_values(line) > _MAX_VALUES:
         return ("fault", "invalid_message")
     try:
-        value = json.loads(line.decode("utf-8"), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_refused)
+        value = strict_json.decode(line)
     except (ValueError, RecursionError):
         return ("fault", "parse_error")
     return ("value", value)
@@ -85,22 +85,6 @@ def slow_values(line: bytes) -> int:
         elif not in_string and byte in b",[{":
             count += 1
     return count
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError
-    return dict(pairs)
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise ValueError
-    return float(text)
-
-
-def _refused(_: str) -> None:
-    raise ValueError
 
 
 def described(event: Message | Fault) -> Event:

@@ -11,13 +11,13 @@ import pytest
 
 from tests.conftest import WorkerFor
 from tests.support.agent_provider import THREE, ManyProviders
-from tests.support.data import Json
+from tests.support.data import Json, tool
 from tests.support.provider_formats import Answer, Call, environment
 from tests.support.worker import Worker
 
 SIGNATURE = "c2lnbmF0dXJlLW9mLXRoZS1wcm92aWRlcg=="
 ARGUMENTS = '{"city": "Bern"}'
-TOOLS: list[Json] = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+TOOLS: list[Json] = [tool("weather")]
 MODELS = {"openai": "openai/gpt-4o-mini", "anthropic": "anthropic/claude-sonnet-4-5", "gemini": "gemini/gemini-3-pro-preview"}
 PAIRS = list(itertools.permutations(THREE, 2))
 

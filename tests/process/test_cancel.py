@@ -9,13 +9,13 @@ import pytest
 
 from bridge_worker.schema.errors import Error
 from tests.conftest import Spawn, WorkerFor
-from tests.support.data import HELLO
+from tests.support.data import HELLO, tool
 from tests.support.upstream import DONE, Gate, Json, Request, Upstream, answer_text, chunk
 from tests.support.upstream_format import words
 from tests.support.worker import Worker
 
 WORDS = words(answer_text("Grüße 🦜"))
-TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+TOOLS = [tool("weather")]
 
 
 @pytest.fixture(scope="module")

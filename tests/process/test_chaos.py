@@ -14,6 +14,7 @@ import random
 import pytest
 
 from tests.conftest import WorkerFor
+from tests.support.data import tool
 from tests.support.processes import descendants
 from tests.support.request_ledger import Ledger
 from tests.support.upstream import Upstream
@@ -43,7 +44,7 @@ FAULTY = [
     *("tools-bad-json", "tools-empty-args", "tools-no-id", "huge-2"),
 ]
 ENDLESS = ["hang", "hang-after-2", "hang-after-headers", "endless", "slow-400ms"]  # these end by a deadline or a cancel only
-TOOLS = [{"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}} for name in "fg"]
+TOOLS = [tool(name, {"type": "object", "properties": {}}) for name in "fg"]
 LINES = [  # each answered with id null, or not at all
     b"\n",
     b"{\n",

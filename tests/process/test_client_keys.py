@@ -71,7 +71,7 @@ def providers() -> Iterator[KeyedProviders]:
 
 @pytest.fixture(scope="module")
 def direct(providers: KeyedProviders, worker_for: WorkerFor) -> Worker:
-    return connected(worker_for(env=bases(providers)))
+    return connected(worker_for("--engines", "0", env=bases(providers)))
 
 
 @pytest.fixture(scope="module")
@@ -311,7 +311,7 @@ def test_a_response_after_the_capabilitys_own_limit_is_late(providers: KeyedProv
 
 
 @pytest.mark.rule("CRD-5")
-@pytest.mark.parametrize("flags", [(), ("--engines", "1")])
+@pytest.mark.parametrize("flags", [("--engines", "0"), ("--engines", "1")])
 def test_no_response_is_awaited_from_closed_input(providers: KeyedProviders, spawn: Spawn, flags: tuple[str, ...]) -> None:
     worker = connected(spawn(*flags, env=bases(providers)))
     id = worker.request("chat", {"model": "openai/gpt-4o-mini", "messages": HELLO})
@@ -355,7 +355,7 @@ def test_embeddings_and_rankings_request_keys_too(mode: str, request: pytest.Fix
 
 
 @pytest.mark.rule("CRD-7")
-@pytest.mark.parametrize("flags", [(), ("--engines", "1")])
+@pytest.mark.parametrize("flags", [("--engines", "0"), ("--engines", "1")])
 def test_a_key_is_in_no_log_error_trace_cassette_or_status(
     providers: KeyedProviders, spawn: Spawn, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:

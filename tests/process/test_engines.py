@@ -462,6 +462,22 @@ def test_the_account_of_chats_and_money_is_even_while_engines_are_killed_at_rand
     assert account.kills
 
 
+# --- models of this machine --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("ENG-11")
+def test_a_local_model_is_in_memory_once_for_all_engines(two: Worker) -> None:
+    params = {"model": "local/smollm2", "messages": [{"role": "user", "content": "Say hi."}], "max_tokens": 2}
+    for id in [two.request("chat", params) for _ in range(3)]:
+        assert "result" in two.response(id), two.response(id)
+    children = descendants(two.process.pid)
+    (llama,) = [pid for pid in children if "llama_server" in Path(f"/proc/{pid}/cmdline").read_text()]
+    parent = int(Path(f"/proc/{llama}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(parent, signal.SIGKILL)
+    wait_until(lambda: is_gone(llama), "it ends with its engine")
+    wait_for_engines(two, 2)
+
+
 # --- budgets -----------------------------------------------------------------------------------------------------------------
 
 

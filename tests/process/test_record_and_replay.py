@@ -8,6 +8,7 @@ import select
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -19,13 +20,13 @@ from jsonschema import Draft202012Validator
 from bridge_worker.schema.messages import json_schema
 from tests.conftest import Spawn
 from tests.support import without_litellm
-from tests.support.data import Json
+from tests.support.data import ROOT, Json, tool
 from tests.support.upstream import Upstream
 from tests.support.upstream_format import DONE, End
 from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, wait_until
 
 KEY = "sk-proj-Zx8Qw3Er5Ty7Ui9Op1As2Df4"
-TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}}}
+TOOL = tool("weather", {"type": "object", "properties": {"city": {}}})
 OFFLINE = {"model": "offline/echo", "messages": [{"role": "user", "content": "hello there"}]}
 
 
@@ -294,6 +295,7 @@ def test_a_killed_worker_leaves_whole_lines_and_the_next_run_appends(spawn: Spaw
     worker = spawn("--record", str(path))
     while not path.exists() or len(lines_that_parse(path)) < 20:  # ends with the condition: each chat adds a line
         worker.call("chat", OFFLINE)
+    wait_until(lambda: len(writing_to(path)) == 1, "one process has the file open")  # while it is started, two have
     (writer,) = writing_to(path)
     ended = os.pidfd_open(int(writer))
     worker.process.send_signal(signal.SIGKILL)
@@ -362,9 +364,15 @@ def test_when_the_writing_process_is_killed_the_worker_serves_on_and_reports_it(
     path = tmp_path / "run.cassette"
     worker = spawn("--record", str(path))
     worker.call("chat", OFFLINE)
+    wait_until(lambda: len(writing_to(path)) == 1, "one process has the file open")  # while it is started, two have
     (writer,) = writing_to(path)
     os.kill(int(writer), signal.SIGKILL)
     while "recording has stopped" not in worker.stderr:
         assert "result" in worker.call("chat", OFFLINE)
     worker.end_input()
     assert worker.exit_code() == 0
+
+
+def test_the_start_of_a_replay_and_the_process_that_writes_load_no_pydantic() -> None:
+    code = "import sys; from bridge_worker.cassettes import checks, writing_process; print('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import WorkerFor
 from tests.support.agent_provider import THREE, AgentProvider, calling
-from tests.support.data import Json
+from tests.support.data import Json, tool
 from tests.support.provider_formats import FORMATS, Answer, Call, environment
 from tests.support.worker import Worker
 
@@ -19,7 +19,7 @@ WEATHER = {
     "required": ["city"],
     "additionalProperties": False,
 }
-TOOLS: list[Json] = [{"type": "function", "function": {"name": "weather", "parameters": WEATHER}}]
+TOOLS: list[Json] = [tool("weather", WEATHER)]
 CITY: Json = {
     "type": "json_schema",
     "json_schema": {"name": "city", "schema": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}},

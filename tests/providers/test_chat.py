@@ -11,13 +11,13 @@ import pytest
 from bridge_worker.schema.chat_request import OF_THE_BRIDGE, ChatParams
 from bridge_worker.schema.chat_result import ChatDelta, ChatResult
 from tests.conftest import WorkerFor
-from tests.support.data import HELLO, KEY
+from tests.support.data import HELLO, KEY, tool
 from tests.support.upstream import DONE, THOUGHTS, USAGE, Gate, Json, Step, Upstream, answer_text, chunk, sse
 from tests.support.worker import Worker
 
 ANSWER = answer_text("Grüße 🦜")
 CITY = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
-TOOLS = [{"type": "function", "function": {"name": name, "parameters": CITY}} for name in ("weather", "news")]
+TOOLS = [tool(name, CITY) for name in ("weather", "news")]
 ARGUMENTS = {"city": "Zürich ☃", "days": 7}
 
 Ask = Callable[..., Json]

@@ -12,13 +12,13 @@ import pytest
 from bridge_worker.errors import KINDS, MAX_MESSAGE_BYTES
 from bridge_worker.schema.errors import Error
 from tests.conftest import WorkerFor
-from tests.support.data import HELLO, KEY
+from tests.support.data import HELLO, KEY, tool
 from tests.support.upstream import End, Gate, Json, Upstream, answer_text, chunk, sse
 from tests.support.upstream_format import words
 from tests.support.worker import Worker, wait_until
 
 WORDS = words(answer_text("Grüße 🦜"))
-TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]
+TOOLS = [tool("weather")]
 OURS = (r"Traceback", r"\.py\b", r"site-packages", r"litellm", r"0x[0-9a-f]{6}")  # tells a caller nothing but how we are made
 
 Fail = Callable[..., Json]

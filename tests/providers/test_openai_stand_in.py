@@ -13,11 +13,11 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.data import HELLO
+from tests.support.data import HELLO, tool
 from tests.support.upstream import BEHAVIOURS, DONE, ERRORS, THOUGHTS, USAGE, End, Gate, Upstream, answer_text, chunk
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
-TOOLS: list[Any] = [{"type": "function", "function": {"name": name, "parameters": CITY}} for name in ("weather", "news")]
+TOOLS: list[Any] = [tool(name, CITY) for name in ("weather", "news")]
 ARGUMENTS = {"city": "Zürich ☃", "days": 7}
 
 

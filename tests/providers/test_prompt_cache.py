@@ -11,6 +11,9 @@ import pytest
 
 from bridge_worker.agent.cached_turn import CachedTurn, TurnCache
 from bridge_worker.agent.prompt_cache import CacheMemory, StableTools, mark
+from bridge_worker.backends.litellm.cache_marks import with_cache
+from bridge_worker.backends.litellm.upstream import Target
+from bridge_worker.core.ports import CacheHint
 from tests.conftest import WorkerFor
 from tests.support.agent_provider import AgentProvider
 from tests.support.anthropic_cache import CachingProvider
@@ -177,6 +180,53 @@ def test_each_provider_gets_what_its_cache_needs(direct: Worker, others: AgentPr
         assert first["tools"] == second["tools"]
     else:
         assert 1 <= str(second).count("cachePoint") <= 4
+
+
+@pytest.mark.rule("CCH-3")
+@pytest.mark.parametrize(
+    ("model", "params", "has_key"),
+    [
+        ("gpt-5-mini", {"api_version": "v1"}, True),
+        ("my-deployment", {"api_version": "preview", "base_model": "azure/o4-mini"}, True),
+        ("gpt-5-mini", {"api_version": "2024-10-21"}, False),
+        ("DeepSeek-V3", {"api_version": "v1"}, False),
+    ],
+)
+def test_azure_gets_a_key_where_it_takes_one(model: str, params: Json, has_key: bool) -> None:
+    request = chat_request({"model": f"azure/{model}", "messages": [TASK]}, 0.0)
+    request.cache = CacheHint("omni-1", 0)
+    _, call, _ = with_cache(request, "key", params, Target(model, "azure"), request.messages)
+    assert ("prompt_cache_key" in call) == has_key
+
+
+@pytest.mark.rule("CCH-2")
+@pytest.mark.parametrize("tail", ["", " \n", [], [{"type": "text", "text": " "}]])
+def test_a_blank_text_gets_no_breakpoint(tail: Any) -> None:
+    messages = [SYSTEM, TASK, {"role": "assistant", "content": "ok"}, {"role": "user", "content": tail}]
+    marked, _ = mark(messages, None, CLAUDE, 100_000)
+    assert ["cache_control" in message for message in marked] == [True, True, False, False]
+
+
+@pytest.mark.rule("CCH-2")
+def test_a_content_of_parts_is_cached_too(direct: Worker, provider: CachingProvider, streamed: bool) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    provider.begin()
+    provider.answers = [Answer("ok")]
+    system = {"role": "system", "content": [{"type": "text", "text": SYSTEM["content"]}]}
+    first = {"role": "user", "content": [{"type": "text", "text": "what is it? " * 900}, image, {"type": "text", "text": " "}]}
+    turn(direct, [system, first], cache="auto", stream=streamed)
+    more = [{"role": "assistant", "content": "ok"}, {"role": "user", "content": [{"type": "text", "text": "go on"}]}]
+    result = turn(direct, [system, first, *more], cache="auto", stream=streamed)
+    assert result["cache"]["read_tokens"] > 0.9 * provider.usages[0][0]
+
+
+@pytest.mark.rule("CCH-2")
+def test_no_more_than_four_breakpoints_with_those_in_the_functions_of_tools() -> None:
+    mine = {"cache_control": {"type": "ephemeral"}}
+    tools = [{"type": "function", "function": {**tool(name)["function"], **mine}} for name in ("a", "b", "c")]
+    marked, sent = mark([SYSTEM, TASK], tools, CLAUDE, 100_000)
+    assert sum("cache_control" in message for message in marked) == 1
+    assert sent == tools
 
 
 @pytest.mark.rule("CCH-4")

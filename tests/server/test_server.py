@@ -610,6 +610,36 @@ async def test_stop_ends_even_if_a_task_ignores_its_cancel_and_nothing_reads_std
 
 @pytest.mark.rule("EXT-5")
 @timeless
+async def test_after_the_grace_the_reader_has_a_second_for_the_last_responses() -> None:
+    async with Client() as client:
+        await client.begin(1)
+        client.pipe.stop_reading()
+        client.server.stop()
+        client.server.stop()
+        await asyncio.sleep(0.9 * server_module.FLUSH_SECONDS)
+        assert not client.running.done()
+        client.pipe.read_on()
+        assert await client.running == EXIT_DRAINED
+        assert await client.kind(1) == "cancelled"
+
+
+@pytest.mark.rule("EXT-5")
+@pytest.mark.parametrize("stops_first", [True, False])
+@timeless
+async def test_a_stop_and_the_end_of_the_input_leave_no_grace(stops_first: bool) -> None:
+    async with Client() as client:
+        await client.begin(1)
+        ends = (client.server.stop, client.pipe.end_input)
+        for end in ends if stops_first else reversed(ends):
+            end()
+            await quiet()
+        assert await client.running == EXIT_DRAINED
+        assert now() < 0.1
+        assert await client.kind(1) == "cancelled"
+
+
+@pytest.mark.rule("EXT-5")
+@timeless
 async def test_stop_without_work_ends_immediately() -> None:
     async with Client() as client:
         client.server.stop()
@@ -624,6 +654,7 @@ async def test_a_broken_pipe_cancels_everything_and_the_exit_code_is_3() -> None
         chats = [await client.begin(1), await client.begin(2, stream=True), await client.begin(3)]
         client.pipe.break_off()
         assert await client.running == EXIT_BROKEN
+        assert now() < CANCEL_SECONDS  # not their deadlines
         assert all(chat.closed for chat in chats)
         client.forget()  # nobody is there to hear answers
 

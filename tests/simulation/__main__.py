@@ -78,6 +78,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="this one only, with its diagram")
     parser.add_argument("--planted", action="store_true", help="how many seeds find each planted fault")
     parser.add_argument("--syscalls", action="store_true", help="system calls that fail, by strace")
+    parser.add_argument(
+        "--stride", type=float, default=1.15, metavar="X", help="with --syscalls: 1 takes each call, 2 every doubled"
+    )
     parser.add_argument("--mutants", action="store_true", help="changes of the core that no check notices, for M minutes")
     parser.add_argument("--module", action="append", default=[], help="with --mutants: of modules with this in their name only")
     options = parser.parse_args()
@@ -86,7 +89,7 @@ def main() -> int:
     if options.mutants:
         return mutants.main(options.minutes, options.module)
     if options.syscalls:
-        return syscalls.main()
+        return syscalls.main(options.minutes, options.stride)
     if options.seed is not None:
         with machine.virtual():
             outcome = simulate.run(schedules.plan(options.seed))

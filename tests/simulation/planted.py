@@ -136,8 +136,8 @@ FAULTS = (
     Fault(
         "requests that wait for an engine are forgotten when one is ready",
         "engines.pool",
-        "        self._has_loaded.set()\n        self._place_waiting()",
-        "        self._has_loaded.set()",
+        "        self._place_waiting()\n\n    def on_lost",
+        "\n    def on_lost",
         is_quick=True,
     ),
     Fault(

@@ -122,37 +122,50 @@ CONVERSATION: list[Any] = [
     {"jsonrpc": "2.0", "id": 4, "method": "status"},
     {"jsonrpc": "2.0", "id": 5, "method": "shutdown"},
 ]
+WITH_RELOAD = [*CONVERSATION[:-1], {"jsonrpc": "2.0", "id": 6, "method": "config/reload"}, CONVERSATION[-1]]
+_CONFIG = "omni_bridge:\n  grace_seconds: 5\n"
 
 
-def sweep(failure: str, stride: float, flags: Sequence[str] = ()) -> Iterator[tuple[int, Result]]:
+def sweep(
+    failure: str, stride: float, flags: Sequence[str] = (), lines: Sequence[Any] | None = None
+) -> Iterator[tuple[int, Result]]:
     """From the first call on, until the worker makes no more. ``stride`` 1 takes each call; 1.3 leaves out more and more."""
     number = 1
     while True:
-        result = run(failure, number, flags)
+        result = run(failure, number, flags, lines)
         if not result.injected:
             return
         yield number, result
         number = max(number + 1, round(number * stride))
 
 
-def main(stride: float = 1.15, engines: Sequence[int] = (0, 1)) -> int:
+def main(minutes: float, stride: float, engines: Sequence[int] = (0, 1)) -> int:
     if not is_available():
         print("strace can't trace a process here")
         return 2
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder, "gateway.yaml")
+        config.write_text(_CONFIG, encoding="utf-8")
+        return _sweep_all(stride, engines, config, time.monotonic() + minutes * 60)
+
+
+def _sweep_all(stride: float, engines: Sequence[int], config: Path, ends: float) -> int:
     failed = 0
     for count in engines:
-        flags = [f"--engines={count}"]
+        flags = [f"--engines={count}", f"--config={config}"]
         for failure in FAILURES:
             began, outcomes, last = time.monotonic(), Counter[int](), 0
-            for number, result in sweep(failure, stride, flags):
+            for number, result in sweep(failure, stride, flags, WITH_RELOAD):
                 outcomes[result.exit_code] += 1
                 last = number
                 if result.wrong:
                     failed += 1
-                    print(f"{failure} {number} {' '.join(flags)}: {result.wrong}\n{result.stderr}", flush=True)
+                    print(f"{failure} {number} {flags[0]}: {result.wrong}\n{result.stderr}", flush=True)
+                if time.monotonic() > ends:
+                    break
             codes = ", ".join(f"{code}: {times}" for code, times in sorted(outcomes.items()))
             took = time.monotonic() - began
-            row = f"{failure:7} {' '.join(flags):11} {outcomes.total():4} of the first {last} calls"
+            row = f"{failure:7} {flags[0]:11} {outcomes.total():4} of the first {last} calls"
             print(f"{row}; by exit code {codes}; {took:.0f} s", flush=True)
     return bool(failed)
 

@@ -42,6 +42,7 @@ class Conversation:
         self._is_ending = False
         self._open: set[Key] = set()  # `open_ids`
         self._streams: dict[Key, _Stream] = {}
+        self._streamed: set[Key] = set()  # chats that are streamed, until their response
         self._first_in_batch: set[Key] = set()  # the first request with this id is in a batch whose array has not arrived
 
     def sent(self, value: object) -> None:
@@ -62,6 +63,8 @@ class Conversation:
         key = _key(message["id"])
         if in_batch and self.answered[key] == self.owed[key]:
             self._first_in_batch.add(key)
+        if self.answered[key] == self.owed[key] and message.get("method") == "chat" and message["params"].get("stream") is True:
+            self._streamed.add(key)
         self.owed[key] += 1
         if message.get("method") == "tools/call":
             self._mcp_calls.add(key)
@@ -130,6 +133,9 @@ class Conversation:
         if is_refusal:
             return
         stream = self._streams.pop(key, None)
+        if stream is None and key in self._streamed:
+            stream = _Stream()  # a result without deltas must be empty
+        self._streamed.discard(key)
         if stream is not None:
             self._compare(key, stream, message)
 

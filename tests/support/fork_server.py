@@ -3,7 +3,7 @@
 Owns that process, and the rule which workers it can fork. A forked worker is a real one: a process with its own pipes, arguments,
 environment and working directory, which runs `main`. It only finds its modules imported and warmed up, as an engine process does
 that was forked from the template process. What they read of the environment then has to be what the worker's environment has;
-keys and addresses of providers may differ, because every call reads those.
+keys and addresses of providers, and proxies, may differ: every call and every HTTP client reads those.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from typing import Any, BinaryIO, NoReturn
 
 _HEAD = 4  # bytes: the length of a command
 _READ_BY_EVERY_CALL = re.compile(r"_(API_KEY|API_BASE|BASE_URL)$")
-_READ_BY_PREFIX_OR_SUFFIX = re.compile(r"^PYTHON|_proxy$", re.IGNORECASE)  # by the interpreter; by every HTTP client
 
 
 class ForkServer:
@@ -45,7 +44,7 @@ class ForkServer:
             if self._process is None:
                 self._start()
         for name, _ in environment.items() ^ self._environment.items():
-            if _READ_BY_PREFIX_OR_SUFFIX.search(name) or (name in self._was_read and not _READ_BY_EVERY_CALL.search(name)):
+            if name.startswith("PYTHON") or (name in self._was_read and not _READ_BY_EVERY_CALL.search(name)):
                 return False
         return True
 

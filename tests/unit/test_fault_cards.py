@@ -21,11 +21,11 @@ from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.core.ports import EmbedRequest
 from bridge_worker.core.receipt import Receipt
 from bridge_worker.errors import BridgeError, MemberError
-from tests.support.data import ROOT, Json
+from tests.support.data import ROOT, Json, tool
 from tests.support.requests import chat_request
 
 RESILIENCE = ROOT / "docs/resilience.yaml"
-TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {"city": {}}}}}
+TOOL = tool("weather", {"type": "object", "properties": {"city": {}}})
 TEXT = "one two three four five"
 
 

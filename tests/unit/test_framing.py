@@ -346,3 +346,24 @@ def test_values_are_counted_without_decoding_wherever_the_windows_end(value: obj
         for limit in (0, 1, 3, 8):
             assert has_too_many_values(text, limit) == (marks(value) > limit)
             assert has_too_many_values(text.encode(), limit) == (marks(value) > limit)
+
+
+@pytest.mark.rule("BND-4")
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'["a,b,c,d","e",[{},{}],1,2]',
+        b'["a\\",b,\\\\",",\\",c,",1,2,3]',
+        b'{"a,,,,":"\\\\\\\\","b":",,\\\\\\",","c":[1,2,3]}',
+        b"[1,2,3,4]",
+    ],
+)
+def test_the_values_of_a_line_are_counted_the_same_wherever_it_is_cut(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in range(1, 12):
+        monkeypatch.setattr(framing, "MAX_VALUES", limit)
+        wanted = Fault if has_too_many_values(line, limit) else Message
+        pieces = [[line[:cut], line[cut:]] for cut in range(len(line))] + [[line[at : at + 1] for at in range(len(line))]]
+        for cut in pieces:
+            framer = Framer(10_000)
+            events = [event for piece in (*cut, b"\n") for event in framer.feed(piece)]
+            assert [type(event) for event in events] == [wanted], (limit, cut)

@@ -133,6 +133,9 @@ def test_a_pattern_that_cannot_be_searched_is_named_and_bounded(pattern: str) ->
 @pytest.mark.parametrize(
     ("text", "was_cut", "repaired"),
     [
+        ('```json\n{"code": "```py\\nx\\n```", "n": 1,}\n```', False, {"code": "```py\nx\n```", "n": 1}),
+        ('{"a": "x\\ud83d', True, {"a": "x"}),
+        ('{"a": "x\\ud83d\\ud', True, {"a": "x"}),
         ('```json\n{"a": 1}\n```', False, {"a": 1}),
         ('Here it is:\n```\n{"a": 1}\n```\nDone.', False, {"a": 1}),
         ('Here it is: {"a": [1, 2,],} Done.', False, {"a": [1, 2]}),

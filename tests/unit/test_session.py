@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from bridge_worker.errors import BridgeError
+from bridge_worker.errors import MAX_NAME_LENGTH, BridgeError
 from bridge_worker.protocol import mcp_envelope
 from bridge_worker.protocol.lifecycle_table import LIFECYCLE, Action, Input, State
 from bridge_worker.protocol.session import (
@@ -784,3 +784,59 @@ def test_an_id_is_in_flight_until_the_array_of_its_batch_is_sent() -> None:
     assert error_of(one.receive(request(id=2)))[2] == "invalid_message"
     one.answer(1, {"jsonrpc": "2.0", "id": 1, "result": {}})
     assert isinstance(one.receive(request(id=2))[0], Start)
+
+
+# --- limits, and MCP's silence ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.rule("BND-4")
+def test_a_batch_has_at_most_a_thousand_members() -> None:
+    (whole,) = sent(session().receive([request("ping", id=id) for id in range(1000)]))
+    assert len(whole) == 1000
+    assert error_of(session().receive([request("ping", id=id) for id in range(1001)]))[2] == "invalid_message"
+
+
+@pytest.mark.rule("BND-3", "LIF-6")
+def test_a_protocol_version_has_the_length_of_a_name_at_most() -> None:
+    longest = "omni-bridge/" + "1" * (MAX_NAME_LENGTH - len("omni-bridge/"))
+    accepted = session().receive(request("initialize", {"protocolVersion": longest}))
+    assert isinstance(accepted[-1], ClientInitialized)
+    assert error_of(session().receive(request("initialize", {"protocolVersion": longest + "1"})))[2] == "invalid_request"
+
+
+ENVELOPE = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}}
+
+
+@pytest.mark.rule("MCP-9")
+@pytest.mark.parametrize(
+    ("is_mcp", "params", "method", "is_silent"),
+    [
+        (True, {}, "tools/call", True),
+        (True, {}, "chat", False),
+        (False, ENVELOPE, "tools/call", True),
+        (False, ENVELOPE, "chat", False),
+        (False, {}, "tools/call", False),
+    ],
+)
+def test_only_a_tool_call_of_an_mcp_client_gets_no_response_when_it_is_cancelled(
+    is_mcp: bool, params: Json, method: str, is_silent: bool
+) -> None:
+    one = session()
+    if is_mcp:
+        one.receive(request("initialize", {"protocolVersion": MCP_VERSIONS[-1]}, id="first"))
+    one.receive(request(method, params))
+    assert one.receive(cancelled(1)) == [Cancel(1)]
+    assert len(sent(one.answer(1, response(1, {})))) == (not is_silent)
+
+
+@pytest.mark.rule("MCP-9")
+def test_a_silent_member_of_a_batch_is_left_out_of_the_array_and_its_id_is_free() -> None:
+    one = session()
+    one.receive([request("tools/call", ENVELOPE, id=1), request(id=2)])
+    one.receive(cancelled(1))
+    assert one.answer(1, response(1, {})) == []
+    assert isinstance(one.receive(request("chat", id=1))[0], Start)
+    assert sent(one.answer(2, response(2, {}))) == [[response(2, {})]]
+    one.receive([request("tools/call", ENVELOPE, id=3)])
+    one.receive(cancelled(3))
+    assert one.answer(3, response(3, {})) == []

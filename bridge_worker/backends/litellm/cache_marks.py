@@ -1,11 +1,13 @@
 """Adds to one deployment's request what makes its provider cache the prompt, and prices what that saved.
 
-Owns which provider needs what: breakpoints (Claude at Anthropic, Bedrock and Vertex AI), a key (OpenAI), nothing (Gemini and
-others, which cache by themselves). Refuses to know where breakpoints belong (`agent.prompt_cache`).
+Owns which provider needs what: breakpoints (Claude at Anthropic, Bedrock and Vertex AI), a key (OpenAI, also at Azure), nothing
+(Gemini and others, which cache by themselves). Refuses to know where breakpoints belong (`agent.prompt_cache`).
 """
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,7 +18,9 @@ from bridge_worker.backends.litellm.upstream import Target
 from bridge_worker.core.ports import ChatRequest, Facts
 
 _CLAUDE_HOSTS = ("anthropic", "bedrock", "bedrock_converse", "vertex_ai")
-_WITH_KEY = ("openai",)
+# Azure's dated API versions, and models of others that it hosts, refuse a prompt_cache_key as an unknown argument.
+_AZURE_VERSIONS = ("v1", "preview", "latest")
+_OPENAIS = re.compile(r"(?:^|[/_-])(?:gpt|chatgpt|o\d)(?:[._-]|\d|$)", re.IGNORECASE)
 
 Prepared = tuple[Any, Mapping[str, Any], list[dict[str, Any]]]
 
@@ -26,7 +30,7 @@ def with_cache(request: ChatRequest, key: Any, call: Mapping[str, Any], target: 
     hint = request.cache
     if hint is None:
         return key, call, messages
-    if target.provider in _WITH_KEY:
+    if target.provider == "openai" or _is_openais_at_azure(call, target):
         return (key, hint.key), {**call, "prompt_cache_key": hint.key}, messages
     if target.provider in _CLAUDE_HOSTS and "claude" in (target.model or ""):
         tools = call.get("tools")
@@ -34,6 +38,15 @@ def with_cache(request: ChatRequest, key: Any, call: Mapping[str, Any], target: 
         if marked is not tools:
             return (key, "marked tools"), {**call, "tools": marked}, messages
     return key, call, messages
+
+
+def _is_openais_at_azure(call: Mapping[str, Any], target: Target) -> bool:
+    """A deployment of Azure has any name; ``base_model`` is the config's."""
+    if target.provider != "azure":
+        return False
+    version = call.get("api_version") or os.environ.get("AZURE_API_VERSION")
+    model = call.get("base_model") or (call.get("model_info") or {}).get("base_model") or target.model or ""
+    return version in _AZURE_VERSIONS and _OPENAIS.search(str(model)) is not None
 
 
 def add_savings(request: ChatRequest, facts: Facts, target: Target) -> Facts:

@@ -55,8 +55,11 @@ fn main() -> Outcome<()> {
         bridge.shutdown().await;
 
         if let Some(command) = std::env::var_os("OMNI_BRIDGE_COMMAND") {
+            let start = Instant::now();
             let bridge = Bridge::builder().command(command).envs(upstream.environment()).spawn().await?;
+            let spawned = start.elapsed();
             bridge.ready().await?;
+            println!("spawned after {spawned:.2?}, ready after {:.2?}", start.elapsed());
             measure("this crate, omni-bridge", &bridge, "openai/", SLOW_CALLS).await?;
             at_once("omni-bridge, offline/echo", &bridge, "offline/echo").await?;
             bridge.shutdown().await;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::bridge::{Bridge, Defaults};
+use crate::credentials::{Credential, CredentialRequest, Credentials};
 use crate::error::Result;
 use crate::io::IoThread;
 use crate::locate::find_command;
@@ -55,6 +56,9 @@ pub struct BridgeBuilder {
     backoff: (Duration, Duration),
     recycling: Option<Recycling>,
     hung_after: Duration,
+    credentials: Option<Credentials>,
+    credentials_for: Option<Vec<String>>,
+    credentials_timeout: Option<Duration>,
 }
 
 impl Default for BridgeBuilder {
@@ -75,6 +79,9 @@ impl Default for BridgeBuilder {
             backoff: (Duration::from_millis(100), Duration::from_secs(10)),
             recycling: None,
             hung_after: Duration::from_secs(5),
+            credentials: None,
+            credentials_for: None,
+            credentials_timeout: None,
         }
     }
 }
@@ -212,6 +219,49 @@ impl BridgeBuilder {
         self
     }
 
+    /// Returns a provider's key when the worker needs it, where neither its config nor its environment has one. An error is the reason
+    /// in the error of the call, with the kind `authentication`. The closure runs on the bridge's thread, so it must not block.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use omni_bridge_client::{Bridge, Credential};
+    ///
+    /// # async fn from_the_vault(name: &str) -> Result<String, std::io::Error> { Ok(name.to_owned()) }
+    /// # async fn run() -> omni_bridge_client::Result<()> {
+    /// let bridge = Bridge::builder()
+    ///     .credentials(|request| async move {
+    ///         let key = from_the_vault(&request.provider).await?;
+    ///         Ok::<_, std::io::Error>(Credential::api_key(key).expires_in(Duration::from_secs(600)))
+    ///     })
+    ///     .spawn()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn credentials<F, Fut, E>(mut self, get: F) -> Self
+    where
+        F: Fn(CredentialRequest) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = std::result::Result<Credential, E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        self.credentials = Some(Credentials::new(get));
+        self
+    }
+
+    /// The closure of [`credentials`](BridgeBuilder::credentials), for these providers only. It is then used for those too that
+    /// may have a key elsewhere, such as `bedrock` and `vertex_ai`.
+    pub fn credentials_for<T: Into<String>>(mut self, providers: impl IntoIterator<Item = T>) -> Self {
+        self.credentials_for = Some(providers.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// How long the closure of [`credentials`](BridgeBuilder::credentials) may take, such as for a user's confirmation; 30 seconds
+    /// unless set, ten minutes at most.
+    pub fn credentials_timeout(mut self, limit: Duration) -> Self {
+        self.credentials_timeout = Some(limit.min(Duration::from_secs(600)));
+        self
+    }
+
     /// Speaks to a worker over any pair of byte streams, such as a stand-in in a test. It is not restarted.
     pub async fn connect<R, W>(self, reader: R, writer: W) -> Result<Bridge>
     where
@@ -258,6 +308,7 @@ impl BridgeBuilder {
             backoff: self.backoff,
             recycling: self.recycling,
             hung_after: self.hung_after,
+            credentials: self.credentials.map(|get| get.declaring(self.credentials_for, self.credentials_timeout)),
         }
     }
 }

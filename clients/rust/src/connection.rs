@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::call::{Call, lock};
+use crate::credentials::{Answering, Credentials};
 use crate::error::{Error, ErrorKind, Result};
 use crate::framing::{Incoming, Line, Lines, decode, encode, id_of, without_lone_surrogates};
 use crate::io::Io;
@@ -79,6 +80,7 @@ struct Shared {
     initialize_result: OnceLock<InitializeResult>,
     ready: watch::Sender<bool>,
     lost: watch::Sender<Option<Error>>,
+    answering: Answering,
 }
 
 #[derive(Default)]
@@ -95,7 +97,14 @@ struct Entry {
 
 impl Connection {
     /// Starts the tasks; [`initialize`](Connection::initialize) comes next. `why` turns the end of the output into the error that calls get.
-    pub(crate) fn open<R, W, F, Fut>(io: &Io, hung_after: Duration, reader: R, writer: W, why: F) -> Self
+    pub(crate) fn open<R, W, F, Fut>(
+        io: &Io,
+        hung_after: Duration,
+        credentials: Option<Credentials>,
+        reader: R,
+        writer: W,
+        why: F,
+    ) -> Self
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + 'static,
@@ -115,6 +124,7 @@ impl Connection {
             initialize_result: OnceLock::new(),
             ready: watch::Sender::new(false),
             lost: watch::Sender::new(None),
+            answering: Answering::new(credentials),
         });
         let reading = io.spawn({
             let shared = Arc::clone(&shared);
@@ -133,7 +143,7 @@ impl Connection {
         let params = json!({
             "protocolVersion": PROTOCOL_VERSION,
             "clientInfo": {"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")},
-            "capabilities": {},
+            "capabilities": self.shared.answering.capabilities(),
             "processId": std::process::id(),
         });
         let response = self.shared.start(id, Arc::new(encode(Some(id), "initialize", params)?), None).await?.outcome().await?;
@@ -305,6 +315,7 @@ impl Shared {
             std::mem::take(&mut calls.in_flight)
         };
         self.permits.close();
+        self.answering.cancel_all();
         lock(&self.output).take();
         for entry in in_flight.into_values() {
             entry.call.lose(&error);
@@ -313,7 +324,7 @@ impl Shared {
     }
 
     /// Returns the call that has a new delta; the reader wakes its consumer once for all that it has read.
-    fn take(&self, message: Incoming) -> Option<Arc<Call>> {
+    fn take(self: &Arc<Self>, message: Incoming) -> Option<Arc<Call>> {
         match message {
             Incoming::Delta { id, seq, delta } => {
                 let call = self.calls().in_flight.get(&id).map(|entry| Arc::clone(&entry.call));
@@ -336,6 +347,16 @@ impl Shared {
             Incoming::Ready => {
                 self.ready.send_replace(true);
             }
+            Incoming::Request { id, method, params } => {
+                let shared = Arc::downgrade(self);
+                let respond = move |line| {
+                    if let Some(shared) = shared.upgrade() {
+                        shared.notify(line);
+                    }
+                };
+                self.answering.begin(&self.io, id, &method, &params, respond);
+            }
+            Incoming::Cancelled { id } => self.answering.cancel(&id),
             Incoming::Other => tracing::debug!("a message of no concern to this client"),
         }
         None
@@ -378,7 +399,7 @@ impl Shared {
 
 // --- tasks -------------------------------------------------------------------------------------------------------------------
 
-async fn read<R: AsyncRead + Unpin>(shared: &Shared, reader: R) -> Ending {
+async fn read<R: AsyncRead + Unpin>(shared: &Arc<Shared>, reader: R) -> Ending {
     let mut lines = Lines::new(reader, MAX_ANSWER_BYTES);
     let mut unreadable = 0;
     let mut garbage = None;

@@ -102,6 +102,10 @@ pub(crate) enum Incoming {
     Delta { id: u64, seq: u64, delta: ChatDelta },
     /// LiteLLM is warm.
     Ready,
+    /// A request of the worker's. `id` is JSON.
+    Request { id: String, method: String, params: String },
+    /// The worker has cancelled its request with this id.
+    Cancelled { id: String },
     /// A message that is ignored: a newer worker's notification, or the response to another client.
     Other,
 }
@@ -134,6 +138,12 @@ struct DeltaParams {
     delta: ChatDelta,
 }
 
+#[derive(Deserialize)]
+struct CancelledParams {
+    #[serde(rename = "requestId")]
+    request_id: Box<RawValue>,
+}
+
 /// Reads one line. `Err` is for what no omni-bridge writes.
 pub(crate) fn decode(line: &[u8]) -> std::result::Result<Incoming, serde_json::Error> {
     decode_clean(line).or_else(|error| {
@@ -153,6 +163,15 @@ fn decode_clean(line: &[u8]) -> std::result::Result<Incoming, serde_json::Error>
                 Incoming::Delta { id: request_id, seq, delta }
             }
             r#""notifications/ready""# => Incoming::Ready,
+            r#""notifications/cancelled""# => {
+                let CancelledParams { request_id } = serde_json::from_str(params)?;
+                Incoming::Cancelled { id: request_id.get().to_owned() }
+            }
+            name if envelope.id.is_some_and(|id| id.get() != "null") => Incoming::Request {
+                id: envelope.id.map_or_else(String::new, |id| id.get().to_owned()),
+                method: serde_json::from_str(name)?,
+                params: params.to_owned(),
+            },
             _ => Incoming::Other,
         });
     }
@@ -323,6 +342,8 @@ mod tests {
             Ok(Incoming::Unattributed(error)) => format!("unattributed {}", error.kind()),
             Ok(Incoming::Delta { id, seq, delta }) => format!("delta {id} {seq} {}", delta.text()),
             Ok(Incoming::Ready) => "ready".into(),
+            Ok(Incoming::Request { id, method, .. }) => format!("{method} as {id}"),
+            Ok(Incoming::Cancelled { id }) => format!("cancelled {id}"),
             Ok(Incoming::Other) => "other".into(),
             Err(_) => "unreadable".into(),
         }
@@ -343,6 +364,8 @@ mod tests {
             (r#"{"method":"notifications/ready","params":{"warmMs":1}}"#, "ready"),
             (r#"{"method":"notifications/news","params":{}}"#, "other"),
             (r#"{"method":5,"params":{}}"#, "other"),
+            (r#"{"id":"w:1","method":"credentials/get","params":{}}"#, r#"credentials/get as "w:1""#),
+            (r#"{"method":"notifications/cancelled","params":{"requestId":"w:1"}}"#, r#"cancelled "w:1""#),
             ("Provider List: https://", "unreadable"),
             ("[]", "other"),
             ("7", "unreadable"),

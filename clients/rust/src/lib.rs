@@ -23,6 +23,7 @@
 //! - **Workers** are found next to the agent's executable or on `PATH`, restarted when they crash, replaced when they have grown
 //!   ([`Recycling`]), spread over ([`BridgeBuilder::workers`]) and never left behind.
 //! - **Configuration**: [`LlmConfig`] reads the host's own TOML or YAML.
+//! - **Keys** can stay with the host: [`BridgeBuilder::credentials`] takes a closure that returns each when it is needed.
 //! - **Logs** of the worker are `tracing` events with the target `omni_bridge::worker`.
 //!
 //! # Waiting
@@ -53,6 +54,7 @@ mod call;
 mod cassette;
 mod config;
 mod connection;
+mod credentials;
 mod deadline;
 mod error;
 mod framing;
@@ -77,6 +79,7 @@ mod settings;
 pub use bridge::{Bridge, WorkerInfo};
 pub use builder::BridgeBuilder;
 pub use config::{BridgeConfig, LlmBackend, LlmConfig};
+pub use credentials::{Credential, CredentialRequest};
 pub use error::{Error, ErrorKind, NearestRequest, Partial, Result};
 pub use retry::RetryPolicy;
 pub use settings::{BudgetLimit, ChatEngine, LogLevel, TraceContent};

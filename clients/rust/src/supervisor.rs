@@ -18,6 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::call::lock;
 use crate::connection::{CallHandle, Connection, Ending, next_id};
+use crate::credentials::Credentials;
 use crate::error::{Error, ErrorKind, Result};
 use crate::framing::encode;
 use crate::io::{Io, IoThread};
@@ -79,6 +80,7 @@ pub(crate) struct Plan {
     pub(crate) backoff: (Duration, Duration),
     pub(crate) recycling: Option<Recycling>,
     pub(crate) hung_after: Duration,
+    pub(crate) credentials: Option<Credentials>,
 }
 
 /// A worker that has responded to `initialize`.
@@ -172,7 +174,7 @@ impl Pool {
         W: AsyncWrite + Send + Unpin + 'static,
     {
         let gone = |Ending(reason)| async move { Error::new(ErrorKind::WorkerLost, format!("the worker is gone: {reason}")) };
-        let connection = Connection::open(thread.io(), plan.hung_after, reader, writer, gone);
+        let connection = Connection::open(thread.io(), plan.hung_after, plan.credentials.clone(), reader, writer, gone);
         let initialized = thread.io().timeout(plan.start_timeout, connection.initialize(next_id())).await;
         initialized.unwrap_or_else(|| Err(no_response("to initialize", plan.start_timeout))).map_err(as_start_error)?;
         let io = thread.io().clone();
@@ -399,7 +401,7 @@ async fn start(plan: Arc<Plan>, io: Io) -> Result<Arc<Worker>> {
     let (process, stdin, stdout) = Process::spawn(&plan.launch, &io)?;
     let witness = process.witness();
     let gone = |Ending(reason): Ending| async move { witness.report(ErrorKind::WorkerLost, &reason).await };
-    let connection = Connection::open(&io, plan.hung_after, stdout, stdin, gone);
+    let connection = Connection::open(&io, plan.hung_after, plan.credentials.clone(), stdout, stdin, gone);
     let initialized = tokio::time::timeout(plan.start_timeout, connection.initialize(next_id())).await;
     match initialized.unwrap_or_else(|_| Err(no_response("to initialize", plan.start_timeout))) {
         Ok(()) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{soon, until, worker};
 use omni_bridge_client::mock::{Mock, Reply};
-use omni_bridge_client::types::{Fit, FitStrategy, Task};
+use omni_bridge_client::types::{Fit, FitStrategy, ProblemKind, Task};
 use omni_bridge_client::{
     Bridge, BridgeBuilder, BudgetLimit, ChatRequest, Deadlines, ErrorKind, Message, RetryPolicy, Step, Tool, ToolCall, ToolSet,
     blocking,
@@ -451,5 +451,35 @@ async fn a_repeated_request_gets_the_same_result_and_its_key_is_its_own() {
     assert_eq!(soon(bridge.chat(&request)).await.unwrap(), first); // the same timing, too
     let error = soon(bridge.chat(&request.user("another"))).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::InvalidRequest, "{error}");
+    soon(bridge.shutdown()).await;
+}
+
+// --- what the worker takes over -------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_worker_checks_repairs_calls_again_and_reports_its_cache() {
+    let bridge = soon(worker().spawn()).await.unwrap();
+    let place = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a", "b"]});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "place", "schema": place}});
+    let fenced = ChatRequest::new("offline/echo").user("```json\n{\"a\": \"1\",}\n```").response_format(format.clone());
+
+    let repaired = soon(bridge.chat(fenced.clone().repair_json())).await.unwrap();
+    assert_eq!(repaired.text(), r#"{"a": 1}"#);
+    assert_eq!(repaired.repaired.len(), 3, "{:?}", repaired.repaired);
+    assert_eq!((repaired.problems[0].kind.clone(), repaired.problems[0].path.as_str()), (ProblemKind::Schema, "b"));
+
+    let ensured = soon(bridge.chat(fenced.ensure(2))).await.unwrap();
+    assert!(ensured.text().contains("does not fit the required format"), "{}", ensured.text()); // the echo of the second call
+    assert!(!ensured.problems.is_empty());
+
+    let letters =
+        json!({"type": "object", "properties": {"city": {"type": "string", "pattern": "^[A-Z]+$"}}, "required": ["city"]});
+    let checked = ChatRequest::new("offline/tools").user("weather").tool(Tool::new("weather").parameters(letters));
+    let checked = soon(bridge.chat(checked)).await.unwrap();
+    assert_eq!(checked.tool_calls[0].problems[0].path, "city");
+
+    let cached = soon(bridge.chat(ChatRequest::new("offline/echo").user("hello").cache_auto())).await.unwrap();
+    assert_eq!(cached.cache.unwrap().read_tokens, None);
+    assert_eq!(cached.receipt.unwrap().cache.unwrap().missed.as_deref(), Some("too short"));
     soon(bridge.shutdown()).await;
 }

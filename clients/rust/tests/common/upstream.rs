@@ -3,7 +3,7 @@
 //! `echo` answers with the length of the last message, or streams its words; `hang` sends one delta, or nothing at all if it is not
 //! asked to stream, and waits until the client closes; `count-N` streams N deltas.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -22,6 +22,8 @@ pub struct Seen {
 pub struct Upstream {
     pub base_url: String,
     pub address: std::net::SocketAddr,
+    /// Of the requests so far.
+    pub keys: Arc<Mutex<Vec<String>>>,
     seen: Arc<watch::Sender<Seen>>,
     task: AbortHandle,
 }
@@ -31,18 +33,19 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(watch::Sender::new(Seen::default()));
+        let keys = Arc::<Mutex<Vec<String>>>::default();
         let task = tokio::spawn({
-            let seen = Arc::clone(&seen);
+            let (seen, keys) = (Arc::clone(&seen), Arc::clone(&keys));
             async move {
                 loop {
                     let (stream, _) = listener.accept().await.unwrap();
                     let _ = stream.set_nodelay(true);
-                    let seen = Arc::clone(&seen);
-                    tokio::spawn(async move { serve(stream, &seen).await });
+                    let (seen, keys) = (Arc::clone(&seen), Arc::clone(&keys));
+                    tokio::spawn(async move { serve(stream, &seen, &keys).await });
                 }
             }
         });
-        Upstream { base_url: format!("http://{address}/v1"), address, seen, task: task.abort_handle() }
+        Upstream { base_url: format!("http://{address}/v1"), address, keys, seen, task: task.abort_handle() }
     }
 
     /// What the worker needs to ask here.
@@ -67,11 +70,11 @@ impl Drop for Upstream {
     }
 }
 
-async fn serve(stream: TcpStream, seen: &watch::Sender<Seen>) -> Option<()> {
+async fn serve(stream: TcpStream, seen: &watch::Sender<Seen>, keys: &Mutex<Vec<String>>) -> Option<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
-        let body = request(&mut reader).await?;
+        let body = request(&mut reader, keys).await?;
         seen.send_modify(|seen| seen.requests += 1);
         let model = body["model"].as_str().unwrap_or_default();
         let heard =
@@ -95,7 +98,7 @@ async fn serve(stream: TcpStream, seen: &watch::Sender<Seen>) -> Option<()> {
     }
 }
 
-async fn request(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Value> {
+async fn request(reader: &mut (impl AsyncBufReadExt + Unpin), keys: &Mutex<Vec<String>>) -> Option<Value> {
     let mut length = 0;
     loop {
         let mut line = String::new();
@@ -105,6 +108,9 @@ async fn request(reader: &mut (impl AsyncBufReadExt + Unpin)) -> Option<Value> {
         if let Some((name, value)) = line.split_once(':') {
             if name.eq_ignore_ascii_case("content-length") {
                 length = value.trim().parse().ok()?;
+            }
+            if ["authorization", "x-api-key", "x-goog-api-key"].contains(&name.to_ascii_lowercase().as_str()) {
+                keys.lock().unwrap().push(value.trim().trim_start_matches("Bearer ").to_owned());
             }
         } else if line.trim().is_empty() {
             break;
