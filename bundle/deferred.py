@@ -18,7 +18,7 @@ from bridge_worker.deferred_imports.rewriting import Rewritten
 
 # Prints the source of each module. Its process keeps what it rewrites, unless it is told otherwise.
 _LOADED = """
-import os, sys
+import os, sys, types
 sys.path.insert(0, sys.argv[1])
 from bridge_worker.deferred_imports.hook import DeferringLoader
 from bridge_worker.runtime.engine_process import load_litellm
@@ -29,7 +29,8 @@ rehearsal.rehearse_rest()
 warm_up.warm_up_openai()
 router.make({"model_list": [], "num_retries": 0}, None)
 sources = {vars(module)["__spec__"].loader.path for module in list(sys.modules.values())
-           if isinstance(getattr(vars(module).get("__spec__"), "loader", None), DeferringLoader)}
+           if isinstance(module, types.ModuleType)
+           and isinstance(getattr(vars(module).get("__spec__"), "loader", None), DeferringLoader)}
 print(*sorted(sources), sep="\\n", flush=True)
 os._exit(0)
 """

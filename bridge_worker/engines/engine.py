@@ -113,7 +113,7 @@ class Engine:
             case Kind.CANCEL:
                 self._cancel(frame.request)
             case Kind.PING:
-                self._link.send(Kind.PONG, 0, json.dumps(self._report()).encode())
+                self._send_report()
             case Kind.PAUSE:
                 self._may_send.clear()
             case Kind.RESUME:
@@ -174,7 +174,11 @@ class Engine:
             loaded: Mapping[str, object] = await self._app.ready()
         except BridgeError as error:
             loaded = {"failed": error.message}
+        self._send_report()  # so that `status` has it once the engine is ready
         self._link.send(Kind.LOADED, 0, json.dumps(loaded).encode())
+
+    def _send_report(self) -> None:
+        self._link.send(Kind.PONG, 0, json.dumps(self._report()).encode())
 
     def _in_background(self, work: Any) -> None:
         task = asyncio.ensure_future(work)
