@@ -19,10 +19,11 @@ from bridge_worker.engines.board import SLOTS, Board, open_board
 from bridge_worker.engines.link import Link, OnFrame
 from bridge_worker.engines.requests import PendingRequest
 from bridge_worker.protocol.link_frames import Frame, Kind
-from bridge_worker.system.child_processes import how_it_ended
+from bridge_worker.system.child_processes import how_it_ended, processor_times
 
 _LOG_READ_BYTES = 64 * 1024
 _MAX_LOG_LINE_BYTES = 256 * 1024
+_LEAST_WEIGHT = 1 / 10  # of a ping that is missed while the process waits for a processor, or the template still loads modules
 SILENT_PINGS = 3  # without a response to so many, an engine gets no request; more, and it is killed (`supervisor`)
 
 OnLog = Callable[[bytes], None]
@@ -93,6 +94,24 @@ class EngineHandle:
     def take_report(self, frame: Frame) -> None:
         self.missed, self.waited = 0, None
         self.report = json.loads(frame.body)
+
+    def weight_of_a_miss(self, seconds: float, template: int | None) -> float:
+        """1 for a process that could run in the last ``seconds``; a busy machine makes it slow, and it does not hang.
+
+        Before ``template`` has forked it, that process counts, which first loads modules: it hangs when it does not run.
+        """
+        pid = self.pid or template
+        if pid is None or self.missed < 1:
+            return 1
+        ran, waited = processor_times(pid)
+        if self.pid is None:
+            waited += ran
+        before, self.waited = self.waited, waited
+        if before is None or waited < before:  # a thread has ended, and its time with it
+            return 1
+        if self.pid is None and waited > before:
+            return _LEAST_WEIGHT
+        return max(_LEAST_WEIGHT, 1 - (waited - before) / seconds)
 
     def release(self) -> None:
         """Closes the descriptors. What the engine wrote to its log before it ended is read first."""

@@ -22,8 +22,6 @@ from bridge_worker.protocol.link_frames import Frame, Kind
 from bridge_worker.system import child_processes
 
 _TICKS = 5  # pings within the time after which an engine counts as hung
-_TICKS_OF_A_LOAD = 60  # the same for an engine that the template forks once it has loaded the rest
-_LEAST_WEIGHT = 1 / 10  # of a ping that is missed while the process waits for a processor
 _REAP_SECONDS = 0.5  # between the end of a link and the end of its process: it may have a traceback to write
 _LEFTOVER_SECONDS = 1.0  # for a lost engine's own children to end by themselves
 _MAX_FAILURES = 3  # processes that ended before they were of use, one after the other; then a pause
@@ -63,6 +61,7 @@ class Supervisor:
         self._candidate: EngineHandle | None = None  # with a config that is not active yet
         self._candidate_loaded = asyncio.Event()
         self._failures = 0
+        self._restarted = False  # the template
         self._pausing = False
         self._closing = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -105,12 +104,9 @@ class Supervisor:
     async def start_generation(self, setup: Callable[[bool], bytes]) -> EngineHandle:
         """Starts an engine with another setup. When nothing speaks against it (`reason_against`), it and its like take over; else
         everything stays."""
-        self._candidate_loaded.clear()
-        engine = self._candidate = await self._open(setup, self.generation + 1, early=False)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CANDIDATE_SECONDS):
-                await self._candidate_loaded.wait()
-        self._candidate = None
+        engine = await self._open_candidate(setup)
+        if engine.pid is None and engine.state is State.LOST:  # with its template: not by the setup
+            engine = await self._open_candidate(setup)
         if reason_against(engine):
             engine.state = State.ENDING
             engine.link.send(Kind.STOP)
@@ -119,6 +115,16 @@ class Supervisor:
         self._setup = setup
         self._make_ready(engine)
         self.maintain()
+        return engine
+
+    async def _open_candidate(self, setup: Callable[[bool], bytes]) -> EngineHandle:
+        """Returns when it is loaded, lost or late."""
+        self._candidate_loaded.clear()
+        engine = self._candidate = await self._open(setup, self.generation + 1, early=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CANDIDATE_SECONDS):
+                await self._candidate_loaded.wait()
+        self._candidate = None
         return engine
 
     def _make_ready(self, engine: EngineHandle) -> None:
@@ -149,6 +155,8 @@ class Supervisor:
             adopts = await asyncio.to_thread(child_processes.adopt_orphans)  # it imports ctypes
         except RuntimeError:  # no thread can be started
             adopts = child_processes.adopt_orphans()
+        if self._closing:  # the input has ended meanwhile
+            return
         self._server = os.getpid() if adopts else None
         self._template.listen(self._on_log, self._take_message, self._template_lost)
         await self._try_to_open(early=True)
@@ -164,7 +172,8 @@ class Supervisor:
             child_processes.kill(message["pid"])  # its link is lost already
         elif "loaded_ms" in message:
             self._failures = 0
-            _log.info("the template process is loaded", extra={"fields": {"pid": self._template.pid, "ms": message["loaded_ms"]}})
+            if self._restarted:
+                _log.info("the next template process is loaded", extra={"fields": {"pid": self._template.pid}})
             self.maintain()
 
     def maintain(self) -> None:
@@ -226,9 +235,8 @@ class Supervisor:
         seconds = self.limits.hang_seconds / _TICKS
         self._loop.call_later(seconds, self._tick)
         for engine in [one for one in self.engines if one.state is not State.LOST and (one.pid or self._template.loaded)]:
-            engine.missed += _weight_of_a_miss(engine, seconds)  # in turns of this loop: if all is stopped, nothing is killed
-            template_loads = engine.pid is None and not self._template.complete
-            if engine.missed > (_TICKS_OF_A_LOAD if template_loads else _TICKS + 1):
+            engine.missed += engine.weight_of_a_miss(seconds, self._template.pid)  # by this loop's turns: it may be stopped too
+            if engine.missed > _TICKS + 1:
                 self._hung(engine)
             else:
                 engine.link.send(Kind.PING)
@@ -237,6 +245,7 @@ class Supervisor:
         if engine.pid is None and self._template.pid is not None:
             _log.error("the template process does not fork; it is replaced", extra={"fields": {"pid": self._template.pid}})
             child_processes.kill(self._template.pid)
+            self._template_lost()
         elif engine.pid is not None:
             about = {"pid": engine.pid, "requests": len(engine.requests), "after_seconds": self.limits.hang_seconds}
             _log.error("an engine process hangs and is killed", extra={"fields": about})
@@ -308,6 +317,7 @@ class Supervisor:
             self._restart_template()
 
     def _restart_template(self) -> None:
+        self._restarted = True
         self._template = self._start_template()
         self._template.listen(self._on_log, self._take_message, self._template_lost)
 
@@ -333,13 +343,3 @@ class Supervisor:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.critical("supervising the engines failed", exc_info=error)
-
-
-def _weight_of_a_miss(engine: EngineHandle, seconds: float) -> float:
-    """1 for an engine that could run in the last ``seconds``; a busy machine makes it slow, and it does not hang."""
-    if engine.pid is None or engine.missed < 1:
-        return 1
-    before, engine.waited = engine.waited, child_processes.processor_wait(engine.pid)
-    if before is None or engine.waited < before:  # a thread has ended, and its time with it
-        return 1
-    return max(_LEAST_WEIGHT, 1 - (engine.waited - before) / seconds)

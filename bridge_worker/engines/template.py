@@ -69,7 +69,6 @@ class Template:
         self._load_rest()
         gc.collect()
         gc.freeze()
-        self._tell({"complete": True})
         while True:
             self._obey()
 

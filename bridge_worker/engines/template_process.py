@@ -23,12 +23,11 @@ OnMessage = Callable[[dict[str, Any]], None]
 
 
 class EngineStarter(Protocol):
-    """``pid`` is its process, None for this one. ``loaded``: it can start engines; ``complete``: and has loaded all that it will.
+    """``pid`` is its process, None for this one. ``loaded``: it can start engines.
     ``forks``: an engine is its child, and not this process's."""
 
     pid: int | None
     loaded: bool
-    complete: bool
     is_lost: bool
     forks: bool
 
@@ -47,7 +46,7 @@ class SpawnedEngines:
 
     def __init__(self, module: str) -> None:
         self.pid: int | None = None
-        self.loaded = self.complete = True
+        self.loaded = True
         self.is_lost = self.forks = False
         self._module = module
         self._on_message: OnMessage = lambda _: None
@@ -71,8 +70,7 @@ class TemplateProcess:
     def __init__(self, pid: int, control: socket.socket, log: int) -> None:
         self.pid: int | None = pid
         self.forks = True
-        self.loaded = False  # what the first chat needs
-        self.complete = False  # and the rest
+        self.loaded = False
         self.is_lost = False
         self._control = control
         self._log = log
@@ -112,7 +110,6 @@ class TemplateProcess:
             return
         message = json.loads(data)
         self.loaded = self.loaded or "loaded_ms" in message
-        self.complete = self.complete or "complete" in message
         self._on_message(message)
 
 

@@ -57,6 +57,7 @@ def encode_setup(setup: Setup) -> bytes:
 
 def run_template(control: socket.socket, server: int, *, is_wrapped: bool = True) -> NoReturn:
     """``is_wrapped``: there is a config, or LiteLLM's own path serves all; else the first chat needs neither Router nor wrapper."""
+    logging.disable()  # an engine that has the same to log does so in the log's format
     load = functools.partial(_load, is_wrapped=is_wrapped)
     Template(control, load_early, load, load_rest, run_engine).run(server)
 
@@ -112,6 +113,7 @@ def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:
 
     set_environment(setup.source, setup.environment, setup.config.environment)
     settings = setup.config.settings
+    logging.disable(logging.NOTSET)
     writer = set_up(settings.log_level, settings.log_format, setup.redactor.redact, log)
     keep_from_children(end.fileno(), log)
     progress = Board(board)

@@ -57,14 +57,15 @@ def _arguments(pid: int) -> list[bytes]:
     return []
 
 
-def processor_wait(pid: int) -> float:
-    """Seconds for which the threads of a process could have run, but others had the processor; 0 where the system does not count
-    it."""
-    total = 0
+def processor_times(pid: int) -> tuple[float, float]:
+    """Seconds for which the threads of a process ran, and for which they could have run but others had the processor; 0 where the
+    system does not count them."""
+    ran = waited = 0
     with contextlib.suppress(OSError, ValueError, IndexError):
         for task in Path(f"/proc/{pid}/task").iterdir():
-            total += int((task / "schedstat").read_text().split()[1])
-    return total / 1e9
+            times = (task / "schedstat").read_text().split()
+            ran, waited = ran + int(times[0]), waited + int(times[1])
+    return ran / 1e9, waited / 1e9
 
 
 def kill(pid: int) -> None:

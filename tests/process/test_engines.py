@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import losses
-from bridge_worker.system.child_processes import processor_wait
+from bridge_worker.system.child_processes import processor_times
 from bridge_worker.system.engine_starts import TEST_VARIABLE
 from tests.conftest import Spawn
 from tests.support.data import HELLO, Json
@@ -224,12 +224,12 @@ def test_a_process_that_waits_for_a_processor_is_known_from_one_that_hangs() -> 
         busy = [stack.enter_context(Popen([sys.executable, "-c", loop], stdout=PIPE)) for _ in range(2)]
         for process in busy:
             stack.callback(process.kill)
-        wait_until(lambda: all(processor_wait(process.pid) > 0.2 for process in busy), "each waits for the other")
+        wait_until(lambda: all(processor_times(process.pid)[1] > 0.2 for process in busy), "each waits for the other")
         os.kill(busy[0].pid, signal.SIGSTOP)
         wait_until(lambda: Path(f"/proc/{busy[0].pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "it is stopped")
-        before, other = processor_wait(busy[0].pid), time_used(busy[1].pid)
+        before, other = processor_times(busy[0].pid), time_used(busy[1].pid)
         wait_until(lambda: time_used(busy[1].pid) > other + 0.1, "the other one continues")
-        assert processor_wait(busy[0].pid) == before
+        assert processor_times(busy[0].pid) == before
 
 
 @pytest.mark.parametrize("value", ["-1", "many", "65", "1.5"])

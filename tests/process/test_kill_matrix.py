@@ -55,6 +55,7 @@ class Scene:
         self.worker = worker
         self.upstream = upstream
         self.owed: list[int | str] = []
+        self.first_template: int | None = None
 
     def ask(self, method: str, **params: object) -> int | str:
         id = self.worker.request(method, dict(params))
@@ -91,7 +92,9 @@ class Scene:
         llama = sum("llama_server" in command_of(pid) for pid in pids)
         if llama > 1 or len(pids) != 2 + llama or any(map(is_zombie, pids)):
             return False
-        return f'"the template process is loaded", "pid": {self.processes().template},' in self.worker.stderr
+        template = self.processes().template
+        loaded = f'"the next template process is loaded", "pid": {template}}}' in self.worker.stderr
+        return loaded or template == (self.first_template or template)
 
     def settle(self) -> None:
         wait_until(self.is_settled, "one engine and one template are left, and no zombie", 120)
@@ -149,6 +152,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Calla
         flags = ("--engines", "1", "--engine-hang-seconds", HANG_SECONDS, "--config", str(file), "--log-level", "info")
         scene = Scene(spawn(*flags), upstream)
         scene.settle()
+        scene.first_template = scene.processes().template
         return scene
 
     return started
@@ -286,7 +290,7 @@ def wait_for_forked(scene: Scene, before: Processes) -> int:
 
 def stop(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
-    wait_until(lambda: state_of(pid) == "T", "it is stopped")
+    wait_until(lambda: state_of(pid) in "TXZ", "it is stopped, or has ended with its engine")
 
 
 def send(pid: int, number: signal.Signals) -> None:
@@ -330,7 +334,7 @@ def check_outcomes(scene: Scene, victim: str, number: signal.Signals, moment: st
     if moment == "in flight":
         assert outcomes[:2] == IN_FLIGHT.get((victim, number), ["cancelled", "cancelled"])
     template_ended = victim == "template" and (number is not signal.SIGSTOP or moment in ("reload", "fork"))
-    assert (after.template != before.template) == template_ended
+    assert (after.template != before.template) == template_ended, scene.worker.stderr
     if victim != "engine" and moment not in ("reload", "fork"):
         assert after.engines.keys() == before.engines.keys()
     if victim == "engine":

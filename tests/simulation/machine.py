@@ -24,8 +24,8 @@ from unittest import mock
 from bridge_worker.budgets.store import MemoryStore
 from bridge_worker.config.source import Config, ConfigError
 from bridge_worker.engines import engine as engine_module
+from bridge_worker.engines import handle, supervisor
 from bridge_worker.engines import link as link_module
-from bridge_worker.engines import supervisor
 from bridge_worker.engines.engine import Engine
 from bridge_worker.engines.handle import EngineHandle
 from bridge_worker.engines.link import Link
@@ -247,7 +247,6 @@ class TemplateStub:
     def __init__(self, machine: Machine) -> None:
         self.pid = machine.new_pid()
         self.loaded = False
-        self.complete = True  # it forks as soon as it is loaded
         self.is_lost = False
         self._machine = machine
         self._held: list[tuple[int, Endpoint, Board]] = []
@@ -451,7 +450,6 @@ def virtual() -> Iterator[None]:
         reap=lambda: current.reap(),
         children=lambda: set(current.children),
         kill=lambda pid: current.kill(pid),
-        processor_wait=lambda pid: 0.0,
     )
     logger = logging.getLogger("bridge_worker")
     errors, level, propagate = _Errors(), logger.level, logger.propagate
@@ -466,6 +464,7 @@ def virtual() -> Iterator[None]:
         patch(MemoryStore.__init__, "__defaults__", (lambda: current.kernel.now + 1_700_000_000,))
         patch(uuid, "uuid4", lambda: uuid.UUID(int=current.kernel.random.getrandbits(128)))
         patch(supervisor, "child_processes", children)
+        patch(handle, "processor_times", lambda pid: (0.0, 0.0))
         patch(supervisor, "os", SimpleNamespace(getpid=lambda: SERVER_PID, close=lambda fd: None))
         patch(supervisor, "_TICKS", 3)  # fewer pings
         patch(supervisor, "open_engine", _open_engine)
