@@ -135,6 +135,7 @@ PEERS = (
 
 
 SETTLE_SECONDS = 10.0
+REST_SECONDS = 2.0
 
 
 class Upstream:
@@ -188,14 +189,15 @@ class Running:
         self._settle()
 
     def _settle(self) -> None:
-        """Returns when it is at rest: some go on loading behind their first chat, which is no part of the next ones."""
+        """Returns when it has been at rest for `REST_SECONDS`: some load more behind their first chat, or once there is no request,
+        which is no part of the next chats."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        used = self._cpu()
-        while time.monotonic() < deadline:
+        used, since = self._cpu(), time.monotonic()
+        while time.monotonic() < min(deadline, since + REST_SECONDS):
             time.sleep(0.2)
             before, used = used, self._cpu()
-            if used - before < 0.005:
-                return
+            if used - before > 0.005:
+                since = time.monotonic()
 
     def messages(self, messages: list[Json]) -> None:
         self._say({"op": "messages", "messages": messages})
@@ -215,7 +217,8 @@ class Running:
         return times
 
     def memory_mib(self) -> float:
-        return sum(_resident_kib(pid) for pid in self._pids()) / 1024
+        """Proportional: a page that processes share counts once."""
+        return sum(_proportional_kib(pid) for pid in self._pids()) / 1024
 
     def close(self) -> float:
         """Ends it as its user would: a child by the end of its input. Seconds until the child was gone."""
@@ -260,10 +263,10 @@ class Running:
         return sum(time.clock_gettime((~pid << 3) | 2) for pid in self._pids())
 
 
-def _resident_kib(pid: int) -> int:
+def _proportional_kib(pid: int) -> int:
     with suppress(OSError):
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        return int(status["VmRSS"].split()[0])
+        rows = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return int(next(row for row in rows if row.startswith("Pss:")).split()[1])
     return 0
 
 

@@ -46,7 +46,14 @@ FIRST = (
     "packaging/test_launcher.py",
     "packaging/test_wheel.py",
     "process/test_load.py",
+    "process/test_kill_matrix.py",
+    "gateway/test_files.py",
 )
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """More than there are cores: a third of the time of the suite is waiting for processes that end, hang or time out."""
+    return max(2, (os.cpu_count() or 1) * 3 // 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -55,11 +55,12 @@ def encode_setup(setup: Setup) -> bytes:
     return pickle.dumps(replace(setup, config=config, redactor=setup.redactor.without_held()))
 
 
-def run_template(control: socket.socket, server: int, *, is_wrapped: bool = True) -> NoReturn:
-    """``is_wrapped``: there is a config, or LiteLLM's own path serves all; else the first chat needs neither Router nor wrapper."""
+def run_template(control: socket.socket, server: int, *, is_wrapped: bool = True, has_rest: bool = True) -> NoReturn:
+    """``is_wrapped``: there is a config, or LiteLLM's own path serves all; else the first chat needs neither Router nor wrapper.
+    ``has_rest``: it also loads what engines would load behind their first chat."""
     logging.disable()  # an engine that has the same to log does so in the log's format
     load = functools.partial(_load, is_wrapped=is_wrapped)
-    Template(control, load_early, load, load_rest, run_engine).run(server)
+    Template(control, load_early, load, load_rest if has_rest else _load_nothing, run_engine).run(server)
 
 
 def load_early() -> None:
@@ -93,6 +94,10 @@ def load_litellm(*, is_wrapped: bool = True) -> None:
         warm_up()
         install_for_router()  # loads the Router, which all engines share then
     rehearse(LiteLLM(), is_wrapped=is_wrapped)
+
+
+def _load_nothing() -> None:
+    pass
 
 
 def load_rest() -> None:

@@ -148,7 +148,8 @@ def _start_engines(config: Config) -> EngineStarter:
     if not are_forked():
         return SpawnedEngines(PROGRAM)
     is_wrapped = config.gateway is not None or config.settings.engine == "litellm"
-    return fork_template(functools.partial(run_template, is_wrapped=is_wrapped))
+    has_rest = config.settings.engines > 1  # a single engine loads it itself, and the template need not hold it too
+    return fork_template(functools.partial(run_template, is_wrapped=is_wrapped, has_rest=has_rest))
 
 
 def _pooled(

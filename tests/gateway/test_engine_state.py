@@ -23,7 +23,6 @@ from tests.support.upstream import Upstream
 from tests.support.worker import Worker, wait_until
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # LiteLLM's, for the Router's older members
 ]

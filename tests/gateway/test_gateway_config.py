@@ -14,7 +14,6 @@ from bridge_worker.backends.litellm.gateway_config import Configured
 from bridge_worker.config.source import load_config
 
 litellm: Any = gateway_config.litellm
-pytestmark = pytest.mark.filterwarnings("ignore:.*ReadOnly")  # pydantic's, at LiteLLM's types, when a Router is made first
 MODELS = "model_list: [{model_name: a, litellm_params: {model: openai/a, api_key: k}}]\n"
 
 

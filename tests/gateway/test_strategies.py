@@ -28,7 +28,6 @@ NO_STRATEGY = "provider-budget-routing"
 
 # LiteLLM's types make pydantic warn, which no default filter shows.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
 ]
 

@@ -195,7 +195,7 @@ def sources(*patterns: str) -> Iterator[str]:
 
 
 @pytest.mark.rule("SEC-5")
-@pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning", "ignore::pydantic.warnings.PydanticDeprecatedSince211")
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211")
 def test_what_litellms_own_gateway_refuses_of_a_caller_is_refused() -> None:
     """Its list grows with each release; this reads the installed one."""
     from litellm.litellm_core_utils.initialize_dynamic_callback_params import _supported_callback_params
@@ -393,7 +393,7 @@ def test_a_public_name_of_a_private_address_is_not_fetched(
 
 
 @pytest.mark.rule("SEC-7")
-@pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning", "ignore::pydantic.warnings.PydanticDeprecatedSince211")
+@pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211")
 def test_litellm_checks_where_a_redirect_leads(canary: Canary) -> None:
     """What `async_safe_get`, with which LiteLLM fetches images and files, is relied on for; against LiteLLM's own code."""
     import httpx

@@ -30,7 +30,6 @@ TOOLS = [
 
 # LiteLLM's types make pydantic warn, which no default filter shows; as errors these warnings would be faults of its streams.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
 ]
 

@@ -28,7 +28,6 @@ from tests.support.worker import Json
 
 # LiteLLM's types make pydantic warn. For a test module's ``pytestmark``.
 IGNORED_WARNINGS = [
-    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
     pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),

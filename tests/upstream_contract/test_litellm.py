@@ -36,7 +36,6 @@ from tests.support.worker import clean_environment
 
 # LiteLLM's types make pydantic warn, which no default filter shows.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
 ]
 

@@ -24,7 +24,6 @@ from bridge_worker.providers.facts import HUB_TEMPLATES, UNUSABLE_PROVIDERS
 
 # LiteLLM's types make pydantic warn, which no default filter shows.
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
 ]
 PATCHES = {patch.name: patch for patch in table.PATCHES}

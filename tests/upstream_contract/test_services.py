@@ -16,7 +16,6 @@ from bridge_worker.backends.litellm import services, tokens
 from bridge_worker.providers import facts, key_variables
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*`ReadOnly` qualifier:UserWarning"),
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecatedSince211"),
 ]
 
