@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from importlib import _bootstrap, import_module
 from importlib.util import resolve_name
+from threading import get_ident
 from types import ModuleType
 from typing import Any
 
@@ -29,17 +30,32 @@ _MISSING = object()
 _lock = _bootstrap._ModuleLock("bridge_worker.deferred_imports")  # type: ignore[attr-defined]
 
 
+_changing: set[int] = set()  # threads within acquire() or release(), which Python 3.11 does not let a finalizer enter again
+
+
 class _Locked:
+    """Without the lock where it is held already, in a finalizer that runs within its acquire(), and to end a deadlock."""
+
     def __enter__(self) -> None:
+        self._held = False
+        thread = get_ident()
+        if _lock.owner == thread or thread in _changing:
+            return
+        _changing.add(thread)
         try:
             _lock.acquire()
             self._held = True
         except _bootstrap._DeadlockError:  # type: ignore[attr-defined]
-            self._held = False
+            pass
+        finally:
+            _changing.discard(thread)
 
     def __exit__(self, *_: object) -> None:
         if self._held:
+            thread = get_ident()
+            _changing.add(thread)
             _lock.release()
+            _changing.discard(thread)
 
 
 def locked_import(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +77,29 @@ def test_importing_any_module_changes_neither_the_environment_nor_a_library() ->
     env = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else its import fetches prices
     out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
     assert json.loads(out.splitlines()[-1]) == []
+
+
+_COLLECTS_IN_THE_LOCK = """
+import gc, sys
+sys.path.insert(0, sys.argv[1])
+from bridge_worker.deferred_imports import namespace
+
+def resolve(phase, info):
+    with namespace._Locked():
+        pass
+
+gc.callbacks.append(resolve)
+gc.set_threshold(1)
+for _ in range(20_000):
+    with namespace._Locked():
+        [[]]
+gc.disable()
+print(namespace._lock.owner, namespace._lock.count)
+"""
+
+
+def test_a_finalizer_may_resolve_a_name_while_the_lock_is_taken() -> None:
+    """It may run within acquire() and release() of importlib's locks, which Python 3.11 does not let it enter."""
+    code = [sys.executable, "-I", "-c", _COLLECTS_IN_THE_LOCK, str(Path(bridge_worker.__file__).parents[1])]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("None 0\n", "")
