@@ -24,7 +24,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import bars, plot, report, setting_up  # noqa: E402
+from benchmarks import bars, peer, plot, report, setting_up  # noqa: E402
 from benchmarks.measure import FULL, QUICK, SMOKE, Figures, Plan, measure  # noqa: E402
 from benchmarks.peer import FLOOR, PEERS, PLAIN, WORKER_NAME  # noqa: E402
 
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except setting_up.Absent as reason:
         print(f"benchmarks: {reason}", file=sys.stderr)
         return 2
+    if options.smoke:
+        peer.REST_SECONDS = 0.0
     plan = (SMOKE if options.smoke else QUICK if options.quick else FULL)._replace(
         **({"rounds": options.rounds} if options.rounds else {})
     )
