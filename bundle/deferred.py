@@ -16,7 +16,7 @@ from types import CodeType
 from bridge_worker.deferred_imports import code_cache
 from bridge_worker.deferred_imports.rewriting import Rewritten
 
-# Prints the source of each module. Its process keeps what it rewrites, unless it is told otherwise.
+# Prints the source of each module. Its process keeps what it rewrites, and `rewritten` reads it there.
 _LOADED = """
 import os, sys, types
 sys.path.insert(0, sys.argv[1])

@@ -24,7 +24,7 @@ from bridge_worker.system.child_processes import how_it_ended, processor_times
 _LOG_READ_BYTES = 64 * 1024
 _MAX_LOG_LINE_BYTES = 256 * 1024
 _LEAST_WEIGHT = 1 / 10  # of a ping that is missed while the process waits for a processor, or the template still loads modules
-SILENT_PINGS = 3  # without a response to so many, an engine gets no request; more, and it is killed (`supervisor`)
+_SILENT_PINGS = 3  # without a response to so many, an engine gets no request; more, and it is killed (`supervisor`)
 
 OnLog = Callable[[bytes], None]
 
@@ -72,7 +72,7 @@ class EngineHandle:
 
     @property
     def takes_requests(self) -> bool:
-        return self.state is State.READY and self.missed < SILENT_PINGS
+        return self.state is State.READY and self.missed < _SILENT_PINGS
 
     def how_it_ended(self) -> str:
         return "hung and was killed" if self.hung else how_it_ended(self.exit_code)

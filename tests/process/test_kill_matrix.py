@@ -175,7 +175,7 @@ def shared(start: Callable[[Spawn], Scene]) -> Iterator[Scene]:
 
 @pytest.fixture
 def scene(request: pytest.FixtureRequest, start: Callable[[Spawn], Scene], spawn: Spawn) -> Scene:
-    """Settled, with nothing in flight; of its own where the worker ends."""
+    """Settled, with nothing in flight. A run that ends its worker has one to itself."""
     victim, number = request.node.callspec.params["victim"], request.node.callspec.params["number"]
     if victim == "server" and number is not signal.SIGSTOP:
         return start(spawn)

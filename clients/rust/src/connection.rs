@@ -74,7 +74,7 @@ struct Shared {
     heard: AtomicU64,
     calls: Mutex<Calls>,
     requests: mpsc::Sender<Outgoing>,
-    /// Without a bound of its own, because a drop can't wait: a call in flight is cancelled once, and their number has a limit.
+    /// Unbounded, because a drop can't wait: a call in flight is cancelled once, and the number of calls has a limit.
     control: mpsc::UnboundedSender<Control>,
     permits: Arc<Semaphore>,
     initialize_result: OnceLock<InitializeResult>,
