@@ -46,6 +46,8 @@ EARLY = {
     "budgets.limits",
     "protocol.mcp_envelope",
     "protocol.framing",
+    "protocol.outline",
+    "protocol.value_counter",
     "protocol.lifecycle_table",
     "protocol.session",
     "protocol.transport",
