@@ -47,7 +47,7 @@ class Framer:
 
     Bounded: no more than ``max_bytes`` of an unfinished line are held, and no line with more than `MAX_VALUES` values is decoded.
     The rest of such a line is dropped while it arrives; the line gets one error response, at its end.
-    ``outlines``: of a long request only an outline is decoded; whoever gets its line finds what is wrong in the strings.
+    ``outlines``: of a long request only an outline is decoded; the engine, which gets the line, finds what is wrong in the strings.
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_MESSAGE_BYTES, *, outlines: bool = False) -> None:
