@@ -236,7 +236,7 @@ def test_odd_values_that_are_json_are_read(line: bytes, value: object) -> None:
 
 
 def normal(value: object) -> object:
-    """Two surrogates that stand side by side in a Python string are one character on the wire; no JSON text tells them apart."""
+    """Two surrogates that stand side by side in a Python string are one character on the wire; no JSON text distinguishes them."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     if isinstance(value, list):
