@@ -23,7 +23,7 @@ FORMAT = 1
 HEADER = re.compile(rb'\{\s*"cassette"\s*:\s*(\d+)\s*[,}]')
 # Before the request, so that an index reads the first hundred bytes of a line.
 HEAD = re.compile(rb'\{"exchange":"([a-z/]+)","hash":"([0-9a-f]{64})","request":')
-NOT_READ = "the bridge did not read the provider's response: LiteLLM's own path or cache, or a model of this machine"
+NOT_READ = "no provider's response was read: LiteLLM's cache, its request over another HTTP client, or a model of this machine"
 # Response headers that decoders, rate limits and prices read. No other is kept: a cookie or an account may be in it.
 _HEADERS = re.compile(
     r"content-type|retry-after(?:-ms)?|.*ratelimit.*|x-litellm-version|x-litellm-response-cost|x-should-retry|x-amzn-errortype",

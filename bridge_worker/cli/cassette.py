@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -21,6 +22,7 @@ from bridge_worker.cli.command_error import CommandError
 from bridge_worker.cli.terminal import echo_table, note, printable
 from bridge_worker.config.settings import variable
 from bridge_worker.security.redaction import Redactor
+from bridge_worker.security.url_policy import UrlPolicy
 
 _MAX_VALUE = 200  # characters of a value in a comparison
 _File = click.Path(exists=True, dir_okay=False)
@@ -69,7 +71,10 @@ def diff(a: str, b: str, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 def verify(file: str, as_json: bool) -> int:
     """Decode the recorded bytes with this version, and compare with what was recorded. The exit code is 1 if one differs."""
-    verdicts = list(_read(_open(file), verification.verify))
+    opened = _open(file)
+    needs_litellm = any(map(verification.is_read_by_litellm, _read(opened, Cassette.entries)))
+    read = _reader() if needs_litellm else None
+    verdicts = list(_read(opened, lambda cassette: verification.verify(cassette, read)))
     if as_json:
         rows = [{"exchange": each.position, "outcome": each.outcome, "members": each.members} for each in verdicts]
         click.echo(json.dumps(rows, ensure_ascii=False))
@@ -77,8 +82,9 @@ def verify(file: str, as_json: bool) -> int:
         for verdict in verdicts:
             for member, recorded, now in verdict.members:
                 click.echo(f"{verdict.position} {printable(member)}: recorded {_shown(recorded)}, now {_shown(now)}")
-        counts = {name: sum(each.outcome == name for each in verdicts) for name in ("same", "differs", "no bytes")}
-        click.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+        counts = Counter(verdict.outcome for verdict in verdicts)
+        names = ("same", "differs", "no bytes", *(["not decoded"] if counts["not decoded"] else []))
+        click.echo(", ".join(f"{counts[name]} {name}" for name in names))
     return 1 if any(verdict.outcome == "differs" for verdict in verdicts) else 0
 
 
@@ -131,6 +137,19 @@ def _open(file: str) -> Cassette:
         return Cassette(file)
     except CassetteError as error:
         raise CommandError(str(error), 2) from None
+
+
+def _reader() -> verification.Read | None:
+    """LiteLLM, which decodes embeddings and rankings; None where it is not installed."""
+    try:
+        from bridge_worker.backends.litellm import setup
+
+        setup.prepare(UrlPolicy())
+        from bridge_worker.backends.litellm.recorded_responses import read
+    except ImportError:
+        note("LiteLLM is not installed: embeddings and rankings are not decoded")
+        return None
+    return read
 
 
 def _read(opened: Cassette, read: Callable[[Cassette], Iterable[Any]]) -> Iterable[Any]:

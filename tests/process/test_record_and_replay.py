@@ -22,7 +22,7 @@ from tests.conftest import Spawn
 from tests.support import without_litellm
 from tests.support.data import ROOT, Json, tool
 from tests.support.upstream import Upstream
-from tests.support.upstream_format import DONE, End
+from tests.support.upstream_format import DONE, SMALL, End, embeddings
 from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, wait_until
 
 KEY = "sk-proj-Zx8Qw3Er5Ty7Ui9Op1As2Df4"
@@ -50,7 +50,9 @@ REQUESTS: dict[str, tuple[str, Json]] = {
     "cut": ("chat", {"model": "openai/cut", "messages": messages("cut"), "stream": True}),
     "broken": ("chat", {"model": "openai/broken", "messages": messages("broken"), "stream": True}),
     "late": ("chat", {"model": "openai/hung", "messages": messages("late"), "stream": True, "deadlines": {"idle_ms": 200}}),
-    "embed": ("embed", {"model": "openai/text-embedding-3-small", "input": ["one", "two"]}),
+    "embed": ("embed", {"model": f"openai/{SMALL}", "input": ["one", "two"]}),
+    "rerank": ("rerank", {"model": "cohere/ranker", "query": "two", "documents": ["one", "two"]}),
+    "refused": ("embed", {"model": "openai/limited", "input": ["one"]}),
     "tokens": ("tokens/count", {"model": "openai/gpt-4o-mini", "messages": messages("how many")}),
     "offline": ("chat", {**OFFLINE, "stream": True}),
     "unknown": ("chat", {"model": "nosuchprovider/m", "messages": messages("x")}),
@@ -69,6 +71,9 @@ def script(upstream: Upstream) -> None:
     ]
     upstream.script("two-calls", chunks=[*calls, end, DONE])
     upstream.script("limited", status=429, headers={"retry-after": "7"}, body={"error": {"message": f"slow down, {KEY}"}})
+    scores = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.125}]
+    upstream.script(SMALL, body=embeddings([0.25, 2.0], [0.5, 1.0]))
+    upstream.script("ranker", body={"id": "r1", "results": scores, "meta": {"billed_units": {"search_units": 1}}})
     upstream.script("cut", chunks=[chunk(content="half "), chunk(content="a sentence"), End.RESET])
     upstream.script("broken", chunks=[chunk(content="half "), b"data: {broken\n\n", DONE])
     upstream.script("hung", chunks=[chunk(content="then nothing"), End.HANG])
@@ -94,6 +99,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Tape:
     with Upstream() as upstream:
         script(upstream)
         env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
+        env |= {"COHERE_API_KEY": KEY, "COHERE_API_BASE": upstream.base_url}
         with Worker("--record", str(path), env=env) as worker:
             seen = {name: send(worker, name) for name in REQUESTS}
             worker.end_input()
@@ -266,9 +272,66 @@ def test_each_exchange_is_a_line_with_bytes_and_what_the_client_got(recorded: Ta
     assert streamed["body"].startswith("data: {")
     assert len(streamed["reads"]) > 1
     assert (by_name["limited"]["provider"][0]["status"], by_name["cut"]["provider"][0]["end"]) == (429, "cut")
-    assert by_name["embed"]["provider"] is None
-    assert "LiteLLM" in by_name["embed"]["why_no_bytes"]
+    assert (by_name["tokens"]["provider"], by_name["offline"]["provider"]) == (None, None)
+    assert "no provider's response was read" in by_name["tokens"]["why_no_bytes"]
     assert recorded.path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.rule("CAS-18")
+def test_embeddings_and_rankings_have_their_bytes_status_headers_and_timing(recorded: Tape) -> None:
+    by_name = dict(zip(REQUESTS, exchanges(recorded.path), strict=True))
+    for name, model, status in (("embed", SMALL, 200), ("rerank", "ranker", 200), ("refused", "limited", 429)):
+        (response,) = by_name[name]["provider"]
+        assert (response["format"], response["model"], response["status"], response["end"]) == ("litellm", model, status, "whole")
+        assert "content-type" in response["response_headers"]
+        assert sum(length for _, length in response["reads"]) == len(response["body"].encode())
+        assert 0 < response["sent_ms"] <= response["reads"][0][0] <= by_name[name]["ms"]
+    assert json.loads(by_name["rerank"]["provider"][0]["body"])["results"][1]["relevance_score"] == 0.125
+    assert by_name["refused"]["provider"][0]["response_headers"]["retry-after"] == "7"
+
+
+@pytest.mark.rule("CAS-21")
+def test_verify_reads_embeddings_and_rankings_with_todays_litellm(recorded: Tape, tmp_path: Path) -> None:
+    changed = []
+    for line in exchanges(recorded.path):
+        if line["exchange"] in ("embed", "rerank"):
+            body = line["provider"][0]["body"]
+            line["provider"][0]["body"] = body.replace("0.125", "0.25").replace("[0.", "[1.")
+            line["provider"][0]["status"] += 1 if line["provider"][0]["status"] == 429 else 0
+            changed.append(line)
+    path = tmp_path / "both"
+    path.write_text(recorded.path.read_text(encoding="utf-8") + "".join(json.dumps(line) + "\n" for line in changed))
+    command = [*COMMAND, "cassette", "verify", "--json", str(path)]
+    ended = subprocess.run(command, capture_output=True, env=clean_environment(), timeout=60, check=False)
+    rows = json.loads(ended.stdout)
+    outcomes = [row["outcome"] for row in rows]
+    assert (ended.returncode, len(changed)) == (1, 3)
+    assert [row["members"][0][0] for row in rows[-3:]] == ["embeddings.0.0", "results.1.1", "error.kind"]
+    assert set(outcomes[:-3]) == {"same", "no bytes"}
+    assert [name for name, outcome in zip(REQUESTS, outcomes, strict=False) if outcome == "no bytes"] == [
+        "tokens",
+        "offline",
+        "unknown",
+    ]
+
+
+@pytest.mark.rule("CAS-6", "CAS-18")
+def test_a_chat_that_litellm_reads_has_its_bytes_and_is_played_from_its_deltas(
+    spawn: Spawn, start: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.cassette"
+    env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
+    worker = spawn("--record", str(path), "--engine", "litellm", env=env)
+    seen = {name: send(worker, name) for name in ("streamed", "plain")}
+    worker.end_input()
+    assert worker.exit_code() == 0
+    for line in exchanges(path):
+        (response,) = line["provider"]
+        assert (response["format"], response["status"]) == ("litellm", 200)
+        assert response["body"].startswith("data: {" if line["request"]["params"].get("stream") else "{")
+    replay = start("--replay", str(path))
+    for name, outcome in seen.items():
+        assert comparable(send(replay, name)) == comparable(outcome)
 
 
 @pytest.mark.rule("CAS-15")
