@@ -92,7 +92,7 @@ class Tapes:
         return tape
 
     def begin_unread(self, attempt: int, model: str | None, provider: str | None) -> Tape:
-        """The tape of a response that LiteLLM reads. What it requested before within the attempt was a step on the way."""
+        """The tape of a response that LiteLLM reads. Its earlier requests of the attempt, such as for a token, are dropped."""
         self.list = [tape for tape in self.list if tape.attempt != attempt]
         tape = Tape(self.started, time.monotonic(), attempt, READ_BY_LITELLM, {}, schema_tool=False, model=model, provider=provider)
         self.list.append(tape)
@@ -105,13 +105,14 @@ next_tape: ContextVar[Callable[[], Tape | None] | None] = ContextVar("omni_bridg
 
 
 @contextmanager
-def heard(begin: Callable[[], Tape | None]) -> Iterator[None]:
+def heard(begin: Callable[[Tapes], Tape | None]) -> Iterator[None]:
     """Within it, what LiteLLM requests gets a tape of ``begin``. Not what its callbacks send later, in tasks that began here."""
-    if tapes.get() is None:
+    recorded = tapes.get()
+    if recorded is None:
         yield
         return
     is_open = True
-    token = next_tape.set(lambda: begin() if is_open else None)
+    token = next_tape.set(lambda: begin(recorded) if is_open else None)
     try:
         yield
     finally:

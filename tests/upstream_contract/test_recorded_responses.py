@@ -44,7 +44,7 @@ def test_a_token_a_look_up_and_what_a_callback_sends_later_are_not_recorded(reco
 
 
 async def _send_several(recording: Tapes) -> None:
-    def begin() -> Tape:
+    def begin(recording: Tapes) -> Tape:
         return recording.begin_unread(0, "m", "p")
 
     async with httpx.AsyncClient(transport=httpx.MockTransport(respond)) as client:
@@ -70,7 +70,7 @@ def test_the_blocking_client_is_recorded_too_and_a_failure_has_its_reason(record
         raise httpx.ConnectError("no", request=request)
 
     for transport in (httpx.MockTransport(respond), httpx.MockTransport(refuse)):
-        with httpx.Client(transport=transport) as client, heard(lambda: recording.begin_unread(len(recording.list), "m", "p")):
+        with httpx.Client(transport=transport) as client, heard(lambda tapes: tapes.begin_unread(len(tapes.list), "m", "p")):
             try:
                 client.post("http://model/", json={})
             except httpx.ConnectError:

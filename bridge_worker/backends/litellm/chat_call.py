@@ -26,7 +26,7 @@ from bridge_worker.backends.litellm.router_errors import fault_of
 from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.backends.litellm.upstream import Target, Upstream, open_upstream
 from bridge_worker.core.deltas import Delta
-from bridge_worker.core.exchange import Tape, tapes
+from bridge_worker.core.exchange import tapes
 from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.core.receipt import Attempt, Change
 from bridge_worker.errors import BridgeError
@@ -251,13 +251,6 @@ class ChatCall:
         self.upstream = upstream
         self.request.upstream_open = True
         return upstream
-
-    def unread_tape(self) -> Tape | None:
-        """The tape of a response that LiteLLM requests and reads."""
-        recorded, target = tapes.get(), self.target
-        if recorded is None:
-            return None
-        return recorded.begin_unread(len(self.request.receipt.attempts) - 1, target.model, target.provider)
 
     async def close(self) -> None:
         """Closes the response that is open, if there is one."""

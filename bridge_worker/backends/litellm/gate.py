@@ -121,7 +121,7 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
         receipt.dropped = [*held_back, *(change for change in receipt.dropped or () if change not in held_back)]
     try:
         # PRIVATE, _skip_mcp_handler: else tools need the mcp package, and could be run here instead of by the agent.
-        with heard(call.unread_tape):
+        with heard(lambda tapes: tapes.begin_unread(len(receipt.attempts) - 1, target.model, target.provider)):
             response = await _real(**kwargs | rewritten | {"messages": messages, "_skip_mcp_handler": True})
     except Exception as error:
         fault = call.fail(error)

@@ -21,7 +21,7 @@ from litellm.types.utils import CallTypes
 
 from bridge_worker.backends.litellm import exceptions, request_diff
 from bridge_worker.backends.litellm.upstream import Target, target_of
-from bridge_worker.core.exchange import Tape, tapes
+from bridge_worker.core.exchange import Tape, Tapes
 from bridge_worker.core.receipt import Attempt, Receipt
 from bridge_worker.errors import BridgeError
 
@@ -40,7 +40,6 @@ class Record:
         self._failed: list[tuple[TracebackType | None, BridgeError]] = []  # by where it was raised
         self._asked = asked
         self.target = _target({"model": model})  # until a deployment is called
-        self._tapes = tapes.get()
         _current.set(self)
 
     def begin(self, call: Mapping[str, Any]) -> None:
@@ -62,11 +61,11 @@ class Record:
         self._body = body
         self._is_sent = True
 
-    def tape(self) -> Tape | None:
+    def tape(self, tapes: Tapes) -> Tape | None:
         """For what is requested now. Before LiteLLM has made the provider's request, that is a token of a cloud."""
-        if self._tapes is None or self._started is None or not self._is_sent:
+        if self._started is None or not self._is_sent:
             return None
-        return self._tapes.begin_unread(len(self.receipt.attempts) - 1, self.target.model, self.target.provider)
+        return tapes.begin_unread(len(self.receipt.attempts) - 1, self.target.model, self.target.provider)
 
     def fail(self, error: BaseException) -> None:
         """``error`` ends the current attempt."""

@@ -18,7 +18,7 @@ from bridge_worker.errors import BridgeError
 
 _KEYS = {"api_key": "recorded"}
 _KEYS_OF_AWS = {"aws_access_key_id": "recorded", "aws_secret_access_key": "recorded", "aws_region_name": "us-east-1"}
-_HOST = {"api_base": "http://recorded.invalid"}  # of providers without a host of their own
+_HOST = {"api_base": "http://recorded.invalid"}  # of providers without a default host
 
 
 async def read(method: str, params: Mapping[str, Any], response: Mapping[str, Any], body: bytes) -> Embeddings | Ranking | None:
