@@ -7,12 +7,12 @@ processes do. A process can hang (its callbacks wait) and be killed (they never 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import heapq
 import random
-from asyncio import events
+from asyncio.events import _set_running_loop as set_running_loop
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from heapq import heappop, heappush
 from typing import Any
 
 MAX_STEPS = 400_000
@@ -70,7 +70,7 @@ class Kernel:
 
     def push(self, when: float, process: Process | None, call: Call) -> Call:
         self._pushed += 1
-        heapq.heappush(self._heap, (when, self.random.random(), self._pushed, process, call))
+        heappush(self._heap, (when, self.random.random(), self._pushed, process, call))
         return call
 
     def run(self, done: Callable[[], bool], until: float) -> bool:
@@ -85,11 +85,11 @@ class Kernel:
                 process = runnable.pop(0 if len(runnable) == 1 else int(chance() * len(runnable)))
                 process.turn()
             elif heap:
-                when, _, _, owner, call = heapq.heappop(heap)
+                when, _, _, owner, call = heappop(heap)
                 if call.callback is None:
                     continue
                 if when > until:
-                    heapq.heappush(heap, (when, 0.0, 0, owner, call))
+                    heappush(heap, (when, 0.0, 0, owner, call))
                     return False
                 self.now = max(when, self.now)
                 if owner is None:
@@ -146,10 +146,11 @@ class Process(asyncio.AbstractEventLoop):
         if self.hangs or self.exit_code is not None:
             return
         ready = self._ready
-        events._set_running_loop(self)
+        take = ready.popleft
+        set_running_loop(self)
         try:
             for _ in range(len(ready)):
-                call = ready.popleft()
+                call = take()
                 if call.callback is not None:
                     call.context.run(call.callback, *call.args)
                     if self.hangs or self.exit_code is not None:
@@ -159,7 +160,7 @@ class Process(asyncio.AbstractEventLoop):
         except Exception as error:
             self.kernel.faults.append(f"a callback of {self.name} failed: {error!r}")
         finally:
-            events._set_running_loop(NOBODY)
+            set_running_loop(NOBODY)
         if ready and self.exit_code is None:
             self._queue()
 
@@ -197,7 +198,7 @@ class Process(asyncio.AbstractEventLoop):
         return False
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> Any:
-        call = Call(callback, args, context or contextvars.copy_context())
+        call = Call(callback, args, context or copy_context())
         if self.exit_code is None:
             self._ready.append(call)
             if not self._queued:
@@ -210,7 +211,7 @@ class Process(asyncio.AbstractEventLoop):
         return self.call_at(self.kernel.now + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
-        call = Call(callback, args, context or contextvars.copy_context(), when)
+        call = Call(callback, args, context or copy_context(), when)
         return self.kernel.push(when, self, call) if self.exit_code is None else call
 
     def create_future(self) -> Any:

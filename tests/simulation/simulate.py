@@ -22,6 +22,7 @@ from tests.simulation.schedules import GRACE_SECONDS, MAX_TASK_REQUESTS, MAX_TOK
 _LAST_ANSWER = TOTAL_MS / 1000 + 75  # a cancel, a deadline, an engine that does not load: the slowest of them
 _STARTED = 2.0  # by then every engine has loaded, unless something befell it
 _EXIT = 12.0
+_RUNS_A_COLLECTION = 10  # what more runs leave is in no cache of the processor when it is collected
 RESERVED = (INPUT_TOKENS + MAX_TOKENS) * NANO_A_TOKEN
 
 
@@ -176,5 +177,5 @@ class _Run:
 
 def collect_garbage(number: int) -> None:
     """A collection in the middle of a run would close the coroutines of killed processes at any time."""
-    if number % 50 == 0:
+    if number % _RUNS_A_COLLECTION == 0:
         gc.collect()
