@@ -24,7 +24,7 @@ from bridge_worker.system.child_processes import OUTLIVES, how_it_ended
 from bridge_worker.version import __version__
 
 _MAX_QUEUED_BYTES = 64 * 1024 * 1024  # beyond it a request waits for the disk: a recording has every exchange
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 8.0
 _BATCH_SECONDS = 0.02
 _log = logging.getLogger(__name__)
 
@@ -98,8 +98,9 @@ class Writer:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        ends = time.monotonic() + _CLOSE_SECONDS
         for thread in self._threads:
-            thread.join(_CLOSE_SECONDS)
+            thread.join(max(ends - time.monotonic(), 0))
 
     def _put(self, kind: bytes, data: bytes) -> None:
         if self._redactor.known is not self._known:

@@ -372,7 +372,7 @@ def test_a_killed_worker_leaves_whole_lines_and_the_next_run_appends(spawn: Spaw
     again.call("chat", OFFLINE)
     again.end_input()
     assert again.exit_code() == 0
-    wait_until(lambda: len(lines_that_parse(path)) == before + 2, "the chat and its model are written, perhaps after the exit")
+    assert len(lines_that_parse(path)) == before + 2  # the chat and its model
 
 
 def writing_to(path: Path) -> set[str]:
@@ -412,7 +412,7 @@ def test_engines_record_into_one_file_and_a_miss_is_recorded(spawn: Spawn, tmp_p
     worker.call("chat", OFFLINE)
     worker.end_input()
     assert worker.exit_code() == 0
-    wait_until(lambda: len(exchanges(path)) == 1, "it is written, perhaps after the exit")
+    assert len(exchanges(path)) == 1
     other = {"model": "offline/echo", "messages": messages("not there")}
     replay = spawn("--replay", str(path), "--replay-miss", "record")
     assert replay.call("chat", OFFLINE)["result"]["receipt"]["engine"]["name"] == "cassette"
@@ -420,6 +420,25 @@ def test_engines_record_into_one_file_and_a_miss_is_recorded(spawn: Spawn, tmp_p
     replay.end_input()
     assert replay.exit_code() == 0
     assert [line["request"]["params"]["messages"][0]["content"] for line in exchanges(path)] == ["hello there", "not there"]
+
+
+@pytest.mark.rule("CAS-1")
+def test_a_worker_exits_after_the_last_line_is_written(spawn: Spawn, tmp_path: Path) -> None:
+    path = tmp_path / "run.cassette"
+    worker = spawn("--record", str(path))
+    worker.call("chat", OFFLINE)
+    wait_until(lambda: len(writing_to(path)) == 1, "one process has the file open")  # while it is started, two have
+    writer = int(writing_to(path).pop())
+    os.kill(writer, signal.SIGSTOP)  # a machine that is too busy for it
+    for _ in range(5):
+        worker.call("chat", OFFLINE)
+    ended = os.pidfd_open(worker.process.pid)
+    worker.end_input()
+    assert not select.select([ended], [], [], 3)[0]  # LiteLLM's callbacks get two seconds
+    os.close(ended)
+    os.kill(writer, signal.SIGCONT)
+    assert worker.exit_code() == 0
+    assert len(exchanges(path)) == 6
 
 
 @pytest.mark.rule("CAS-1")
