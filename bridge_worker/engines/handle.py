@@ -60,9 +60,8 @@ class EngineHandle:
     requests: dict[int, PendingRequest[EngineHandle]] = field(default_factory=dict)
     hung: bool = False
     reaped: asyncio.Event = field(default_factory=asyncio.Event)
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
     loss: dict[str, object] | None = None  # pid, how it ended and its requests, of one that was not to end
-    exit_code: int | None = None  # known once the system has reported it, before ``ended``
+    exit_code: int | None = None  # known once the system has reported it
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.cycle(range(1, SLOTS)))
 
     @property

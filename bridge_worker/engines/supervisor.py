@@ -64,6 +64,7 @@ class Supervisor:
         self._restarted = False  # the template
         self._pausing = False
         self._closing = False
+        self._one_ended = asyncio.Event()  # of the processes
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
@@ -143,8 +144,11 @@ class Supervisor:
             engine.state = State.ENDING
             engine.link.send(Kind.STOP)
         self._template.close()
-        if ends := [asyncio.ensure_future(engine.ended.wait()) for engine in self.engines]:
-            await asyncio.wait(ends, timeout=self.limits.closing_seconds + _END_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.limits.closing_seconds + _END_SECONDS):
+                while self.engines or child_processes.children():  # an engine's own child, which is adopted, removes its files
+                    self._one_ended.clear()
+                    await self._one_ended.wait()
         for pid in child_processes.children() | {engine.pid for engine in self.engines if engine.pid is not None}:
             child_processes.kill(pid)
 
@@ -278,7 +282,7 @@ class Supervisor:
         finally:
             engine.release()
             self.engines.remove(engine)
-            engine.ended.set()
+            self._one_ended.set()
         self._loop.call_later(_LEFTOVER_SECONDS, self._kill_leftovers)
 
     async def _is_reaped(self, engine: EngineHandle) -> bool:
@@ -290,6 +294,7 @@ class Supervisor:
         return engine.reaped.is_set()
 
     def _reap(self) -> None:
+        self._one_ended.set()
         for pid, code in child_processes.reap().items():
             if pid == self._template.pid:
                 self._template_lost()

@@ -22,7 +22,7 @@ from tests.conftest import Spawn
 from tests.support import without_litellm
 from tests.support.data import ROOT, Json, tool
 from tests.support.upstream import Upstream
-from tests.support.upstream_format import DONE, SMALL, End, embeddings
+from tests.support.upstream_format import DONE, SMALL, End, Gate, embeddings
 from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, wait_until
 
 KEY = "sk-proj-Zx8Qw3Er5Ty7Ui9Op1As2Df4"
@@ -63,7 +63,8 @@ def chunk(**delta: Any) -> Json:
     return {"id": "c1", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
 
 
-def script(upstream: Upstream) -> None:
+def script(upstream: Upstream, cut: Gate) -> None:
+    """``cut`` holds the second piece of that stream, so that its first one is read alone."""
     end = {"id": "c1", "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}
     calls = [
         chunk(tool_calls=[{"index": at, "type": "function", "function": {"name": "weather", "arguments": '{"city":"Brno"}'}}])
@@ -74,14 +75,17 @@ def script(upstream: Upstream) -> None:
     scores = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.125}]
     upstream.script(SMALL, body=embeddings([0.25, 2.0], [0.5, 1.0]))
     upstream.script("ranker", body={"id": "r1", "results": scores, "meta": {"billed_units": {"search_units": 1}}})
-    upstream.script("cut", chunks=[chunk(content="half "), chunk(content="a sentence"), End.RESET])
+    upstream.script("cut", chunks=[chunk(content="half "), cut, chunk(content="a sentence"), End.RESET])
     upstream.script("broken", chunks=[chunk(content="half "), b"data: {broken\n\n", DONE])
     upstream.script("hung", chunks=[chunk(content="then nothing"), End.HANG])
 
 
-def send(worker: Worker, name: str) -> Seen:
+def send(worker: Worker, name: str, gate: Gate | None = None) -> Seen:
     method, params = REQUESTS[name]
     id = worker.request(method, params)
+    if gate:
+        worker.wait_for_delta(id)
+        gate.set()
     response = worker.response(id)
     deltas = [delta["delta"] for delta in worker.deltas(id)]
     return Seen(deltas, response.get("result") or response["error"])
@@ -96,12 +100,13 @@ class Tape(NamedTuple):
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Tape:
     """A cassette with an exchange for each of REQUESTS, in their order."""
     path = tmp_path_factory.mktemp("cassette") / "run.cassette"
+    cut = Gate()
     with Upstream() as upstream:
-        script(upstream)
+        script(upstream, cut)
         env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
         env |= {"COHERE_API_KEY": KEY, "COHERE_API_BASE": upstream.base_url}
         with Worker("--record", str(path), env=env) as worker:
-            seen = {name: send(worker, name) for name in REQUESTS}
+            seen = {name: send(worker, name, cut if name == "cut" else None) for name in REQUESTS}
             worker.end_input()
             assert worker.exit_code() == 0
     return Tape(path, seen)
@@ -270,8 +275,9 @@ def test_each_exchange_is_a_line_with_bytes_and_what_the_client_got(recorded: Ta
         "left",
     )  # the end marker came before the end
     assert streamed["body"].startswith("data: {")
-    assert len(streamed["reads"]) > 1
-    assert (by_name["limited"]["provider"][0]["status"], by_name["cut"]["provider"][0]["end"]) == (429, "cut")
+    cut = by_name["cut"]["provider"][0]
+    assert len(cut["reads"]) > 1
+    assert (by_name["limited"]["provider"][0]["status"], cut["end"]) == (429, "cut")
     assert (by_name["tokens"]["provider"], by_name["offline"]["provider"]) == (None, None)
     assert "no provider's response was read" in by_name["tokens"]["why_no_bytes"]
     assert recorded.path.stat().st_mode & 0o077 == 0
