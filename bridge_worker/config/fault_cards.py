@@ -17,7 +17,7 @@ from typing import Any
 from bridge_worker.errors import KINDS, MemberError
 
 _SECTION = "omni_bridge.faults"
-METHODS = ("chat", "embed", "rerank")
+METHODS = ("chat", "embed", "rerank", "tokens/count")
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 # The kinds that an HTTP status leads to; the decoders' own table decides, and a test compares the two.
 _BY_STATUS = {
@@ -131,7 +131,7 @@ def kinds_of(match: Match, do: Do) -> tuple[str, ...]:
         status = do.status or 0
         return (_BY_STATUS.get(status, "provider_unavailable" if status >= 500 else "rejected_by_provider"),)
     if action == "stall_ms":
-        return ("timeout", "ok")  # as the agent's deadlines decide
+        return ("ok",) if match.method == "tokens/count" else ("timeout", "ok")  # as the agent's deadlines decide
     if action == "engine_lost":
         return ("engine_lost",)
     if action in ("cut", "broken_json", "error_event"):
@@ -187,6 +187,8 @@ def _card(place: str, card: Any, position: int) -> FaultCard:
         raise MemberError(f"{place}.do.{do.action}", f"is for chats, and the card's method is {match.method}")
     if match.method != "chat" and do.is_amid:
         raise MemberError(f"{place}.do", f"after_deltas and after_bytes are for chats, and the card's method is {match.method}")
+    if match.method != "chat" and match.stream is not None:
+        raise MemberError(f"{place}.match.stream", f"is for chats, and the card's method is {match.method}")
     sees = _text(f"{place}.sees", members.get("sees"))
     if sees is not None:
         _check_sees(place, sees, match, do)

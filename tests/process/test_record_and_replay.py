@@ -364,9 +364,7 @@ def test_a_killed_worker_leaves_whole_lines_and_the_next_run_appends(spawn: Spaw
     worker = spawn("--record", str(path))
     while not path.exists() or len(lines_that_parse(path)) < 20:  # ends with the condition: each chat adds a line
         worker.call("chat", OFFLINE)
-    wait_until(lambda: len(writing_to(path)) == 1, "one process has the file open")  # while it is started, two have
-    (writer,) = writing_to(path)
-    ended = os.pidfd_open(int(writer))
+    ended = os.pidfd_open(the_writer(worker, path))
     worker.process.send_signal(signal.SIGKILL)
     worker.process.wait()
     assert select.select([ended], [], [], WAIT_SECONDS)[0]  # it writes what it got before the worker was killed
@@ -379,6 +377,20 @@ def test_a_killed_worker_leaves_whole_lines_and_the_next_run_appends(spawn: Spaw
     again.end_input()
     assert again.exit_code() == 0
     assert len(lines_that_parse(path)) == before + 2  # the chat and its model
+
+
+def the_writer(worker: Worker, path: Path) -> int:
+    """The process that writes for the engine with LiteLLM. That of the first engine ends with it; while one is started, two have the
+    file open."""
+    worker.call("models/list")
+    found: list[set[str]] = [set()]
+
+    def is_one() -> bool:
+        found[0] = writing_to(path)
+        return len(found[0]) == 1
+
+    wait_until(is_one, "one process has the file open")
+    return int(found[0].pop())
 
 
 def writing_to(path: Path) -> set[str]:
@@ -433,8 +445,7 @@ def test_a_worker_exits_after_the_last_line_is_written(spawn: Spawn, tmp_path: P
     path = tmp_path / "run.cassette"
     worker = spawn("--record", str(path))
     worker.call("chat", OFFLINE)
-    wait_until(lambda: len(writing_to(path)) == 1, "one process has the file open")  # while it is started, two have
-    writer = int(writing_to(path).pop())
+    writer = the_writer(worker, path)
     os.kill(writer, signal.SIGSTOP)  # a machine that is too busy for it
     for _ in range(5):
         worker.call("chat", OFFLINE)
@@ -452,9 +463,7 @@ def test_when_the_writing_process_is_killed_the_worker_serves_on_and_reports_it(
     path = tmp_path / "run.cassette"
     worker = spawn("--record", str(path))
     worker.call("chat", OFFLINE)
-    wait_until(lambda: len(writing_to(path)) == 1, "one process has the file open")  # while it is started, two have
-    (writer,) = writing_to(path)
-    os.kill(int(writer), signal.SIGKILL)
+    os.kill(the_writer(worker, path), signal.SIGKILL)
     while "recording has stopped" not in worker.stderr:
         assert "result" in worker.call("chat", OFFLINE)
     worker.end_input()
