@@ -380,8 +380,8 @@ def test_a_killed_worker_leaves_whole_lines_and_the_next_run_appends(spawn: Spaw
 
 
 def the_writer(worker: Worker, path: Path) -> int:
-    """The process that writes for the engine with LiteLLM. That of the first engine ends with it; while one is started, two have the
-    file open."""
+    """The process that writes for the engine with LiteLLM. Another ends with the first engine; while one starts, two have the file
+    open."""
     worker.call("models/list")
     found: list[set[str]] = [set()]
 
