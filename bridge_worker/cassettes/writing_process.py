@@ -1,7 +1,8 @@
 """The process that appends exchanges to a cassette: makes each line, masks it, and writes it whole.
 
-Owns the frames that it reads, and `pack`, their content: only processes of this worker write them. One line is one write, so that a
-process that is killed leaves at most a half line. It ends with its input, and writes what it has got when the worker was killed.
+Owns the frames that it reads, and `pack`, their content: only processes of this worker write them. One line is one write under a
+lock of the file, so that a process that is killed leaves at most a half line, which the next one to write ends. It ends with its
+input, and writes what it has got when the worker was killed.
 Refuses to know the queue of the worker.
 """
 
@@ -13,7 +14,8 @@ import pickle
 import signal
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, BinaryIO
 
@@ -102,9 +104,9 @@ def _run(frames: BinaryIO, fd: int) -> None:
         if kind == SECRETS:
             redactor = pickle.loads(data)  # noqa: S301  # from the worker
         elif kind == LINE:
-            _append(fd, data)
+            append(fd, data)
         elif (line := _line(data, redactor)) is not None:
-            _append(fd, line)
+            append(fd, line)
 
 
 def _line(packed: bytes, redactor: Redactor) -> bytes | None:
@@ -115,11 +117,36 @@ def _line(packed: bytes, redactor: Redactor) -> bytes | None:
         return None
 
 
-def _append(fd: int, line: bytes) -> None:
-    written = os.write(fd, line)
-    if written < len(line):  # the disk is full: what is written of the line is ended, and a reader passes over it
-        os.write(fd, b"\n")
+def append(fd: int, line: bytes) -> None:
+    with locked(fd):
+        end_half_line(fd)
+        written = os.write(fd, line)
+    if written < len(line):
         raise OSError(28, "no space was left for a whole line")
+
+
+@contextmanager
+def locked(fd: int) -> Iterator[None]:
+    """Processes of other engines append to the file. The lock of a process that is killed ends with it."""
+    try:
+        from fcntl import LOCK_EX, LOCK_UN, flock
+    except ImportError:  # Windows, which has no engine processes
+        yield
+        return
+    with suppress(OSError):  # a file system without locks
+        flock(fd, LOCK_EX)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            flock(fd, LOCK_UN)
+
+
+def end_half_line(fd: int) -> None:
+    """Another process may have been killed, or its disk full, within a line."""
+    size = os.fstat(fd).st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":
+        os.write(fd, b"\n")
 
 
 def _report(text: str) -> None:

@@ -33,17 +33,15 @@ _BY_STATUS = {
     504: "timeout",
 }
 # What a card may do: one of these. The others change it.
-ACTIONS = (
-    *("status", "stall_ms", "cut", "broken_json", "error_event", "trickle_ms", "finish_reason", "tool_arguments", "empty"),
-    "engine_lost",
-)
+_ANYWHERE = ("status", "stall_ms", "cut", "broken_json", "engine_lost")
+_OF_CHATS = ("error_event", "trickle_ms", "finish_reason", "tool_arguments", "empty")
+ACTIONS = _ANYWHERE + _OF_CHATS
 # Types of an error event, as providers send them, and their kind before content.
 ERROR_EVENTS = {
     "overloaded_error": "provider_unavailable",
     "server_error": "provider_unavailable",
     "rate_limit_error": "rate_limited",
 }
-_OF_CHATS = ("error_event", "trickle_ms", "finish_reason", "tool_arguments", "empty")
 _POSITIONED = ("stall_ms", "cut", "broken_json", "error_event", "engine_lost")
 
 
@@ -187,8 +185,6 @@ def _card(place: str, card: Any, position: int) -> FaultCard:
         raise MemberError(f"{place}.do.{do.action}", f"is for chats, and the card's method is {match.method}")
     if match.method != "chat" and do.is_amid:
         raise MemberError(f"{place}.do", f"after_deltas and after_bytes are for chats, and the card's method is {match.method}")
-    if match.method != "chat" and match.stream is not None:
-        raise MemberError(f"{place}.match.stream", f"is for chats, and the card's method is {match.method}")
     sees = _text(f"{place}.sees", members.get("sees"))
     if sees is not None:
         _check_sees(place, sees, match, do)
@@ -214,6 +210,8 @@ def _match(place: str, value: Any) -> Match:
     method = _text(f"{place}.method", given.get("method")) or "chat"
     if method not in METHODS:
         raise MemberError(f"{place}.method", f"must be one of: {', '.join(METHODS)}")
+    if method != "chat" and "stream" in given:
+        raise MemberError(f"{place}.stream", f"is for chats, and the card's method is {method}")
     chance = given.get("chance")
     if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int | float) or not 0 <= chance <= 1):
         raise MemberError(f"{place}.chance", "must be a number from 0 to 1")

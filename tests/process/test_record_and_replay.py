@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 from jsonschema import Draft202012Validator
 
+from bridge_worker.cassettes.cassette import Cassette
 from bridge_worker.schema.messages import json_schema
 from tests.conftest import Spawn
 from tests.support import without_litellm
@@ -438,6 +440,46 @@ def test_engines_record_into_one_file_and_a_miss_is_recorded(spawn: Spawn, tmp_p
     replay.end_input()
     assert replay.exit_code() == 0
     assert [line["request"]["params"]["messages"][0]["content"] for line in exchanges(path)] == ["hello there", "not there"]
+
+
+@pytest.mark.rule("CAS-1", "CAS-4")
+def test_engines_that_are_killed_amid_long_lines_leave_whole_lines_that_do_not_mix(spawn: Spawn, tmp_path: Path) -> None:
+    """Each line has 2 MB; each engine has its own process that writes, and both are killed while they write."""
+    path = tmp_path / "run.cassette"
+    worker = spawn("--record", str(path), "--engines", "2")
+    worker.call("models/list")
+    wait_until(lambda: len(worker.call("status")["result"]["engines"]) == 2, "both engines are there")
+    texts = [letter * 1_000_000 for letter in "abcdefghijkl"]
+
+    def send_all() -> list[int]:
+        return [worker.request("chat", {"model": "offline/echo", "messages": messages(text)}) for text in texts]
+
+    for id in send_all():
+        assert "result" in worker.response(id)
+    second = send_all()
+    wait_until(lambda: len(exchanges_of(path)) > len(texts), "a second round has begun to be written")
+    for pid in [*(row["pid"] for row in worker.call("status")["result"]["engines"]), *writing_to(path)]:
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    for id in second:
+        worker.response(id)  # a result or `engine_lost`
+    worker.call("chat", OFFLINE)
+    worker.end_input()
+    assert worker.exit_code() == 0
+    whole = exchanges_of(path)
+    for line in whole:
+        asked = line["request"]["params"]["messages"][0]["content"]
+        assert asked in texts or asked == OFFLINE["messages"][0]["content"]
+        assert line["wire"]["result"]["content"] == asked
+    first = Counter(line["request"]["params"]["messages"][0]["content"][0] for line in whole)
+    assert all(first[text[0]] >= 1 for text in texts)
+    cassette = Cassette(str(path))
+    assert len(cassette.index.exchanges) == len(whole)
+    assert cassette.index.unread == len(path.read_bytes().splitlines()) - len(lines_that_parse(path))
+
+
+def exchanges_of(path: Path) -> list[Json]:
+    return [line for line in lines_that_parse(path) if "exchange" in line]
 
 
 @pytest.mark.rule("CAS-1")

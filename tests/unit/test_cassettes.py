@@ -24,6 +24,7 @@ from bridge_worker.cassettes.playback import RecordedBody
 from bridge_worker.cassettes.player import Player
 from bridge_worker.cassettes.replay import Replay
 from bridge_worker.cassettes.writer import CassetteError, open_cassette
+from bridge_worker.cassettes.writing_process import append
 from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.core.exchange import Piece, Tape
@@ -204,6 +205,33 @@ def test_a_half_line_and_unknown_lines_are_passed_over(tmp_path: Path) -> None:
     assert path.read_bytes().endswith(b"\n")
 
 
+@pytest.mark.rule("CAS-1", "CAS-4")
+def test_a_half_line_of_another_process_is_ended_before_the_next_line(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    write(path, done(request("one")))
+    line = path.read_bytes().splitlines()[1]
+    fd = open_cassette(str(path), "--record")
+    with path.open("ab") as killed:
+        killed.write(line[:300])
+    append(fd, line + b"\n")
+    os.close(fd)
+    assert path.read_bytes().splitlines()[1:] == [line, line[:300], line]
+    cassette = Cassette(str(path))
+    assert (len(cassette.index.exchanges), cassette.index.unread) == (2, 1)
+
+
+@pytest.mark.parametrize("left", [1, 2, 3, 4, 40])
+def test_a_last_line_that_was_cut_off_behind_any_character_is_passed_over(left: int, tmp_path: Path) -> None:
+    path, lost = tmp_path / "c", tmp_path / "lost"
+    write(path, done(request("one")), done(request("two")))
+    whole = path.read_bytes()
+    for end in (b"", b"\n"):  # as it is, and after a later run
+        lost.write_bytes(whole[: -1 - left] + end)
+        cassette = Cassette(str(lost))
+        (entry,) = cassette.entries()
+        assert (entry["request"], cassette.index.unread) == (json.loads(done(request("one")).canonical), 1)
+
+
 @pytest.mark.rule("CAS-15", "CAS-20")
 def test_a_line_that_was_edited_by_hand_is_found_by_its_request(tmp_path: Path) -> None:
     path = tmp_path / "c"
@@ -228,6 +256,9 @@ def test_a_file_that_is_not_a_cassette_or_a_newer_one_is_refused_and_unchanged(t
     path.write_bytes(b'{"cassette":2}\n')
     with pytest.raises(CassetteError, match="newer"):
         Cassette(str(path))
+    with pytest.raises(CassetteError, match="newer"):
+        open_cassette(str(path), "--record")
+    assert path.read_bytes() == b'{"cassette":2}\n'
 
 
 # --- which exchange ----------------------------------------------------------------------------------------------------------
