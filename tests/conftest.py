@@ -82,6 +82,7 @@ FORKED = (
     "gateway/",
     "providers/",
     "process/test_cancel.py",
+    "process/test_client_keys.py",
     "process/test_faults.py",
     "process/test_fuzz.py",
     "process/test_hosts.py",
@@ -105,7 +106,7 @@ def fork_server() -> Iterator[ForkServer]:
 @pytest.fixture(scope="module", autouse=True)
 def started_or_forked(request: pytest.FixtureRequest) -> Iterator[None]:
     name = request.path.relative_to(Path(__file__).parent).as_posix()
-    has_other_start = sys.platform != "linux" or os.environ.keys() & {"OMNI_BRIDGE_UNDER_TEST", "TEST_EAGER"}
+    has_other_start = sys.platform != "linux" or os.environ.keys() & {"OMNI_BRIDGE_UNDER_TEST"}
     if name.startswith(FORKED) and not has_other_start:
         worker_process.fork_server = request.getfixturevalue("fork_server")
     yield

@@ -15,7 +15,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -31,15 +31,15 @@ RunEngine = Callable[[socket.socket, int, int], NoReturn]
 
 class Template:
     """``load_early`` loads what needs no LiteLLM, ``load`` what the first chat needs, ``load_rest`` what any chat may need; all run
-    in this process. None may leave a thread, a loop or a connection. ``run_engine`` gets the descriptors of a new engine, in that
-    engine's process."""
+    in this process, and between the steps of the last engines are forked. None may leave a thread, a loop or a connection.
+    ``run_engine`` gets the descriptors of a new engine, in that engine's process."""
 
     def __init__(
         self,
         control: socket.socket,
         load_early: Callable[[], None],
         load: Callable[[], None],
-        load_rest: Callable[[], None],
+        load_rest: Callable[[], Iterator[None]],
         run_engine: RunEngine,
     ) -> None:
         self._control = control
@@ -51,7 +51,7 @@ class Template:
     def run(self, server: int) -> NoReturn:
         """``server`` is the process id of the server process, which is the parent of this one.
 
-        The first engine is forked before the rest is loaded, which that engine then loads itself; all later ones share it.
+        The engines of the start are forked before the rest is loaded, and load of it what they need; all later ones share it.
         """
         end_with_parent(server)
         ignore_terminal()
@@ -64,9 +64,11 @@ class Template:
         self._load()
         gc.freeze()  # no collection of an engine touches these pages, so that they stay shared
         self._tell({"loaded_ms": round((time.monotonic() - started) * 1000, 1)})
-        self._obey()
-        self._has_command(_QUIET_SECONDS)
-        self._load_rest()
+        while self._has_command(_QUIET_SECONDS):
+            self._obey()
+        for _ in self._load_rest():
+            while self._has_command(0):
+                self._obey()
         gc.collect()
         gc.freeze()
         while True:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from bridge_worker.system.redis_connection import RedisLink
     from bridge_worker.telemetry.otlp import Telemetry
 
+_LOOK_SECONDS = 0.05
+_QUIET_LOOKS = 4  # in a row without a request in flight
+_MOST_PATIENCE_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +61,7 @@ class App:
         redactor: Redactor,
         *,
         preload_local: bool = False,
+        preload_rest: bool = True,
         embedded: bool = False,
         early: bool = False,
         shared: SharedState | None = None,
@@ -70,6 +74,7 @@ class App:
         source_of_keys = shared.credentials if shared else credentials
         self._credentials = CredentialsInUse(source_of_keys, redactor) if source_of_keys else None
         self._preload_local = preload_local
+        self._preloads_rest = preload_rest
         self._embedded = embedded
         self._dispatcher = Part("the bridge's methods", self._make_dispatcher)
         self._litellm = Part("LiteLLM", self._load_litellm, on_demand=embedded)
@@ -83,13 +88,16 @@ class App:
         self._started = time.monotonic()
         self._warm_ms = 0.0
         self._has_rehearsed = False
+        self._in_flight = 0
 
     def start(self, output: object = None) -> None:
         """Call it once, in the loop that serves. ``output`` is not needed: requests wait for the client themselves."""
         self._started = time.monotonic()
         self._loop = asyncio.get_running_loop()
-        later = () if self._early or self._only_replays else (self._start_local, self._litellm.load, self._preload_rest)
-        Loader([self._dispatcher.load, *later]).start()
+        later: list[Callable[[], object]] = [self._start_local, self._litellm.load]
+        if self._preloads_rest:
+            later += [self._wait_for_quiet, self._preload_rest]
+        Loader([self._dispatcher.load, *(() if self._early or self._only_replays else later)]).start()
 
     # The dispatch port of `runtime.server`.
 
@@ -108,7 +116,11 @@ class App:
         return setup.degraded() if self._has_rehearsed else None
 
     async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
-        return await (await self._dispatcher.get()).dispatch(start, received, notify)
+        self._in_flight += 1
+        try:
+            return await (await self._dispatcher.get()).dispatch(start, received, notify)
+        finally:
+            self._in_flight -= 1
 
     async def ready(self) -> Mapping[str, object]:
         if self._early:
@@ -253,6 +265,13 @@ class App:
         rehearse(litellm, is_wrapped=self._embedded or config.gateway is not None)
         self._served = litellm
         return Backend(litellm, LiteLLMServices(litellm))
+
+    def _wait_for_quiet(self) -> None:
+        """The first chats have the processor, not what is loaded ahead."""
+        quiet, end = 0, time.monotonic() + _MOST_PATIENCE_SECONDS
+        while quiet < _QUIET_LOOKS and time.monotonic() < end:
+            time.sleep(_LOOK_SECONDS)
+            quiet = 0 if self._in_flight else quiet + 1
 
     def _preload_rest(self) -> None:
         """Loads parts that only some providers need; the first chat does not wait for them."""

@@ -12,7 +12,7 @@ import os
 import pickle
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
@@ -39,13 +39,15 @@ _log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What an engine receives first. ``redactor`` knows the secrets of the environment and the config. ``source`` has the
-    environment before any config, ``environment`` what the config of the start added to it, in the template too."""
+    environment before any config, ``environment`` what the config of the start added to it, in the template too. ``preload_rest``:
+    the engine loads what chats of any format need, else what is needed when it is."""
 
     config: Config
     source: Source
     environment: Mapping[str, str]
     redactor: Redactor
     preload_local: bool
+    preload_rest: bool
     early: bool
 
 
@@ -88,26 +90,32 @@ def load_litellm(*, is_wrapped: bool = True) -> None:
     from bridge_worker.backends.litellm.patches.table import install_for_router
     from bridge_worker.backends.litellm.rehearsal import rehearse
     from bridge_worker.backends.litellm.services import LiteLLMServices  # noqa: F401
-    from bridge_worker.backends.litellm.warm_up import warm_up
+    from bridge_worker.backends.litellm.warm_up import warm_up, warm_up_pricing
+    from bridge_worker.backends.local.chat import Local
+    from bridge_worker.config.settings import DEFAULTS
+    from bridge_worker.methods.params import validate_chat
 
+    validate_chat({"model": "warm-up", "messages": [{"role": "user", "content": "hi"}]})  # pydantic builds its validators
+    warm_up_pricing()
     if is_wrapped:
         warm_up()
         install_for_router()  # loads the Router, which all engines share then
-    rehearse(LiteLLM(), is_wrapped=is_wrapped)
+    rehearse(LiteLLM(local=Local(DEFAULTS.local)), is_wrapped=is_wrapped)
 
 
-def _load_nothing() -> None:
-    pass
+def _load_nothing() -> Iterator[None]:
+    yield
 
 
-def load_rest() -> None:
-    """What chats of other formats need, short of threads. A failure is each engine's own, which reports it."""
+def load_rest() -> Iterator[None]:
+    """What chats of other formats need, short of threads, in steps. A failure is each engine's own, which reports it."""
     with suppress(BaseException):
         from bridge_worker.backends.litellm.rehearsal import rehearse_without_threads
         from bridge_worker.backends.litellm.warm_up import warm_up_openai
 
         warm_up_openai()
-        rehearse_without_threads()
+        yield
+        yield from rehearse_without_threads()
 
 
 def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:
@@ -148,6 +156,7 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
         setup.config,
         setup.redactor,
         preload_local=setup.preload_local,
+        preload_rest=setup.preload_rest,
         early=setup.early,
         shared=shared,
     )

@@ -66,6 +66,7 @@ class PooledApp:
         self._on_log = on_log
         self._preload_local = preload_local
         self._preloaded_for: Config | None = None
+        self._degraded: object = None  # as the last engine that is gone had reported it
         self._counters = RequestCounters()
         self._shared = SharedStateService(self._push, credentials)
         self._pool: EnginePool | None = None
@@ -136,15 +137,15 @@ class PooledApp:
             "memory_bytes": None if own is None else own + sum(engine.memory_bytes for engine in engines),
             "engine": dict(self.state()),
             "redis": self._reported("redis") or {"state": "none", "since_ms": None},
-            "degraded": self._reported("degraded"),
+            "degraded": self._degraded if (degraded := self._reported("degraded")) is None else degraded,
             "engines": [engine.row() for engine in engines],
             "violations": invariants.violations(engine.report.get("violations") for engine in engines),
         }
 
     def _reported(self, name: str) -> object:
-        """As the newest engine has it; None until one has reported it."""
-        reports = [engine.report for engine in (self._supervisor.engines if self._supervisor else []) if name in engine.report]
-        return reports[-1][name] if reports else None
+        """As the newest engine that knows it has it; None until one has reported it."""
+        reports = [engine.report.get(name) for engine in (self._supervisor.engines if self._supervisor else [])]
+        return next((value for value in reversed(reports) if value is not None), None)
 
     # A reload: engines with the new config take over, and those with the old one end when they have no request.
 
@@ -182,10 +183,19 @@ class PooledApp:
     # What engines need of it.
 
     def _setup(self, early: bool, config: Config) -> bytes:
-        preload_local = self._preload_local and not early and self._preloaded_for is not config  # by the oldest engine
-        if preload_local:
+        is_first = not early and self._preloaded_for is not config  # the oldest engine, which serves the local models
+        if is_first:
             self._preloaded_for = config
-        return encode_setup(Setup(config, self._source, self._environment, self._redactor, preload_local, early))
+        setup = Setup(
+            config,
+            self._source,
+            self._environment,
+            self._redactor,
+            preload_local=is_first and self._preload_local,
+            preload_rest=is_first or config.settings.engines == 1,  # 40 MiB: several engines load what they need
+            early=early,
+        )
+        return encode_setup(setup)
 
     def _default_total_ms(self) -> int:
         return self._config.settings.deadline_total_ms
@@ -199,6 +209,7 @@ class PooledApp:
                 engine.link.send(Kind.PUSH, 0, body)
 
     async def _engine_lost(self, engine: EngineHandle) -> None:
+        self._degraded = engine.report.get("degraded", self._degraded)
         if engine.loss is not None:
             self.on_loss(engine.loss)
         await self._shared.engine_lost(engine.key)

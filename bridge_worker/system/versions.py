@@ -5,7 +5,10 @@ Owns how they are looked up, which takes 40 ms the first time: call it in the lo
 
 from __future__ import annotations
 
+import functools
 
+
+@functools.cache
 def litellm_version() -> str:
     from importlib.metadata import version
 

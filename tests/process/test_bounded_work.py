@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,7 @@ MEMORY_BESIDE_INPUT = 64 * 1024 * 1024
 HELLO: list[Json] = [{"role": "user", "content": "hello"}]
 CHAT: Json = {"model": "openai/good", "messages": HELLO}
 MB = 1_000_000
+SPACES = b" " * MB
 TURNS: list[Json] = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello"}]
 ALTERNATIVES: Json = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?!.*foo)(([a-z])+.)+[A-Z]([a-z])+$"}}}
 for _ in range(6):
@@ -320,10 +322,15 @@ def big_error(upstream: Upstream, model: str) -> int:
     return len(body)
 
 
+@cache
+def packed_gigabyte(window: int) -> bytes:
+    """A JSON text of 1 GB that does not end, in 1 MB. ``window``: zlib's, which names the format too."""
+    packer = zlib.compressobj(wbits=window, strategy=zlib.Z_RLE)  # as small as the default's, in a third of its time
+    return b"".join([packer.compress(b'{"a":"'), *(packer.compress(SPACES) for _ in range(1_000)), packer.flush()])
+
+
 def gzip_bomb(upstream: Upstream, model: str) -> int:
-    body = gzip.compress(b'{"a":"' + b" " * 1_000 * MB)
-    upstream.script(model, body=body, headers={"content-encoding": "gzip", "content-type": "application/json"})
-    return len(body)
+    return body(upstream, model, packed_gigabyte(zlib.MAX_WBITS + 16), content_encoding="gzip")
 
 
 def endless_line(upstream: Upstream, model: str) -> int:
@@ -451,7 +458,7 @@ def nested_gzip(upstream: Upstream, model: str) -> int:
 
 
 def deflate_bomb(upstream: Upstream, model: str) -> int:
-    return body(upstream, model, zlib.compress(b'{"a":"' + b" " * 1_000 * MB), content_encoding="deflate")
+    return body(upstream, model, packed_gigabyte(zlib.MAX_WBITS), content_encoding="deflate")
 
 
 def brotli(upstream: Upstream, model: str) -> int:

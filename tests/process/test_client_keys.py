@@ -124,7 +124,7 @@ def fresh(configured: Worker, providers: KeyedProviders) -> tuple[Worker, str]:
 
 
 def model_of(worker: Worker, wire: str) -> str:
-    return wire if "--config" in worker.process.args else FORMATS[wire].model  # type: ignore[operator]
+    return wire if "--config" in worker.flags else FORMATS[wire].model
 
 
 def chat(worker: Worker, model: str, **params: Any) -> Json:

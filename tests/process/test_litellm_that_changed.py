@@ -36,6 +36,8 @@ def changed(*arguments, added=None, **named):
 BUILDER = "litellm.litellm_core_utils.streaming_chunk_builder_utils"
 HUB = "litellm.litellm_core_utils.prompt_templates.huggingface_template_handler"
 
+MESSAGES = [{"role": "user", "content": "hi"}]
+
 Changed = Callable[..., Worker]
 
 
@@ -46,6 +48,7 @@ def changed(spawn: Spawn, upstream: Upstream) -> Changed:
         program = PROGRAM.format(module=module, path=path, change=change)
         command = (sys.executable, "-I", "-X", "utf8", "-c", program)
         env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url, "REPLICATE_API_KEY": KEY}
+        env |= {"GEMINI_API_KEY": KEY, "GEMINI_API_BASE": f"{upstream.base_url}/v1beta"}
         return spawn(*flags, command=command, env=env)
 
     return start
@@ -123,3 +126,19 @@ def test_a_format_that_fails_its_self_test_is_off_and_the_others_are_not(changed
     assert "akeContent, which is not known as this format's" in row["reason"]
     assert worker.chat("openai/gpt-4o-mini")["receipt"]["engine"]["name"] == "litellm-direct"
     assert worker.stderr.count("this LiteLLM fails the rehearsal of the format gemini") == 1
+
+
+@pytest.mark.rule("STA-5")
+def test_each_of_several_engines_tries_a_format_before_its_first_chat(changed: Changed) -> None:
+    """The first engine tries all formats ahead, the second those that it needs."""
+    place = "litellm.llms.vertex_ai.vertex_llm_base:VertexBase._get_token_and_url"
+    worker = changed(place, GEMINI_MOVED, "--engines", "2")
+    wait_until(lambda: [row["state"] for row in worker.call("status")["result"]["engines"]] == ["ready"] * 2, "both are ready")
+    (row,) = degraded(worker)
+    assert row["part"] == "format gemini"
+    failed = "this LiteLLM fails the rehearsal of the format gemini"
+    assert worker.stderr.count(failed) == 1
+    chats = [worker.request("chat", {"model": "gemini/gemini-2.5-flash", "messages": MESSAGES}) for _ in range(2)]
+    for chat in chats:
+        assert worker.response(chat)["error"]["data"]["kind"]
+    wait_until(lambda: worker.stderr.count(failed) == 2, "the second engine has tried it too")

@@ -157,7 +157,8 @@ def _import_all() -> None:
 
     load_early()
     load_litellm()
-    load_rest()
+    for _ in load_rest():
+        pass
 
 
 def _serve(control: socket.socket) -> NoReturn:

@@ -52,6 +52,7 @@ class Worker:
         command: Sequence[str] | None = None,
     ) -> None:
         environment = clean_environment() | dict(env or {})
+        self.flags = flags
         arguments = ["--stdio", *flags]
         self.process: subprocess.Popen[bytes] | ForkedProcess
         if fork_server and stdout == subprocess.PIPE and command is None and fork_server.can_fork(environment):

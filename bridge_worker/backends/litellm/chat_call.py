@@ -174,6 +174,7 @@ class ChatCall:
         messages: list[dict[str, Any]],
         held_back: list[Change],
     ) -> tuple[PreparedRequest, bytes]:
+        await decoders.rehearsed(target.provider or "")
         if not decoders.may_capture(str(call["model"]), target.provider or ""):
             raise NoDecoder(f"LiteLLM's requests to {target.provider} can't be captured")
         arguments = {name: value for name, value in call.items() if name not in _NOT_OF_THE_REQUEST and name[:1] != "_"}

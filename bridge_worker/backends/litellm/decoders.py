@@ -7,7 +7,8 @@ format is decoded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -69,6 +70,7 @@ _ONLY: Mapping[Format, frozenset[str]] = {
 }
 _off: set[Format] = set()
 _not_captured: set[str] = set()  # providers
+_rehearsals: dict[Format, Callable[[], None]] = {}  # of the formats that have not been rehearsed in this process
 
 
 def may_capture(model: str, provider: str) -> bool:
@@ -102,6 +104,19 @@ def switch_off(found: Format) -> None:
 def switch_capture_off(found: Format) -> None:
     """After a rehearsal that could not capture: a request of these providers might be sent, and then be sent again."""
     _not_captured.update(_ONLY.get(found, _PROVIDERS.difference(*_ONLY.values())))
+
+
+def rehearse_before_use(found: Format, rehearse: Callable[[], None]) -> None:
+    _rehearsals[found] = rehearse
+
+
+async def rehearsed(provider: str) -> None:
+    """Returns when the formats of ``provider`` are rehearsed, which is done in a thread, for it also imports what they need, and
+    without the context of the chat."""
+    for found in [each for each in _rehearsals if provider in _ONLY[each]]:
+        if rehearse := _rehearsals.get(found):
+            await asyncio.get_running_loop().run_in_executor(None, rehearse)
+            _rehearsals.pop(found, None)
 
 
 def _is_registered(provider: str) -> bool:

@@ -7,10 +7,12 @@ log and each receipt report it. Refuses to send anything.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -62,6 +64,7 @@ _LOG_METHODS = ("update_environment_variables", "pre_call", "dispatch_success_ha
 _PICKS = 8  # calls of the rehearsal of `_router_weights`; at random they would be right once in 256 times
 
 _results: dict[str, str] = {}  # why each rehearsal failed, "" where it passed; a process that is forked rehearses the others
+_one_at_a_time = threading.Lock()  # of a thread that loads ahead and those of chats
 _log = logging.getLogger(__name__)
 
 
@@ -69,8 +72,11 @@ def rehearse(model: LiteLLM, *, is_wrapped: bool = True) -> None:
     """Prepares what the first chat needs. Do not call it in a thread with an event loop.
 
     Without ``is_wrapped`` nothing may listen to a call: no config, and no host's code. `rehearse_rest` has the wrapper then, which
-    loads a tenth of the modules.
+    loads a tenth of the modules. The formats that are left out are rehearsed before the first chat that needs one, at the latest.
     """
+    for found in FORMATS:
+        if found not in _AHEAD:
+            decoders.rehearse_before_use(found, functools.partial(_rehearse_format, found))
     for found in _AHEAD:
         _rehearse_format(found)
     if any(map(decoders.is_off, _AHEAD)):
@@ -102,11 +108,12 @@ def rehearse_rest() -> None:
     _passes(_WRAPPER, _rehearse_wrapper)
 
 
-def rehearse_without_threads() -> None:
-    """The same but the formats for which LiteLLM starts a thread: it does to sign a request for AWS."""
+def rehearse_without_threads() -> Iterator[None]:
+    """The same, in steps, but the formats for which LiteLLM starts a thread: it does to sign a request for AWS."""
     for found, (_, arguments) in FORMATS.items():
         if arguments is not _AWS:
             _rehearse_format(found)
+            yield
     _passes(_WRAPPER, _rehearse_wrapper)
 
 
@@ -192,6 +199,11 @@ async def _calls_of_router(*requests: Mapping[str, Any]) -> list[Mapping[str, An
 
 
 def _passes(what: str, work: Callable[[], Awaitable[None]]) -> bool:
+    with _one_at_a_time:
+        return _passes_now(what, work)
+
+
+def _passes_now(what: str, work: Callable[[], Awaitable[None]]) -> bool:
     if what in _results:
         return not _results[what]
     _results[what] = "it was broken off"

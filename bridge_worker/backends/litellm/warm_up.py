@@ -14,6 +14,9 @@ from typing import Any
 import litellm
 from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER  # PRIVATE: its queue is flushed
 
+from bridge_worker.backends.litellm import pricing
+from bridge_worker.core.deltas import TokenUsage
+
 
 @functools.cache
 def warm_up() -> None:
@@ -36,6 +39,11 @@ def warm_up() -> None:
             runner.run(first_calls())
     finally:
         litellm.disable_token_counter = counts
+
+
+def warm_up_pricing() -> None:
+    """Imports LiteLLM's calculation of a price."""
+    pricing.price(TokenUsage(1, 0, 1), provider="openai", deployment=None, models=("gpt-4.1",))
 
 
 @functools.cache
