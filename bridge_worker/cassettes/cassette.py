@@ -124,7 +124,7 @@ def _note_parsed(index: Index, line: bytes, place: Place) -> None:
         return
     if not isinstance(entry, dict):
         index.unread += 1
-    elif "cassette" in entry:
+    elif "cassette" in entry:  # a second one: two files were joined
         index.header = index.header or entry
     elif isinstance(entry.get("model"), str) and isinstance(entry.get("info"), dict):
         index.models[entry["model"]] = place

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from bridge_worker.cassettes.canonical import hash_of
-from bridge_worker.cassettes.masking import IN_PARTS, Json, Redact, masked_entry
+from bridge_worker.cassettes.masking import IN_PARTS, Json, Redact, hides_secret, masked_entry
 from bridge_worker.core.exchange import Tape
 from bridge_worker.protocol.framing import encode
 
@@ -142,9 +142,4 @@ def _arguments(deltas: Iterable[Any]) -> Iterable[str]:
 
 
 def _hides_secret(tapes: Sequence[Tape], redact: Redact) -> bool:
-    """Whether bytes that are written in base64 hold a secret."""
-    for tape in tapes:
-        data = b"".join(piece.data for piece in tape.pieces)
-        if isinstance(readable(data), dict) and redact(text := data.decode("latin-1")) != text:
-            return True
-    return False
+    return any(hides_secret(readable(b"".join(piece.data for piece in tape.pieces)), redact) for tape in tapes)

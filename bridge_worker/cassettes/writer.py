@@ -18,7 +18,7 @@ from collections import deque
 from contextlib import suppress
 
 from bridge_worker.cassettes.entry import FORMAT, HEADER, header_line
-from bridge_worker.cassettes.writing_process import EXCHANGE, HEAD, LINE, SECRETS, end_half_line, locked
+from bridge_worker.cassettes.writing_process import EXCHANGE, HEAD, LINE, MODEL, SECRETS, end_half_line, locked
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.system.child_processes import OUTLIVES, how_it_ended
 from bridge_worker.version import __version__
@@ -91,6 +91,10 @@ class Writer:
     def exchange(self, packed: bytes) -> None:
         """``packed`` is what `writing_process.pack` returned. Waits only when a slow disk has fallen far behind."""
         self._put(EXCHANGE, packed)
+
+    def model(self, line: bytes) -> None:
+        """A line with the facts of a model, which is masked."""
+        self._put(MODEL, line)
 
     def line(self, line: bytes) -> None:
         """A line that is ready."""

@@ -8,6 +8,7 @@ Refuses to know the queue of the worker.
 
 from __future__ import annotations
 
+import json
 import marshal
 import os
 import pickle
@@ -21,13 +22,14 @@ from typing import Any, BinaryIO
 
 from bridge_worker.cassettes.canonical import canonical
 from bridge_worker.cassettes.entry import Exchanged, chosen_headers, line_of
+from bridge_worker.cassettes.masking import Redact, in_data_too, masked_value
 from bridge_worker.core.exchange import Piece, Tape
 from bridge_worker.protocol.framing import encode
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.version import __version__
 
 HEAD = struct.Struct("<cQ")
-EXCHANGE, LINE, SECRETS = b"x", b"l", b"s"
+EXCHANGE, MODEL, LINE, SECRETS = b"x", b"m", b"l", b"s"
 
 
 def pack_request(request: Mapping[str, Any]) -> bytes:
@@ -93,7 +95,7 @@ def main(fd: int) -> None:
 
 
 def _run(frames: BinaryIO, fd: int) -> None:
-    redactor = Redactor({})
+    redact = in_data_too(Redactor({}).redact)
     while head := frames.read(HEAD.size):
         if len(head) < HEAD.size:
             return
@@ -102,16 +104,18 @@ def _run(frames: BinaryIO, fd: int) -> None:
         if len(data) < size:
             return  # the worker was killed
         if kind == SECRETS:
-            redactor = pickle.loads(data)  # noqa: S301  # from the worker
+            redact = in_data_too(pickle.loads(data).redact)  # noqa: S301  # from the worker
         elif kind == LINE:
             append(fd, data)
-        elif (line := _line(data, redactor)) is not None:
+        elif kind == MODEL:
+            append(fd, encode(masked_value(json.loads(data), redact)))
+        elif (line := _line(data, redact)) is not None:
             append(fd, line)
 
 
-def _line(packed: bytes, redactor: Redactor) -> bytes | None:
+def _line(packed: bytes, redact: Redact) -> bytes | None:
     try:
-        return line_of(unpack(packed), versions(), redactor.redact)
+        return line_of(unpack(packed), versions(), redact)
     except Exception as error:  # one exchange is lost, not the recording
         _report(f"an exchange could not be recorded ({type(error).__name__})")
         return None

@@ -181,16 +181,7 @@ class App:
         status = GetStatus(counters, self.state, self.redis_state, self.degraded)
         served = serve_by(self._registry(self._local), self.settings, self._redactor, self._shared and self._shared.fault_counters)
         self._journal = served.journal
-        methods = method_table(
-            served.backends,
-            self.settings,
-            spending,
-            self._redactor,
-            status,
-            _refuse_reload,
-            served.journal,
-            served.before_count,
-        )
+        methods = method_table(served.backends, self.settings, spending, self._redactor, status, _refuse_reload, *served[1:])
         return Dispatcher(methods, self._redactor, counters, self._telemetry)
 
     def _make_spending(self) -> Spending:

@@ -12,6 +12,7 @@ from bridge_worker.cassettes.cassette import Cassette, Place
 from bridge_worker.cassettes.counters import Counters, LocalCounters
 from bridge_worker.cassettes.faults import Faults, FaultyBackends
 from bridge_worker.cassettes.journal import Recording
+from bridge_worker.cassettes.masking import in_data_too
 from bridge_worker.cassettes.matching import Matching
 from bridge_worker.cassettes.model_facts import NotingModels
 from bridge_worker.cassettes.player import Player
@@ -46,7 +47,7 @@ def _with_cassettes(registry: Backends, settings: Settings, redactor: Redactor) 
     if settings.replay_miss == "record":
         appended = [Writer(open_cassette(settings.replay, "--replay"), redactor)]
         miss = NotingModels(registry, appended)
-    player = Player(cassette, Matching(settings.match_ignore), redactor.redact)
+    player = Player(cassette, Matching(settings.match_ignore), in_data_too(redactor.redact))
     replay: Backends = Replay(player, in_real_time=settings.replay_timing == "real", miss=miss)
     if not recorded and not appended:
         return Served(replay, None)

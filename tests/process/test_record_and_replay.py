@@ -57,6 +57,7 @@ REQUESTS: dict[str, tuple[str, Json]] = {
     "refused": ("embed", {"model": "openai/limited", "input": ["one"]}),
     "tokens": ("tokens/count", {"model": "openai/gpt-4o-mini", "messages": messages("how many")}),
     "offline": ("chat", {**OFFLINE, "stream": True}),
+    "named": ("tokens/count", {"model": f"openai/{KEY}", "messages": messages("a key for a model's name")}),
     "unknown": ("chat", {"model": "nosuchprovider/m", "messages": messages("x")}),
 }
 
@@ -319,6 +320,7 @@ def test_verify_reads_embeddings_and_rankings_with_todays_litellm(recorded: Tape
     assert [name for name, outcome in zip(REQUESTS, outcomes, strict=False) if outcome == "no bytes"] == [
         "tokens",
         "offline",
+        "named",
         "unknown",
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from bridge_worker.cassettes.canonical import canonical, hash_of, of_chat
 from bridge_worker.cassettes.cassette import Cassette
 from bridge_worker.cassettes.entry import Exchanged, header_line, line_of
+from bridge_worker.cassettes.masking import in_data_too
 from bridge_worker.cassettes.matching import Matching, differences
 from bridge_worker.cassettes.playback import RecordedBody
 from bridge_worker.cassettes.player import Player
@@ -188,6 +190,28 @@ def test_an_unknown_key_is_masked_by_its_shape_and_the_request_still_finds_its_e
     player = Player(Cassette(path), Matching(), Redactor({}).redact)
     assert player.find(request(f"use {unknown}")) is not None
     assert player.find(request("use another")) is None
+
+
+@pytest.mark.rule("CAS-2")
+@pytest.mark.parametrize("secret", [KEY, PASSWORD], ids=["key-shaped", "known"])
+def test_a_secret_within_base64_or_escaped_letters_is_masked_and_the_request_still_finds_its_exchange(
+    secret: str, tmp_path: Path
+) -> None:
+    redact = in_data_too(REDACT)
+    picture = base64.b64encode(f"PNG\x00 {secret} \x00".encode()).decode()
+    asked = request("look")
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}
+    file = {"type": "input_audio", "input_audio": {"data": picture, "format": "wav"}}
+    asked["params"]["messages"] = [{"role": "user", "content": [url, file]}]
+    escaped = b'{"choices": [{"message": {"content": "' + "".join(f"\\u{ord(one):04x}" for one in secret).encode() + b'"}}]}'
+    line = line_of(done(asked, tapes=[tape([escaped])]), VERSIONS, redact)
+    assert picture not in line.decode()
+    assert json.loads(line)["provider"] is None
+    path = tmp_path / "c"
+    path.write_bytes(header_line(version="t") + line)
+    assert Player(Cassette(str(path)), Matching(), redact).find(asked) is not None
+    untouched = base64.b64encode(bytes(range(256)) * 40).decode()
+    assert redact(f"data:image/png;base64,{untouched}") == f"data:image/png;base64,{untouched}"
 
 
 # --- the file ----------------------------------------------------------------------------------------------------------------
