@@ -119,13 +119,12 @@ class EnginePool:
         """The least busy one; the early engine only while there is no other: it gives back what it can't serve."""
         ready = [engine for engine in self.engines() if engine.takes_requests]
         if ready:
-            return min(ready, key=lambda engine: engine.key if request.is_local else len(engine.requests))
+            return min(ready, key=lambda engine: engine.key if request.is_local else engine.load)
         return next((one for one in self.engines() if one.early and one.state is State.STARTING), None)
 
     def _send(self, engine: EngineHandle, request: Request) -> None:
-        number = request.number = engine.free_number()
+        number = request.number = engine.add(request)
         request.engine = engine
-        engine.requests[number] = request
         engine.board[number] = Progress.PLACED
         line = request.start.line or encode(
             {"id": request.start.id, "method": request.start.method, "params": request.start.params}
@@ -224,7 +223,7 @@ class EnginePool:
             engine.link.send(Kind.RESUME)
 
     def _take_response(self, engine: EngineHandle, frame: Frame) -> None:
-        request = engine.requests.pop(frame.request, None)
+        request = engine.pop(frame.request)
         if request is None:
             return
         engine.served += 1
@@ -235,7 +234,7 @@ class EnginePool:
             self.supervisor.after_request(engine)
 
     def _take_back(self, engine: EngineHandle, frame: Frame) -> None:
-        request = engine.requests.pop(frame.request, None)
+        request = engine.pop(frame.request)
         if request is None:
             return
         if not request.done.done():  # else it has its response already, and only the engine has still to end

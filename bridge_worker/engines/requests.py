@@ -12,6 +12,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from bridge_worker.protocol.session import Start
 
 _LOCAL = "local/"
+_BYTES_OF_ONE = 64 * 1024  # of a line, which cost an engine as much as a usual chat
 T = TypeVar("T")  # an engine
 
 
@@ -44,6 +45,10 @@ class PendingRequest(Generic[T]):
     number: int = 0
     cancelled: bool = False
     deltas: list[bytes] = field(default_factory=list)
+    weight: int = field(init=False)  # 1 for a usual request, more for one with a long line
+
+    def __post_init__(self) -> None:
+        self.weight = 1 + len(self.start.line) // _BYTES_OF_ONE
 
     @property
     def is_local(self) -> bool:

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings, target
 from hypothesis import strategies as st
 
-from bridge_worker.backends.wire.ollama import Ollama
 from bridge_worker.backends.wire.openai_chat import OpenAIChat
 from bridge_worker.protocol import framing
 from bridge_worker.protocol.framing import Fault, Framer, Message
@@ -23,11 +22,10 @@ from bridge_worker.protocol.link_frames import Frame, FrameReader, Kind, encode_
 from tests.fuzz import strict_json
 from tests.unit.wire.joined import streamed
 
-COMMON = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", "150")), deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-_MAX_BYTES = 60
-_MAX_VALUES = 12
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
+COMMON = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+MAX_BYTES = 60
+MAX_VALUES = 12
 _BOM = b"\xef\xbb\xbf"
 Event = tuple[str, Any]
 
@@ -59,11 +57,11 @@ def slow_lines(data: bytes) -> list[Event]:
 
 
 def slow_line(line: bytes) -> Event | None:
-    if len(line) > _MAX_BYTES:
+    if len(line) > MAX_BYTES:
         return ("fault", "invalid_message")
     if not line.strip():
         return None
-    if len(line) > _MAX_VALUES and slow_values(line) > _MAX_VALUES:
+    if len(line) > MAX_VALUES and slow_values(line) > MAX_VALUES:
         return ("fault", "invalid_message")
     try:
         value = strict_json.decode(line)
@@ -94,14 +92,14 @@ def described(event: Message | Fault) -> Event:
 @pytest.fixture(autouse=True, scope="module")
 def _small_limits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(framing, "MAX_VALUES", _MAX_VALUES)
+        patch.setattr(framing, "MAX_VALUES", MAX_VALUES)
         yield
 
 
 @COMMON
 @given(_BYTES, st.lists(st.integers(0, 400), max_size=12))
 def test_lines_are_those_of_a_slow_reader_in_any_cut(data: bytes, cuts: list[int]) -> None:
-    framer = Framer(_MAX_BYTES)
+    framer = Framer(MAX_BYTES)
     events = [event for piece in cut(data, cuts) for event in framer.feed(piece)]
     events += framer.close()
     expected = slow_lines(data)
@@ -148,18 +146,6 @@ def test_text_of_server_sent_events_is_that_of_a_slow_reader(
     values = [line.removeprefix("data: ") for event in events for line in event.split("\n") if line.startswith("data: ")]
     slow = "".join(json.loads(value)["choices"][0]["delta"].get("content", "") for value in values if value != "[DONE]")
     result = streamed(OpenAIChat, data, [at % (len(data) + 1) for at in cuts])
-    assert result.error is None
-    assert result.content == slow == "".join(texts)
-
-
-@COMMON
-@given(_TEXTS, st.lists(st.integers(0, 4000), max_size=12), st.booleans())
-def test_text_of_json_lines_is_that_of_a_slow_reader(texts: list[str], cuts: list[int], ascii: bool) -> None:
-    chunks: list[Any] = [{"message": {"role": "assistant", "content": text}, "done": False} for text in texts]
-    chunks.append({"message": {"role": "assistant", "content": ""}, "done": True, "done_reason": "stop"})
-    data = b"".join(_encoded(chunk, ascii) + b"\n" for chunk in chunks)
-    slow = "".join(json.loads(line)["message"]["content"] for line in data.split(b"\n") if line)
-    result = streamed(Ollama, data, [at % (len(data) + 1) for at in cuts])
     assert result.error is None
     assert result.content == slow == "".join(texts)
 

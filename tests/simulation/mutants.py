@@ -64,9 +64,9 @@ TESTS: dict[tuple[str, ...], tuple[str, ...]] = {
 _PROCESSES = {"spawn", "worker_for", "worker"}  # fixtures of tests that start a worker, which a change in memory does not reach
 _ROOT = Path(__file__).parents[2]
 _SEEDS = 60
-_CPU_SECONDS, _SECONDS = 30, 300  # of a fork; a mutant that needs more is found
+_CPU_SECONDS, _SECONDS = 30, 600  # of a fork
 _MEMORY = 6 << 30
-_AT_IMPORT = 60  # tests, the fastest, for a change that runs at the import, such as a constant: no line of theirs tells which
+_AT_IMPORT = 60  # tests, the fastest, for a change that runs at the import, such as a constant: no line of theirs shows which
 _LONGEST = 8.0  # seconds of one test that is run for a mutant
 _OPPOSITE: dict[type[ast.AST], type[ast.AST]] = {
     ast.Lt: ast.LtE,
@@ -191,8 +191,9 @@ def is_killed_by_simulation(mutant: Mutant, seeds: int = _SEEDS) -> bool:
     return False
 
 
-def in_forks(jobs: Iterable[tuple[Mutant, Callable[[], bool]]]) -> Iterator[tuple[Mutant, bool]]:
-    """What each job returns in a fork; true for one that does not end by itself in time. One fork for each core, and one more."""
+def in_forks(jobs: Iterable[tuple[Mutant, Callable[[], bool]]]) -> Iterator[tuple[Mutant, bool | None]]:
+    """What each job returns in a fork; true for one that needs too much of the processor, None for one that has only waited, which
+    a busy machine makes it do. One fork for each core, and one more."""
     running: dict[int, Mutant] = {}
     for mutant, job in jobs:
         running[_fork(job)] = mutant
@@ -202,9 +203,10 @@ def in_forks(jobs: Iterable[tuple[Mutant, Callable[[], bool]]]) -> Iterator[tupl
         yield _next_end(running)
 
 
-def _next_end(running: dict[int, Mutant]) -> tuple[Mutant, bool]:
+def _next_end(running: dict[int, Mutant]) -> tuple[Mutant, bool | None]:
     pid, status = os.wait()
-    return running.pop(pid), bool(status)
+    has_waited = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+    return running.pop(pid), None if has_waited else bool(status)
 
 
 def _fork(job: Callable[[], bool]) -> int:
@@ -233,6 +235,7 @@ class _Tests:
         self.survivors: list[Mutant] = []
         self.seconds: dict[int, float] = {}
         self.tried: Counter[str] = Counter()
+        self.late: list[Mutant] = []
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if _PROCESSES.isdisjoint(getattr(item, "fixturenames", ()))]
@@ -244,8 +247,11 @@ class _Tests:
         print(f"{len(session.items):,} tests; {len(by_line):,} lines are executed by one", flush=True)
         for mutant, is_killed in in_forks(self._jobs(session, by_line)):
             self.tried[mutant.module] += 1
-            if not is_killed:
+            if is_killed is None:
+                self.late.append(mutant)
+            elif not is_killed:
                 self.survivors.append(mutant)
+                print(f"no test finds {mutant}", flush=True)
             if self.tried.total() % 50 == 0:
                 print(f"{self.tried.total()} run through the tests, {len(self.survivors)} survive", flush=True)
         return True
@@ -340,7 +346,7 @@ def _run(modules: list[str], files: Iterable[str], ends: float) -> None:
     for module in modules:
         mine, found, rest = ([one for one in group if one.module == module] for group in (everything, tests.survivors, survivors))
         tried = tests.tried[module]
-        by_tests = tried - len(found)
-        print(
-            f"{module:34} {len(mine):4}, {tried:4} tried: {by_tests:4} by tests, {seeds[module]:4} by seeds, {len(rest):3} survive"
-        )
+        late = sum(one.module == module for one in tests.late)
+        by_tests = tried - len(found) - late
+        by = f"{by_tests:4} by tests, {seeds[module]:4} by seeds"
+        print(f"{module:34} {len(mine):4}, {tried:4} tried: {by}, {len(rest):3} survive, {late} not decided in {_SECONDS} s")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import json
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from bridge_worker import invariants
 from bridge_worker.budgets import store as store_module
 from bridge_worker.budgets import tasks as tasks_module
 from bridge_worker.budgets.limits import NOTHING, Account, Amount, Hold, Standing, read_budgets
+from bridge_worker.budgets.remote_store import Call, RemoteStore, StoreService
 from bridge_worker.budgets.spending import Spending, total_tokens
 from bridge_worker.budgets.store import MemoryStore
-from bridge_worker.budgets.tasks import MemoryTasks, TaskService
+from bridge_worker.budgets.tasks import MemoryTasks, RemoteTasks, TaskService, limits_of, refusal
 
 DAY = 86_400
 BUDGETS = read_budgets(
@@ -167,6 +169,111 @@ def test_what_a_lost_engine_had_reserved_of_a_task_is_spent() -> None:
     assert (row["spent_usd"], row["spent_tokens"], row["spent_requests"], row["reserved_requests"]) == (0.375, 5, 2, 1)
     with pytest.raises(ValueError, match="unknown call"):
         call(1, "sing")
+
+
+def over_json(service: StoreService | TaskService, engine: int = 1) -> Call:
+    async def call(name: str, members: Mapping[str, object]) -> Any:
+        return json.loads(json.dumps(await service.serve(engine, json.loads(json.dumps({"name": name, **members})))))
+
+    return call
+
+
+@pytest.mark.rule("TSK-1", "TSK-4")
+def test_an_engine_reaches_the_tasks_of_the_server_process() -> None:
+    service = TaskService()
+    tasks = RemoteTasks(over_json(service))
+    assert run(tasks.get("t")) is None
+    assert run(tasks.raise_limits("t", {"max_tokens": 9})) is None
+    assert run(tasks.reserve("h", "t", {"max_tokens": 5, "max_usd": 2}, 0.5, 4)) == {}
+    assert run(tasks.reserve("i", "t", {}, 0.5, 4))["refused"] == "exceeded"
+    assert run(tasks.raise_limits("t", {"max_tokens": 9}))["max_tokens"] == 9
+    run(tasks.settle("h", "t", 0.25, 3, 1))
+    assert service._holds == {1: {}}  # what is settled is not kept
+    run(tasks.settle("h", "unknown", 0.25, 3, 1))
+    assert run(tasks.get("t")) == {
+        "id": "t",
+        "max_usd": 2,
+        "max_tokens": 9,
+        "max_requests": None,
+        "spent_usd": 0.25,
+        "spent_tokens": 3,
+        "spent_requests": 1,
+        "reserved_usd": 0.0,
+        "reserved_tokens": 0,
+        "reserved_requests": 0,
+    }
+    assert run(tasks.reserve("j", "t", {}, 0.5, 6)) == {}
+    run(service.engine_lost(2))
+    assert run(tasks.get("t"))["reserved_tokens"] == 6
+    run(service.engine_lost(1))
+    assert (row := run(tasks.get("t")))["spent_tokens"] == 9
+    assert (row["spent_requests"], row["spent_usd"], row["reserved_requests"]) == (2, 0.75, 0)
+
+
+@pytest.mark.rule("BUD-4")
+def test_an_engine_reaches_the_accounts_of_the_server_process() -> None:
+    service = StoreService()
+    store, other = (RemoteStore(over_json(service, engine)) for engine in (1, 2))
+    limited = accounts("ever")
+    hold = run(store.reserve("a", limited, Amount(600_000_000, 5), 1000))
+    assert isinstance(hold, Hold)
+    assert (hold.id, hold.accounts, hold.amount) == ("a", limited, Amount(600_000_000, 5))
+    refused = run(other.reserve("b", limited, Amount(600_000_000, 5), 1000))
+    assert isinstance(refused, Standing)
+    assert (refused.account, refused.used, refused.reserved, refused.resets_ms) == (
+        limited[0],
+        NOTHING,
+        Amount(600_000_000, 5),
+        None,
+    )
+    run(store.settle(hold, Amount(100_000_000, 2)))
+    assert service._holds == {1: {}}  # what is settled is not kept
+    run(other.reserve("b", limited, Amount(600_000_000, 5), 1000))
+    run(service.engine_lost(1))
+    (standing,) = run(store.standings(limited))
+    assert (standing.used, standing.reserved) == (Amount(100_000_000, 2), Amount(600_000_000, 5))
+    run(service.engine_lost(2))
+    (standing,) = run(store.standings(limited))
+    assert (standing.used, standing.reserved) == (Amount(700_000_000, 7), NOTHING)
+    with pytest.raises(ValueError, match="unknown call 'sing'"):
+        run(over_json(service)("sing", {}))
+
+
+@pytest.mark.rule("TSK-2", "TSK-3")
+def test_each_refusal_of_a_task_has_its_error() -> None:
+    assert limits_of({"id": "t", "max_usd": 0.5, "max_tokens": None}) == {"max_usd": 0.5}
+    tasks = MemoryTasks()
+    run(tasks.reserve("h", "t", {"max_usd": 0.5, "max_tokens": 9}, 0.25, 4))
+    run(tasks.settle("h", "t", 0.25, 4, 1))
+    differs = refusal(run(tasks.reserve("i", "t", {"max_tokens": 8}, 0, 0)), 0, 0, "m")
+    assert (differs.kind, differs.message.split(";")[0]) == (
+        "invalid_request",
+        "task.max_tokens differs from that of the task t (9)",
+    )
+    unknown = refusal(run(tasks.reserve("i", "t", {}, 0, None)), 0, None, "m")
+    assert (unknown.kind, unknown.model, unknown.message.split(" has ")[0]) == ("budget_exceeded", "m", "m")
+    exceeded = refusal(run(tasks.reserve("i", "t", {}, 0.5, 4)), 0.5, 4, "m")
+    assert (exceeded.kind, exceeded.model) == ("budget_exceeded", "m")
+    assert "0.25 USD, 4 tokens and 1 requests are spent, this request may use 0.5 USD and 4 tokens" in exceeded.message
+    assert exceeded.extra["task"] == {**run(tasks.get("t")), "estimate_usd": 0.5, "estimate_tokens": 4}
+    without = refusal({"refused": "exceeded", "task": run(tasks.get("t"))}, None, None, "m")
+    assert "this request may use 0 USD and 0 tokens" in without.message
+
+
+@pytest.mark.rule("TSK-3")
+def test_only_the_limits_of_a_task_need_an_estimate() -> None:
+    tasks = MemoryTasks()
+    run(tasks.reserve("a", "usd", {"max_usd": 1}, 0.5, None))
+    run(tasks.reserve("b", "tokens", {"max_tokens": 9}, None, 4))
+    run(tasks.reserve("c", "requests", {"max_requests": 2}, None, None))
+    rows = [run(tasks.get(id)) for id in ("usd", "tokens", "requests")]
+    assert [(row["reserved_usd"], row["reserved_tokens"], row["reserved_requests"]) for row in rows] == [
+        (0.5, 0, 1),
+        (0.0, 4, 1),
+        (0.0, 0, 1),
+    ]
+    assert run(tasks.reserve("d", "requests", {}, None, None)) == {}
+    assert run(tasks.reserve("e", "requests", {}, None, None))["refused"] == "exceeded"
 
 
 @pytest.mark.rule("BUD-4", "TSK-3")
