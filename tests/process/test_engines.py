@@ -23,7 +23,7 @@ from tests.support.data import HELLO, Json
 from tests.support.gateway_config import deployment, write
 from tests.support.processes import descendants
 from tests.support.upstream import Upstream
-from tests.support.worker import Worker, run, wait_until
+from tests.support.worker import COMMAND, Worker, run, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="engine processes need Linux")
 
@@ -144,7 +144,7 @@ def start_hanging(worker: Worker, upstream: Upstream, params: Json) -> int | str
 
 @pytest.mark.rule("ENG-1", "LIF-2", "OFF-1")
 def test_initialize_and_offline_chats_do_not_wait_for_litellm(spawn: Spawn) -> None:
-    worker = spawn("--engines", "1")
+    worker = spawn("--engines", "1", command=COMMAND)
     result = worker.call("initialize", {"protocolVersion": "omni-bridge/1"})["result"]
     assert result["engine"] == {"name": "litellm", "version": None, "ready": False}
     assert worker.chat("offline/echo", "at once")["content"] == "at once"
@@ -157,8 +157,10 @@ def test_initialize_and_offline_chats_do_not_wait_for_litellm(spawn: Spawn) -> N
 
 @pytest.mark.rule("LIF-9")
 def test_a_chat_that_arrives_before_litellm_is_loaded_waits_for_an_engine_that_has_it(upstream: Upstream, spawn: Spawn) -> None:
-    worker = spawn("--engines", "1", env={"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url})
+    env = {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url}
+    worker = spawn("--engines", "1", env=env, command=COMMAND)
     assert worker.chat("openai/gpt-4o")["content"]
+    wait_until(lambda: len(descendants(worker.process.pid)) == 2, "the engine of the start has ended, and another one has LiteLLM")
 
 
 def test_the_engine_of_the_start_ends_once_another_has_litellm(one: Worker) -> None:
