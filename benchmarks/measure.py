@@ -296,7 +296,7 @@ print(cpu(lambda: json.dumps(json.loads(line), ensure_ascii=False)), cpu(lambda:
 
 
 def _own_part(figures: Figures, plan: Plan, upstream: Upstream) -> None:
-    """The bridge without a model: one that repeats what it was told, word by word when streamed."""
+    """The bridge without a model: one that repeats the last message, word by word when streamed."""
     peer = next(peer for peer in PEERS if peer.name == WORKER_NAME)
     one = Running(peer, upstream)  # whose first chat has waited for LiteLLM, so nothing loads beside what is measured
     with suppress(BrokenPipeError):

@@ -1,6 +1,6 @@
 """The peers that are compared, and one of them running: its processes, its load client, its clocks.
 
-Owns what each peer is started with, and reads processor time and memory where Linux tells them. Refuses to know what is measured.
+Owns what each peer is started with, and reads processor time and memory where Linux reports them. Refuses to know what is measured.
 What is counted is the same for all: from a request handed over to its answer parsed, seen by a client that costs microseconds.
 """
 
@@ -165,7 +165,7 @@ class Upstream:
 
 
 class Running:
-    """A peer that has answered a first chat, ``first_chat_s`` after it was started."""
+    """A peer that has finished a first chat, ``first_chat_s`` after it was started."""
 
     def __init__(self, peer: Peer, upstream: Upstream) -> None:
         self.peer = peer

@@ -1,7 +1,7 @@
 """The picture of a run, as SVG: a panel a figure, a bar a peer.
 
 Owns the drawing. A panel's scale is made by the peers that have LiteLLM in them; what is far beyond it, a raw client say, is
-cut and marked, for else the others could not be told apart.
+cut and marked, for else the others could not be distinguished.
 """
 
 from __future__ import annotations

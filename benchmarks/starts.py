@@ -1,8 +1,9 @@
-"""How long a start takes, by several ways of starting: from the spawn to `initialize`, to the first chat through LiteLLM, in CPU.
+"""How long a new worker takes for its first chat: by provider, with and without a gateway's config, by several ways of starting.
 
     .venv-dev/bin/python -m benchmarks.starts bin/omni-bridge dist/omni-bridge/omni-bridge [--rounds 10]
 
-The ways take turns, so that whatever else the machine does is everybody's. Prints each figure's minimum and median.
+The plain script and the commands take turns, so that other load of the machine is everybody's. Prints a table for each command:
+medians, and the ratio to the plain script, which imports LiteLLM and has no config. CPU is that of all processes of the command.
 """
 
 from __future__ import annotations
@@ -12,38 +13,55 @@ import json
 import os
 import statistics
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from tests.support.upstream import Upstream
-from tests.support.worker import clean_environment
+from benchmarks import formats
+from benchmarks.peer import MODEL, Upstream
+from benchmarks.setting_up import PYTHON, needed
 
-INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "omni-bridge/1"}}
-CHAT = {
-    "jsonrpc": "2.0",
-    "id": 2,
-    "method": "chat",
-    "params": {"model": "openai/x", "messages": [{"role": "user", "content": "hello"}]},
-}
+Json = dict[str, Any]
+INITIALIZE: Json = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "omni-bridge/1"}}
+MODELS = {"OpenAI": MODEL} | {one.name: one.model for one in formats.FORMATS}
+PLAIN = """
+import asyncio, sys
+import litellm
+response = asyncio.run(litellm.acompletion(model=sys.argv[1], messages=[{"role": "user", "content": "hello"}]))
+assert response.choices[0].message.content
+print('{"id": 2, "result": {}}', flush=True)
+"""
 
 
-def start(command: str, upstream: str) -> dict[str, float]:
+class Start(NamedTuple):
+    """Seconds from the spawn to each response, and of CPU until the process has ended. A plain script has no `initialize`."""
+
+    initialize: float
+    first_chat: float
+    cpu: float
+
+
+def start(command: Sequence[str], requests: Sequence[Json], environment: Mapping[str, str]) -> Start:
+    """Sends each request when the one before has its response; the last one is the chat."""
     began = time.perf_counter()
-    environment = clean_environment() | {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream}
-    with subprocess.Popen([command, "--stdio"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+    took = [0.0]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdin
         assert process.stdout
-        took = {}
-        for name, message in (("initialize", INITIALIZE), ("first chat", CHAT)):
-            process.stdin.write(json.dumps(message).encode() + b"\n")
+        for request in requests:
+            process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
-            while json.loads(line := process.stdout.readline()).get("id") != message["id"]:
+            while json.loads(line := process.stdout.readline()).get("id") != request["id"]:
                 pass
             assert b"result" in line, line
-            took[name] = time.perf_counter() - began
+            took.append(time.perf_counter() - began)
         process.stdin.close()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
-    return took | {"CPU": usage.ru_utime + usage.ru_stime}
+    initialize, first_chat = took[-2:]
+    return Start(initialize, first_chat, usage.ru_utime + usage.ru_stime)
 
 
 def main() -> None:
@@ -51,14 +69,60 @@ def main() -> None:
     parser.add_argument("commands", nargs="+")
     parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()
-    with Upstream() as upstream:
-        for command in options.commands:
-            start(command, upstream.base_url)  # the files are in the page cache from here on
-        runs = [{command: start(command, upstream.base_url) for command in options.commands} for _ in range(options.rounds)]
+    needed()
+    runs: dict[tuple[str, str], list[Start]] = {}
+    with Upstream() as upstream, tempfile.TemporaryDirectory() as folder:
+        flags = {"": (), ", config": ("--config", _config(folder))}
+        for number in range(options.rounds + 1):
+            for key, one in _round(options.commands, flags, upstream.environment()):
+                if number:  # the first round brings the files into the page cache
+                    runs.setdefault(key, []).append(one)
     for command in options.commands:
-        figures = {name: [run[command][name] * 1000 for run in runs] for name in runs[0][command]}
-        shown = (f"{name} {min(each):.0f} / {statistics.median(each):.0f} ms" for name, each in figures.items())
-        print(f"{command}: {', '.join(shown)}")
+        print(_table(command, runs, flags))
+
+
+def _config(folder: str) -> str:
+    """One deployment of each provider, under the name that it has without a config."""
+    deployments = [{"model_name": model, "litellm_params": {"model": model}} for model in MODELS.values()]
+    file = Path(folder, "config.yaml")
+    file.write_text(json.dumps({"model_list": deployments, "router_settings": {"num_retries": 1}}))  # YAML enough
+    return str(file)
+
+
+def _round(
+    commands: Sequence[str], flags: Mapping[str, Sequence[str]], environment: Mapping[str, str]
+) -> Iterable[tuple[tuple[str, str], Start]]:
+    """((provider and kind of config, command), its start); the plain script's command is empty."""
+    for provider, model in MODELS.items():
+        chat = {"jsonrpc": "2.0", "id": 2, "method": "chat", "params": {"model": model, "messages": [_MESSAGE]}}
+        yield (provider, ""), start([PYTHON, "-c", PLAIN, model], [chat], environment)
+        for command in commands:
+            for suffix, more in flags.items():
+                yield (provider + suffix, command), start([command, "--stdio", *more], [INITIALIZE, chat], environment)
+
+
+_MESSAGE = {"role": "user", "content": "hello"}
+
+
+def _table(command: str, runs: Mapping[tuple[str, str], list[Start]], flags: Mapping[str, object]) -> str:
+    rows = [
+        f"\n{command}\n",
+        "|  | `initialize`, ms | first chat, ms | x plain script | CPU, ms | x plain script |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for provider in MODELS:
+        plain = _median(runs[provider, ""])
+        for suffix in flags:
+            own = _median(runs[provider + suffix, command])
+            rows.append(
+                f"| {provider}{suffix} | {own.initialize * 1000:.0f} | {own.first_chat * 1000:.0f} | "
+                f"{own.first_chat / plain.first_chat:.2f} | {own.cpu * 1000:.0f} | {own.cpu / plain.cpu:.2f} |"
+            )
+    return "\n".join(rows)
+
+
+def _median(starts: Sequence[Start]) -> Start:
+    return Start(*map(statistics.median, zip(*starts, strict=True)))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def rewritten(site: Path, target: str, work: Path) -> Iterator[tuple[str, Path]]
     for number, source in enumerate(map(Path, loaded.split("\n")[:-1])):
         kept = code_cache.load(source)
         if kept is None:
-            raise ValueError(f"no rewritten {source} is kept: its folder must be writable, and PYTHONDONTWRITEBYTECODE not set")
+            raise ValueError(f"no rewritten {source} is kept: its folder must be writable")
         path = f"{target}/{source.relative_to(site).as_posix()}"
         file = work / f"deferred-{number}.pyc"
         file.write_bytes(_content(replace(kept, code=_moved(kept.code, path))))

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from bridge_worker.backends.litellm import setup
 from bridge_worker.security.url_policy import UrlPolicy
@@ -24,6 +25,9 @@ from tests.support.worker import Worker
 if eager := os.environ.get("TEST_EAGER"):
     os.environ["OMNI_BRIDGE_EAGER"] = eager  # in this process as in the workers
 pytest.register_assert_rewrite("tests.support.cases")  # it asserts, but is no test module
+# How long an example takes says as much about the machine as about the code. A test that bounds time has a deadline of its own.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 Spawn = Callable[..., Worker]  # for one test
 WorkerFor = Callable[..., Worker]  # for the tests of a file
@@ -37,8 +41,8 @@ def pytest_pycollect_makemodule(module_path: Path) -> None:
 
 
 # The simulation replaces clocks, pipes and threads of its process, so it runs before other tests leave threads there. The others
-# take minutes, because they build (the Rust crate, a bundle, environments) or load a machine: files are given to the test processes
-# in order, and a long one that begins last would keep one core busy while the other has no test left.
+# take more than 20 s of CPU: files are given to the test processes in order, and a long one that begins last would keep one core
+# busy while the other has no test left.
 FIRST = (
     "simulation/test_simulation.py",
     "contract/test_docs.py",
@@ -48,6 +52,13 @@ FIRST = (
     "process/test_load.py",
     "process/test_kill_matrix.py",
     "gateway/test_files.py",
+    "process/test_every_provider.py",
+    "process/test_bounded_work.py",
+    "process/test_kinds.py",
+    "gateway/test_proxy.py",
+    "process/test_process.py",
+    "process/test_engines.py",
+    "providers/test_local.py",
 )
 
 
@@ -82,10 +93,13 @@ FORKED = (
     "gateway/",
     "providers/",
     "process/test_cancel.py",
+    "process/test_chaos.py",
     "process/test_client_keys.py",
+    "process/test_engines.py",
     "process/test_faults.py",
     "process/test_fuzz.py",
     "process/test_hosts.py",
+    "process/test_kill_matrix.py",
     "process/test_kinds.py",
     "process/test_logs.py",
     "process/test_odd_params.py",

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from bridge_worker.engines.board import Board
 from bridge_worker.engines.link import Link
 from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError, cancelled_error
-from bridge_worker.protocol.framing import Message, decode, encode
+from bridge_worker.protocol.framing import Fault, decode, encode
 from bridge_worker.protocol.link_frames import HEAD, RECEIVED, Frame, Kind, Progress
 from bridge_worker.protocol.responses import encode_response
 from bridge_worker.protocol.session import Response, Start, error_response
@@ -134,7 +134,9 @@ class Engine:
         """Responds to a request that was cancelled before its task began: the cancel came with it."""
         self._tasks.pop(number, None)
         if task.cancelled():
-            self._respond(number, error_response(_start_of(body).id, cancelled_error(upstream_closed=True)))
+            start = _start_of(body)
+            id = start.id if isinstance(start, Start) else None
+            self._respond(number, error_response(id, cancelled_error(upstream_closed=True)))
 
     def _cancel(self, number: int) -> None:
         task = self._tasks.get(number)
@@ -144,6 +146,9 @@ class Engine:
     async def _run(self, number: int, body: bytes) -> None:
         (received,) = RECEIVED.unpack_from(body)
         start = _start_of(body)
+        if isinstance(start, Fault):  # of a long line the server process has read the outline
+            self._respond(number, error_response(None, start.error))
+            return
         try:
             response = await self._app.dispatch(start, received, Notifier(self, number))
         except HandBack:
@@ -194,9 +199,11 @@ def _log_unencodable() -> None:
     _log.exception("a response has no JSON form")
 
 
-def _start_of(body: bytes) -> Start:
+def _start_of(body: bytes) -> Start | Fault:
     message = decode(body[RECEIVED.size :])
-    value = message.value if isinstance(message, Message) else {}
+    if isinstance(message, Fault):
+        return message
+    value = message.value
     assert isinstance(value, dict)  # noqa: S101  # for mypy: the server process has read the line before
     return Start(value["id"], value["method"], value.get("params") or {})
 

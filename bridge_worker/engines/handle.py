@@ -51,6 +51,7 @@ class EngineHandle:
     state: State = State.STARTING
     pid: int | None = None
     served: int = 0
+    load: int = 0  # the weight of its requests
     missed: float = 0
     waited: float | None = None  # for a processor, in seconds, when the last ping but one had no response
     paused: bool = False
@@ -76,9 +77,18 @@ class EngineHandle:
     def how_it_ended(self) -> str:
         return "hung and was killed" if self.hung else how_it_ended(self.exit_code)
 
-    def free_number(self) -> int:
-        """For one more request. There are more numbers than requests may be in flight."""
-        return next(number for number in self._numbers if number not in self.requests)
+    def add(self, request: PendingRequest[EngineHandle]) -> int:
+        """Returns the request's number. There are more numbers than requests may be in flight."""
+        while (number := next(self._numbers)) in self.requests:
+            pass
+        self.requests[number] = request
+        self.load += request.weight
+        return number
+
+    def pop(self, number: int) -> PendingRequest[EngineHandle] | None:
+        request = self.requests.pop(number, None)
+        self.load -= request.weight if request else 0
+        return request
 
     def row(self) -> dict[str, object]:
         """In the result of `status`."""

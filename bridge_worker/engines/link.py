@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from bridge_worker.protocol.link_frames import Frame, FrameReader, Kind, LinkBroken, frame_head
+from bridge_worker.protocol.link_frames import HEAD, Frame, FrameReader, Kind, LinkBroken, frame_head
 
-_QUEUE_BYTES = 256 * 1024  # unsent bytes from which `drained` waits
+_QUEUE_BYTES = 256 * 1024  # unsent bytes from which `drained` waits, and no more are copied for the system at a time
 
 OnFrame = Callable[[Frame], None]
 
@@ -20,7 +21,7 @@ OnFrame = Callable[[Frame], None]
 class Link(asyncio.Protocol):
     """``on_frame`` is called for each frame, in order, ``on_lost`` once, when the other process has ended or sends no frames.
 
-    What is sent within one turn of the loop leaves with one system call.
+    What is sent within one turn of the loop leaves with one system call; a long frame in pieces, as the other process reads them.
     """
 
     def __init__(self, on_frame: OnFrame, on_lost: Callable[[], None]) -> None:
@@ -30,7 +31,8 @@ class Link(asyncio.Protocol):
         self._frames = FrameReader()
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._unsent: list[bytes | bytearray] = []
+        self._unsent: deque[bytes | bytearray | memoryview] = deque()
+        self._unsent_bytes = 0
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -43,15 +45,30 @@ class Link(asyncio.Protocol):
             return
         if not self._unsent:
             self._loop.call_soon(self.flush)
-        self._unsent.append(frame_head(kind, request, sum(map(len, parts))))
+        length = sum(map(len, parts))
+        self._unsent.append(frame_head(kind, request, length))
         self._unsent += parts
+        self._unsent_bytes += HEAD.size + length
 
     def flush(self) -> None:
-        if self._transport is None or not self._unsent:
-            return  # what is sent before `connect` waits for it
+        """What is sent before `connect` waits for it, or while the other process reads nothing."""
+        while self._unsent and self._transport is not None and self._writable.is_set():
+            self._transport.write(self._take_all() if self._unsent_bytes <= _QUEUE_BYTES else self._take_piece())
+
+    def _take_all(self) -> bytes | bytearray | memoryview:
         data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
         self._unsent.clear()
-        self._transport.write(data)
+        self._unsent_bytes = 0
+        return data
+
+    def _take_piece(self) -> bytes | bytearray | memoryview:
+        piece = self._unsent.popleft()
+        if len(piece) > _QUEUE_BYTES:
+            view = memoryview(piece)
+            piece = view[:_QUEUE_BYTES]
+            self._unsent.appendleft(view[_QUEUE_BYTES:])
+        self._unsent_bytes -= len(piece)
+        return piece
 
     async def drained(self) -> None:
         """Returns when the other process has taken most of what was sent, or the link is lost."""
@@ -59,8 +76,8 @@ class Link(asyncio.Protocol):
 
     def close(self) -> None:
         """What was sent is still delivered."""
-        self.flush()
         if self._transport is not None:
+            self._transport.write(self._take_all())
             self._transport.close()
 
     # asyncio.Protocol
@@ -89,8 +106,10 @@ class Link(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable.set()
+        self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
+        self._unsent.clear()
         self._writable.set()
         self._on_lost()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from bridge_worker.budgets.limits import BUDGET, check_path
 from bridge_worker.config.settings import Settings
 from bridge_worker.errors import BridgeError
-from bridge_worker.protocol.framing import MAX_VALUES, has_too_many_values
+from bridge_worker.protocol.value_counter import MAX_VALUES, has_too_many_values
 from bridge_worker.schema.chat_request import MAX_MESSAGES, ChatParams
 from bridge_worker.schema.validation_errors import explain
 from bridge_worker.security.refused_params import ParamsTooLarge, is_address, refused_member

@@ -14,11 +14,13 @@ from json.encoder import c_make_encoder, encode_basestring  # type: ignore[attr-
 from typing import TypeGuard
 
 from bridge_worker.errors import BridgeError
+from bridge_worker.protocol.outline import Outline
+from bridge_worker.protocol.value_counter import MAX_VALUES, ValueCounter
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-MAX_VALUES = 200_000  # JSON values of one line: 10 MB of "[]," would block all other responses for 3 s
 _BOM = b"\xef\xbb\xbf"
-_WINDOW_BYTES = 256 * 1024
+_LONG_LINE_BYTES = 1024 * 1024  # a line of so many is decoded in 5 ms
+_COMPARED = "idempotency_key"  # requests with it are compared as a whole
 _HEAD_BYTES = 4096  # of a line over the limit; searched for its id
 MAX_ID_LENGTH = 1_024  # characters or digits: each delta and each line of the log repeats an id
 _MAX_INTEGER_ID = 10**MAX_ID_LENGTH
@@ -26,7 +28,7 @@ _MAX_INTEGER_ID = 10**MAX_ID_LENGTH
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A line of valid JSON: its value, of any JSON type, and the line itself."""
+    """A line of valid JSON: its value, of any JSON type, and the line itself. Of a long one the value may be an outline."""
 
     value: object
     line: bytes | bytearray = field(default=b"", compare=False, repr=False)
@@ -45,16 +47,19 @@ class Framer:
 
     Bounded: no more than ``max_bytes`` of an unfinished line are held, and no line with more than `MAX_VALUES` values is decoded.
     The rest of such a line is dropped while it arrives; the line gets one error response, at its end.
+    ``outlines``: of a long request only an outline is decoded; the engine, which gets the line, finds what is wrong in the strings.
     """
 
-    def __init__(self, max_bytes: int = DEFAULT_MAX_MESSAGE_BYTES) -> None:
+    def __init__(self, max_bytes: int = DEFAULT_MAX_MESSAGE_BYTES, *, outlines: bool = False) -> None:
         self._max_bytes = max_bytes
         self._short = min(max_bytes, MAX_VALUES)  # bytes of a line that is within both limits
         self._line = bytearray()
-        self._values = _ValueCounter()
+        self._values = ValueCounter()
         self._excess: str | None = None  # the limit that the line exceeds, as a message
         self._head = b""  # the start of a dropped line
         self._first = True
+        self._outlines = outlines
+        self._outline: Outline | None = None  # of the line, once it is long
 
     def feed(self, data: bytes) -> Iterator[Message | Fault]:
         """Yields the messages and faults that ``data`` completes, in order. The caller must exhaust the iterator."""
@@ -62,7 +67,7 @@ class Framer:
         while (end := data.find(b"\n", start)) >= 0:
             if end - start <= self._short and not (self._line or self._excess or self._first):
                 line = data[start:end]  # whole and within every limit, as nearly all are
-                event = decode(line) if line.strip() else None
+                event = decode(line) if line and not line.isspace() else None
             else:
                 self._hold(data, start, end)
                 event = self._end_line()
@@ -87,6 +92,11 @@ class Framer:
         if len(self._line) > MAX_VALUES and self._values.count_up_to(self._line) > MAX_VALUES:  # a value has a byte at least
             limit = f"the line has more than {MAX_VALUES:,} JSON values, the limit; send it in parts"
             self._drop(limit, bytes(self._line[:_HEAD_BYTES]))
+        elif self._outline is not None:
+            self._outline.feed(data[start:end])
+        elif self._outlines and len(self._line) > _LONG_LINE_BYTES:
+            self._outline = Outline()
+            self._outline.feed(self._line)
 
     def _drop(self, excess: str, head: bytes) -> None:
         self._excess, self._head = excess, head
@@ -98,76 +108,21 @@ class Framer:
     def _end_line(self) -> Message | Fault | None:
         line, self._line = self._line, bytearray()
         excess, self._excess = self._excess, None
-        self._values = _ValueCounter()
+        outline, self._outline = self._outline, None
+        self._values = ValueCounter()
         if self._first:
             self._first = False
-            line = line.removeprefix(_BOM)
+            if line.startswith(_BOM):
+                del line[: len(_BOM)]
         if line.endswith(b"\r"):
-            line = line[:-1]
+            del line[-1:]
         if excess is None and len(line) > self._max_bytes:
             excess, self._head = self._byte_limit(), bytes(line)
         if excess is not None:
             return Fault(BridgeError("invalid_message", excess), id_in(self._head[:_HEAD_BYTES]))
-        return decode(line) if line.strip() else None
-
-
-class _ValueCounter:
-    """Counts the JSON values of a line while it arrives, by its brackets and commas.
-
-    A comma in a string is not one of these; strings are taken out only once there are so many commas that it matters, because that
-    costs as much as decoding.
-    """
-
-    def __init__(self) -> None:
-        self._upper_bound = 0
-        self._seen = 0
-        self._exact = 0
-        self._exact_to = 0
-        self._in_string = False
-
-    def count_up_to(self, line: bytearray) -> int:
-        """At least the number of values in ``line``, which has grown since the last call; exact where that is over the limit."""
-        self._upper_bound += _marks(line, self._seen)
-        self._seen = len(line)
-        if self._upper_bound <= MAX_VALUES:
-            return self._upper_bound
-        end = len(line)
-        while end > self._exact_to and line[end - 1] == ord("\\"):  # what it escapes has not arrived yet
-            end -= 1
-        text = bytes(memoryview(line)[self._exact_to : end])
-        parts = text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
-        self._exact += sum(_marks(part) for part in parts[self._in_string :: 2])
-        self._in_string ^= len(parts) % 2 == 0
-        self._exact_to = end
-        return self._exact
-
-
-def has_too_many_values(text: str | bytes | bytearray, limit: int = MAX_VALUES) -> bool:
-    """Whether ``text``, as JSON, has more than ``limit`` values; without decoding it, and without reading on when it has."""
-    if len(text) <= limit:
-        return False
-    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    return _marks(data) > limit and _marks_outside_strings(data, limit) > limit
-
-
-def _marks_outside_strings(data: bytes | bytearray, limit: int) -> int:
-    found, in_string, start = 0, False, 0
-    while start < len(data) and found <= limit:
-        end = min(start + _WINDOW_BYTES, len(data))
-        while end < len(data) and data[end - 1] == ord("\\"):  # what it escapes is behind it
-            end += 1
-        window = data[start:end]
-        if b"\\" in window:
-            window = window.replace(b"\\\\", b"").replace(b'\\"', b"")
-        parts = window.split(b'"')
-        found += sum(_marks(part) for part in parts[in_string::2])
-        in_string ^= len(parts) % 2 == 0
-        start = end
-    return found
-
-
-def _marks(text: bytes | bytearray, start: int = 0) -> int:
-    return text.count(b",", start) + text.count(b"[", start) + text.count(b"{", start)
+        if outline is not None and (message := _decode_outline(outline, line)) is not None:
+            return message
+        return decode(line) if line and not line.isspace() else None
 
 
 def decode(line: bytes | bytearray) -> Message | Fault:
@@ -182,6 +137,16 @@ def decode(line: bytes | bytearray) -> Message | Fault:
         return _unreadable("the JSON is nested too deeply")
     except ValueError as error:  # ours below, and int() of more than 4,300 digits
         return _unreadable(f"the line is not JSON that can be used: {error}")
+
+
+def _decode_outline(outline: Outline, line: bytearray) -> Message | None:
+    """None where the whole line is needed: for its exact fault, a batch, a response, or a request that is compared."""
+    try:
+        value = _DECODER.decode(outline.text().removeprefix("\ufeff"))
+    except (ValueError, RecursionError):
+        return None
+    is_request = isinstance(value, dict) and "method" in value and _COMPARED not in (value.get("params") or ())
+    return Message(value, line) if is_request else None
 
 
 def id_in(head: bytes) -> str | int | None:

@@ -84,7 +84,7 @@ class Server:
         self._client = ClientRequests(pipe.write)
         self._keeps_lines = keeps_lines
         self._checks = ServerChecks(max_in_flight, CANCEL_SECONDS)
-        self._framer = Framer(max_message_bytes)
+        self._framer = Framer(max_message_bytes, outlines=keeps_lines)
         self._session = Session(app.state, max_message_bytes=max_message_bytes, max_in_flight=max_in_flight)
         self._tasks: dict[Id, asyncio.Task[None]] = {}
         self._background: set[asyncio.Task[None]] = set()

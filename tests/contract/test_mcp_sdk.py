@@ -35,7 +35,7 @@ def test_the_official_client_works_in_both_eras(sdk: str, upstream: Upstream, mo
     assert done.returncode == 0, done.stderr
     saw = json.loads(done.stdout)
     assert saw["revision"] == revision
-    if mode != revision:  # a client that is told the revision asks nothing first
+    if mode != revision:  # a client that knows the revision sends no request first
         assert saw["server"] == "omni-bridge"
         assert "tools" in saw["capabilities"]
     assert saw["tools"] == ["chat", "count_tokens", "list_models"]

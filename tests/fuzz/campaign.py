@@ -25,7 +25,7 @@ from tests.support.worker import Worker, wait_until
 HERE = Path(__file__).parent
 MAX_ID = 1024  # characters or digits of an id, rule RPC-4
 MAX_BATCH = 1000  # members of a batch, rule BND-4
-CHUNK = 200  # lines after which all must be answered
+CHUNK = 200  # lines after which all must have a response
 VALUES: list[Any] = [
     *(None, True, False, 0, -1, 1, 2**31, 2**63, 2**64, 10**400, 0.5, 1e308, -0.0, "", "x", "\x00", "\ud800", "é☃🦜", "x" * 5000),
     *(

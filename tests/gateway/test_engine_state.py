@@ -104,7 +104,7 @@ def check_the_cache_is_one(worker: Worker, upstream: Upstream) -> None:
 
 
 class Engines:
-    """As many as are asked for, with one server process; frames are delivered in the next turn of the loop."""
+    """The given number of engines, with one server process; frames are delivered in the next turn of the loop."""
 
     def __init__(self) -> None:
         self.copies: list[Copies] = []

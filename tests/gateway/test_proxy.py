@@ -529,6 +529,6 @@ def test_a_stream_that_breaks_behind_a_proxy_is_interrupted(agent: Worker, prefi
 
 
 def test_a_proxy_hides_that_a_stream_was_cut_short(agent: Worker, prefix: str) -> None:
-    """What docs/operators.md says is lost: should it be told one day, that page and this test are to be corrected."""
+    """What docs/operators.md says is lost: when it is reported one day, that page and this test must change."""
     result = agent.chat(f"{prefix}/cut-short", stream=True)
     assert (result["finish_reason"], result["content"]) == ("stop", "Upstream heard: ")

@@ -1,4 +1,4 @@
-"""A worker whose config is read anew while it serves, with the real process; and what only LiteLLM finds wrong in a config."""
+"""A worker that reads its config again while it serves, with the real process; and what only LiteLLM finds wrong in a config."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def started(upstream: Upstream, path: Path) -> Iterator[Worker]:
 
 @pytest.fixture
 def worker(started: Worker, upstream: Upstream, path: Path) -> Worker:
-    """With the first config in force, whatever the test before did."""
+    """With the first config active, whatever the test before did."""
     write(path, first(upstream))
     reload(started)
     return started

@@ -1,4 +1,4 @@
-"""Which deployment answers, and what a caller is told of the way: LiteLLM's Router in a real worker, real upstreams behind it."""
+"""Which deployment responds, and what the receipt says about the route: LiteLLM's Router in a real worker, with real upstreams."""
 
 from __future__ import annotations
 

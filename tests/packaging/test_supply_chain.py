@@ -1,4 +1,4 @@
-"""What a release consists of: locked, hashed, told, and the same everywhere. LiteLLM's private parts: tests/upstream_contract."""
+"""What a release consists of: locked, hashed, listed, and the same everywhere. LiteLLM's private parts: tests/upstream_contract."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def start(worker: Worker, model: str, *, stream: bool, id: int | str | None = No
 
 
 def arrived(upstream: Upstream, model: str) -> Request:
-    """The newest request for a model; waits for one that is not answered and not closed."""
+    """The newest request for a model; waits for one that has no response yet and is not closed."""
 
     def held() -> list[Request]:
         mine = [request for request in upstream.requests if request.model == model]

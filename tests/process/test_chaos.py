@@ -1,4 +1,4 @@
-"""Hundreds of requests of every kind, against a provider with every fault, through one real process: each is answered once.
+"""Hundreds of requests of every kind, against a provider with every fault, through one real process: each gets one response.
 
 Seeded, so that what was found can be run again; longer by hand:
 
@@ -45,7 +45,7 @@ FAULTY = [
 ]
 ENDLESS = ["hang", "hang-after-2", "hang-after-headers", "endless", "slow-400ms"]  # these end by a deadline or a cancel only
 TOOLS = [tool(name, {"type": "object", "properties": {}}) for name in "fg"]
-LINES = [  # each answered with id null, or not at all
+LINES = [  # each gets a response with id null, or none
     b"\n",
     b"{\n",
     b"\xff\xfe\n",

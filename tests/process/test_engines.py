@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -22,7 +23,7 @@ from tests.support.data import HELLO, Json
 from tests.support.gateway_config import deployment, write
 from tests.support.processes import descendants
 from tests.support.upstream import Upstream
-from tests.support.worker import Worker, run, wait_until
+from tests.support.worker import COMMAND, Worker, run, wait_until
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="engine processes need Linux")
 
@@ -143,7 +144,7 @@ def start_hanging(worker: Worker, upstream: Upstream, params: Json) -> int | str
 
 @pytest.mark.rule("ENG-1", "LIF-2", "OFF-1")
 def test_initialize_and_offline_chats_do_not_wait_for_litellm(spawn: Spawn) -> None:
-    worker = spawn("--engines", "1")
+    worker = spawn("--engines", "1", command=COMMAND)
     result = worker.call("initialize", {"protocolVersion": "omni-bridge/1"})["result"]
     assert result["engine"] == {"name": "litellm", "version": None, "ready": False}
     assert worker.chat("offline/echo", "at once")["content"] == "at once"
@@ -156,8 +157,10 @@ def test_initialize_and_offline_chats_do_not_wait_for_litellm(spawn: Spawn) -> N
 
 @pytest.mark.rule("LIF-9")
 def test_a_chat_that_arrives_before_litellm_is_loaded_waits_for_an_engine_that_has_it(upstream: Upstream, spawn: Spawn) -> None:
-    worker = spawn("--engines", "1", env={"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url})
+    env = {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url}
+    worker = spawn("--engines", "1", env=env, command=COMMAND)
     assert worker.chat("openai/gpt-4o")["content"]
+    wait_until(lambda: len(descendants(worker.process.pid)) == 2, "the engine of the start has ended, and another one has LiteLLM")
 
 
 def test_the_engine_of_the_start_ends_once_another_has_litellm(one: Worker) -> None:
@@ -524,3 +527,33 @@ def test_engines_that_are_spawned_serve_are_replaced_reload_and_end(upstream: Up
     processes = descendants(worker.process.pid)
     worker.process.kill()
     wait_until(lambda: all(map(is_gone, processes)), "no engine is left")
+
+
+def test_a_fault_in_a_long_string_is_found_by_the_engine(two: Worker) -> None:
+    """The server process reads an outline of the line."""
+    request = {"jsonrpc": "2.0", "id": "long", "method": "chat", "params": {"model": "openai/one", "messages": []}}
+    for number, fault in enumerate((b"\\x", b"\xff", b"\x01"), start=1):
+        text = b"x" * (2 << 20) + fault
+        two.write(
+            json.dumps({**request, "id": number}).encode().replace(b"[]", b'[{"role":"user","content":"' + text + b'"}]') + b"\n"
+        )
+
+        def unreadable() -> list[Json]:
+            return [message for message in two.received if isinstance(message, dict) and message.get("id", 0) is None]
+
+        wait_until(lambda number=number: len(unreadable()) == number, "the line has a response")  # type: ignore[misc]
+        assert error_of(unreadable()[-1])["kind"] == "parse_error"
+    assert [row["in_flight"] for row in two.call("status")["result"]["engines"]] == [0, 0]
+
+
+def test_requests_go_to_the_engine_without_a_long_one(two: Worker) -> None:
+    texts = ["x" * (1 << 20), "hello", "hello", "hello"]
+    chats = [two.request("chat", {"model": "openai/hang", "messages": [{"role": "user", "content": text}]}) for text in texts]
+
+    def in_flight() -> list[int]:
+        return sorted(row["in_flight"] for row in two.call("status")["result"]["engines"])
+
+    wait_until(lambda: in_flight() == [1, 3], "the engine with the long chat gets no other")
+    for chat in chats:
+        two.notify("notifications/cancelled", {"requestId": chat})
+        two.response(chat)

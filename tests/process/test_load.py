@@ -37,7 +37,7 @@ def figure(text: str) -> None:
 
 
 def ping(worker: Worker, ledger: Ledger) -> float:
-    """Milliseconds until it was answered."""
+    """Milliseconds until its response."""
     began = time.perf_counter()
     id = ledger.owe(worker.request("ping"))
     assert worker.response(id)["result"] == {}

@@ -21,7 +21,7 @@ USER = [{"role": "user", "content": f"tell me of {MARKER}"}]
 
 
 def ask(*requests: dict[str, Any], format: str = "json", level: str = "info") -> list[str]:
-    """The log of a process that was asked this."""
+    """The log of a process that got this request."""
     lines = [{"jsonrpc": "2.0", "id": n, "method": "chat", **request} for n, request in enumerate(requests)]
     input = "".join(json.dumps(line) + "\n" for line in lines).encode()
     code, _, stderr = run("--stdio", f"--log-level={level}", f"--log-format={format}", input=input, env={"SOME_API_KEY": SECRET})

@@ -43,7 +43,7 @@ from bridge_worker.cli.main import main
 main()
 """
 
-# A parent that starts a worker on the descriptors that it was given, tells its pid and waits to be killed.
+# A parent that starts a worker on the descriptors that it was given, prints its pid and waits to be killed.
 PARENT = """
 import json, os, subprocess, sys
 source, sink, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]

@@ -248,7 +248,7 @@ NAMES = [
     "openai/x\\..\\y",
     "\x00",
 ]
-UNSERVED = [  # well-formed names of what may not run here, or would go to a host that the name tells
+UNSERVED = [  # well-formed names of what may not run here, or would go to a host that the name contains
     "/etc/passwd",
     "github_copilot/gpt-4o",
     "chatgpt/gpt-5",

@@ -1,4 +1,4 @@
-"""A trace has every message both ways, no secret, no more of what was said than was asked for, and is in nobody's way."""
+"""A trace has every message both ways, no secret, no more of the content than the setting allows, and delays nothing."""
 
 from __future__ import annotations
 

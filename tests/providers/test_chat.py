@@ -393,7 +393,7 @@ def without_nulls(messages: list[Json]) -> list[Json]:
 @pytest.mark.rule("RES-7")
 @pytest.mark.parametrize("model", ["turn", "tools-parallel", "tools-with-text", "tools-no-id", "tools-empty-args"])
 def test_an_agents_turn_goes_round(ask: Ask, upstream: Upstream, model: str) -> None:
-    """The message is appended as it came, each call is answered, and the upstream gets all of it unchanged."""
+    """The message is appended as it came, each call gets its result, and the upstream gets all of it unchanged."""
     first = ask(f"openai/{model}", tools=TOOLS)
     results = [{"role": "tool", "tool_call_id": call["id"], "content": "snow – 2 °C ☃"} for call in first["tool_calls"]]
     messages = [*HELLO, first["message"], *results]

@@ -19,7 +19,7 @@ from tests.support.worker import Worker, wait_until
 
 WORDS = words(answer_text("Grüße 🦜"))
 TOOLS = [tool("weather")]
-OURS = (r"Traceback", r"\.py\b", r"site-packages", r"litellm", r"0x[0-9a-f]{6}")  # tells a caller nothing but how we are made
+OURS = (r"Traceback", r"\.py\b", r"site-packages", r"litellm", r"0x[0-9a-f]{6}")  # shows a caller only our implementation
 
 Fail = Callable[..., Json]
 
@@ -140,7 +140,7 @@ def test_the_providers_retry_after_is_reported(fail: Fail, model: str, low: int 
 
 @pytest.mark.rule("ERR-3")
 def test_one_failure_is_one_request(fail: Fail, upstream: Upstream) -> None:
-    """The bridge retries nothing by itself: the agent is told, and decides."""
+    """The bridge retries nothing by itself: the agent gets the error, and decides."""
     before = upstream.counts["status-503"]
     fail("openai/status-503")
     assert upstream.counts["status-503"] == before + 1

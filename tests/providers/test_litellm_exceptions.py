@@ -44,7 +44,7 @@ Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Upstream:
-    """A server that gives one reply to whatever it is asked, and the loop in which it and LiteLLM's calls run."""
+    """A server that gives one reply to every request, and the loop in which it and LiteLLM's calls run."""
 
     def __init__(self) -> None:
         self.runner = asyncio.Runner()
@@ -435,7 +435,7 @@ def test_no_retry_is_advised_where_it_is_of_no_use(upstream: Upstream) -> None:
     assert error.retry_after_ms is None
 
 
-# ---- before any provider is asked --------------------------------------------------------------------------------------------
+# ---- before any provider gets a request ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Models on this machine: the real llama.cpp with real weights, behind the real process.
 
 One worker serves most tests, because a load costs half a second and SmolLM2 reads and writes some dozen tokens a second on a busy
-machine: prompts are short, and few tokens are asked for. Nothing depends on what the model says, but on what it may not say.
+machine: prompts are short, and few tokens are requested. Nothing depends on what the model says, but on what it may not say.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def test_a_schema_constrains_the_output(worker: Worker) -> None:
 def test_chats_run_side_by_side_in_slots_and_one_more_waits(worker: Worker) -> None:
     first, second = stream(worker), stream(worker)
     worker.wait_for_delta(first)
-    worker.wait_for_delta(second)  # while the first goes on: neither is answered before it is cancelled
+    worker.wait_for_delta(second)  # while the first goes on: neither has a response before it is cancelled
     waiting = stream(worker, max_tokens=1)
     assert cancel(worker, waiting)["upstream_closed"] is True
     assert worker.deltas(waiting) == []
@@ -263,7 +263,7 @@ def test_a_cancel_stops_the_reading_of_a_long_prompt() -> None:
 
 
 async def progress_until_cancelled() -> list[Json]:
-    """What llama.cpp reports of its reading; the first report of tokens is answered with a cancel."""
+    """What llama.cpp reports of its reading; the first report of tokens is followed by a cancel."""
     settings = {"context_tokens": 1024, "slots": 1, "threads": 1, "chat_template": None, "embed": False}
     process = LlamaProcess("long", settings | {"file": str(weights())})
     try:
@@ -430,7 +430,7 @@ def test_it_needs_no_litellm(spawn: Spawn, tmp_path: Path) -> None:
     worker = spawn(write_config(tmp_path, document))
     assert worker.call("chat", {"model": "fast", "messages": HELLO})["error"]["code"] == -32603
     commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(worker.process.pid)]
-    assert not any(b"llama" in command for command in commands)  # nothing before it is asked for
+    assert not any(b"llama" in command for command in commands)  # nothing before the first request for it
     assert worker.chat(MODEL, max_tokens=1)["content"]
 
 

@@ -52,7 +52,7 @@ def calls_of(chunks: Any) -> dict[int, list[str]]:
 
 
 def raw_chat(upstream: Upstream, model: str, **body: Any) -> socket.socket:
-    """A connection on which a chat was asked for; what comes back is read by the test, byte by byte if it likes."""
+    """A connection on which a chat was requested; the test reads the response, byte by byte where it wants."""
     data = json.dumps({"model": model, "messages": HELLO, **body}).encode()
     connection = socket.create_connection(("127.0.0.1", int(upstream.base_url.split(":")[2].split("/")[0])), timeout=10)
     start = b"POST /v1/chat/completions HTTP/1.1\r\nhost: up\r\nauthorization: Bearer sk-test\r\nconnection: close\r\n"

@@ -656,7 +656,7 @@ async def test_a_broken_pipe_cancels_everything_and_the_exit_code_is_3() -> None
         assert await client.running == EXIT_BROKEN
         assert now() < CANCEL_SECONDS  # not their deadlines
         assert all(chat.closed for chat in chats)
-        client.forget()  # nobody is there to hear answers
+        client.forget()  # nobody is there to read responses
 
 
 @pytest.mark.rule("EXT-3")
@@ -915,7 +915,7 @@ async def test_the_process_that_initialize_names_is_watched() -> None:
 
 
 class AnyConversation(RuleBasedStateMachine):
-    """Whatever a client, a provider and a signal do in whatever order: every request is answered once and the server ends."""
+    """Whatever a client, a provider and a signal do in whatever order: every request gets one response and the server ends."""
 
     def __init__(self) -> None:
         super().__init__()

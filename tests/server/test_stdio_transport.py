@@ -1,4 +1,4 @@
-"""Bytes through real pipes: whole, in order, bounded, and out of reach for whoever prints."""
+"""Bytes through real pipes: whole, in order, bounded, and closed to code that prints."""
 
 from __future__ import annotations
 

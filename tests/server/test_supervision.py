@@ -1,4 +1,4 @@
-"""A task, a callback or a thread of the server that dies ends the process with what is in flight answered."""
+"""A task, a callback or a thread of the server that dies ends the process; what is in flight gets a response."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Client:
         self.conversation = Conversation()
         self.transcript: list[tuple[float, str, str]] = []
         self.bytes_read: list[bytes] = []
-        self.cut_off = False  # it has closed, or asked for an end: not every request gets its response
+        self.cut_off = False  # it has closed, or requested an end: not every request gets its response
         self.may_lose_output = False  # it has closed its end, or left no time for all of it
         self._outgoing = bytearray()
         self._ends_input = False
@@ -167,7 +167,7 @@ class Client:
             if self.machine.plan.cuts and chance() < 0.5:
                 count = 1 + int(chance() * min(count, 300))
             data = bytes(self._outgoing[: min(count, stdin.room())])
-            del self._outgoing[: len(data)]  # before the pipe tells of it
+            del self._outgoing[: len(data)]  # before the pipe reports it
             try:
                 stdin.put(data)
             except BrokenPipeError:

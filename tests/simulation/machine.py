@@ -516,7 +516,7 @@ def virtual() -> Iterator[None]:
 
 
 def _free_what_is_left() -> None:
-    """Frees coroutines of killed processes while nothing hears of it. Their handlers make tasks, which the next round frees."""
+    """Frees coroutines of killed processes while nothing listens. Their handlers make tasks, which the next round frees."""
     gc.unfreeze()
     for _ in range(4):
         gc.collect()

@@ -21,7 +21,7 @@ MAX_IN_FLIGHT = 6
 MAX_MESSAGE_BYTES = 3000
 HANG_SECONDS = 2.0
 GRACE_SECONDS = 1.0
-TOTAL_MS = 20_000  # the default deadline: everything that is not answered before is a fault
+TOTAL_MS = 20_000  # the default deadline: everything without a response before is a fault
 _FIRST_IDLE_MS = 10_000
 _BUDGETS = read_budgets(
     [

@@ -1,4 +1,4 @@
-"""A machine without Python, as far as a process can tell: a root folder with glibc and nothing else, read-only, under another user.
+"""A machine without Python, as far as a process can see: a root folder with glibc and nothing else, read-only, under another user.
 
 Owns making the root and the command that starts a program in it. The network and the processes are this machine's.
 """

@@ -1,4 +1,4 @@
-"""What an agent needs of a provider, as data: each feature is asked of each format, plain and streamed, with the same assertion.
+"""What an agent needs of a provider, as data: each feature is requested in each format, plain and streamed, by one assertion.
 
 Owns the features, and of which format they can't be had and why. `docs/matrix.md` is made from this table, and
 `tests/providers/test_fidelity.py` runs it: what "holds" has run, and a limit is asserted as well. Whoever has another engine
@@ -21,7 +21,7 @@ OPENAI_LIKE = ("openai", "azure", "mistral", "vllm")
 CLAUDE = ("anthropic", "bedrock converse", "bedrock invoke")
 BINARY = ("bedrock converse", "bedrock invoke")
 NO_SSE = (*BINARY, "ollama")
-# No host ever has such a name (RFC 2606): whoever fetches it for the provider gets nothing, and no request leaves this machine.
+# No host ever has such a name (RFC 2606): a fetch of it for the provider gets nothing, and no request leaves this machine.
 IMAGE_URL = "https://images.invalid/some/image.png"
 SOUND = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA="
 PDF = "data:application/pdf;base64,JVBERi0xLjQKMSAwIG9iago8PD4+CmVuZG9iagp0cmFpbGVyCjw8Pj4KJSVFT0YK"
@@ -78,7 +78,7 @@ class Case(NamedTuple):
         return told if told and self.mode in told.modes else None
 
     def check(self, seen: Seen) -> None:
-        """Where the feature can't be had, the agent is told so: by an error, or by the receipt."""
+        """Where the provider lacks the feature, the agent learns it from an error or from the receipt."""
         if self.limit and self.limit.refused:
             assert seen.error["data"]["kind"] == "rejected_by_provider", seen
         elif self.limit and self.limit.dropped:
@@ -214,7 +214,7 @@ def has_limits(seen: Seen) -> None:
     assert 0 <= limits["reset_ms"] <= 1_500
 
 
-# --- what is asked, and what the provider says ----------------------------------------------------------------------------------
+# --- the requests, and what the provider says -----------------------------------------------------------------------------------
 
 TEXT = "Grüße aus Zürich ☃ 🏔 — «done».\n\tAnd\u2028on."
 THOUGHTS = "First the ☃, then the rest."

@@ -1,7 +1,7 @@
 """LiteLLM proxies by the dozen: one process imports the proxy, and forks one child for each config.
 
 Owns both sides: `Proxies` in the tests, and below it the script that runs in the proxy's environment. The import takes 6-20 s, a
-fork with its config about one. Refuses to know what a proxy is asked.
+fork with its config about one. Refuses to know the requests.
 """
 
 from __future__ import annotations

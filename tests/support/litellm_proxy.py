@@ -1,6 +1,6 @@
 """A real LiteLLM proxy, in an environment of its own: the gateway whose config the worker takes, and one more provider.
 
-Owns its process, its port and one HTTP client for it. Refuses to know what it is asked.
+Owns its process, its port and one HTTP client for it. Refuses to know the requests.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ async def with_progress(client: Client) -> list[list[Any]]:
 
 
 async def cancel_in_flight(client: Client) -> bool:
-    """A call of a model that never answers, cancelled once its provider has it: the SDK tells the worker."""
+    """A call of a model that never answers, cancelled once its provider has it: the SDK sends the worker a notification."""
     told = anyio.Event()
 
     async def note(progress: float, total: float | None, message: str | None) -> None:

@@ -91,7 +91,7 @@ class Changes:
 
 
 class MemoryPipe:
-    """`Transport`. The other end belongs to a client, who reads at once unless told to stop."""
+    """`Transport`. The other end belongs to a client, who reads at once unless a test stops it."""
 
     def __init__(self) -> None:
         self.changes = Changes()
@@ -344,7 +344,7 @@ class Client:
         self.chat(id, **params)
         return await self.model.started(str(id))
 
-    # What it hears.
+    # What it receives.
 
     @property
     def received(self) -> list[Any]:

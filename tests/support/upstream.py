@@ -139,7 +139,7 @@ class Connection(asyncio.StreamReaderProtocol):
             if isinstance(step, bytes):
                 self._writer.write(step)
                 await self._writer.drain()
-                await asyncio.sleep(0)  # drain does not yield while the socket takes everything; others must be heard
+                await asyncio.sleep(0)  # drain does not yield while the socket takes everything; others must get a turn
                 request.sent += 1
             elif isinstance(step, Gate):
                 await step.passed()
@@ -241,7 +241,7 @@ class Upstream:
             self._scripts.clear()
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 5) -> None:
-        """Waits for a condition over ``requests``, ``counts`` or ``connections``; it is asked again after each change of them."""
+        """Waits for a condition over ``requests``, ``counts`` or ``connections``; it is checked again after each change of them."""
         with self._changed:
             if not self._changed.wait_for(condition, timeout):
                 seen = f"{self.connections} connections, requests {dict(self.counts)}"

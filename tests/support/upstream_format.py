@@ -266,7 +266,7 @@ def text_of(message: Json) -> str:
 
 
 def ordinary(request: Request) -> Answer:
-    """Calls the first tool, if there are tools and none has answered since the user spoke; else says what it heard last."""
+    """Calls the first tool, if there are tools and no result has come since the user's message; else repeats the last text."""
     heard = [message for message in request.body["messages"] if message.get("role") in ("user", "tool")]
     last = heard[-1] if heard else {}
     if request.body.get("tools") and request.body.get("tool_choice") != "none" and last.get("role") != "tool":
@@ -370,7 +370,7 @@ def empty_choices(request: Request) -> Steps:
 
 # Faults inside a stream: `f` is the good stream's frames, `f[: 1 + n]` its role and n pieces of text. An End stands after a short
 # pause, as clients throw away what they have buffered when the connection breaks; a script with a Gate leaves nothing to time.
-# To a plain request the ending happens in the middle of the body; where there is no ending, it is answered well.
+# To a plain request the ending happens in the middle of the body; where there is no ending, the response is whole.
 LET_IT_READ = Pause(0.05)
 STREAM_FAULTS: Mapping[str, Callable[[list[bytes], int], Steps]] = {
     "reset-after": lambda f, n: [*f[: 1 + n], LET_IT_READ, End.RESET],

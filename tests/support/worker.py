@@ -229,12 +229,13 @@ def run(
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-    """For what has no event to wait on, such as a process that ends elsewhere."""
-    end = time.monotonic() + seconds
+    """For what has no event to wait on, such as a process that ends elsewhere. It looks less often the longer it takes."""
+    begin = time.monotonic()
     pause = threading.Event()
     while not condition():
-        assert time.monotonic() < end, f"never happened: {what}"
-        pause.wait(0.01)
+        waited = time.monotonic() - begin
+        assert waited < seconds, f"never happened: {what}"
+        pause.wait(min(0.1, max(0.01, waited / 20)))
 
 
 # Those of tests/process/test_process.py whose process is the command under test and nothing else.

@@ -31,7 +31,7 @@ LAZY = {("bridge_worker", "runtime.in_process")}
 # Arrows that the move into these rooms has not turned yet. The list only gets shorter.
 NOT_YET: set[tuple[str, str]] = set()
 
-# Loaded before `initialize` is answered. pydantic costs 0.1 s there, LiteLLM two.
+# Loaded before the response to `initialize`. pydantic costs 0.1 s there, LiteLLM two.
 EARLY = {
     "errors",
     "invariants",
@@ -46,6 +46,8 @@ EARLY = {
     "budgets.limits",
     "protocol.mcp_envelope",
     "protocol.framing",
+    "protocol.outline",
+    "protocol.value_counter",
     "protocol.lifecycle_table",
     "protocol.session",
     "protocol.transport",

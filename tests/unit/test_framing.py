@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bridge_worker.protocol import framing
-from bridge_worker.protocol.framing import Fault, Framer, Message, decode, encode, has_too_many_values
+from bridge_worker.protocol import framing, value_counter
+from bridge_worker.protocol.framing import Fault, Framer, Message, decode, encode
+from bridge_worker.protocol.value_counter import has_too_many_values
 
 quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -235,7 +236,7 @@ def test_odd_values_that_are_json_are_read(line: bytes, value: object) -> None:
 
 
 def normal(value: object) -> object:
-    """Two surrogates that stand side by side in a Python string are one character on the wire; no JSON text tells them apart."""
+    """Two surrogates that stand side by side in a Python string are one character on the wire; no JSON text distinguishes them."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
     if isinstance(value, list):
@@ -342,7 +343,7 @@ def marks(value: object) -> int:
 def test_values_are_counted_without_decoding_wherever_the_windows_end(value: object, window: int) -> None:
     text = json.dumps(value)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(framing, "_WINDOW_BYTES", window)
+        patch.setattr(value_counter, "_WINDOW_BYTES", window)
         for limit in (0, 1, 3, 8):
             assert has_too_many_values(text, limit) == (marks(value) > limit)
             assert has_too_many_values(text.encode(), limit) == (marks(value) > limit)
@@ -360,7 +361,8 @@ def test_values_are_counted_without_decoding_wherever_the_windows_end(value: obj
 )
 def test_the_values_of_a_line_are_counted_the_same_wherever_it_is_cut(line: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in range(1, 12):
-        monkeypatch.setattr(framing, "MAX_VALUES", limit)
+        for module in (framing, value_counter):
+            monkeypatch.setattr(module, "MAX_VALUES", limit)
         wanted = Fault if has_too_many_values(line, limit) else Message
         pieces = [[line[:cut], line[cut:]] for cut in range(len(line))] + [[line[at : at + 1] for at in range(len(line))]]
         for cut in pieces:

@@ -182,7 +182,7 @@ def test_lines_that_find_no_place_are_dropped_and_counted() -> None:
     (told,) = [line for line in seen if b"were dropped" in line]
     dropped = int(json.loads(told)["message"].split()[0])
     assert dropped > 0
-    assert len(seen) - 2 + dropped == total  # but for what told of it, and the next one
+    assert len(seen) - 2 + dropped == total  # but for the one that reported it, and the next one
 
 
 @pytest.mark.rule("LOG-5")

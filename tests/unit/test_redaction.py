@@ -19,7 +19,7 @@ from bridge_worker.security.redaction import REDACTED, Redactor
 KNOWN = "p@ss/w+rd \"quoted\" \\ 'ü' 日本"
 NOBODY = Redactor({})  # knows no value
 
-# ---- values that it was told -------------------------------------------------------------------------------------------------
+# ---- values that it was given ------------------------------------------------------------------------------------------------
 
 
 def base64_forms(secret: str) -> list[str]:
@@ -78,7 +78,7 @@ def test_no_part_of_a_known_value_is_left_by_the_cut(secret: str, before: str, b
     redactor.add(secret)
     ours = f'{REDACTED} [path] an HTML page "" no reason was given'
     honest = [redactor.redact(text) for text in (before, behind)] + [clean(text, redactor, 9000) for text in (before, behind)]
-    assume(not any(secret[:6] in text for text in [*honest, ours]))  # white space is folded, which may spell it anew
+    assume(not any(secret[:6] in text for text in [*honest, ours]))  # white space is folded, which may spell it again
     assert secret[:6] not in clean(before + secret + behind, redactor, 2048)
 
 
@@ -125,7 +125,7 @@ def test_the_space_around_a_value_does_not_belong_to_it() -> None:
     assert Redactor({"SOME_KEY": f" {VALUE}\n"}).redact(f"<{VALUE}>") == f"<{REDACTED}>"
 
 
-# ---- keys that it was never told ---------------------------------------------------------------------------------------------
+# ---- keys that it was never given --------------------------------------------------------------------------------------------
 
 TAIL = "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6"
 KEYS = [

@@ -349,7 +349,7 @@ def test_a_cancel_names_the_request_in_flight(params: Json) -> None:
     peer = session()
     peer.receive(request(id=1))
     assert peer.receive(notification("notifications/cancelled", params)) == [Cancel(1)]
-    assert peer.in_flight == 1  # it must still be answered
+    assert peer.in_flight == 1  # it must still get a response
 
 
 @pytest.mark.rule("CAN-5")
@@ -671,7 +671,7 @@ any_message = st.one_of(requests_with_id, requests_with_id, faulty_with_id, ille
 
 
 class Conversation(RuleBasedStateMachine):
-    """Any messages, alone and in batches, and answers in any order. ``owed`` is what the rules say must be answered: the test's
+    """Any messages, alone and in batches, and responses in any order. ``owed`` is what must get a response by the rules: the test's
     own count, by id, of requests that came and answers that went."""
 
     def __init__(self) -> None:
@@ -714,7 +714,7 @@ class Conversation(RuleBasedStateMachine):
         assert self.session.in_flight == len(self.running) <= 3
 
     def teardown(self) -> None:
-        """In the end all is answered, shutdowns last; then nothing is owed."""
+        """In the end all have a response, shutdowns last; then nothing is owed."""
         for id in list(self.running):
             self.running.remove(id)
             self.watch(self.session.answer(id, response(id, "done")))
@@ -746,7 +746,7 @@ def key(id: object) -> object:
 
 
 def owed_for(message: object) -> Counter[object]:
-    """By JSON-RPC alone: one answer for a request or for what can't be told; none for a notification or a response."""
+    """By JSON-RPC alone: one response for a request or for what can't be identified; none for a notification or a response."""
     if not isinstance(message, dict):
         return Counter([None])
     if "method" not in message and ("result" in message or "error" in message):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from bridge_worker.errors import BridgeError
-from bridge_worker.protocol.framing import has_too_many_values
+from bridge_worker.protocol.value_counter import has_too_many_values
 
 Json = dict[str, Any]
 MAX_VALUES = 1_000_000  # of one message: 0.3 s to decode; 4,000 tokens with 20 log probabilities each have 640,000
