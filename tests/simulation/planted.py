@@ -247,8 +247,10 @@ def _take_over(module: types.ModuleType, name: str, sound: Any, new: Any) -> Ite
     """Gives the functions of ``module`` the code of those in the copy, and a changed constant its value: other modules hold them by
     name."""
     old = vars(module).get(name)
-    if isinstance(new, int | str | tuple):
-        for one in list(sys.modules.values()) if new != sound else ():
+    if isinstance(new, int | str | tuple | dict):
+        # The values of a table may be functions, which differ in each copy.
+        is_changed = new.keys() != sound.keys() if isinstance(new, dict) and isinstance(sound, dict) else new != sound
+        for one in list(sys.modules.values()) if is_changed else ():
             if (getattr(one, "__name__", None) or "").startswith("bridge_worker") and vars(one).get(name) is old:
                 yield one, name, old
                 setattr(one, name, new)
