@@ -76,8 +76,12 @@ class Cassette:
         return entry
 
     def entries(self) -> Iterator[Entry]:
+        """Those that can be read: a line may be cut off and end as a whole one does."""
         for _, _, place in self.index.exchanges:
-            yield json.loads(self.line(place))
+            try:
+                yield json.loads(self.line(place))
+            except ValueError:
+                self.index.unread += 1
 
     def request(self, place: Place) -> Mapping[str, Any]:
         """The canonical request of an exchange, without reading on."""
@@ -95,7 +99,9 @@ class Cassette:
             start = 0
             while start < size:
                 end = data.find(b"\n", start)
-                end = size if end < 0 else end
+                if end < 0:  # without its newline it may be cut off behind any character
+                    _note_parsed(index, data[start:size], Place(start, size - start))
+                    break
                 self._note(index, data[start : min(start + _HEAD_BYTES, end)], Place(start, end - start), data)
                 start = end + 1
         return index
@@ -118,7 +124,7 @@ def _note_parsed(index: Index, line: bytes, place: Place) -> None:
         return
     if not isinstance(entry, dict):
         index.unread += 1
-    elif "cassette" in entry:
+    elif "cassette" in entry:  # a second one: two files were joined
         index.header = index.header or entry
     elif isinstance(entry.get("model"), str) and isinstance(entry.get("info"), dict):
         index.models[entry["model"]] = place

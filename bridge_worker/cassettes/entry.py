@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from bridge_worker.cassettes.canonical import hash_of
-from bridge_worker.cassettes.masking import IN_PARTS, Json, Redact, masked_entry
+from bridge_worker.cassettes.masking import IN_PARTS, Json, Redact, hides_secret, masked_entry
 from bridge_worker.core.exchange import Tape
 from bridge_worker.protocol.framing import encode
 
@@ -23,7 +23,7 @@ FORMAT = 1
 HEADER = re.compile(rb'\{\s*"cassette"\s*:\s*(\d+)\s*[,}]')
 # Before the request, so that an index reads the first hundred bytes of a line.
 HEAD = re.compile(rb'\{"exchange":"([a-z/]+)","hash":"([0-9a-f]{64})","request":')
-NOT_READ = "the bridge did not read the provider's response: LiteLLM's own path or cache, or a model of this machine"
+NOT_READ = "no provider's response was read: LiteLLM's cache, its request over another HTTP client, or a model of this machine"
 # Response headers that decoders, rate limits and prices read. No other is kept: a cookie or an account may be in it.
 _HEADERS = re.compile(
     r"content-type|retry-after(?:-ms)?|.*ratelimit.*|x-litellm-version|x-litellm-response-cost|x-should-retry|x-amzn-errortype",
@@ -142,9 +142,4 @@ def _arguments(deltas: Iterable[Any]) -> Iterable[str]:
 
 
 def _hides_secret(tapes: Sequence[Tape], redact: Redact) -> bool:
-    """Whether bytes that are written in base64 hold a secret."""
-    for tape in tapes:
-        data = b"".join(piece.data for piece in tape.pieces)
-        if isinstance(readable(data), dict) and redact(text := data.decode("latin-1")) != text:
-            return True
-    return False
+    return any(hides_secret(readable(b"".join(piece.data for piece in tape.pieces)), redact) for tape in tapes)

@@ -1,7 +1,7 @@
 """Backends in which requests meet the faults of cards, whatever model serves them.
 
-Owns the choice of the card and what it does to a chat, an embedding or a ranking. An error comes out of the decoders that read a
-provider's responses, so it is the one that the agent would get from a provider. Refuses to know the members of a card
+Owns the choice of the card and what it does to a chat, an embedding, a ranking or a token count. An error comes out of the decoders
+that read a provider's responses, so it is the one that the agent would get from a provider. Refuses to know the members of a card
 (`config.fault_cards`) and the backend behind it.
 """
 
@@ -59,6 +59,23 @@ class Faults:
             return None
         counts = await self._counters.advance([card.key for card in fitting])
         return next((card for card, count in zip(fitting, counts, strict=True) if card.match.is_due(count)), None)
+
+    async def meet(self, method: str, model: str, receipt: Receipt | None = None) -> None:
+        """Counts a request that has no deltas, and lets it meet the card that is due. Raises BridgeError; returns after a stall."""
+        card = await self.choose(method, model)
+        if card is None:
+            return
+        if card.do.action == "stall_ms":
+            await asyncio.sleep((card.do.stall_ms or 0) / 1000)
+            return
+        if receipt is not None:
+            _note_attempt(receipt, model, card)
+        error = self.lose_engine(card, model) if card.do.engine_lost else early_error(card, model)
+        raise error if receipt is None else _with_outcome(error, receipt)
+
+    async def meet_count(self, model: str) -> None:
+        """`meet`, for a token count, which is made without a provider and has no receipt."""
+        await self.meet("tokens/count", model)
 
     def lose_engine(self, card: FaultCard, model: str) -> BridgeError:
         """Ends this engine process, as the system would; without engine processes the error that the client would get."""
@@ -196,24 +213,12 @@ class FaultyServices:
         return self._inner.alternatives(model)
 
     async def embed(self, request: EmbedRequest) -> Embeddings:
-        await self._meet("embed", request)
+        await self._faults.meet("embed", request.model, request.receipt)
         return await self._inner.embed(request)
 
     async def rerank(self, request: RerankRequest) -> Ranking:
-        await self._meet("rerank", request)
+        await self._faults.meet("rerank", request.model, request.receipt)
         return await self._inner.rerank(request)
-
-    async def _meet(self, method: str, request: EmbedRequest | RerankRequest) -> None:
-        card = await self._faults.choose(method, request.model)
-        if card is None:
-            return
-        if card.do.action == "stall_ms":
-            await asyncio.sleep((card.do.stall_ms or 0) / 1000)
-            return
-        _note_attempt(request.receipt, request.model, card)
-        lost = card.do.engine_lost
-        error = self._faults.lose_engine(card, request.model) if lost else early_error(card, request.model)
-        raise _with_outcome(error, request.receipt)
 
 
 def early_error(card: FaultCard, model: str) -> BridgeError:

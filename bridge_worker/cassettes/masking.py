@@ -5,15 +5,48 @@ Owns the proof that a line has no secret that its parts spell together. Refuses 
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge_worker.cassettes.canonical import canonical, hash_of
+from bridge_worker.security.redaction import REDACTED
 
 Redact = Callable[[str], str]
 Json = dict[str, Any]
 
+# Not any text in the alphabet of base64: to search for those takes longer than all else.
+_MARKS_OF_DATA = ("base64,", 'data"')
+_DATA = re.compile(r"""(base64,|data\\?": ?\\?")([A-Za-z0-9+/]{24,})""")
+_ESCAPE = re.compile(r"\\u00([2-7][0-9a-fA-F])")
+
 IN_PARTS = "a secret arrived in parts; the provider's bytes were left out"
+
+
+def in_data_too(redact: Redact) -> Redact:
+    """``redact``, which also looks into the base64 of data URLs and files. One that has a secret goes whole."""
+
+    def masked_data(found: re.Match[str]) -> str:
+        text = base64.b64decode(found[2] + "=" * (-len(found[2]) % 4)).decode("ascii", "replace")
+        return found[0] if redact(text) == text else found[1] + REDACTED
+
+    def redact_all(text: str) -> str:
+        text = redact(text)
+        return _DATA.sub(masked_data, text) if any(mark in text for mark in _MARKS_OF_DATA) else text
+
+    return redact_all
+
+
+def hides_secret(body: str | Mapping[str, str], redact: Redact) -> bool:
+    """Whether a body has a secret in a spelling that can't be masked there: in base64, or with escapes for letters."""
+    if not isinstance(body, str):
+        text = base64.b64decode(body["base64"]).decode("latin-1")
+    elif "\\u00" in body:
+        text = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), body)
+    else:
+        return False
+    return redact(text) != text
 
 
 def masked_entry(entry: Json, redact: Redact) -> Json:

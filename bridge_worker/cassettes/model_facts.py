@@ -54,4 +54,4 @@ class NotingModels:
             return  # a model that no backend serves: its exchange has the error
         line = encode({"model": name, "info": info.model_dump()})
         for writer in self._writers:
-            writer.line(line)
+            writer.model(line)

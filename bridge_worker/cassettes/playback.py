@@ -17,6 +17,7 @@ from bridge_worker.backends.wire.formats import FORMATS, Recipe
 from bridge_worker.cassettes.entry import raw
 from bridge_worker.cassettes.recorded_deltas import deltas_of, with_recorded_ids
 from bridge_worker.core.deltas import Delta, End, TokenUsage
+from bridge_worker.core.exchange import READ_BY_LITELLM
 from bridge_worker.core.ports import ChatRequest, Facts
 from bridge_worker.core.receipt import Addition, Attempt, Change, EngineVersion, Receipt
 from bridge_worker.errors import KINDS, BridgeError
@@ -82,7 +83,8 @@ async def play(entry: Entry, request: ChatRequest, *, in_real_time: bool) -> Asy
     restore_receipt(request.receipt, entry)
     last = (entry.get("provider") or [None])[-1]
     try:
-        if last is not None and last["attempt"] == len(receipt.get("attempts") or ()) - 1:
+        is_of_outcome = last is not None and last["attempt"] == len(receipt.get("attempts") or ()) - 1
+        if last is not None and is_of_outcome and last["format"] != READ_BY_LITELLM:
             steps = _play_bytes(last, entry, request, outcome, in_real_time=in_real_time)
         else:
             steps = _play_deltas(wire, request, outcome, in_real_time=in_real_time)

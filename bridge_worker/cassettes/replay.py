@@ -134,7 +134,7 @@ class ReplayedServices:
             assert self._other is not None  # noqa: S101  # as above
             return await self._other.embed(request)
         result = await self._play(entry, request.receipt)
-        vectors = [_vector(vector) for vector in result["embeddings"]]
+        vectors = [vector_of(vector) for vector in result["embeddings"]]
         return Embeddings(vectors, _usage(result), _cost(result), result["model"], result["provider"])
 
     async def rerank(self, request: RerankRequest) -> Ranking:
@@ -171,7 +171,7 @@ def _result(entry: Entry) -> Mapping[str, Any]:
     return result
 
 
-def _vector(recorded: list[float] | str) -> list[float]:
+def vector_of(recorded: list[float] | str) -> list[float]:
     if not isinstance(recorded, str):
         return recorded
     data = base64.b64decode(recorded)

@@ -14,8 +14,8 @@ from contextlib import suppress
 from typing import Any
 
 from bridge_worker.cassettes.cassette import Cassette
-from bridge_worker.cassettes.entry import entry_line, header_line, raw
-from bridge_worker.cassettes.masking import IN_PARTS, Redact, masked_entry, masked_value
+from bridge_worker.cassettes.entry import entry_line, header_line
+from bridge_worker.cassettes.masking import IN_PARTS, Redact, hides_secret, in_data_too, masked_entry, masked_value
 from bridge_worker.protocol.framing import encode
 from bridge_worker.version import __version__
 
@@ -27,13 +27,14 @@ def head_lines(cassette: Cassette, redact: Redact, **members: object) -> Iterato
         yield encode(masked_value(json.loads(cassette.line(place)), redact))
 
 
-def scrubbed(cassette: Cassette, redact: Redact) -> Iterator[bytes]:
-    """The lines of the exchanges, masked again. A masked request has another hash."""
+def scrubbed(cassette: Cassette, redact: Redact) -> Iterator[tuple[Mapping[str, Any], bytes]]:
+    """(exchange, its line masked again). A masked request has another hash."""
+    redact = in_data_too(redact)
     for entry in cassette.entries():
         masked = masked_entry(entry, redact)
-        if any(_hides_secret(attempt, redact) for attempt in entry.get("provider") or ()):
+        if any(hides_secret(attempt["body"], redact) for attempt in entry.get("provider") or ()):
             masked |= {"provider": None, "why_no_bytes": IN_PARTS}
-        yield entry_line(masked)
+        yield entry, entry_line(masked)
 
 
 def kept(cassette: Cassette, used: Cassette) -> Iterator[bytes]:
@@ -61,8 +62,3 @@ def write_new(path: str, lines: Iterable[bytes]) -> int:
             os.unlink(name)
         raise
     return count
-
-
-def _hides_secret(attempt: Mapping[str, Any], redact: Redact) -> bool:
-    body = attempt["body"]
-    return isinstance(body, dict) and redact(text := raw(body).decode("latin-1")) != text

@@ -86,13 +86,13 @@ def row_of(position: int, entry: Entry) -> Row:
 
 def compare(a: Cassette, b: Cassette) -> list[Change]:
     """The exchanges that differ, in the order of the runs. Same requests are paired; others by their position between these."""
-    left, right = list(enumerate(a.entries(), 1)), list(enumerate(b.entries(), 1))
-    hashes: list[list[str]] = [[entry["hash"] for _, entry in side] for side in (left, right)]
+    left, right = a.index.exchanges, b.index.exchanges
+    hashes: list[list[str]] = [[hash for _, hash, _ in side] for side in (left, right)]
     found = []
     for _, i1, i2, j1, j2 in difflib.SequenceMatcher(None, hashes[0], hashes[1], autojunk=False).get_opcodes():
         for at in range(max(i2 - i1, j2 - j1)):
-            one = left[i1 + at] if i1 + at < i2 else None
-            other = right[j1 + at] if j1 + at < j2 else None
+            one = (i1 + at + 1, a.entry(left[i1 + at][2])) if i1 + at < i2 else None
+            other = (j1 + at + 1, b.entry(right[j1 + at][2])) if j1 + at < j2 else None
             change = _change(one, other)
             if change.only or change.members:
                 found.append(change)

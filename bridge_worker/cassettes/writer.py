@@ -17,14 +17,14 @@ import time
 from collections import deque
 from contextlib import suppress
 
-from bridge_worker.cassettes.entry import HEADER, header_line
-from bridge_worker.cassettes.writing_process import EXCHANGE, HEAD, LINE, SECRETS
+from bridge_worker.cassettes.entry import FORMAT, HEADER, header_line
+from bridge_worker.cassettes.writing_process import EXCHANGE, HEAD, LINE, MODEL, SECRETS, end_half_line, locked
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.system.child_processes import OUTLIVES, how_it_ended
 from bridge_worker.version import __version__
 
 _MAX_QUEUED_BYTES = 64 * 1024 * 1024  # beyond it a request waits for the disk: a recording has every exchange
-_CLOSE_SECONDS = 5.0
+_CLOSE_SECONDS = 8.0
 _BATCH_SECONDS = 0.02
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,8 @@ def open_cassette(path: str, flag: str) -> int:
     except (OSError, ValueError) as error:
         raise CassetteError(f"{flag} {path}: {getattr(error, 'strerror', None) or error}") from None
     try:
-        _prepare(fd, path, flag)
+        with locked(fd):
+            _prepare(fd, path, flag)
     except CassetteError:
         os.close(fd)
         raise
@@ -56,10 +57,12 @@ def _prepare(fd: int, path: str, flag: str) -> None:
         raise CassetteError(f"{flag} {path}: not a regular file; name a cassette or a new file")
     if not state.st_size:
         os.write(fd, header_line(version=__version__))
-    elif not HEADER.match(os.pread(fd, 32, 0)):
+    elif (found := HEADER.match(os.pread(fd, 32, 0))) is None:
         raise CassetteError(f"{flag} {path}: the file is not a cassette and was not changed; name a cassette or a new file")
-    elif os.pread(fd, 1, state.st_size - 1) != b"\n":
-        os.write(fd, b"\n")  # a process before this one was killed within a line
+    elif int(found[1]) > FORMAT:
+        raise CassetteError(f"{flag} {path}: format {int(found[1])} is newer than this omni-bridge; update it, or name a new file")
+    else:
+        end_half_line(fd)
     if state.st_mode & 0o077:
         _log.warning("others may read the cassette %s: chmod go= it", path)
 
@@ -89,6 +92,10 @@ class Writer:
         """``packed`` is what `writing_process.pack` returned. Waits only when a slow disk has fallen far behind."""
         self._put(EXCHANGE, packed)
 
+    def model(self, line: bytes) -> None:
+        """A line with the facts of a model, which is masked."""
+        self._put(MODEL, line)
+
     def line(self, line: bytes) -> None:
         """A line that is ready."""
         self._put(LINE, line)
@@ -98,8 +105,9 @@ class Writer:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        ends = time.monotonic() + _CLOSE_SECONDS
         for thread in self._threads:
-            thread.join(_CLOSE_SECONDS)
+            thread.join(max(ends - time.monotonic(), 0))
 
     def _put(self, kind: bytes, data: bytes) -> None:
         if self._redactor.known is not self._known:

@@ -1,31 +1,35 @@
 """The process that appends exchanges to a cassette: makes each line, masks it, and writes it whole.
 
-Owns the frames that it reads, and `pack`, their content: only processes of this worker write them. One line is one write, so that a
-process that is killed leaves at most a half line. It ends with its input, and writes what it has got when the worker was killed.
+Owns the frames that it reads, and `pack`, their content: only processes of this worker write them. One line is one write under a
+lock of the file, so that a process that is killed leaves at most a half line, which the next one to write ends. It ends with its
+input, and writes what it has got when the worker was killed.
 Refuses to know the queue of the worker.
 """
 
 from __future__ import annotations
 
+import json
 import marshal
 import os
 import pickle
 import signal
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, BinaryIO
 
 from bridge_worker.cassettes.canonical import canonical
 from bridge_worker.cassettes.entry import Exchanged, chosen_headers, line_of
+from bridge_worker.cassettes.masking import Redact, in_data_too, masked_value
 from bridge_worker.core.exchange import Piece, Tape
 from bridge_worker.protocol.framing import encode
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.version import __version__
 
 HEAD = struct.Struct("<cQ")
-EXCHANGE, LINE, SECRETS = b"x", b"l", b"s"
+EXCHANGE, MODEL, LINE, SECRETS = b"x", b"m", b"l", b"s"
 
 
 def pack_request(request: Mapping[str, Any]) -> bytes:
@@ -91,7 +95,7 @@ def main(fd: int) -> None:
 
 
 def _run(frames: BinaryIO, fd: int) -> None:
-    redactor = Redactor({})
+    redact = in_data_too(Redactor({}).redact)
     while head := frames.read(HEAD.size):
         if len(head) < HEAD.size:
             return
@@ -100,26 +104,53 @@ def _run(frames: BinaryIO, fd: int) -> None:
         if len(data) < size:
             return  # the worker was killed
         if kind == SECRETS:
-            redactor = pickle.loads(data)  # noqa: S301  # from the worker
+            redact = in_data_too(pickle.loads(data).redact)  # noqa: S301  # from the worker
         elif kind == LINE:
-            _append(fd, data)
-        elif (line := _line(data, redactor)) is not None:
-            _append(fd, line)
+            append(fd, data)
+        elif kind == MODEL:
+            append(fd, encode(masked_value(json.loads(data), redact)))
+        elif (line := _line(data, redact)) is not None:
+            append(fd, line)
 
 
-def _line(packed: bytes, redactor: Redactor) -> bytes | None:
+def _line(packed: bytes, redact: Redact) -> bytes | None:
     try:
-        return line_of(unpack(packed), versions(), redactor.redact)
+        return line_of(unpack(packed), versions(), redact)
     except Exception as error:  # one exchange is lost, not the recording
         _report(f"an exchange could not be recorded ({type(error).__name__})")
         return None
 
 
-def _append(fd: int, line: bytes) -> None:
-    written = os.write(fd, line)
-    if written < len(line):  # the disk is full: what is written of the line is ended, and a reader passes over it
-        os.write(fd, b"\n")
+def append(fd: int, line: bytes) -> None:
+    with locked(fd):
+        end_half_line(fd)
+        written = os.write(fd, line)
+    if written < len(line):
         raise OSError(28, "no space was left for a whole line")
+
+
+@contextmanager
+def locked(fd: int) -> Iterator[None]:
+    """Processes of other engines append to the file. The lock of a process that is killed ends with it."""
+    try:
+        from fcntl import LOCK_EX, LOCK_UN, flock
+    except ImportError:  # Windows, which has no engine processes
+        yield
+        return
+    with suppress(OSError):  # a file system without locks
+        flock(fd, LOCK_EX)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            flock(fd, LOCK_UN)
+
+
+def end_half_line(fd: int) -> None:
+    """Another process may have been killed, or its disk full, within a line."""
+    size = os.fstat(fd).st_size
+    if size and os.pread(fd, 1, size - 1) != b"\n":
+        os.write(fd, b"\n")
 
 
 def _report(text: str) -> None:

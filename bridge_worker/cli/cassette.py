@@ -5,11 +5,14 @@ Owns the output and the exit codes of these commands. Refuses to know the form o
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import click
@@ -21,6 +24,7 @@ from bridge_worker.cli.command_error import CommandError
 from bridge_worker.cli.terminal import echo_table, note, printable
 from bridge_worker.config.settings import variable
 from bridge_worker.security.redaction import Redactor
+from bridge_worker.security.url_policy import UrlPolicy
 
 _MAX_VALUE = 200  # characters of a value in a comparison
 _File = click.Path(exists=True, dir_okay=False)
@@ -43,8 +47,7 @@ def show(file: str, as_json: bool) -> None:
         return
     head = ("#", "method", "model", "outcome", "status", "deltas", "in", "out", "cost", "time", "bytes of", "hash")
     echo_table(head, map(_cells, rows), right=("#", "deltas", "in", "out", "cost", "time"))
-    if opened.index.unread:
-        click.echo(f"{opened.index.unread} lines are no exchange: cut off, or of another version", err=True)
+    _note_unread(opened)
 
 
 @cassette.command()
@@ -53,7 +56,10 @@ def show(file: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
 def diff(a: str, b: str, as_json: bool) -> int:
     """Compare two runs: prompts, responses, tool calls, tokens and cost. The exit code is 1 when they differ."""
-    changes = summary.compare(_open(a), _open(b))
+    left, right = _open(a), _open(b)
+    changes = list(_read(left, lambda _: summary.compare(left, right)))
+    for opened in (left, right):
+        _note_unread(opened)
     if as_json:
         click.echo(json.dumps([change.as_json() for change in changes], ensure_ascii=False))
     else:
@@ -69,7 +75,8 @@ def diff(a: str, b: str, as_json: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON.")
 def verify(file: str, as_json: bool) -> int:
     """Decode the recorded bytes with this version, and compare with what was recorded. The exit code is 1 if one differs."""
-    verdicts = list(_read(_open(file), verification.verify))
+    opened = _open(file)
+    verdicts = list(_read(opened, lambda cassette: verification.verify(cassette, _read_by_litellm)))
     if as_json:
         rows = [{"exchange": each.position, "outcome": each.outcome, "members": each.members} for each in verdicts]
         click.echo(json.dumps(rows, ensure_ascii=False))
@@ -77,8 +84,10 @@ def verify(file: str, as_json: bool) -> int:
         for verdict in verdicts:
             for member, recorded, now in verdict.members:
                 click.echo(f"{verdict.position} {printable(member)}: recorded {_shown(recorded)}, now {_shown(now)}")
-        counts = {name: sum(each.outcome == name for each in verdicts) for name in ("same", "differs", "no bytes")}
-        click.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+        counts = Counter(verdict.outcome for verdict in verdicts)
+        names = ("same", "differs", "no bytes", *(["not decoded"] if counts["not decoded"] else []))
+        click.echo(", ".join(f"{counts[name]} {name}" for name in names))
+    _note_unread(opened)
     return 1 if any(verdict.outcome == "differs" for verdict in verdicts) else 0
 
 
@@ -101,10 +110,11 @@ def trim(file: str, command: tuple[str, ...], output: str | None) -> None:
         if not os.path.exists(used):
             problem = f"{command[0]} started no worker that reads {variable('replay')}; {file} was not changed"
             raise CommandError(problem, 1, hint="pass the agent's environment on to omni-bridge")
-        lines = [*rewriting.head_lines(opened, str), *rewriting.kept(opened, _open(used))]
+        lines = chain(rewriting.head_lines(opened, str), rewriting.kept(opened, _open(used)))
+        written = _write(output or file, lines) - 1 - len(opened.index.models)
     before = len(opened.index.exchanges)
-    written = _write(output or file, lines) - 1 - len(opened.index.models)
     click.echo(f"{output or file}: {written} of {before} exchanges")
+    _note_unread(opened)
 
 
 @cassette.command()
@@ -119,11 +129,17 @@ def scrub(file: str, output: str | None, secrets: tuple[str, ...]) -> None:
         if not os.environ.get(name):
             raise CommandError(f"--secret {name}: the variable is not set", 2, hint="set it to the secret, or leave it out")
         redactor.add(os.environ[name])
-    before = [json.loads(opened.line(place)) for _, _, place in opened.index.exchanges]
-    after = list(_read(opened, lambda cassette: rewriting.scrubbed(cassette, redactor.redact)))
-    _write(output or file, [*rewriting.head_lines(opened, redactor.redact), *after])
-    changed = sum(old != json.loads(new) for old, new in zip(before, after, strict=True))
-    click.echo(f"{output or file}: {changed} of {len(after)} exchanges changed")
+    changes: list[bool] = []
+
+    def lines(cassette: Cassette) -> Iterator[bytes]:
+        yield from rewriting.head_lines(cassette, redactor.redact)
+        for entry, line in rewriting.scrubbed(cassette, redactor.redact):
+            changes.append(json.loads(line) != entry)
+            yield line
+
+    _write(output or file, _read(opened, lines))
+    click.echo(f"{output or file}: {sum(changes)} of {len(changes)} exchanges changed")
+    _note_unread(opened)
 
 
 def _open(file: str) -> Cassette:
@@ -131,6 +147,32 @@ def _open(file: str) -> Cassette:
         return Cassette(file)
     except CassetteError as error:
         raise CommandError(str(error), 2) from None
+
+
+def _note_unread(opened: Cassette) -> None:
+    if count := opened.index.unread:
+        lines = "line is" if count == 1 else "lines are"
+        click.echo(f"{opened.path}: {count} {lines} not an exchange: cut off, or of another version", err=True)
+
+
+async def _read_by_litellm(method: str, params: Mapping[str, Any], response: Mapping[str, Any], body: bytes) -> Any:
+    """A `verification.Read`."""
+    read = _load_reader()
+    return None if read is None else await read(method, params, response, body)
+
+
+@functools.cache
+def _load_reader() -> verification.Read | None:
+    """LiteLLM, once something needs it; None where it is not installed."""
+    try:
+        from bridge_worker.backends.litellm import setup
+
+        setup.prepare(UrlPolicy())
+        from bridge_worker.backends.litellm.recorded_responses import read
+    except ImportError:
+        click.echo("LiteLLM is not installed: embeddings and rankings are not decoded", err=True)
+        return None
+    return read
 
 
 def _read(opened: Cassette, read: Callable[[Cassette], Iterable[Any]]) -> Iterable[Any]:

@@ -39,7 +39,8 @@ def report_lines(checks: Sequence[Check], config: Config | None, cassette: Casse
         yield header_line(version=__version__, report=report)
         return
     yield from head_lines(cassette, redactor.redact, report=report)
-    yield from scrubbed(cassette, redactor.redact)
+    for _, line in scrubbed(cassette, redactor.redact):
+        yield line
 
 
 def _versions() -> Mapping[str, str | None]:

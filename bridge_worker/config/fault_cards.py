@@ -17,7 +17,7 @@ from typing import Any
 from bridge_worker.errors import KINDS, MemberError
 
 _SECTION = "omni_bridge.faults"
-METHODS = ("chat", "embed", "rerank")
+METHODS = ("chat", "embed", "rerank", "tokens/count")
 FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 # The kinds that an HTTP status leads to; the decoders' own table decides, and a test compares the two.
 _BY_STATUS = {
@@ -33,17 +33,15 @@ _BY_STATUS = {
     504: "timeout",
 }
 # What a card may do: one of these. The others change it.
-ACTIONS = (
-    *("status", "stall_ms", "cut", "broken_json", "error_event", "trickle_ms", "finish_reason", "tool_arguments", "empty"),
-    "engine_lost",
-)
+_ANYWHERE = ("status", "stall_ms", "cut", "broken_json", "engine_lost")
+_OF_CHATS = ("error_event", "trickle_ms", "finish_reason", "tool_arguments", "empty")
+ACTIONS = _ANYWHERE + _OF_CHATS
 # Types of an error event, as providers send them, and their kind before content.
 ERROR_EVENTS = {
     "overloaded_error": "provider_unavailable",
     "server_error": "provider_unavailable",
     "rate_limit_error": "rate_limited",
 }
-_OF_CHATS = ("error_event", "trickle_ms", "finish_reason", "tool_arguments", "empty")
 _POSITIONED = ("stall_ms", "cut", "broken_json", "error_event", "engine_lost")
 
 
@@ -131,7 +129,7 @@ def kinds_of(match: Match, do: Do) -> tuple[str, ...]:
         status = do.status or 0
         return (_BY_STATUS.get(status, "provider_unavailable" if status >= 500 else "rejected_by_provider"),)
     if action == "stall_ms":
-        return ("timeout", "ok")  # as the agent's deadlines decide
+        return ("ok",) if match.method == "tokens/count" else ("timeout", "ok")  # as the agent's deadlines decide
     if action == "engine_lost":
         return ("engine_lost",)
     if action in ("cut", "broken_json", "error_event"):
@@ -212,6 +210,8 @@ def _match(place: str, value: Any) -> Match:
     method = _text(f"{place}.method", given.get("method")) or "chat"
     if method not in METHODS:
         raise MemberError(f"{place}.method", f"must be one of: {', '.join(METHODS)}")
+    if method != "chat" and "stream" in given:
+        raise MemberError(f"{place}.stream", f"is for chats, and the card's method is {method}")
     chance = given.get("chance")
     if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int | float) or not 0 <= chance <= 1):
         raise MemberError(f"{place}.chance", "must be a number from 0 to 1")

@@ -114,6 +114,11 @@ class Settings:
     trace_content: str = setting("none", "full: the trace has message content; none: only its length", choices=("none", "full"))
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether exchanges are written to a cassette."""
+        return self.record is not None or self.replay_miss == "record"
+
+    @property
     def deadlines(self) -> dict[str, int | None]:
         """The default deadlines, with the names of the wire."""
         of_requests = {"total_ms": self.deadline_total_ms, "first_token_ms": self.deadline_first_token_ms}

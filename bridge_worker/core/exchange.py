@@ -7,7 +7,8 @@ know a file and what is kept.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -58,6 +59,10 @@ class Tape:
         self.failure, self.timed_out = str(error), bool(getattr(error, "timed_out", False))
 
 
+# The format of responses that LiteLLM reads: embeddings, rankings, chats without a decoder of the bridge's.
+READ_BY_LITELLM = "litellm"
+
+
 class Recipe(Protocol):
     """A `backends.wire.formats.Recipe`."""
 
@@ -86,8 +91,33 @@ class Tapes:
         self.list.append(tape)
         return tape
 
+    def begin_unread(self, attempt: int, model: str | None, provider: str | None) -> Tape:
+        """The tape of a response that LiteLLM reads. Its earlier requests of the attempt, such as for a token, are dropped."""
+        self.list = [tape for tape in self.list if tape.attempt != attempt]
+        tape = Tape(self.started, time.monotonic(), attempt, READ_BY_LITELLM, {}, schema_tool=False, model=model, provider=provider)
+        self.list.append(tape)
+        return tape
+
 
 tapes: ContextVar[Tapes | None] = ContextVar("omni_bridge_tapes", default=None)
+# Returns the tape of a response that LiteLLM is about to request, or None where it is not recorded.
+next_tape: ContextVar[Callable[[], Tape | None] | None] = ContextVar("omni_bridge_next_tape", default=None)
+
+
+@contextmanager
+def heard(begin: Callable[[Tapes], Tape | None]) -> Iterator[None]:
+    """Within it, what LiteLLM requests gets a tape of ``begin``. Not what its callbacks send later, in tasks that began here."""
+    recorded = tapes.get()
+    if recorded is None:
+        yield
+        return
+    is_open = True
+    token = next_tape.set(lambda: begin(recorded) if is_open else None)
+    try:
+        yield
+    finally:
+        is_open = False
+        next_tape.reset(token)
 
 
 class Exchange(Protocol):

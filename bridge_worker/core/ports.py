@@ -123,6 +123,10 @@ class Ranking:
     model: str | None
     provider: str | None
 
+    def best(self, count: int | None) -> list[tuple[int, float]]:
+        """The best first; all for None."""
+        return sorted(self.scores, key=lambda scored: (-scored[1], scored[0]))[:count]
+
 
 class ModelServices(Protocol):
     """Port: facts, token counts, embeddings and reranking of a backend. All methods raise BridgeError only.

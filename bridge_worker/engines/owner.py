@@ -14,12 +14,14 @@ from bridge_worker.protocol.link_frames import Frame
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``max_mib`` and ``max_requests`` of one engine, after which it is replaced; 0 for none."""
+    """``max_mib`` and ``max_requests`` of one engine, after which it is replaced; 0 for none. ``closing_seconds`` is the longest
+    that its end may take."""
 
     engines: int = 1
     hang_seconds: float = 5.0
     max_mib: float = 0
     max_requests: int = 0
+    closing_seconds: float = 2.0
 
 
 class Owner(Protocol):

@@ -28,7 +28,7 @@ _MAX_FAILURES = 3  # processes that ended before they were of use, one after the
 _PAUSE_SECONDS = 5.0
 _RETRY_SECONDS = 0.5  # after an engine for which there was no descriptor
 _CANDIDATE_SECONDS = 60.0  # for an engine with a new config to load
-_END_SECONDS = 2.5  # for all processes to end at the end; an engine gives its callbacks 2 s
+_END_SECONDS = 0.5  # for all processes to end at the end, after what an engine may take for its callbacks and recording
 
 _log = logging.getLogger(__name__)
 
@@ -138,14 +138,14 @@ class Supervisor:
         self._owner.on_ready(engine)
 
     async def close(self) -> None:
-        """Ends every process; what has not ended after two seconds is killed."""
+        """Ends every process; what has not ended in time is killed."""
         self._closing = True
         for engine in self.engines:
             engine.state = State.ENDING
             engine.link.send(Kind.STOP)
         self._template.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_END_SECONDS):
+            async with asyncio.timeout(self.limits.closing_seconds + _END_SECONDS):
                 while self.engines or child_processes.children():  # an engine's own child, which is adopted, removes its files
                     self._one_ended.clear()
                     await self._one_ended.wait()

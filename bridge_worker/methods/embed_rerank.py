@@ -81,9 +81,10 @@ class EmbedRerank:
 
         async def run() -> RerankResult:
             ranking = await self.run_bounded(valid, [valid.query, *valid.documents], receipt, context.received, call)
-            best = sorted(ranking.scores, key=lambda scored: (-scored[1], scored[0]))[: valid.top_n]
             shown = valid.documents if valid.return_documents else [None] * len(valid.documents)
-            results = [RankedDocument(index=index, score=score, document=shown[index]) for index, score in best]
+            results = [
+                RankedDocument(index=index, score=score, document=shown[index]) for index, score in ranking.best(valid.top_n)
+            ]
             return RerankResult(results=results, **_common_members(ranking, receipt))
 
         return await noted(self._journal.rerank(request, context.received) if self._journal else None, run())

@@ -38,11 +38,12 @@ def method_table(
     status: GetStatus,
     reload: Callable[[], Awaitable[dict[str, Any]]],
     journal: Journal | None = None,
+    before_count: Callable[[str], Awaitable[None]] | None = None,
 ) -> dict[str, Method]:
     """Every method that the session does not serve itself. ``settings`` returns those that are active now. ``journal`` notes each
-    exchange with a model."""
+    exchange with a model. ``before_count`` gets the model of each token count, and may raise BridgeError."""
     chat, models = Chat(backends, settings, spending, journal), Models(backends)
-    count_tokens = CountTokens(backends, settings, journal)
+    count_tokens = CountTokens(backends, settings, journal, before_count)
     vectors, tasks = EmbedRerank(backends, settings, spending, journal), TaskMethods(spending)
     tools = Tools(chat.run, count_tokens, models.list, lambda error: clean_error(error, redactor))
     methods: dict[str, Method] = {

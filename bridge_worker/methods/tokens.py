@@ -6,7 +6,7 @@ Owns their params and results. Refuses to know a tokenizer, and which message is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bridge_worker.agent.fit import fit_to_model
@@ -19,16 +19,27 @@ from bridge_worker.schema.tokens import TokenCount, TokensCountParams
 
 
 class CountTokens:
-    def __init__(self, backends: Backends, settings: Callable[[], Settings], journal: Journal | None = None) -> None:
+    """``before`` gets the model of each count, and may raise BridgeError."""
+
+    def __init__(
+        self,
+        backends: Backends,
+        settings: Callable[[], Settings],
+        journal: Journal | None = None,
+        before: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
         self._backends = backends
         self._settings = settings
         self._journal = journal
+        self._before = before
 
     async def __call__(self, context: RequestContext, params: Params) -> TokenCount:
         model = validate(params, TokensCountParams, self._settings().image_policy).model
         messages, tools = params["messages"], params.get("tools")
 
         async def run() -> TokenCount:
+            if self._before is not None:
+                await self._before(model)
             services = await self._backends.services(model)
             return await asyncio.to_thread(services.count, model, messages, tools)
 

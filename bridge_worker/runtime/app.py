@@ -10,13 +10,14 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bridge_worker.config.source import Config
 from bridge_worker.core.credentials import CredentialsInUse
 from bridge_worker.engines.engine import HandBack
 from bridge_worker.errors import BridgeError
+from bridge_worker.runtime.event_loop import close_in_time
 from bridge_worker.runtime.loader import Loader, Part
 from bridge_worker.runtime.reload import NO_ENGINES
 from bridge_worker.version import __version__
@@ -158,7 +159,7 @@ class App:
 
     async def aclose(self) -> None:
         parts = [part for part in (self._served, self._telemetry) if part is not None]
-        closing = [part.aclose() for part in parts]
+        closing: list[Awaitable[None]] = [close_in_time(part.aclose) for part in parts]
         if self._journal is not None:
             closing.append(asyncio.to_thread(self._journal.close))
         await asyncio.gather(*closing, return_exceptions=True)
@@ -180,7 +181,7 @@ class App:
         status = GetStatus(counters, self.state, self.redis_state, self.degraded)
         served = serve_by(self._registry(self._local), self.settings, self._redactor, self._shared and self._shared.fault_counters)
         self._journal = served.journal
-        methods = method_table(served.backends, self.settings, spending, self._redactor, status, _refuse_reload, served.journal)
+        methods = method_table(served.backends, self.settings, spending, self._redactor, status, _refuse_reload, *served[1:])
         return Dispatcher(methods, self._redactor, counters, self._telemetry)
 
     def _make_spending(self) -> Spending:

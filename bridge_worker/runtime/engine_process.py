@@ -22,7 +22,7 @@ from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.board import Board
 from bridge_worker.engines.engine import Engine, Notifier, receive_setup
 from bridge_worker.engines.template import Template, ignore_terminal
-from bridge_worker.runtime.event_loop import close_in_time, set_executor
+from bridge_worker.runtime.event_loop import close_in_time, closing_seconds, set_executor
 from bridge_worker.system.child_processes import end_with_parent
 from bridge_worker.system.descriptors import keep_from_children
 
@@ -169,7 +169,7 @@ async def _serve(setup: Setup, end: socket.socket, board: Board) -> None:
     engine = Engine(_Noted(app), board, report, shared.copies.receive)
     app.start()
     await engine.run(end)
-    await close_in_time(app.aclose)
+    await close_in_time(app.aclose, closing_seconds(setup.config.settings))
     await close_in_time(shared.copies.flush)  # after the callbacks, which count failures
 
 

@@ -10,8 +10,11 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from bridge_worker.config.settings import Settings
+
 _EXECUTOR_THREADS = 32  # LiteLLM prepares each call in one; asyncio's own default is 6 on two cores, and one may hang in DNS
 _CLOSE_SECONDS = 2.0  # what LiteLLM's callbacks get at the end
+_RECORDING_SECONDS = 8.0  # for the lines of a cassette, which a busy machine takes long to write
 
 
 def set_executor() -> None:
@@ -20,7 +23,12 @@ def set_executor() -> None:
     asyncio.get_running_loop().set_default_executor(executor)
 
 
-async def close_in_time(aclose: Callable[[], Awaitable[None]]) -> None:
+def closing_seconds(settings: Settings) -> float:
+    """The longest that a process may take to end."""
+    return _CLOSE_SECONDS + (_RECORDING_SECONDS if settings.is_recorded else 0.0)
+
+
+async def close_in_time(aclose: Callable[[], Awaitable[object]], seconds: float = _CLOSE_SECONDS) -> None:
     """Whatever fails in it, or takes too long, does not hold up the end of the process."""
     with contextlib.suppress(Exception):
-        await asyncio.wait_for(aclose(), _CLOSE_SECONDS)
+        await asyncio.wait_for(aclose(), seconds)

@@ -30,6 +30,7 @@ from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.link_frames import Kind
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
 from bridge_worker.runtime.engine_process import PROGRAM, Setup, encode_setup
+from bridge_worker.runtime.event_loop import closing_seconds
 from bridge_worker.runtime.loader import HINT
 from bridge_worker.runtime.notifier import DELTA_QUEUE_BYTES, Notifier
 from bridge_worker.runtime.reload import NO_CONFIG, Reloads, mistakes_of, refused, shown
@@ -226,7 +227,13 @@ class PooledApp:
 
 
 def _limits_of(settings: Settings) -> Limits:
-    return Limits(settings.engines, settings.engine_hang_seconds, settings.engine_max_mib or 0, settings.engine_max_requests or 0)
+    return Limits(
+        settings.engines,
+        settings.engine_hang_seconds,
+        settings.engine_max_mib or 0,
+        settings.engine_max_requests or 0,
+        closing_seconds(settings),
+    )
 
 
 def _failed(start: Start, error: BridgeError) -> Outcome:

@@ -16,7 +16,7 @@ from bridge_worker.config.settings import DEFAULTS, Settings
 from bridge_worker.config.source import Config, ConfigError, Source
 from bridge_worker.runtime.app import App
 from bridge_worker.runtime.client_credentials import ClientCredentials
-from bridge_worker.runtime.event_loop import close_in_time, set_executor
+from bridge_worker.runtime.event_loop import close_in_time, closing_seconds, set_executor
 from bridge_worker.runtime.exit_codes import EXIT_INTERNAL, end_with, fail
 from bridge_worker.runtime.flags import config_source, parser
 from bridge_worker.runtime.once import Journal, Once
@@ -202,7 +202,7 @@ async def _run(
         app.on_loss = recorder.put_loss
     app.start(pipe)
     code = await server.run()
-    await close_in_time(app.aclose)
+    await close_in_time(app.aclose, closing_seconds(settings))
     if recorder:
         recorder.close()
     return code

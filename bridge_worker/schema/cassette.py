@@ -43,7 +43,8 @@ class Base64(Open):
 
 
 class ProviderResponse(Open):
-    """One response of a provider, to the ``attempt``-th attempt of the receipt, from 0.
+    """One response of a provider, to the ``attempt``-th attempt of the receipt, from 0. ``format`` is "litellm" where
+    LiteLLM reads it.
 
     ``end``: "whole", "cut" by ``failure``, or "left": not read to its end, because its end marker came first or the request was
     over. ``reads`` are pairs of milliseconds and bytes.

@@ -34,6 +34,34 @@ def test_a_card_counts_the_requests_of_the_worker_whatever_engine_serves_them(en
     assert seen == ["ok", "rate_limited", "ok", "engine_lost", "rate_limited", "ok"]
 
 
+@pytest.mark.rule("FLT-2", "FLT-3", "FLT-4")
+def test_embeddings_rankings_and_token_counts_meet_the_same_cards(spawn: Spawn) -> None:
+    calls: dict[str, Json] = {
+        "embed": {"model": "offline/embed", "input": ["a"]},
+        "rerank": {"model": "offline/rerank", "query": "a", "documents": ["a", "b"]},
+        "tokens/count": HELLO,
+    }
+    actions: list[tuple[Json, str]] = [
+        ({"status": 429, "retry_after": 3}, "rate_limited"),
+        ({"cut": True}, "provider_unavailable"),
+        ({"broken_json": True}, "bad_upstream_response"),
+        ({"stall_ms": 1}, "ok"),
+        ({"engine_lost": True}, "engine_lost"),
+    ]
+    cards = [
+        {"match": {"method": method, "nth": at}, "do": do, "sees": sees, "name": f"{method} {at}"}
+        for method in calls
+        for at, (do, sees) in enumerate(actions, 1)
+    ]
+    worker = spawn("--faults", json.dumps(cards), "--engines", "0")
+    for method, params in calls.items():
+        responses = [worker.call(method, params) for _ in range(len(actions) + 1)]
+        errors = [response.get("error") for response in responses]
+        assert [error["data"]["kind"] if error else "ok" for error in errors] == [*(sees for _, sees in actions), "ok"]
+        assert errors[0]["data"]["retry_after_ms"] == 3000
+        assert all(f"{method} {at}" in error["message"] for at, error in enumerate(errors, 1) if error and at in (1, 2, 5))
+
+
 @pytest.mark.rule("FLT-5")
 @pytest.mark.parametrize(
     ("card", "problem"),

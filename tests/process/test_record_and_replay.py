@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -17,12 +18,13 @@ from typing import Any, NamedTuple
 import pytest
 from jsonschema import Draft202012Validator
 
+from bridge_worker.cassettes.cassette import Cassette
 from bridge_worker.schema.messages import json_schema
 from tests.conftest import Spawn
 from tests.support import without_litellm
 from tests.support.data import ROOT, Json, tool
 from tests.support.upstream import Upstream
-from tests.support.upstream_format import DONE, End, Gate
+from tests.support.upstream_format import DONE, SMALL, End, Gate, embeddings
 from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, wait_until
 
 KEY = "sk-proj-Zx8Qw3Er5Ty7Ui9Op1As2Df4"
@@ -50,9 +52,12 @@ REQUESTS: dict[str, tuple[str, Json]] = {
     "cut": ("chat", {"model": "openai/cut", "messages": messages("cut"), "stream": True}),
     "broken": ("chat", {"model": "openai/broken", "messages": messages("broken"), "stream": True}),
     "late": ("chat", {"model": "openai/hung", "messages": messages("late"), "stream": True, "deadlines": {"idle_ms": 200}}),
-    "embed": ("embed", {"model": "openai/text-embedding-3-small", "input": ["one", "two"]}),
+    "embed": ("embed", {"model": f"openai/{SMALL}", "input": ["one", "two"]}),
+    "rerank": ("rerank", {"model": "cohere/ranker", "query": "two", "documents": ["one", "two"]}),
+    "refused": ("embed", {"model": "openai/limited", "input": ["one"]}),
     "tokens": ("tokens/count", {"model": "openai/gpt-4o-mini", "messages": messages("how many")}),
     "offline": ("chat", {**OFFLINE, "stream": True}),
+    "named": ("tokens/count", {"model": f"openai/{KEY}", "messages": messages("a key for a model's name")}),
     "unknown": ("chat", {"model": "nosuchprovider/m", "messages": messages("x")}),
 }
 
@@ -70,6 +75,9 @@ def script(upstream: Upstream, cut: Gate) -> None:
     ]
     upstream.script("two-calls", chunks=[*calls, end, DONE])
     upstream.script("limited", status=429, headers={"retry-after": "7"}, body={"error": {"message": f"slow down, {KEY}"}})
+    scores = [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.125}]
+    upstream.script(SMALL, body=embeddings([0.25, 2.0], [0.5, 1.0]))
+    upstream.script("ranker", body={"id": "r1", "results": scores, "meta": {"billed_units": {"search_units": 1}}})
     upstream.script("cut", chunks=[chunk(content="half "), cut, chunk(content="a sentence"), End.RESET])
     upstream.script("broken", chunks=[chunk(content="half "), b"data: {broken\n\n", DONE])
     upstream.script("hung", chunks=[chunk(content="then nothing"), End.HANG])
@@ -99,6 +107,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Tape:
     with Upstream() as upstream:
         script(upstream, cut)
         env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
+        env |= {"COHERE_API_KEY": KEY, "COHERE_API_BASE": upstream.base_url}
         with Worker("--record", str(path), env=env) as worker:
             seen = {name: send(worker, name, cut if name == "cut" else None) for name in REQUESTS}
             worker.end_input()
@@ -272,9 +281,67 @@ def test_each_exchange_is_a_line_with_bytes_and_what_the_client_got(recorded: Ta
     cut = by_name["cut"]["provider"][0]
     assert len(cut["reads"]) > 1
     assert (by_name["limited"]["provider"][0]["status"], cut["end"]) == (429, "cut")
-    assert by_name["embed"]["provider"] is None
-    assert "LiteLLM" in by_name["embed"]["why_no_bytes"]
+    assert (by_name["tokens"]["provider"], by_name["offline"]["provider"]) == (None, None)
+    assert "no provider's response was read" in by_name["tokens"]["why_no_bytes"]
     assert recorded.path.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.rule("CAS-18")
+def test_embeddings_and_rankings_have_their_bytes_status_headers_and_timing(recorded: Tape) -> None:
+    by_name = dict(zip(REQUESTS, exchanges(recorded.path), strict=True))
+    for name, model, status in (("embed", SMALL, 200), ("rerank", "ranker", 200), ("refused", "limited", 429)):
+        (response,) = by_name[name]["provider"]
+        assert (response["format"], response["model"], response["status"], response["end"]) == ("litellm", model, status, "whole")
+        assert "content-type" in response["response_headers"]
+        assert sum(length for _, length in response["reads"]) == len(response["body"].encode())
+        assert 0 < response["sent_ms"] <= response["reads"][0][0] <= by_name[name]["ms"]
+    assert json.loads(by_name["rerank"]["provider"][0]["body"])["results"][1]["relevance_score"] == 0.125
+    assert by_name["refused"]["provider"][0]["response_headers"]["retry-after"] == "7"
+
+
+@pytest.mark.rule("CAS-21")
+def test_verify_reads_embeddings_and_rankings_with_todays_litellm(recorded: Tape, tmp_path: Path) -> None:
+    changed = []
+    for line in exchanges(recorded.path):
+        if line["exchange"] in ("embed", "rerank"):
+            body = line["provider"][0]["body"]
+            line["provider"][0]["body"] = body.replace("0.125", "0.25").replace("[0.", "[1.")
+            line["provider"][0]["status"] += 1 if line["provider"][0]["status"] == 429 else 0
+            changed.append(line)
+    path = tmp_path / "both"
+    path.write_text(recorded.path.read_text(encoding="utf-8") + "".join(json.dumps(line) + "\n" for line in changed))
+    command = [*COMMAND, "cassette", "verify", "--json", str(path)]
+    ended = subprocess.run(command, capture_output=True, env=clean_environment(), timeout=60, check=False)
+    rows = json.loads(ended.stdout)
+    outcomes = [row["outcome"] for row in rows]
+    assert (ended.returncode, len(changed)) == (1, 3)
+    assert [row["members"][0][0] for row in rows[-3:]] == ["embeddings.0.0", "results.1.1", "error.kind"]
+    assert set(outcomes[:-3]) == {"same", "no bytes"}
+    assert [name for name, outcome in zip(REQUESTS, outcomes, strict=False) if outcome == "no bytes"] == [
+        "tokens",
+        "offline",
+        "named",
+        "unknown",
+    ]
+
+
+@pytest.mark.rule("CAS-6", "CAS-18")
+def test_a_chat_that_litellm_reads_has_its_bytes_and_is_played_from_its_deltas(
+    spawn: Spawn, start: Start, upstream: Upstream, tmp_path: Path
+) -> None:
+    path = tmp_path / "run.cassette"
+    env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
+    worker = spawn("--record", str(path), "--engine", "litellm", env=env)
+    seen = {name: send(worker, name) for name in ("streamed", "plain")}
+    worker.end_input()
+    assert worker.exit_code() == 0
+    for line in exchanges(path):
+        (response,) = line["provider"]
+        assert (response["format"], response["status"]) == ("litellm", 200)
+        assert response["body"].startswith("data: {" if line["request"]["params"].get("stream") else "{")
+    replay = start("--replay", str(path))
+    for name, outcome in seen.items():
+        assert comparable(send(replay, name)) == comparable(outcome)
 
 
 @pytest.mark.rule("CAS-15")
@@ -301,9 +368,7 @@ def test_a_killed_worker_leaves_whole_lines_and_the_next_run_appends(spawn: Spaw
     worker = spawn("--record", str(path))
     while not path.exists() or len(lines_that_parse(path)) < 20:  # ends with the condition: each chat adds a line
         worker.call("chat", OFFLINE)
-    wait_until(lambda: len(writing_to(path)) == 1, "one process has the file open")  # while it is started, two have
-    (writer,) = writing_to(path)
-    ended = os.pidfd_open(int(writer))
+    ended = os.pidfd_open(the_writer(worker, path))
     worker.process.send_signal(signal.SIGKILL)
     worker.process.wait()
     assert select.select([ended], [], [], WAIT_SECONDS)[0]  # it writes what it got before the worker was killed
@@ -315,7 +380,21 @@ def test_a_killed_worker_leaves_whole_lines_and_the_next_run_appends(spawn: Spaw
     again.call("chat", OFFLINE)
     again.end_input()
     assert again.exit_code() == 0
-    wait_until(lambda: len(lines_that_parse(path)) == before + 2, "the chat and its model are written, perhaps after the exit")
+    assert len(lines_that_parse(path)) == before + 2  # the chat and its model
+
+
+def the_writer(worker: Worker, path: Path) -> int:
+    """The process that writes for the engine with LiteLLM. Another ends with the first engine; while one starts, two have the file
+    open."""
+    worker.call("models/list")
+    found: list[set[str]] = [set()]
+
+    def is_one() -> bool:
+        found[0] = writing_to(path)
+        return len(found[0]) == 1
+
+    wait_until(is_one, "one process has the file open")
+    return int(found[0].pop())
 
 
 def writing_to(path: Path) -> set[str]:
@@ -355,7 +434,7 @@ def test_engines_record_into_one_file_and_a_miss_is_recorded(spawn: Spawn, tmp_p
     worker.call("chat", OFFLINE)
     worker.end_input()
     assert worker.exit_code() == 0
-    wait_until(lambda: len(exchanges(path)) == 1, "it is written, perhaps after the exit")
+    assert len(exchanges(path)) == 1
     other = {"model": "offline/echo", "messages": messages("not there")}
     replay = spawn("--replay", str(path), "--replay-miss", "record")
     assert replay.call("chat", OFFLINE)["result"]["receipt"]["engine"]["name"] == "cassette"
@@ -365,14 +444,70 @@ def test_engines_record_into_one_file_and_a_miss_is_recorded(spawn: Spawn, tmp_p
     assert [line["request"]["params"]["messages"][0]["content"] for line in exchanges(path)] == ["hello there", "not there"]
 
 
+@pytest.mark.rule("CAS-1", "CAS-4")
+def test_engines_that_are_killed_amid_long_lines_leave_whole_lines_that_do_not_mix(spawn: Spawn, tmp_path: Path) -> None:
+    """Each line has 2 MB; each engine has its own process that writes, and both are killed while they write."""
+    path = tmp_path / "run.cassette"
+    worker = spawn("--record", str(path), "--engines", "2")
+    worker.call("models/list")
+    wait_until(lambda: len(worker.call("status")["result"]["engines"]) == 2, "both engines are there")
+    texts = [letter * 1_000_000 for letter in "abcdefghijkl"]
+
+    def send_all() -> list[int]:
+        return [worker.request("chat", {"model": "offline/echo", "messages": messages(text)}) for text in texts]
+
+    for id in send_all():
+        assert "result" in worker.response(id)
+    second = send_all()
+    wait_until(lambda: len(exchanges_of(path)) > len(texts), "a second round has begun to be written")
+    for pid in [*(row["pid"] for row in worker.call("status")["result"]["engines"]), *writing_to(path)]:
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    for id in second:
+        worker.response(id)  # a result or `engine_lost`
+    worker.call("chat", OFFLINE)
+    worker.end_input()
+    assert worker.exit_code() == 0
+    whole = exchanges_of(path)
+    for line in whole:
+        asked = line["request"]["params"]["messages"][0]["content"]
+        assert asked in texts or asked == OFFLINE["messages"][0]["content"]
+        assert line["wire"]["result"]["content"] == asked
+    first = Counter(line["request"]["params"]["messages"][0]["content"][0] for line in whole)
+    assert all(first[text[0]] >= 1 for text in texts)
+    cassette = Cassette(str(path))
+    assert len(cassette.index.exchanges) == len(whole)
+    assert cassette.index.unread == len(path.read_bytes().splitlines()) - len(lines_that_parse(path))
+
+
+def exchanges_of(path: Path) -> list[Json]:
+    return [line for line in lines_that_parse(path) if "exchange" in line]
+
+
+@pytest.mark.rule("CAS-1")
+def test_a_worker_exits_after_the_last_line_is_written(spawn: Spawn, tmp_path: Path) -> None:
+    path = tmp_path / "run.cassette"
+    worker = spawn("--record", str(path))
+    worker.call("chat", OFFLINE)
+    writer = the_writer(worker, path)
+    os.kill(writer, signal.SIGSTOP)  # a machine that is too busy for it
+    for _ in range(5):
+        worker.call("chat", OFFLINE)
+    ended = os.pidfd_open(worker.process.pid)
+    worker.end_input()
+    assert not select.select([ended], [], [], 3)[0]  # LiteLLM's callbacks get two seconds
+    os.close(ended)
+    os.kill(writer, signal.SIGCONT)
+    assert worker.exit_code() == 0
+    assert len(exchanges(path)) == 6
+
+
 @pytest.mark.rule("CAS-1")
 def test_when_the_writing_process_is_killed_the_worker_serves_on_and_reports_it(spawn: Spawn, tmp_path: Path) -> None:
     path = tmp_path / "run.cassette"
     worker = spawn("--record", str(path))
     worker.call("chat", OFFLINE)
-    wait_until(lambda: len(writing_to(path)) == 1, "one process has the file open")  # while it is started, two have
-    (writer,) = writing_to(path)
-    os.kill(int(writer), signal.SIGKILL)
+    os.kill(the_writer(worker, path), signal.SIGKILL)
     while "recording has stopped" not in worker.stderr:
         assert "result" in worker.call("chat", OFFLINE)
     worker.end_input()

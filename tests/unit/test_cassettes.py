@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hashlib
 import json
 import os
@@ -19,11 +20,13 @@ from hypothesis import strategies as st
 from bridge_worker.cassettes.canonical import canonical, hash_of, of_chat
 from bridge_worker.cassettes.cassette import Cassette
 from bridge_worker.cassettes.entry import Exchanged, header_line, line_of
+from bridge_worker.cassettes.masking import in_data_too
 from bridge_worker.cassettes.matching import Matching, differences
 from bridge_worker.cassettes.playback import RecordedBody
 from bridge_worker.cassettes.player import Player
 from bridge_worker.cassettes.replay import Replay
 from bridge_worker.cassettes.writer import CassetteError, open_cassette
+from bridge_worker.cassettes.writing_process import append
 from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.core.exchange import Piece, Tape
@@ -189,6 +192,28 @@ def test_an_unknown_key_is_masked_by_its_shape_and_the_request_still_finds_its_e
     assert player.find(request("use another")) is None
 
 
+@pytest.mark.rule("CAS-2")
+@pytest.mark.parametrize("secret", [KEY, PASSWORD], ids=["key-shaped", "known"])
+def test_a_secret_within_base64_or_escaped_letters_is_masked_and_the_request_still_finds_its_exchange(
+    secret: str, tmp_path: Path
+) -> None:
+    redact = in_data_too(REDACT)
+    picture = base64.b64encode(f"PNG\x00 {secret} \x00".encode()).decode()
+    asked = request("look")
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}
+    file = {"type": "input_audio", "input_audio": {"data": picture, "format": "wav"}}
+    asked["params"]["messages"] = [{"role": "user", "content": [url, file]}]
+    escaped = b'{"choices": [{"message": {"content": "' + "".join(f"\\u{ord(one):04x}" for one in secret).encode() + b'"}}]}'
+    line = line_of(done(asked, tapes=[tape([escaped])]), VERSIONS, redact)
+    assert picture not in line.decode()
+    assert json.loads(line)["provider"] is None
+    path = tmp_path / "c"
+    path.write_bytes(header_line(version="t") + line)
+    assert Player(Cassette(str(path)), Matching(), redact).find(asked) is not None
+    untouched = base64.b64encode(bytes(range(256)) * 40).decode()
+    assert redact(f"data:image/png;base64,{untouched}") == f"data:image/png;base64,{untouched}"
+
+
 # --- the file ----------------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +227,33 @@ def test_a_half_line_and_unknown_lines_are_passed_over(tmp_path: Path) -> None:
     assert (len(cassette.index.exchanges), cassette.index.unread) == (2, 2)
     os.close(open_cassette(str(path), "--record"))  # a later run ends the half line
     assert path.read_bytes().endswith(b"\n")
+
+
+@pytest.mark.rule("CAS-1", "CAS-4")
+def test_a_half_line_of_another_process_is_ended_before_the_next_line(tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    write(path, done(request("one")))
+    line = path.read_bytes().splitlines()[1]
+    fd = open_cassette(str(path), "--record")
+    with path.open("ab") as killed:
+        killed.write(line[:300])
+    append(fd, line + b"\n")
+    os.close(fd)
+    assert path.read_bytes().splitlines()[1:] == [line, line[:300], line]
+    cassette = Cassette(str(path))
+    assert (len(cassette.index.exchanges), cassette.index.unread) == (2, 1)
+
+
+@pytest.mark.parametrize("left", [1, 2, 3, 4, 40])
+def test_a_last_line_that_was_cut_off_behind_any_character_is_passed_over(left: int, tmp_path: Path) -> None:
+    path, lost = tmp_path / "c", tmp_path / "lost"
+    write(path, done(request("one")), done(request("two")))
+    whole = path.read_bytes()
+    for end in (b"", b"\n"):  # as it is, and after a later run
+        lost.write_bytes(whole[: -1 - left] + end)
+        cassette = Cassette(str(lost))
+        (entry,) = cassette.entries()
+        assert (entry["request"], cassette.index.unread) == (json.loads(done(request("one")).canonical), 1)
 
 
 @pytest.mark.rule("CAS-15", "CAS-20")
@@ -228,6 +280,9 @@ def test_a_file_that_is_not_a_cassette_or_a_newer_one_is_refused_and_unchanged(t
     path.write_bytes(b'{"cassette":2}\n')
     with pytest.raises(CassetteError, match="newer"):
         Cassette(str(path))
+    with pytest.raises(CassetteError, match="newer"):
+        open_cassette(str(path), "--record")
+    assert path.read_bytes() == b'{"cassette":2}\n'
 
 
 # --- which exchange ----------------------------------------------------------------------------------------------------------

@@ -1,21 +1,25 @@
 """Bounds what LiteLLM and the SDKs under it read of a response, on the path where the bridge does not read it itself.
 
 Owns the replacements of `send` of httpx's two clients (the plain one fetches clouds' tokens) and of `Session` of the package
-requests, by public API only. An error's body ends after 16 KiB, because LiteLLM runs its regular expressions over it on the loop; a
-whole body is bounded after decompression, and a stream's line by its length. Refuses to know which method or provider a response is
-for.
+requests, by public API only, and so the place where such a response is recorded and a recorded one is played. An error's body
+ends after 16 KiB, because LiteLLM runs its regular expressions over it on the loop; a whole body is bounded after decompression,
+and a stream's line by its length. Refuses to know which method or provider a response is for.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
 import requests
 
+from bridge_worker.backends.litellm.capture import is_call
 from bridge_worker.backends.litellm.inflate import Inflate
+from bridge_worker.backends.litellm.transport import connection_failed
 from bridge_worker.backends.reading import MAX_BODY_BYTES
+from bridge_worker.core.exchange import Tape, next_tape
 from bridge_worker.errors import BridgeError
 from bridge_worker.security.error_text import MAX_TEXT
 
@@ -23,6 +27,9 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 MAX_CONTAINERS = 1_000_000  # arrays and objects of a whole body: an embedding is one, and 64 MiB of "[]," block the loop for 6 s
 _WHOLE = "application/json"
 _READ_BYTES = 64 * 1024
+
+# Returns the response to a request, which is not sent then.
+played: ContextVar[Callable[[httpx.Request], httpx.Response] | None] = ContextVar("omni_bridge_played", default=None)
 
 _send = httpx.AsyncClient.send
 _send_plainly = httpx.Client.send
@@ -40,11 +47,18 @@ def install() -> None:
 
 
 async def _bounded_send(self: httpx.AsyncClient, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-    response = await _send(self, request, stream=True, **options)
+    if (play := played.get()) is not None:
+        return play(request)
+    tape = _begin_tape(request)
+    try:
+        response = await _send(self, request, stream=True, **options)
+    except Exception as error:
+        _note_failure(tape, error)
+        raise
     if not response.is_stream_consumed:
         bounds, inflate = _bounds_of(response, stream)
         inner: Any = response.stream
-        response.stream = _Bounded(inner, inflate, bounds)
+        response.stream = _Bounded(inner, inflate, _taped(tape, response, bounds))
     if not stream:
         try:
             await response.aread()
@@ -54,11 +68,18 @@ async def _bounded_send(self: httpx.AsyncClient, request: httpx.Request, *, stre
 
 
 def _bounded_send_plainly(self: httpx.Client, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
-    response = _send_plainly(self, request, stream=True, **options)
+    if (play := played.get()) is not None:
+        return play(request)
+    tape = _begin_tape(request)
+    try:
+        response = _send_plainly(self, request, stream=True, **options)
+    except Exception as error:
+        _note_failure(tape, error)
+        raise
     if not response.is_stream_consumed:
         bounds, inflate = _bounds_of(response, stream)
         inner: Any = response.stream
-        response.stream = _BoundedPlainly(inner, inflate, bounds)
+        response.stream = _BoundedPlainly(inner, inflate, _taped(tape, response, bounds))
     if not stream:
         try:
             response.read()
@@ -71,6 +92,8 @@ def _bounded_send_by_requests(
     self: requests.Session, request: requests.PreparedRequest, *, stream: bool = False, **options: Any
 ) -> requests.Response:
     """The package decompresses in bounded steps itself."""
+    if played.get() is not None:
+        raise requests.ConnectionError("no request is sent")
     response = _send_by_requests(self, request, stream=True, **options)
     if not stream and not isinstance(response._content, bytes):
         bounds = _Bounds(is_error=response.status_code >= 400, is_stream=False)
@@ -98,9 +121,20 @@ class _Bounds:
         self._size = 0
         self._containers = 0
         self.ended = False
+        self.tape: Tape | None = None  # of a response that is recorded
 
     def take(self, data: bytes) -> bytes:
         """``data``, or as much of it as may be read. Raises BridgeError for a body or a line that is too long."""
+        data = self._within(data)
+        if data and self.tape is not None:
+            self.tape.hear(data)
+        return data
+
+    def end(self) -> None:
+        if self.tape is not None:
+            self.tape.hear(b"")
+
+    def _within(self, data: bytes) -> bytes:
         if self._is_error and self._size + len(data) >= MAX_TEXT:
             self.ended = True
             return data[: MAX_TEXT - self._size]
@@ -123,6 +157,7 @@ class _Bounds:
             yield self.take(data)
             if self.ended:
                 return
+        self.end()
 
 
 class _Bounded(httpx.AsyncByteStream):
@@ -138,8 +173,12 @@ class _Bounded(httpx.AsyncByteStream):
                 if self._bounds.ended:
                     await self.aclose()
                     return
+            self._bounds.end()
         except BridgeError:
             await self.aclose()
+            raise
+        except Exception as error:
+            _note_failure(self._bounds.tape, error)
             raise
 
     async def _inflated(self) -> AsyncIterator[bytes]:
@@ -164,7 +203,11 @@ class _BoundedPlainly(httpx.SyncByteStream):
         self._bounds = bounds
 
     def __iter__(self) -> Iterator[bytes]:
-        return self._bounds.of(self._inflated())
+        try:
+            yield from self._bounds.of(self._inflated())
+        except httpx.TransportError as error:
+            _note_failure(self._bounds.tape, error)
+            raise
 
     def _inflated(self) -> Iterator[bytes]:
         for data in self._stream:
@@ -177,6 +220,23 @@ class _BoundedPlainly(httpx.SyncByteStream):
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _begin_tape(request: httpx.Request) -> Tape | None:
+    begin = next_tape.get()
+    return begin() if begin is not None and is_call(request) else None
+
+
+def _taped(tape: Tape | None, response: httpx.Response, bounds: _Bounds) -> _Bounds:
+    if tape is not None:
+        tape.status, tape.headers = response.status_code, response.headers
+        bounds.tape = tape
+    return bounds
+
+
+def _note_failure(tape: Tape | None, error: Exception) -> None:
+    if tape is not None:
+        tape.fail(connection_failed(error))
 
 
 def _too_long(is_stream: bool) -> BridgeError:

@@ -120,10 +120,15 @@ async def _gated_send(self: httpx.AsyncClient, request: httpx.Request, **options
     if not _capturing.get():
         note_progress(Progress.SENT)
         return await _send(self, request, **options)
-    if request.method != "POST" or request.headers.get("content-type", "").startswith(_FORM):
-        return await _send(self, request, **options)  # a cloud's token, or a look-up that LiteLLM needs first
+    if not is_call(request):
+        return await _send(self, request, **options)
     await request.aread()
     raise _Captured(request)
+
+
+def is_call(request: httpx.Request) -> bool:
+    """Whether it is the call of a model: neither for a cloud's token nor a look-up that LiteLLM needs first."""
+    return request.method == "POST" and not request.headers.get("content-type", "").startswith(_FORM)
 
 
 def _captured_request(request: httpx.Request, call: Mapping[str, Any], log: Any) -> CapturedRequest:

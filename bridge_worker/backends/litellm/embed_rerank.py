@@ -23,6 +23,7 @@ from bridge_worker.backends.litellm.transport import REQUEST_TIMEOUT_SECONDS
 from bridge_worker.backends.litellm.upstream import Target
 from bridge_worker.backends.wire.decoder import UNREADABLE
 from bridge_worker.backends.wire.json_values import count_of
+from bridge_worker.core.exchange import heard
 from bridge_worker.core.ports import Cost, Embeddings, EmbedRequest, Ranking, RerankRequest
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers import price_map
@@ -103,7 +104,8 @@ async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, c
     receipts.watch()
     record = receipts.Record(request.model, request.receipt, request_diff.Asked(request.options, [], marked=False), call_type)
     try:
-        response = await made
+        with heard(record.tape):
+            response = await made
         record.end("ok")
         return response, record.target
     except Exception as error:

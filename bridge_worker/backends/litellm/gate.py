@@ -32,6 +32,7 @@ from bridge_worker.backends.litellm.upstream import Target, Upstream
 from bridge_worker.backends.reading import AttemptError
 from bridge_worker.config import unusable
 from bridge_worker.core.deltas import Delta
+from bridge_worker.core.exchange import heard
 from bridge_worker.core.ports import Facts
 from bridge_worker.errors import BridgeError
 
@@ -120,7 +121,8 @@ async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
         receipt.dropped = [*held_back, *(change for change in receipt.dropped or () if change not in held_back)]
     try:
         # PRIVATE, _skip_mcp_handler: else tools need the mcp package, and could be run here instead of by the agent.
-        response = await _real(**kwargs | rewritten | {"messages": messages, "_skip_mcp_handler": True})
+        with heard(lambda tapes: tapes.begin_unread(len(receipt.attempts) - 1, target.model, target.provider)):
+            response = await _real(**kwargs | rewritten | {"messages": messages, "_skip_mcp_handler": True})
     except Exception as error:
         fault = call.fail(error)
         raise call.keys.for_router(fault, target) or with_fault(error, fault) from error.__cause__

@@ -21,6 +21,7 @@ from litellm.types.utils import CallTypes
 
 from bridge_worker.backends.litellm import exceptions, request_diff
 from bridge_worker.backends.litellm.upstream import Target, target_of
+from bridge_worker.core.exchange import Tape, Tapes
 from bridge_worker.core.receipt import Attempt, Receipt
 from bridge_worker.errors import BridgeError
 
@@ -35,6 +36,7 @@ class Record:
         self.call_type = call_type  # LiteLLM may make others during the call, such as an embedding for its cache
         self._started: float | None = None  # time.monotonic() of the current attempt
         self._body: Any = None
+        self._is_sent = False  # LiteLLM has made the request of the attempt
         self._failed: list[tuple[TracebackType | None, BridgeError]] = []  # by where it was raised
         self._asked = asked
         self.target = _target({"model": model})  # until a deployment is called
@@ -45,7 +47,7 @@ class Record:
         if self._started is not None and (error := sys.exception()):
             self.fail(error)  # a stream that broke before its first piece: this call is made while the Router handles that
         receipt = self.receipt
-        self._started = time.monotonic()
+        self._started, self._is_sent = time.monotonic(), False
         self.target = _target(call)
         target = self.target
         # Whatever breaks it off without another word is a cancel.
@@ -57,6 +59,13 @@ class Record:
 
     def sends(self, body: Any) -> None:
         self._body = body
+        self._is_sent = True
+
+    def tape(self, tapes: Tapes) -> Tape | None:
+        """For what is requested now. Before LiteLLM has made the provider's request, that is a token of a cloud."""
+        if self._started is None or not self._is_sent:
+            return None
+        return tapes.begin_unread(len(self.receipt.attempts) - 1, self.target.model, self.target.provider)
 
     def fail(self, error: BaseException) -> None:
         """``error`` ends the current attempt."""

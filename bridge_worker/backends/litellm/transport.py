@@ -79,7 +79,7 @@ class Response:
                     return data
             return b""
         except _FAILURES as error:
-            raise _connection_failed(error) from error
+            raise connection_failed(error) from error
 
     async def finish(self) -> None:
         """Waits briefly for the end of a body after the format's end marker, so that the connection can be kept."""
@@ -110,7 +110,7 @@ async def send(destination: Destination, body: bytes, timeout: float = REQUEST_T
             client.send(destination, body, timeout) if client.is_aiohttp else client.send_by_httpx(destination, body, timeout)
         )
     except _FAILURES as error:
-        raise _connection_failed(error) from error
+        raise connection_failed(error) from error
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -244,7 +244,7 @@ _aiohttp_timeout = lru_cache(maxsize=64)(
 )
 
 
-def _connection_failed(error: BaseException) -> ConnectionFailed:
+def connection_failed(error: BaseException) -> ConnectionFailed:
     timed_out = isinstance(error, TimeoutError | httpx.TimeoutException | aiohttp.ServerTimeoutError)
     return ConnectionFailed(_reason(error), timed_out=timed_out)
 
