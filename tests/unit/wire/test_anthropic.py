@@ -168,7 +168,7 @@ def test_what_no_table_has_is_kept_and_named(value: Any) -> None:
 # ---- what some gateways send -----------------------------------------------------------------------------------------------------
 
 
-def test_the_name_of_an_event_stands_for_its_type() -> None:
+def test_an_event_without_a_type_has_that_of_its_name() -> None:
     named = [
         ("content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}),
         ("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": "ab"}}),
