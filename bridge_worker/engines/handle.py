@@ -79,7 +79,8 @@ class EngineHandle:
 
     def add(self, request: PendingRequest[EngineHandle]) -> int:
         """Returns the request's number. There are more numbers than requests may be in flight."""
-        number = next(number for number in self._numbers if number not in self.requests)
+        while (number := next(self._numbers)) in self.requests:
+            pass
         self.requests[number] = request
         self.load += request.weight
         return number
@@ -199,4 +200,4 @@ def reason_against(engine: EngineHandle) -> str | None:
         return f"an engine process with it ended ({engine.how_it_ended()})"
     if engine.loaded is None:
         return "an engine process with it has not loaded in time"
-    return engine.loaded.get("failed")
+    return engine.loaded.get("problem")

@@ -86,7 +86,7 @@ _PIECES = [
 
 
 @given(st.lists(st.sampled_from(_PIECES), max_size=40).map(b"".join), st.lists(st.integers(0, 400), max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_cut_gives_the_same_events(data: bytes, cuts: list[int]) -> None:
     assert read(data, *cuts) == read(data)
 
@@ -118,6 +118,13 @@ def test_an_event_over_the_limit_is_an_error_and_those_before_it_are_not_lost(da
 def test_a_body_over_the_limit_is_an_error() -> None:
     with pytest.raises(BridgeError):
         read(b"{" + b" " * 2000, 10, max_bytes=1000)
+
+
+@pytest.mark.parametrize("largest", [b"data: 1234567890\n\n", b"data: 12345\ndata: 12345\n\n", b"data: 1234", b"{23456789}"])
+def test_the_limit_itself_is_allowed(largest: bytes) -> None:
+    read(largest, max_bytes=10)
+    with pytest.raises(BridgeError):
+        read(largest.replace(b"4", b"44"), max_bytes=10)
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b""])
