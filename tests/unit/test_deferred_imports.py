@@ -385,7 +385,7 @@ def test_a_costly_constant_is_computed_once_when_it_is_used(load: Load, use: str
     assert package.read == []
 
 
-def test_a_constant_of_which_another_statement_binds_a_name_is_computed_at_once(load: Load) -> None:
+def test_a_constant_of_which_another_statement_binds_a_name_is_computed_where_it_is_written(load: Load) -> None:
     package = load({"__init__.py": "a = b = 1\nb = 2\nc = a"}, constants=("a",))
     assert (vars(package)["a"], vars(package)["b"]) == (1, 2)
 
