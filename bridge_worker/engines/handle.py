@@ -79,7 +79,8 @@ class EngineHandle:
 
     def add(self, request: PendingRequest[EngineHandle]) -> int:
         """Returns the request's number. There are more numbers than requests may be in flight."""
-        number = next(number for number in self._numbers if number not in self.requests)
+        while (number := next(self._numbers)) in self.requests:
+            pass
         self.requests[number] = request
         self.load += request.weight
         return number

@@ -74,17 +74,16 @@ class EnginePool:
 
     async def run(self, start: Start, received: float, relay: Relay) -> Outcome:
         """A cancelled task gets its response too."""
-        done = asyncio.get_running_loop().create_future()
-        request: Request = PendingRequest(start, received, relay, done, self._deadline(start, received))
+        request: Request = PendingRequest(start, received, relay, self._deadline(start, received))
         del start  # `_sweep` lets go of it
         self._requests[request] = None
         try:
             self._place(request)
             try:
-                return await asyncio.shield(request.done)  # its response may arrive in the turn of the loop that cancels the task
+                return await request.wait()
             except asyncio.CancelledError:
                 self._cancel(request)
-                return await request.done
+                return await request.wait()
         finally:
             del self._requests[request]
             self._leave(request)
@@ -100,7 +99,7 @@ class EnginePool:
     # Placing.
 
     def _place(self, request: Request) -> None:
-        if request.done.done():
+        if request.outcome is not None:
             return
         engine = self._engine_for(request)
         if engine is not None:
@@ -144,9 +143,9 @@ class EnginePool:
             request.engine.link.send(Kind.CANCEL, request.number)
 
     def _respond(self, request: Request, error: BridgeError) -> None:
-        if not request.done.done():
+        if request.outcome is None:
             line = encode(error_response(request.start.id, error))
-            request.done.set_result(Outcome(error.kind, None, line, by_engine=False))
+            request.finish(Outcome(error.kind, None, line, by_engine=False))
 
     # The supervisor's owner.
 
@@ -227,9 +226,9 @@ class EnginePool:
         if request is None:
             return
         engine.served += 1
-        if not request.done.done():
+        if request.outcome is None:
             outcome, path, line = frame.body.split(b"\n", 2)
-            request.done.set_result(Outcome(outcome.decode(), path.decode() or None, line))
+            request.finish(Outcome(outcome.decode(), path.decode() or None, line))
         if self.supervisor:
             self.supervisor.after_request(engine)
 
@@ -237,7 +236,7 @@ class EnginePool:
         request = engine.pop(frame.request)
         if request is None:
             return
-        if not request.done.done():  # else it has its response already, and only the engine has still to end
+        if request.outcome is None:  # else it has its response already, and only the engine has still to end
             self._place_elsewhere(request)
         if self.supervisor:
             self.supervisor.after_request(engine)
@@ -271,7 +270,7 @@ class EnginePool:
         asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
         now = time.monotonic()
         for request in self._requests:
-            if request.done.done():
+            if request.outcome is not None:
                 continue  # its engine may be lost, and the board closed
             if now > request.deadline:
                 self._respond_late(request)

@@ -11,7 +11,7 @@ from pathlib import Path
 from zlib import crc32
 
 import pytest
-from hypothesis import given, settings, target
+from hypothesis import example, given, settings, target
 from hypothesis import strategies as st
 
 from bridge_worker.backends.wire.formats import FORMATS, decoder_class
@@ -47,18 +47,28 @@ def places(data: bytes | bytearray, cuts: list[int]) -> list[int]:
 
 
 @COMMON
+@example(b"{", [])
+@example(b"\xef\xbb\xbf", [])
+@example(b"\xef\xbb\xbf \xef\xbb\xbfdata: x", [4])
+@example(b"event:e\ndata: x\n\nevent: " + b"e" * 201 + b"\ndata: y", [])
+@example(b"data: x\r\ndata: y", [8, 8])
+@example(b"data: x\n\ndata: y\r\n", [8])
+@example(b"data: x\r\ndata: y\n\ndata: z", [8, 17])
 @given(st.lists(_SSE | st.binary(max_size=3), max_size=30).map(b"".join), _CUTS)
 def test_server_sent_events_are_those_of_a_slow_reader(data: bytes, cuts: list[int]) -> None:
     TARGETS["sse"](data, places(data, cuts))
 
 
 @COMMON
+@example(b"[x", [])
+@example(b"[[1], {}]", [])
 @given(st.lists(_ARRAY | st.binary(max_size=3), max_size=30).map(b"".join), _CUTS)
 def test_objects_of_an_array_are_those_of_a_slow_reader(data: bytes, cuts: list[int]) -> None:
     TARGETS["array"](data, places(data, cuts))
 
 
 @COMMON
+@example([(b"\1l\x09" + bytes(range(16)) + b"\1a\0", b"")], None, False, [])
 @given(
     st.lists(st.tuples(st.lists(_HEADERS, max_size=4).map(b"".join), st.binary(max_size=20)), max_size=5),
     st.none() | st.tuples(st.integers(0, 1000), st.integers(1, 255)),

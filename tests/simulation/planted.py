@@ -50,20 +50,20 @@ FAULTS = (
     Fault(
         "the board of a lost engine is read",
         "engines.pool",
-        "            if request.done.done():\n                continue",
+        "            if request.outcome is not None:\n                continue",
         "            if False:\n                continue",
     ),
     Fault(
         "a response that meets its cancel is lost",
-        "engines.pool",
-        "return await asyncio.shield(request.done)",
-        "return await request.done",
+        "engines.requests",
+        "            self.outcome = outcome\n",
+        "            if self._waiter is None or not self._waiter.cancelled():\n                self.outcome = outcome\n",
     ),
     Fault(
         "a draining engine that hands its last request back late does not end",
         "engines.pool",
-        "        if not request.done.done():  # else",
-        "        if request.done.done():\n            return\n        if not request.done.done():  # else",
+        "        if request.outcome is None:  # else",
+        "        if request.outcome is not None:\n            return\n        if request.outcome is None:  # else",
     ),
     Fault("deltas are sent after the response", "runtime.server", "lambda: self._tasks.get(id) is task", "lambda: True"),
     Fault(
@@ -247,8 +247,10 @@ def _take_over(module: types.ModuleType, name: str, sound: Any, new: Any) -> Ite
     """Gives the functions of ``module`` the code of those in the copy, and a changed constant its value: other modules hold them by
     name."""
     old = vars(module).get(name)
-    if isinstance(new, int | str | tuple):
-        for one in list(sys.modules.values()) if new != sound else ():
+    if isinstance(new, int | str | tuple | dict):
+        # The values of a table may be functions, which differ in each copy.
+        is_changed = new.keys() != sound.keys() if isinstance(new, dict) and isinstance(sound, dict) else new != sound
+        for one in list(sys.modules.values()) if is_changed else ():
             if (getattr(one, "__name__", None) or "").startswith("bridge_worker") and vars(one).get(name) is old:
                 yield one, name, old
                 setattr(one, name, new)

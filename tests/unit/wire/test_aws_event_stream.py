@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge_worker.backends.wire import aws_event_stream
 from bridge_worker.backends.wire.aws_event_stream import (
     MAX_FRAME_BYTES,
     AwsEvents,
@@ -102,6 +103,16 @@ def test_lengths_that_cannot_be_are_found_before_they_are_waited_for(total: int,
     prelude = struct.pack(">II", total, headers)
     with pytest.raises(BridgeError):
         FrameReader().feed(prelude + struct.pack(">I", crc32(prelude)))
+
+
+def test_the_limits_themselves_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = frame({"n": "abc"}, b"payload")
+    monkeypatch.setattr(aws_event_stream, "MAX_FRAME_BYTES", len(data))
+    monkeypatch.setattr(aws_event_stream, "MAX_HEADER_BYTES", 8)
+    assert read(data) == [Frame({"n": "abc"}, b"payload")]
+    for larger in (frame({"n": "abc"}, b"payloads"), frame({"n": "abcd"}, b"")):
+        with pytest.raises(BridgeError):
+            read(larger)
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,9 @@ def test_an_object_over_the_limit_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     for data in (b'[{"a": "' + b"x" * 100 + b'"}]', b'[{"a": "' + b"x" * 100):
         with pytest.raises(BridgeError, match="more than 100 bytes"):
             JsonArray().feed(data)
+    largest = b'{"a": "' + b"x" * 91 + b'"}'
+    assert JsonArray().feed(b"[" + largest) == [("", largest)]
+    assert not JsonArray().feed(b"[" + largest[:-1] + b" ")
 
 
 # ---- any bytes -------------------------------------------------------------------------------------------------------------------

@@ -120,6 +120,13 @@ def test_a_body_over_the_limit_is_an_error() -> None:
         read(b"{" + b" " * 2000, 10, max_bytes=1000)
 
 
+@pytest.mark.parametrize("largest", [b"data: 1234567890\n\n", b"data: 12345\ndata: 12345\n\n", b"data: 1234", b"{23456789}"])
+def test_the_limit_itself_is_allowed(largest: bytes) -> None:
+    read(largest, max_bytes=10)
+    with pytest.raises(BridgeError):
+        read(largest.replace(b"4", b"44"), max_bytes=10)
+
+
 @pytest.mark.parametrize("end", [b"\n\n", b""])
 def test_a_long_line_in_small_pieces_takes_linear_time(end: bytes) -> None:
     def seconds(size: int) -> float:
