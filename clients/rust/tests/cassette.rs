@@ -47,7 +47,9 @@ async fn a_request_that_was_not_recorded_is_a_kind_of_error_with_the_nearest_and
     let bridge = soon(worker().record(&file).faults(faults_file()).spawn()).await.unwrap();
     let cut = soon(bridge.chat(ChatRequest::new("offline/echo").user("limited"))).await.unwrap_err();
     assert_eq!(cut.kind(), &ErrorKind::RateLimited);
-    bridge.shutdown().await; // returns once the exchange is written
+    bridge.shutdown().await;
+    // Another process writes it, which outlives a worker that has waited for it long enough.
+    common::until("the exchange is written", || std::fs::read_to_string(&file).is_ok_and(|text| text.contains("limited"))).await;
 
     let bridge = soon(worker().replay(&file).spawn()).await.unwrap();
     let miss = soon(bridge.chat(ChatRequest::new("offline/echo").user("other"))).await.unwrap_err();
