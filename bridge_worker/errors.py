@@ -113,6 +113,14 @@ class BridgeError(Exception):
         }
 
 
+class NotLoaded(BridgeError):
+    """``problem`` is the message without its next step, for a message that has another."""
+
+    def __init__(self, problem: str, hint: str) -> None:
+        super().__init__("internal", f"{problem}; {hint}")
+        self.problem = problem
+
+
 def cancelled_error(*, upstream_closed: bool) -> BridgeError:
     """The error of a cancelled request without received content. ``upstream_closed``: its connection to the provider is closed."""
     extra: dict[str, object] = {"upstream_closed": upstream_closed, "partial": {"content": None, "tool_calls": []}}

@@ -62,9 +62,11 @@ FIRST = (
 )
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """More than there are cores: a third of the time of the suite is waiting for processes that end, hang or time out."""
-    return max(2, (os.cpu_count() or 1) * 3 // 2)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """More than there are cores: a third of the time of the suite is waiting for processes that end, hang or time out. Unit tests
+    wait for nothing."""
+    cores = os.cpu_count() or 1
+    return cores if all("tests/unit" in argument for argument in config.args) else max(2, cores * 3 // 2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

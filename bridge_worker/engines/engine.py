@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from bridge_worker.engines.board import Board
 from bridge_worker.engines.link import Link
-from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError, cancelled_error
+from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError, NotLoaded, cancelled_error
 from bridge_worker.protocol.framing import Fault, decode, encode
 from bridge_worker.protocol.link_frames import HEAD, RECEIVED, Frame, Kind, Progress
 from bridge_worker.protocol.responses import encode_response
@@ -178,7 +178,7 @@ class Engine:
         try:
             loaded: Mapping[str, object] = await self._app.ready()
         except BridgeError as error:
-            loaded = {"failed": error.message}
+            loaded = {"failed": error.message, "problem": error.problem if isinstance(error, NotLoaded) else error.message}
         self._send_report()  # so that `status` has it once the engine is ready
         self._link.send(Kind.LOADED, 0, json.dumps(loaded).encode())
 

@@ -200,4 +200,4 @@ def reason_against(engine: EngineHandle) -> str | None:
         return f"an engine process with it ended ({engine.how_it_ended()})"
     if engine.loaded is None:
         return "an engine process with it has not loaded in time"
-    return engine.loaded.get("failed")
+    return engine.loaded.get("problem")

@@ -50,7 +50,7 @@ class Supervisor:
         self.generation = 0
         self._owner = owner
         self.limits = limits  # a reload may change them
-        self._template = template
+        self.template = template
         self._start_template = start_template
         self._setup = setup
         self._on_log = on_log
@@ -143,7 +143,7 @@ class Supervisor:
         for engine in self.engines:
             engine.state = State.ENDING
             engine.link.send(Kind.STOP)
-        self._template.close()
+        self.template.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.limits.closing_seconds + _END_SECONDS):
                 while self.engines or child_processes.children():  # an engine's own child, which is adopted, removes its files
@@ -162,7 +162,7 @@ class Supervisor:
         if self._closing:  # the input has ended meanwhile
             return
         self._server = os.getpid() if adopts else None
-        self._template.listen(self._on_log, self._take_message, self._template_lost)
+        self.template.listen(self._on_log, self._take_message, self._template_lost)
         await self._try_to_open(early=True)
         self._owner.on_opened()
         self._tick()
@@ -177,12 +177,12 @@ class Supervisor:
         elif "loaded_ms" in message:
             self._failures = 0
             if self._restarted:
-                _log.info("the next template process is loaded", extra={"fields": {"pid": self._template.pid}})
+                _log.info("the next template process is loaded", extra={"fields": {"pid": self.template.pid}})
             self.maintain()
 
     def maintain(self) -> None:
         """Starts the engines that are missing."""
-        if not self._template.loaded or self._closing or self._pausing:
+        if not self.template.loaded or self._closing or self._pausing:
             return
         serving = [engine for engine in self.engines if self._counts(engine)]
         for _ in range(self.limits.engines - len(serving) - self._opening):
@@ -221,7 +221,7 @@ class Supervisor:
         self.engines.append(engine)
         send_setup(engine, setup(early))
         try:
-            self._template.command({"engine": engine.key, "server": self._server}, descriptors)
+            self.template.command({"engine": engine.key, "server": self._server}, descriptors)
         finally:
             for fd in descriptors:
                 os.close(fd)  # so that the link ends when the engine does, or was never started
@@ -238,17 +238,17 @@ class Supervisor:
     def _tick(self) -> None:
         seconds = self.limits.hang_seconds / _TICKS
         self._loop.call_later(seconds, self._tick)
-        for engine in [one for one in self.engines if one.state is not State.LOST and (one.pid or self._template.loaded)]:
-            engine.missed += engine.weight_of_a_miss(seconds, self._template.pid)  # by this loop's turns: it may be stopped too
+        for engine in [one for one in self.engines if one.state is not State.LOST and (one.pid or self.template.loaded)]:
+            engine.missed += engine.weight_of_a_miss(seconds, self.template.pid)  # by this loop's turns: it may be stopped too
             if engine.missed > _TICKS + 1:
                 self._hung(engine)
             else:
                 engine.link.send(Kind.PING)
 
     def _hung(self, engine: EngineHandle) -> None:
-        if engine.pid is None and self._template.pid is not None:
-            _log.error("the template process does not fork; it is replaced", extra={"fields": {"pid": self._template.pid}})
-            child_processes.kill(self._template.pid)
+        if engine.pid is None and self.template.pid is not None:
+            _log.error("the template process does not fork; it is replaced", extra={"fields": {"pid": self.template.pid}})
+            child_processes.kill(self.template.pid)
             self._template_lost()
         elif engine.pid is not None:
             about = {"pid": engine.pid, "requests": len(engine.requests), "after_seconds": self.limits.hang_seconds}
@@ -286,7 +286,7 @@ class Supervisor:
         self._loop.call_later(_LEFTOVER_SECONDS, self._kill_leftovers)
 
     async def _is_reaped(self, engine: EngineHandle) -> bool:
-        if self._server is None and self._template.forks:  # the system does not report the end of the template's child here
+        if self._server is None and self.template.forks:  # the system does not report the end of the template's child here
             return False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_REAP_SECONDS):
@@ -296,7 +296,7 @@ class Supervisor:
     def _reap(self) -> None:
         self._one_ended.set()
         for pid, code in child_processes.reap().items():
-            if pid == self._template.pid:
+            if pid == self.template.pid:
                 self._template_lost()
             for engine in self.engines:
                 if engine.pid == pid:
@@ -307,24 +307,24 @@ class Supervisor:
     def _kill_leftovers(self) -> None:
         """Children of an engine that was lost, such as a llama.cpp that was stopped: this process has become their parent."""
         if self._server is not None and not self._closing and all(engine.pid is not None for engine in self.engines):
-            known = {engine.pid for engine in self.engines} | {self._template.pid}
+            known = {engine.pid for engine in self.engines} | {self.template.pid}
             for pid in child_processes.children() - known:
                 child_processes.kill(pid)
 
     def _template_lost(self) -> None:
-        if self._closing or self._template.is_lost:
+        if self._closing or self.template.is_lost:
             return
-        self._template.close()
-        _log.error("the template process is lost", extra={"fields": {"pid": self._template.pid}})
-        if not self._template.loaded:
+        self.template.close()
+        _log.error("the template process is lost", extra={"fields": {"pid": self.template.pid}})
+        if not self.template.loaded:
             self._count_failure()
         if not self._pausing:
             self._restart_template()
 
     def _restart_template(self) -> None:
         self._restarted = True
-        self._template = self._start_template()
-        self._template.listen(self._on_log, self._take_message, self._template_lost)
+        self.template = self._start_template()
+        self.template.listen(self._on_log, self._take_message, self._template_lost)
 
     def _count_failure(self) -> None:
         self._failures += 1
@@ -335,7 +335,7 @@ class Supervisor:
 
     def _continue(self) -> None:
         self._pausing = False
-        if self._template.is_lost:
+        if self.template.is_lost:
             self._restart_template()
         self.maintain()
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Generic, TypeVar
 
-from bridge_worker.errors import BridgeError
+from bridge_worker.errors import BridgeError, NotLoaded
 
 HINT = "run omni-bridge doctor, correct the installation or the config, and restart the worker"
 LOAD_SECONDS = 60.0  # LiteLLM takes 2-5 s; a disk that needs longer than this has another problem
@@ -49,7 +49,7 @@ class Part(Generic[T]):
             _log.critical("%s failed to load", self._name, exc_info=error)
             lines = str(error).strip().splitlines() or [""]
             reason = f"{self._name} could not be loaded ({type(error).__name__}: {lines[0]:.300})"
-            self._loaded.set_exception(_NotLoaded(reason))
+            self._loaded.set_exception(_Failed(reason))
 
     async def get(self) -> T:
         """Raises BridgeError ``internal`` when loading failed or takes longer than `LOAD_SECONDS`."""
@@ -57,8 +57,8 @@ class Part(Generic[T]):
             await self._wait()
         try:
             return self._loaded.result()
-        except _NotLoaded as error:
-            raise BridgeError("internal", f"{error}; {HINT}") from None
+        except _Failed as error:
+            raise NotLoaded(str(error), HINT) from None
 
     async def _wait(self) -> None:
         if self._on_demand and not self._begun.locked():
@@ -70,7 +70,7 @@ class Part(Generic[T]):
         loaded.exception()  # retrieved; `get` reads it from the part
 
 
-class _NotLoaded(Exception):
+class _Failed(Exception):
     pass
 
 

@@ -31,7 +31,6 @@ from bridge_worker.protocol.link_frames import Kind
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
 from bridge_worker.runtime.engine_process import PROGRAM, Setup, encode_setup
 from bridge_worker.runtime.event_loop import closing_seconds
-from bridge_worker.runtime.loader import HINT
 from bridge_worker.runtime.notifier import DELTA_QUEUE_BYTES, Notifier
 from bridge_worker.runtime.reload import NO_CONFIG, Reloads, mistakes_of, refused, shown
 from bridge_worker.runtime.shared_state import SharedStateService
@@ -129,12 +128,13 @@ class PooledApp:
     async def _status(self) -> dict[str, object]:
         """The members of `schema.status.Status`."""
         engines = self._supervisor.engines if self._supervisor else []
-        own = memory_bytes()
+        template = self._supervisor.template.pid if self._supervisor else None
+        own, forks = memory_bytes(), memory_bytes(template) if template else None
         return {
             "version": __version__,
             "uptime_ms": self._counters.uptime_ms,
             "requests": self._counters.requests(),
-            "memory_bytes": None if own is None else own + sum(engine.memory_bytes for engine in engines),
+            "memory_bytes": None if own is None else own + (forks or 0) + sum(engine.memory_bytes for engine in engines),
             "engine": dict(self.state()),
             "redis": self._reported("redis") or {"state": "none", "since_ms": None},
             "degraded": self._degraded if (degraded := self._reported("degraded")) is None else degraded,
@@ -172,7 +172,6 @@ class PooledApp:
         except OSError as error:
             raise refused(self._source, (f"an engine process with it could not be started: {error}",), self._redactor) from error
         if reason := reason_against(engine):
-            reason = reason.removesuffix(f"; {HINT}")
             raise refused(self._source, (f"{self._source.path}: LiteLLM does not take it: {reason}",), self._redactor)
         self._config = config
         self._supervisor_of().limits = _limits_of(config.settings)

@@ -55,7 +55,7 @@ class Status(Closed):
     version: str
     uptime_ms: float
     requests: RequestCounts
-    memory_bytes: int | None  # resident, of the worker and its engine processes together
+    memory_bytes: int | None  # resident, of the worker, its template and its engine processes together
     engine: EngineState
     redis: RedisState
     degraded: list[Degraded] | None  # null until it is known

@@ -23,15 +23,18 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def memory_bytes() -> int | None:
-    """Resident memory: the current value where the system reports it, else the peak; None where it reports neither."""
+def memory_bytes(pid: int | None = None) -> int | None:
+    """Resident memory of this process: the current value where the system reports it, else the peak; None where it reports neither.
+    With ``pid`` that of another process; None where the system does not report it."""
     with suppress(OSError, ValueError, IndexError):
         import resource
 
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        return int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1]) * resource.getpagesize()
     with suppress(ImportError):
         import resource
 
+        if pid is not None:
+            return None
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
     return None

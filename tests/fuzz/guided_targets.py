@@ -15,9 +15,9 @@ from bridge_worker.backends.wire.formats import FORMATS, decoder_class
 from bridge_worker.backends.wire.json_array import JsonArray
 from bridge_worker.backends.wire.sse import EventStream
 from bridge_worker.errors import BridgeError
-from bridge_worker.protocol import framing
+from bridge_worker.protocol import framing, value_counter
 from tests.fuzz import references
-from tests.fuzz.test_differential import MAX_BYTES, MAX_VALUES, described, slow_lines
+from tests.fuzz.line_reference import MAX_BYTES, MAX_VALUES, described, slow_lines
 from tests.unit.wire.joined import plain, streamed
 
 
@@ -41,7 +41,7 @@ def _pieces(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def _lines(data: bytes, cuts: list[int]) -> None:
-    with mock.patch.object(framing, "MAX_VALUES", MAX_VALUES):
+    with mock.patch.object(framing, "MAX_VALUES", MAX_VALUES), mock.patch.object(value_counter, "MAX_VALUES", MAX_VALUES):
         framer = framing.Framer(MAX_BYTES)
         events = [event for piece in _pieces(data, cuts) for event in framer.feed(piece)] + [*framer.close()]
     assert [described(event) for event in events] == slow_lines(data)

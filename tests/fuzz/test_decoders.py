@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from bridge_worker.backends.wire.formats import FORMATS, decoder_class
 from tests.fuzz import guided_targets, references
+from tests.fuzz.examples import COMMON, EXAMPLES
 from tests.fuzz.guided_targets import TARGETS
 from tests.fuzz.references import Part
-from tests.fuzz.test_differential import COMMON, EXAMPLES
 from tests.unit.wire import aws_frames
 from tests.unit.wire.joined import streamed
 

@@ -6,28 +6,23 @@ The slow version reads the whole input at once. Where the two differ, one of the
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, target
+from hypothesis import given, target
 from hypothesis import strategies as st
 
 from bridge_worker.backends.wire.openai_chat import OpenAIChat
-from bridge_worker.protocol import framing
-from bridge_worker.protocol.framing import Fault, Framer, Message
+from bridge_worker.protocol import framing, value_counter
+from bridge_worker.protocol.framing import Framer
 from bridge_worker.protocol.link_frames import Frame, FrameReader, Kind, encode_frame
-from tests.fuzz import strict_json
+from tests.fuzz.examples import COMMON
+from tests.fuzz.line_reference import MAX_BYTES, MAX_VALUES, described, slow_lines
 from tests.unit.wire.joined import streamed
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
-COMMON = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-MAX_BYTES = 60
-MAX_VALUES = 12
 _BOM = b"\xef\xbb\xbf"
-Event = tuple[str, Any]
 
 _PIECES = st.sampled_from(
     [
@@ -48,51 +43,11 @@ def cut(data: bytes, cuts: list[int]) -> Iterator[bytes]:
 # --- lines ------------------------------------------------------------------------------------------------------------------
 
 
-def slow_lines(data: bytes) -> list[Event]:
-    """(value, its JSON) or (fault, its kind) of each line that is not blank."""
-    lines = data.split(b"\n")
-    lines[0] = lines[0].removeprefix(_BOM)
-    events = (slow_line(line.removesuffix(b"\r")) for line in lines)
-    return [event for event in events if event is not None]
-
-
-def slow_line(line: bytes) -> Event | None:
-    if len(line) > MAX_BYTES:
-        return ("fault", "invalid_message")
-    if not line.strip():
-        return None
-    if len(line) > MAX_VALUES and slow_values(line) > MAX_VALUES:
-        return ("fault", "invalid_message")
-    try:
-        value = strict_json.decode(line)
-    except (ValueError, RecursionError):
-        return ("fault", "parse_error")
-    return ("value", value)
-
-
-def slow_values(line: bytes) -> int:
-    """Commas and brackets outside strings, a byte at a time; a backslash and what follows it are no quote, wherever they are."""
-    count, in_string, escaped = 0, False, False
-    for byte in line:
-        if escaped:
-            escaped = False
-        elif byte == ord("\\"):
-            escaped = True
-        elif byte == ord('"'):
-            in_string = not in_string
-        elif not in_string and byte in b",[{":
-            count += 1
-    return count
-
-
-def described(event: Message | Fault) -> Event:
-    return ("value", event.value) if isinstance(event, Message) else ("fault", event.error.kind)
-
-
 @pytest.fixture(autouse=True, scope="module")
 def _small_limits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(framing, "MAX_VALUES", MAX_VALUES)
+        for module in (framing, value_counter):
+            patch.setattr(module, "MAX_VALUES", MAX_VALUES)
         yield
 
 

@@ -6,7 +6,9 @@ import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-from benchmarks import plot, report, run
+import pytest
+
+from benchmarks import engines, plot, report, run
 from benchmarks.bars import BARS, judged
 from benchmarks.measure import Figures
 from benchmarks.peer import FLOOR, PEERS, PLAIN, PROXY_NAME, WORKER_NAME
@@ -32,6 +34,16 @@ def test_a_run_reports_every_peer_and_every_bar(tmp_path: Path) -> None:
     assert all(row["bar"].endswith(left_out) or "config" in row["what"] or "1,000 messages" in row["what"] for row in unmeasured)
     ElementTree.parse(tmp_path / "results.svg")
     assert all(name in report.terminal(results) for name in NAMES - {PROXY_NAME} if results["peers"][name]["rounds"])
+
+
+def test_the_figures_of_engines_are_measured_against_their_bars(capfd: pytest.CaptureFixture[str]) -> None:
+    assert engines.main(["--rounds", "1", "--scale", "0.01", "--only", "ready", "--only", "killed"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    measured = [bar for bar in engines.BARS if "ready" in bar.what or "kill -9" in bar.what]
+    assert len(measured) == 2
+    for bar, line in zip(measured, lines, strict=True):
+        assert line.startswith(("holds ", "missed"))
+        assert bar.what in line
 
 
 def test_peers_are_compared_within_a_round() -> None:

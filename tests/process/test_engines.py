@@ -58,6 +58,10 @@ def time_used(pid: int) -> float:
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
+def resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
 def is_gone(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -557,3 +561,10 @@ def test_requests_go_to_the_engine_without_a_long_one(two: Worker) -> None:
     for chat in chats:
         two.notify("notifications/cancelled", {"requestId": chat})
         two.response(chat)
+
+
+def test_the_memory_of_a_worker_is_that_of_all_its_processes(one: Worker) -> None:
+    result = one.call("status")["result"]
+    of_engines = sum(row["rss_mib"] for row in result["engines"]) * 2**20
+    by_system = sum(resident_bytes(pid) for pid in (one.process.pid, template(one)))
+    assert abs(result["memory_bytes"] - of_engines - by_system) < by_system / 10

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="en
 VICTIMS = ("server", "template", "engine", "llama.cpp")
 SIGNALS = (signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV)
 MOMENTS = ("idle", "plain chat", "mid-stream", "reload", "fork")
+GONE_SECONDS = 2  # after the server process
 HANG_SECONDS = "3"  # a busy machine must not look like a hung engine
 HELLO = [{"role": "user", "content": "hello"}]
 STORY = [{"role": "user", "content": "Tell me a very long story."}]
@@ -313,7 +314,7 @@ def check_end(scene: Scene, number: signal.Signals, before: Processes) -> None:
     assert scene.worker.exit_code() == -number
     assert scene.worker.ended
     pids = [before.template, *before.engines, *before.llama]
-    wait_until(lambda: all(state_of(pid) in "XZ" for pid in pids), "all processes have ended", 10)
+    wait_until(lambda: all(state_of(pid) in "XZ" for pid in pids), "all processes have ended", GONE_SECONDS)
     responses = [m["id"] for m in scene.worker.received if isinstance(m, dict) and "method" not in m]
     assert len(responses) == len(set(responses))
 

@@ -471,7 +471,7 @@ def virtual() -> Iterator[None]:
         patch(engine_module, "os", SimpleNamespace(_exit=_fast_exit))
         patch(pooled_app, "encode_setup", lambda setup: b"%d %d" % (current.plan.generation(setup.config), setup.early))
         patch(pooled_app, "_spawn", lambda: current.spawn_template())
-        patch(pooled_app, "memory_bytes", lambda: _MEMORY)
+        patch(pooled_app, "memory_bytes", lambda *_: _MEMORY)
         patch(status_method, "memory_bytes", lambda: _MEMORY)
         patch(stdio, "os", SimpleNamespace(read=lambda fd, count: current.read(fd, count)))
         patch(stdio, "write_some", lambda fd, data: current.write_some(fd, data))

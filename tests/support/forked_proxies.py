@@ -6,6 +6,7 @@ fork with its config about one. Refuses to know the requests.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -104,6 +105,8 @@ def _main() -> None:
     os.dup2(2, 1)  # LiteLLM prints where it likes
     import litellm.proxy.proxy_server  # noqa: F401
 
+    gc.collect()
+    gc.freeze()  # no collection of a child touches these pages, nor looks at them
     child: int | None = None
     for line in sys.stdin:
         command = json.loads(line)

@@ -140,8 +140,8 @@ def _imports(node: ast.AST, *, late: bool, typing: bool) -> Iterator[Import]:
             yield from (Import(_target(child.module or "", alias.name), late, typing) for alias in child.names)
         elif isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
             yield from _imports(child, late=late, typing=True)
-        else:
-            in_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        elif not isinstance(child, ast.expr):  # which holds no statement
+            in_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
             yield from _imports(child, late=late or in_function, typing=typing)
 
 

@@ -18,7 +18,7 @@ from bridge_worker.agent.patterns import Patterns
 from tests.support.data import Json
 
 STEPS = 20_000
-quick = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+quick = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def problems(schema: Any, value: Any) -> list[tuple[str, str]]:

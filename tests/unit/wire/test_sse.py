@@ -86,7 +86,7 @@ _PIECES = [
 
 
 @given(st.lists(st.sampled_from(_PIECES), max_size=40).map(b"".join), st.lists(st.integers(0, 400), max_size=8))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_cut_gives_the_same_events(data: bytes, cuts: list[int]) -> None:
     assert read(data, *cuts) == read(data)
 
