@@ -20,6 +20,14 @@ _MAX_CANDIDATES = 200  # requests that are compared with one that is not there
 _MAX_SHOWN_BYTES = 64 * 1024  # of the nearest request, in the error
 
 
+def _check(entry: Mapping[str, Any]) -> None:
+    """Raises ValueError for an exchange without an outcome, such as one that was made by hand."""
+    wire = entry.get("wire")
+    outcome = (wire.get("result") or (wire.get("error") or {}).get("data")) if isinstance(wire, dict) else None
+    if not isinstance(outcome, dict):
+        raise ValueError("no result and no error")
+
+
 class Player:
     def __init__(self, cassette: Cassette, matching: Matching, redact: Redact) -> None:
         self.cassette = cassette
@@ -42,6 +50,7 @@ class Player:
         place = places[min(count, len(places) - 1)]
         try:
             entry = self.cassette.entry(place)
+            _check(entry)
         except ValueError:
             problem = f"the exchange at byte {place.offset} of the cassette can't be read; run omni-bridge cassette show"
             raise BridgeError("cassette_miss", problem) from None

@@ -15,11 +15,11 @@ from collections.abc import Callable
 from importlib import _bootstrap, import_module
 from importlib.util import resolve_name
 from threading import get_ident
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from bridge_worker.deferred_imports.annotations import defer_annotations
-from bridge_worker.deferred_imports.bindings import MODULE, STAR, TOP, Source
+from bridge_worker.deferred_imports.bindings import CONSTANT, MODULE, STAR, TOP, Source
 from bridge_worker.deferred_imports.rewriting import ANNOTATIONS, WRAP_GETATTR, Rewritten, Table
 
 _BUILTINS = vars(builtins)
@@ -95,7 +95,7 @@ def run(module: ModuleType, rewritten: Rewritten) -> None:
     """Runs the module's code in its namespace."""
     namespace = vars(module)
     if rewritten.table or rewritten.submodules:
-        names = DeferredNames(module, rewritten.table, rewritten.submodules)
+        names = DeferredNames(module, rewritten.table, rewritten.submodules, rewritten.constants)
         namespace.update({name: _BUILTINS[name] for name in rewritten.builtins})
         _made.append((names, rewritten.builtins))
         namespace.update(__builtins__=names, __getattr__=names.attribute, __dir__=names.all_names)
@@ -108,14 +108,15 @@ class DeferredNames(dict[str, Any]):
     """``table`` has the names, ``submodules`` what a package has besides: `litellm.llms.openai` works without an import of it, as
     it does where some other module has imported it."""
 
-    __slots__ = ("module", "namespace", "resolving", "submodules", "table")
+    __slots__ = ("constants", "module", "namespace", "resolving", "submodules", "table")
 
-    def __init__(self, module: ModuleType, table: Table, submodules: dict[str, str]) -> None:
+    def __init__(self, module: ModuleType, table: Table, submodules: dict[str, str], constants: CodeType | None = None) -> None:
         super().__init__({"__import__": locked_import, WRAP_GETATTR: self.wrap, ANNOTATIONS: defer_annotations})
         self.module = module.__name__
         self.namespace = vars(module)
         self.table = table
         self.submodules = submodules
+        self.constants = constants
         self.resolving: set[str] = set()
 
     def __missing__(self, name: str) -> Any:
@@ -157,6 +158,10 @@ class DeferredNames(dict[str, Any]):
 
     def _load_one(self, source: Source) -> Any:
         module, attribute, level, kind = source
+        if kind == CONSTANT:
+            assert self.constants  # noqa: S101  # for mypy
+            exec(self.constants, self.namespace)  # noqa: S102  # as importlib does
+            return self.namespace[attribute]
         if kind == TOP:
             return _import(module, self.namespace)
         if kind == MODULE:

@@ -1,4 +1,5 @@
-"""Takes the import statements out of a module's source that can run when one of their names is first used.
+"""Takes the import statements out of a module's source that can run when one of their names is first used, and constants that are
+costly to compute.
 
 Owns which statements these are, and the module's table: each name with its sources. Refuses to run or load anything.
 
@@ -15,12 +16,23 @@ import ast
 import builtins
 import symtable
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Protocol
 
 from bridge_worker.deferred_imports.annotations import MARK
-from bridge_worker.deferred_imports.bindings import MODULE, STAR, TOP, Source, at_module_level, bindings, import_sources, star
+from bridge_worker.deferred_imports.bindings import (
+    CONSTANT,
+    MODULE,
+    STAR,
+    TOP,
+    Source,
+    at_module_level,
+    bindings,
+    import_sources,
+    star,
+)
 
 WRAP_GETATTR, ANNOTATIONS = "__deferred_getattr__", "__deferred_annotations__"
 Table = dict[str, tuple[Source, ...]]
@@ -35,12 +47,13 @@ _BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("_"
 @dataclass(frozen=True)
 class Rewritten:
     """``builtins``: names of builtins that the module's functions use. ``submodules``: name -> module, for attributes that the
-    package has once something has imported the module."""
+    package has once something has imported the module. ``constants`` computes those of the table."""
 
     code: CodeType
     table: Table
     builtins: tuple[str, ...]
     submodules: dict[str, str]
+    constants: CodeType | None = None
 
 
 class Stars(Protocol):
@@ -53,9 +66,16 @@ class Stars(Protocol):
     def submodules(self) -> dict[str, str]: ...
 
 
-def rewrite(source: bytes, path: str, module: str, stars: Stars) -> Rewritten:
+def rewrite(source: bytes, path: str, module: str, stars: Stars, constants: Collection[str] = ()) -> Rewritten:
+    """``constants``: names that are computed when they are used, with the others that the same statements bind."""
     tree = ast.parse(source, path)
-    table = {} if _looks_at_its_namespace(tree) else _Imports(tree, module, stars).take()
+    table: Table = {}
+    late = None
+    if not _looks_at_its_namespace(tree):
+        if statements := _take_constants(tree, frozenset(constants)):
+            late = compile(ast.Module(statements, []), path, "exec", dont_inherit=True)
+        table = _Imports(tree, module, stars).take()
+        table |= {name: ((module, name, 0, CONSTANT),) for node in statements for name, _ in bindings(node)}
     if not any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body):
         _defer_annotations(tree.body, table)
     for node in tree.body:
@@ -64,7 +84,19 @@ def rewrite(source: bytes, path: str, module: str, stars: Stars) -> Rewritten:
     code = compile(tree, path, "exec", dont_inherit=True)
     bound = {name for node in tree.body for name, _ in bindings(node)}
     used = _builtins_of_functions(source, path) - bound - set(table)
-    return Rewritten(code, table, tuple(sorted(used)), stars.submodules())
+    return Rewritten(code, table, tuple(sorted(used)), stars.submodules(), late)
+
+
+def _take_constants(tree: ast.Module, names: frozenset[str]) -> list[ast.stmt]:
+    """The statements that bind them. None where another statement binds one of their names too."""
+    statements = [node for node in tree.body if not names.isdisjoint(name for name, _ in bindings(node))]
+    others = [node for node in tree.body if node not in statements]
+    if not {name for node in statements for name, _ in bindings(node)}.isdisjoint(
+        name for node in others for name, _ in bindings(node)
+    ):
+        return []
+    tree.body = others
+    return statements
 
 
 def _defer_annotations(body: list[ast.stmt], table: Table, hidden: frozenset[str] = frozenset()) -> None:

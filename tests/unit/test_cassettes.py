@@ -267,6 +267,17 @@ def test_a_line_that_was_edited_by_hand_is_found_by_its_request(tmp_path: Path) 
     assert Player(Cassette(str(path)), Matching(), REDACT).find(request("edited")) is not None
 
 
+@pytest.mark.parametrize("wire", [{}, {"result": None}, {"result": [1]}, {"error": {"code": 1}}])
+def test_an_exchange_without_an_outcome_is_an_error_that_names_the_place(wire: Json, tmp_path: Path) -> None:
+    path = tmp_path / "c"
+    write(path, done(request("one")))
+    head, line = path.read_text().splitlines()
+    path.write_text(f"{head}\n{json.dumps(json.loads(line) | {'wire': wire})}\n")
+    with pytest.raises(BridgeError, match="the exchange at byte 29 of the cassette can't be read") as caught:
+        Player(Cassette(str(path)), Matching(), REDACT).find(request("one"))
+    assert caught.value.kind == "cassette_miss"
+
+
 @pytest.mark.rule("CAS-3", "CAS-20")
 def test_a_file_that_is_not_a_cassette_or_a_newer_one_is_refused_and_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "c"

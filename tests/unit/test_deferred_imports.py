@@ -43,13 +43,15 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     before = list(sys.meta_path)
     made = []
 
-    def start(files: Mapping[str, str], *, deferred: bool = True, usual: tuple[str, ...] = ()) -> ModuleType:
+    def start(
+        files: Mapping[str, str], *, deferred: bool = True, usual: tuple[str, ...] = (), constants: tuple[str, ...] = ()
+    ) -> ModuleType:
         name = f"deferred_test_{next(_numbers)}"
         made.append(name)
         write(tmp_path, name, files)
         importlib.invalidate_caches()
         if deferred:
-            hook.install({name: Sources(name).digest()}, [f"{name}.{module}" for module in usual])
+            hook.install({name: Sources(name).digest()}, [f"{name}.{module}" for module in usual], {name: constants})
         return importlib.import_module(name)
 
     yield start
@@ -353,6 +355,46 @@ def test_threads_that_need_a_name_together_get_one_object(load: Load) -> None:
         thread.join(20)
     assert len(found) == 8
     assert len(set(found)) == 2
+
+
+_COSTLY = """
+from .part import parse
+read = []
+try:
+    with open(__file__) as file:
+        data = parse(read, file)
+except OSError:
+    data = None
+text = str(data)
+def use(): return text
+"""
+
+
+@pytest.mark.parametrize(
+    "use", ["package.use()", "package.text", "getattr(package, 'data') and package.text", "package.file and package.text"]
+)
+def test_a_costly_constant_is_computed_once_when_it_is_used(load: Load, use: str) -> None:
+    files = {"__init__.py": _COSTLY, "part.py": "def parse(read, file):\n    read.append(file)\n    return len(read)"}
+    package = load(files, constants=("data", "text"))
+    assert {"data", "text", "file"} <= set(dir(package)) - set(vars(package))
+    assert (package.read, loaded(package)) == ([], set())
+    assert [eval(use), package.use(), package.text] == ["1"] * 3
+    assert package.read == [package.file]
+    assert {"data", "text", "file"} <= set(vars(package))
+    importlib.reload(package)  # what was kept
+    assert package.read == []
+
+
+def test_a_constant_of_which_another_statement_binds_a_name_is_computed_where_it_is_written(load: Load) -> None:
+    package = load({"__init__.py": "a = b = 1\nb = 2\nc = a"}, constants=("a",))
+    assert (vars(package)["a"], vars(package)["b"]) == (1, 2)
+
+
+def test_a_constant_that_cannot_be_computed_is_an_import_error_at_each_use(load: Load) -> None:
+    package = load({"__init__.py": "a = 1 / 0"}, constants=("a",))
+    for _ in range(2):
+        with pytest.raises(ImportError, match="division by zero"):
+            package.a  # noqa: B018
 
 
 def test_a_second_process_reads_the_rewritten_module_and_a_changed_source_is_rewritten(load: Load, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from tests.unit.wire.anthropic_cases import (
     message_events,
     sse,
 )
-from tests.unit.wire.joined import plain, streamed
+from tests.unit.wire.joined import events, plain, streamed
 from tests.unit.wire.three_forms import FormCase, check_case, check_cuts, check_truncated, results
 
 IDS = [one.name for one in CASES]
@@ -163,6 +163,35 @@ def test_what_no_table_has_is_kept_and_named(value: Any) -> None:
         assert joined.fields == {"surprise": value}
         assert joined.end is not None
         assert joined.end.kept == ["response.surprise"]
+
+
+# ---- what some gateways send -----------------------------------------------------------------------------------------------------
+
+
+def test_an_event_without_a_type_has_that_of_its_name() -> None:
+    named = [
+        ("content_block_start", {"index": 0, "content_block": {"type": "text", "text": ""}}),
+        ("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": "ab"}}),
+        ("message_delta", {"delta": {"stop_reason": "end_turn"}}),
+        ("message_stop", {"x": 1}),
+    ]
+    joined = streamed(Anthropic, "".join(f"event: {name}\ndata: {json.dumps(value)}\n\n" for name, value in named).encode())
+    assert (joined.error, joined.content) == (None, "ab")
+
+
+def test_a_block_ends_where_another_begins_with_its_index() -> None:
+    blocks = [{"type": "thinking", "thinking": text, "signature": text} for text in ("a", "b")]
+    starts = [{"type": "content_block_start", "index": 0, "content_block": block} for block in blocks]
+    end = [{"type": "message_delta", "delta": {"stop_reason": "end_turn"}}, {"type": "message_stop"}]
+    assert streamed(Anthropic, events(*starts, *end)).thinking_blocks == blocks
+
+
+def test_a_member_of_a_text_block_that_is_not_known_is_kept() -> None:
+    block = {"type": "text", "text": "ab", "surprise": 7}
+    joined = plain(Anthropic, {"id": "m", "content": [block], "stop_reason": "end_turn"})
+    assert joined.fields == {"surprise": 7}
+    assert joined.end is not None
+    assert joined.end.kept == ["message.content.text.surprise"]
 
 
 # ---- any bytes -------------------------------------------------------------------------------------------------------------------
