@@ -104,7 +104,12 @@ class EnginePool:
         engine = self._engine_for(request)
         if engine is not None:
             self._send(engine, request)
-        elif self._failing:
+        else:
+            self._wait(request)
+
+    def _wait(self, request: Request) -> None:
+        """For an engine, while one may come."""
+        if self._failing:
             self._respond(request, engine_lost("engine processes end while they start; run omni-bridge doctor", False, ()))
         else:
             self._waiting.append(request)
@@ -248,7 +253,7 @@ class EnginePool:
         elif any(one.state is State.READY for one in self.engines()):
             self._place(request)
         else:
-            self._waiting.append(request)
+            self._wait(request)
 
     async def _carry_out(self, engine: EngineHandle, frame: Frame) -> None:
         try:
