@@ -47,6 +47,7 @@ FIRST = (
     "simulation/test_simulation.py",
     "contract/test_docs.py",
     "packaging/test_bundle.py",
+    "packaging/test_benchmarks.py",
     "packaging/test_launcher.py",
     "packaging/test_wheel.py",
     "process/test_load.py",

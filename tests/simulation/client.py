@@ -222,7 +222,7 @@ class Client:
 
 def _chat_keys(plan: Plan) -> dict[Any, str]:
     """The key of the script of each chat, by the id that no other request has."""
-    values = [argument for _, kind, argument in plan.actions if kind in ("chat", "repeat", "batch")]
+    values = [argument for _, kind, argument in plan.actions if isinstance(argument, dict) or kind == "batch"]
     messages = [one for value in values for one in (value if isinstance(value, list) else [value])]
     ids = Counter(message["id"] for message in messages)
     chats = [one for one in messages if one["method"] == "chat" and one["params"]["model"].startswith("sim/")]

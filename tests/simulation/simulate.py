@@ -93,7 +93,7 @@ class _Run:
             self._broken("forgotten", f"{id!r} waited for its deadline, although its provider had responded")
 
     def _chats(self) -> list[Any]:
-        messages = [one for _, kind, one in self.machine.plan.actions if kind in ("chat", "batch", "repeat")]
+        messages = [one for _, kind, one in self.machine.plan.actions if isinstance(one, dict) or kind == "batch"]
         flat = [one for message in messages for one in (message if isinstance(message, list) else [message])]
         ids = Counter(str(one["id"]) for one in flat)
         return [one for one in flat if one["method"] == "chat" and ids[str(one["id"])] == 1]
