@@ -29,6 +29,7 @@ from bridge_worker.security.redaction import Redactor
 from bridge_worker.version import __version__
 
 HEAD = struct.Struct("<cQ")
+_NICE = 10  # chats first: where all processors are busy, lines wait in the worker's queue
 EXCHANGE, MODEL, LINE, SECRETS = b"x", b"m", b"l", b"s"
 
 
@@ -85,6 +86,8 @@ def _tape(row: tuple[Any, ...]) -> Tape:
 
 
 def main(fd: int) -> None:
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends with the worker
     try:
