@@ -101,14 +101,12 @@ class EnginePool:
     def _place(self, request: Request) -> None:
         if request.outcome is not None:
             return
-        engine = self._engine_for(request)
-        if engine is not None:
+        if (engine := self._engine_for(request)) is not None:
             self._send(engine, request)
         else:
-            self._wait(request)
+            self._wait_or_fail(request)
 
-    def _wait(self, request: Request) -> None:
-        """For an engine, while one may come."""
+    def _wait_or_fail(self, request: Request) -> None:
         if self._failing:
             self._respond(request, engine_lost("engine processes end while they start; run omni-bridge doctor", False, ()))
         else:
@@ -130,9 +128,8 @@ class EnginePool:
         number = request.number = engine.add(request)
         request.engine = engine
         engine.board[number] = Progress.PLACED
-        line = request.start.line or encode(
-            {"id": request.start.id, "method": request.start.method, "params": request.start.params}
-        )
+        start = request.start
+        line = start.line or encode({"id": start.id, "method": start.method, "params": start.params})
         engine.link.send(Kind.REQUEST, number, RECEIVED.pack(request.received), line)
 
     def _leave(self, request: Request) -> None:
@@ -253,7 +250,7 @@ class EnginePool:
         elif any(one.state is State.READY for one in self.engines()):
             self._place(request)
         else:
-            self._wait(request)
+            self._wait_or_fail(request)
 
     async def _carry_out(self, engine: EngineHandle, frame: Frame) -> None:
         try:
