@@ -458,6 +458,7 @@ def test_engines_that_are_killed_amid_long_lines_leave_whole_lines_that_do_not_m
 
     for id in send_all():
         assert "result" in worker.response(id)
+    wait_until(lambda: len(exchanges_of(path)) == len(texts), "the first round is written")
     second = send_all()
     wait_until(lambda: len(exchanges_of(path)) > len(texts), "a second round has begun to be written")
     for pid in [*(row["pid"] for row in worker.call("status")["result"]["engines"]), *writing_to(path)]:
