@@ -23,7 +23,7 @@ from bridge_worker.system import child_processes
 
 _TICKS = 5  # pings within the time after which an engine counts as hung
 _REAP_SECONDS = 0.5  # between the end of a link and the end of its process: it may have a traceback to write
-_LEFTOVER_SECONDS = 1.0  # for a lost engine's own children to end by themselves
+_LEFTOVER_SECONDS = 1.0  # for an engine's own children to end by themselves: a local model removes its files
 _MAX_FAILURES = 3  # processes that ended before they were of use, one after the other; then a pause
 _PAUSE_SECONDS = 5.0
 _RETRY_SECONDS = 0.5  # after an engine for which there was no descriptor
@@ -144,13 +144,21 @@ class Supervisor:
             engine.state = State.ENDING
             engine.link.send(Kind.STOP)
         self.template.close()
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(self.limits.closing_seconds + _END_SECONDS):
-                while self.engines or child_processes.children():  # an engine's own child, which is adopted, removes its files
-                    self._one_ended.clear()
-                    await self._one_ended.wait()
-        for pid in child_processes.children() | {engine.pid for engine in self.engines if engine.pid is not None}:
-            child_processes.kill(pid)
+                await self._until(lambda: not self.engines)
+            async with asyncio.timeout(_LEFTOVER_SECONDS):
+                await self._until(lambda: not child_processes.children())
+        except TimeoutError:
+            pass
+        finally:
+            for pid in child_processes.children() | {engine.pid for engine in self.engines if engine.pid is not None}:
+                child_processes.kill(pid)
+
+    async def _until(self, have_ended: Callable[[], bool]) -> None:
+        while not have_ended():
+            self._one_ended.clear()
+            await self._one_ended.wait()
 
     # Starting.
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from bridge_worker.trace.recorder import Recorder
 
 _OF_CASSETTES = ("record", "replay", "replay_miss", "replay_timing", "match_ignore")
+_KILL_SECONDS = 2.0  # more than the supervisor takes beyond what an engine may, until it kills what is left
 _EXIT_LOG_SECONDS = 0.2  # what a slow reader of stderr gets at the end
 _UNSEEN = (
     "process %d, the processId of initialize, is not visible from here (another container or PID namespace, or it has ended); "
@@ -202,7 +203,7 @@ async def _run(
         app.on_loss = recorder.put_loss
     app.start(pipe)
     code = await server.run()
-    await close_in_time(app.aclose, closing_seconds(settings))
+    await close_in_time(app.aclose, closing_seconds(settings) + _KILL_SECONDS)
     if recorder:
         recorder.close()
     return code
