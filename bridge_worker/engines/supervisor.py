@@ -147,6 +147,8 @@ class Supervisor:
         try:
             async with asyncio.timeout(self.limits.closing_seconds + _END_SECONDS):
                 await self._until(lambda: not self.engines)
+            for pid in child_processes.children() & {self.template.pid}:  # it may be loading, and has nothing to put away
+                child_processes.kill(pid)
             async with asyncio.timeout(_LEFTOVER_SECONDS):
                 await self._until(lambda: not child_processes.children())
         except TimeoutError:

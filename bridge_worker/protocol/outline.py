@@ -20,9 +20,7 @@ class Outline:
     def feed(self, data: bytes | bytearray) -> None:
         """The next part of the line."""
         text, start = self._held + bytes(data), 0
-        end = len(text)
-        while end and text[end - 1] == ord("\\"):
-            end -= 1
+        end = len(text) - (len(text) - len(text.rstrip(b"\\"))) % 2  # of an even number each has what it escapes
         self._held, masked = text[end:], text[:end]
         if b"\\" in masked:
             masked = masked.replace(b"\\\\", b"__").replace(b'\\"', b"__")  # quotes of strings remain, each at its place

@@ -36,7 +36,9 @@ def chat(model: Any = "offline/echo", **params: Any) -> dict[str, Any]:
 
 @pytest.mark.rule("LOG-1", "LOG-2")
 def test_a_chat_is_one_line_with_what_it_cost() -> None:
-    (line,) = ask(chat(stream=True))
+    lines = ask(chat(stream=True))
+    assert len(lines) == 1, lines
+    line = lines[0]
     members = json.loads(line)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", members.pop("time"))
     assert members.pop("ms") >= 0

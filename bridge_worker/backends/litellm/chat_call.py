@@ -281,10 +281,11 @@ def _as_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=repr)
 
 
-def _copied(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """LiteLLM writes into messages."""
-    copied: list[dict[str, Any]] = json.loads(json.dumps(messages))
-    return copied
+def _copied(value: Any) -> Any:
+    """LiteLLM writes into messages. Their texts, which may be long, are shared."""
+    if isinstance(value, dict):
+        return {name: _copied(each) for name, each in value.items()}
+    return [_copied(each) for each in value] if isinstance(value, list) else value
 
 
 def _has_no_key(captured: CapturedRequest, api_base: object) -> bool:

@@ -10,6 +10,7 @@ PRIVATE: three members of LiteLLM's transport. Without one of them requests take
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 import ssl
 import threading
@@ -33,6 +34,7 @@ from bridge_worker.errors import BridgeError
 # One value for every call: a timeout that varies makes LiteLLM build a new client and connection pool each time. The deadlines of a
 # request are the bridge's own and usually end it earlier.
 REQUEST_TIMEOUT_SECONDS = 600.0
+_WHOLE_BYTES = 1024 * 1024  # of a body that is sent in one go; of a longer one asyncio would copy what the socket does not take
 _CLOSE_SECONDS = 1.0  # after this time the receipt of a cancel reports that the connection is not closed
 _LAST_BYTES_SECONDS = 0.05  # after a stream's own end marker, for the end of the body; then the connection is closed, not kept
 
@@ -155,7 +157,7 @@ class _Client:
         response = await self._pool().post(
             destination._aiohttp_url,
             headers=destination._aiohttp_headers,
-            data=body,
+            data=body if len(body) <= _WHOLE_BYTES else io.BytesIO(body),
             allow_redirects=False,
             timeout=_aiohttp_timeout(timeout),
             proxy=await self._proxy(destination),
