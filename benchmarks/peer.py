@@ -259,8 +259,14 @@ class Running:
         return found
 
     def _cpu(self) -> float:
-        """Another process's clock, to the nanosecond: clock_getcpuclockid(3) computes its number just so."""
-        return sum(time.clock_gettime((~pid << 3) | 2) for pid in self._pids())
+        return sum(map(_processor_seconds, self._pids()))
+
+
+def _processor_seconds(pid: int) -> float:
+    """Another process's clock, to the nanosecond: clock_getcpuclockid(3) computes its number just so."""
+    with suppress(OSError):  # it has ended since it was listed
+        return time.clock_gettime((~pid << 3) | 2)
+    return 0.0
 
 
 def _proportional_kib(pid: int) -> int:
