@@ -11,22 +11,20 @@ has measured, whatever the bars say.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import setting_up
-from benchmarks.engines import Bar
+from benchmarks import scenarios
 from benchmarks.measure import messages
-from benchmarks.peer import Peer, Running, Upstream
-from benchmarks.setting_up import LOAD, PYTHON, WORKER
+from benchmarks.peer import Peer, Running, Upstream, processor_seconds
+from benchmarks.scenarios import Bar
+from benchmarks.setting_up import LOAD, PYTHON, ROOT, WORKER
 from bridge_worker.system.child_processes import OUTLIVES
 
 IN_FLIGHT = 64
@@ -74,8 +72,8 @@ def load(one: Running, count: int, *, stream: bool = False) -> Load:
 
 
 def _serving_cpu(one: Running) -> float:
-    pids = [pid for pid in one._pids() if OUTLIVES.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return sum(time.clock_gettime((~pid << 3) | 2) for pid in pids)
+    pids = [pid for pid in one.pids() if OUTLIVES.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return sum(map(processor_seconds, pids))
 
 
 def recording(context: Context) -> dict[str, float]:
@@ -134,7 +132,7 @@ def opening(context: Context) -> dict[str, float]:
         file.write(header)
         for _ in range(max(1, int(100 * 1e6 * context.scale / len(block)))):
             file.write(block)
-    command = [PYTHON, "-c", _OPENING, str(long), str(setting_up.ROOT)]
+    command = [PYTHON, "-c", _OPENING, str(long), str(ROOT)]
     seconds, cpu, mib = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     return {
         "opening a cassette of 100 MB": seconds,
@@ -157,26 +155,14 @@ BARS = (
 FIGURES: dict[str, Callable[[Context], dict[str, float]]] = {"recording": recording, "replay": replay, "opening": opening}
 
 
+@contextmanager
+def _prepared(scale: float) -> Iterator[Context]:
+    with Upstream() as upstream, tempfile.TemporaryDirectory(prefix="omni-bridge-bench-") as folder:
+        yield Context(upstream, Path(folder), scale)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the number of chats and the length of the long cassette")
-    parser.add_argument("--only", action="append", default=[], choices=list(FIGURES))
-    options = parser.parse_args(arguments)
-    setting_up.needed()
-    values: dict[str, list[float]] = {}
-    with Upstream() as upstream:
-        for number in range(options.rounds):
-            for name in options.only or list(FIGURES):
-                began = time.monotonic()
-                with tempfile.TemporaryDirectory(prefix="omni-bridge-bench-") as folder:
-                    for what, value in FIGURES[name](Context(upstream, Path(folder), options.scale)).items():
-                        values.setdefault(what, []).append(value)
-                print(f"round {number + 1}: {name}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    for bar in BARS:
-        if bar.what in values:
-            print(bar.line(values[bar.what]))
-    return 0
+    return scenarios.run(arguments, __doc__, FIGURES, BARS, _prepared)
 
 
 if __name__ == "__main__":

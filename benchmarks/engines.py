@@ -10,7 +10,6 @@ case (ping p100) is that of all rounds. Needs what `run.py` has set up. Exit cod
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import signal
@@ -24,31 +23,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import setting_up
+from benchmarks import scenarios
 from benchmarks.formats import BEDROCK, GEMINI
 from benchmarks.measure import messages
-from benchmarks.peer import Peer, Running, Upstream
+from benchmarks.peer import Peer, Running, Upstream, processor_seconds
+from benchmarks.scenarios import Bar
 from benchmarks.setting_up import LOAD, WORKER
 from tests.support.upstream import Upstream as Provider
 from tests.support.worker import Worker, wait_until
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 ONE, HANGS = "openai/one", "openai/hang"
-
-
-class Bar(NamedTuple):
-    what: str
-    limit: float
-    unit: str
-    at_least: bool = False
-    worst: bool = False  # of the rounds, not their median
-
-    def line(self, values: Sequence[float]) -> str:
-        value = (min if self.at_least else max)(values) if self.worst else statistics.median(values)
-        holds = value >= self.limit if self.at_least else value <= self.limit
-        sign = ">=" if self.at_least else "<="
-        spread = f"  [{min(values):.3g} .. {max(values):.3g}]" if len(values) > 1 else ""
-        return f"{'holds ' if holds else 'missed'}  {self.what:66} {value:8.3g} {self.unit:4}  bar {sign} {self.limit:g}{spread}"
 
 
 class Context(NamedTuple):
@@ -75,8 +60,8 @@ def running(context: Context, engines: int) -> Iterator[Running]:
     one = Running(peer, context.upstream)
     try:
         wanted = 1 + engines if engines else 1  # the template too
-        wait_until(lambda: len(one._pids()) > wanted - 1, "the engines are started")
-        one._settle()
+        wait_until(lambda: len(one.pids()) > wanted - 1, "the engines are started")
+        one.settle()
         one.messages(messages(1024))
         yield one
     finally:
@@ -86,11 +71,11 @@ def running(context: Context, engines: int) -> Iterator[Running]:
 
 def load(one: Running, **wanted: Any) -> dict[str, Any]:
     """The client's figures, with ``server_s``: the processor time of the first process alone."""
-    before = _cpu_of(one.pid)
+    before = processor_seconds(one.pid)
     done = one.load(**wanted)
     if done["failed"]:
         raise SystemExit(f"{done['failed']} chats failed: {str(done['error'])[:300]}")
-    return done | {"server_s": _cpu_of(one.pid) - before}
+    return done | {"server_s": processor_seconds(one.pid) - before}
 
 
 def hop(context: Context) -> dict[str, float]:
@@ -137,7 +122,7 @@ def two_engines(context: Context) -> dict[str, float]:
 def memory(context: Context) -> dict[str, float]:
     with running(context, 4) as four:
         load(four, count=context.count(400, 64), in_flight=64)
-        return {"memory (PSS of all processes), 4 engines after 100 chats each": sum(map(_pss_mib, four._pids()))}
+        return {"memory (PSS of all processes), 4 engines after 100 chats each": four.memory_mib()}
 
 
 # --- a worker, by its lines --------------------------------------------------------------------------------------------------
@@ -319,18 +304,6 @@ def large(context: Context) -> dict[str, float]:
 # --- reading -----------------------------------------------------------------------------------------------------------------
 
 
-def _cpu_of(pid: int) -> float:
-    return time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(3)
-
-
-def _pss_mib(pid: int) -> float:
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) / 1024
-    return 0.0
-
-
 def quantile(values: Sequence[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
@@ -366,26 +339,14 @@ BARS = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the number of chats")
-    parser.add_argument("--only", action="append", default=[], choices=list(FIGURES))
-    options = parser.parse_args(arguments)
-    setting_up.needed()
-    chosen = options.only or list(FIGURES)
-    values: dict[str, list[float]] = {}
+@contextmanager
+def _prepared(scale: float) -> Iterator[Context]:
     with Upstream() as upstream, Provider() as provider:
-        for number in range(options.rounds):
-            for name in chosen:
-                began = time.monotonic()
-                for what, value in FIGURES[name](Context(upstream, provider, options.scale)).items():
-                    values.setdefault(what, []).append(value)
-                print(f"round {number + 1}: {name}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    for bar in BARS:
-        if bar.what in values:
-            print(bar.line(values[bar.what]))
-    return 0
+        yield Context(upstream, provider, scale)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return scenarios.run(arguments, __doc__, FIGURES, BARS, _prepared)
 
 
 if __name__ == "__main__":

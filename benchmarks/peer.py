@@ -186,9 +186,9 @@ class Running:
         self.first_chat_s = time.perf_counter() - began
         self.chats = 1
         self.pid: int = self._server.pid if self._server else told["pid"]
-        self._settle()
+        self.settle()
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Returns when it has been at rest for `REST_SECONDS`: some load more behind their first chat, or once there is no request,
         which is no part of the next chats."""
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -218,7 +218,7 @@ class Running:
 
     def memory_mib(self) -> float:
         """Proportional: a page that processes share counts once."""
-        return sum(_proportional_kib(pid) for pid in self._pids()) / 1024
+        return sum(_proportional_kib(pid) for pid in self.pids()) / 1024
 
     def close(self) -> float:
         """Ends it as its user would: a child by the end of its input. Seconds until the child was gone."""
@@ -250,7 +250,7 @@ class Running:
             raise Absent(f"it ended: {self._log.read().decode(errors='replace')[-800:].strip()}")
         return json.loads(line)
 
-    def _pids(self) -> list[int]:
+    def pids(self) -> list[int]:
         """The peer's process and whatever it has started."""
         found = [self.pid]
         for pid in found:
@@ -259,10 +259,10 @@ class Running:
         return found
 
     def _cpu(self) -> float:
-        return sum(map(_processor_seconds, self._pids()))
+        return sum(map(processor_seconds, self.pids()))
 
 
-def _processor_seconds(pid: int) -> float:
+def processor_seconds(pid: int) -> float:
     """Another process's clock, to the nanosecond: clock_getcpuclockid(3) computes its number just so."""
     with suppress(OSError):  # it has ended since it was listed
         return time.clock_gettime((~pid << 3) | 2)

@@ -23,7 +23,7 @@ from typing import Any
 from tests.support.processes import is_zombie, processes, resources
 from tests.support.request_ledger import Ledger
 from tests.support.upstream import Upstream
-from tests.support.worker import Worker, wait_until
+from tests.support.worker import Worker, wait_until_loaded
 
 HELLO: list[Any] = [{"role": "user", "content": "hello " * 20}]
 WAVE = 50  # chats in flight at once: as many connections
@@ -58,7 +58,7 @@ def soak(rounds: int, waves: int = 4, flags: tuple[str, ...] = (), minutes: floa
         env = {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url, "MALLOC_ARENA_MAX": "2"}  # as the launcher
         with Worker(*flags, env=env) as worker:
             worker.chat("openai/gpt-4o-mini")  # waits for LiteLLM: the deadlines of the others do not
-            wait_until(lambda: worker.call("status")["result"]["degraded"] is not None, "all that is loaded ahead is loaded")
+            wait_until_loaded(worker)
             for done in itertools.count(1):
                 if time.monotonic() > end if minutes else done > rounds:
                     break

@@ -94,14 +94,16 @@ def _round(
 ) -> Iterable[tuple[tuple[str, str], Start]]:
     """((provider and kind of config, command), its start); the plain script's command is empty."""
     for provider, model in MODELS.items():
-        chat = {"jsonrpc": "2.0", "id": 2, "method": "chat", "params": {"model": model, "messages": [_MESSAGE]}}
+        chat = {
+            "jsonrpc": "2.0",
+            "id": 2,
+            "method": "chat",
+            "params": {"model": model, "messages": [{"role": "user", "content": "hello"}]},
+        }
         yield (provider, ""), start([PYTHON, "-c", PLAIN, model], [chat], environment)
         for command in commands:
             for suffix, more in flags.items():
                 yield (provider + suffix, command), start([command, "--stdio", *more], [INITIALIZE, chat], environment)
-
-
-_MESSAGE = {"role": "user", "content": "hello"}
 
 
 def _table(command: str, runs: Mapping[tuple[str, str], list[Start]], flags: Mapping[str, object]) -> str:

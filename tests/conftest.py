@@ -25,7 +25,7 @@ from tests.support.worker import Worker
 if eager := os.environ.get("TEST_EAGER"):
     os.environ["OMNI_BRIDGE_EAGER"] = eager  # in this process as in the workers
 pytest.register_assert_rewrite("tests.support.cases")  # it asserts, but is no test module
-# How long an example takes says as much about the machine as about the code. A test that bounds time has a deadline of its own.
+# How long an example takes says as much about the machine as about the code. A test that bounds time sets its deadline itself.
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
 

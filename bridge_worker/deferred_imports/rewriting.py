@@ -16,7 +16,7 @@ import ast
 import builtins
 import symtable
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Protocol
@@ -75,28 +75,29 @@ def rewrite(source: bytes, path: str, module: str, stars: Stars, constants: Coll
         if statements := _take_constants(tree, frozenset(constants)):
             late = compile(ast.Module(statements, []), path, "exec", dont_inherit=True)
         table = _Imports(tree, module, stars).take()
-        table |= {name: ((module, name, 0, CONSTANT),) for node in statements for name, _ in bindings(node)}
+        table |= {name: ((module, name, 0, CONSTANT),) for name in sorted(_bound(statements))}  # in the same order in each build
     if not any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body):
         _defer_annotations(tree.body, table)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__getattr__":
             node.decorator_list.append(ast.copy_location(ast.Name(WRAP_GETATTR, ast.Load()), node))
     code = compile(tree, path, "exec", dont_inherit=True)
-    bound = {name for node in tree.body for name, _ in bindings(node)}
-    used = _builtins_of_functions(source, path) - bound - set(table)
+    used = _builtins_of_functions(source, path) - _bound(tree.body) - set(table)
     return Rewritten(code, table, tuple(sorted(used)), stars.submodules(), late)
 
 
 def _take_constants(tree: ast.Module, names: frozenset[str]) -> list[ast.stmt]:
     """The statements that bind them. None where another statement binds one of their names too."""
-    statements = [node for node in tree.body if not names.isdisjoint(name for name, _ in bindings(node))]
+    statements = [node for node in tree.body if not names.isdisjoint(_bound([node]))]
     others = [node for node in tree.body if node not in statements]
-    if not {name for node in statements for name, _ in bindings(node)}.isdisjoint(
-        name for node in others for name, _ in bindings(node)
-    ):
+    if not _bound(statements).isdisjoint(_bound(others)):
         return []
     tree.body = others
     return statements
+
+
+def _bound(statements: Iterable[ast.stmt]) -> set[str]:
+    return {name for node in statements for name, _ in bindings(node)}
 
 
 def _defer_annotations(body: list[ast.stmt], table: Table, hidden: frozenset[str] = frozenset()) -> None:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.support.upstream import DONE, End, Step, Upstream, chunk, sse
-from tests.support.worker import Json, Worker, wait_until
+from tests.support.worker import Json, Worker, wait_until_loaded
 
 KEY = "sk-secret-123"
 PING_SECONDS = 0.02
@@ -285,7 +285,7 @@ def busy(provider: Upstream) -> Iterator[Worker]:
         worker.chat("openai/good")  # LiteLLM is imported and warm
         worker.chat("openai/brief")
         worker.call("tokens/count", {"model": "openai/gpt-4o", "messages": HELLO})  # the tokenizer is loaded, 60 MB
-        wait_until(lambda: worker.call("status")["result"]["degraded"] is not None, "all that is loaded ahead is loaded")
+        wait_until_loaded(worker)
         yield worker
 
 

@@ -656,7 +656,7 @@ async def test_a_broken_pipe_cancels_everything_and_the_exit_code_is_3() -> None
         assert await client.running == EXIT_BROKEN
         assert now() < CANCEL_SECONDS  # not their deadlines
         assert all(chat.closed for chat in chats)
-        client.forget()  # nobody is there to read responses
+        client.forget()  # which no longer reads responses
 
 
 @pytest.mark.rule("EXT-3")

@@ -238,6 +238,11 @@ def wait_until(condition: Callable[[], bool], what: str, seconds: float = WAIT_S
         pause.wait(min(0.1, max(0.01, waited / 20)))
 
 
+def wait_until_loaded(worker: Worker) -> None:
+    """Returns when all is loaded that a worker loads behind its first chat: tens of MiB, which is no part of what is measured."""
+    wait_until(lambda: worker.call("status")["result"]["degraded"] is not None, "all that is loaded ahead is loaded")
+
+
 # Those of tests/process/test_process.py whose process is the command under test and nothing else.
 _OF_THE_COMMAND = "end_of_input_waits or line_in_and or files_in_place or descriptors or bad_ or schema"
 
