@@ -26,7 +26,7 @@ MAX_ID_LENGTH = 1_024  # characters or digits: each delta and each line of the l
 _MAX_INTEGER_ID = 10**MAX_ID_LENGTH
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """A line of valid JSON: its value, of any JSON type, and the line itself. Of a long one the value may be an outline."""
 

@@ -34,7 +34,7 @@ _OWN_VERSIONS = "omni-bridge/"
 MAX_BATCH = 1_000  # more requests than may be in flight; the members are taken in one turn of the loop
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, nor are the others that each request has: such an object takes three times as long to make
 class Start:
     """Run this request; give its response to `Session.answer`. ``line`` is what it was read from; b"" where that was not kept."""
 
@@ -74,7 +74,7 @@ class ClientResponse:
     value: dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Write this value, a response or an array of them, as one line."""
 
