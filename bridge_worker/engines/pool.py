@@ -74,7 +74,7 @@ class EnginePool:
         self._sweep()
 
     def begin(self, start: Start, received: float, relay: Relay, done: Callable[[Outcome], None]) -> Callable[[], None]:
-        """Calls ``done`` once. What it returns cancels the request, whose outcome still comes."""
+        """Calls ``done`` once, with the outcome, also when the request is cancelled by calling what this returns."""
         request: Request = PendingRequest(start, received, relay, self._deadline(start, received), done)
         self._requests[request] = None
         self._place(request)

@@ -29,7 +29,7 @@ class Dispatch(Protocol):
         """``engine`` in the result of ``initialize``."""
 
     def begin(self, start: Start, received: float, notify: Notifier, respond: Respond) -> Cancel:
-        """Calls ``respond`` once, with the whole response, perhaps before it returns. What it returns cancels the request, whose
+        """Calls ``respond`` once, with the whole response, perhaps before it returns. What it returns cancels the request; the
         response still comes. No coroutine: a task for each request is a quarter of what a chat costs the server process."""
 
     async def ready(self) -> Mapping[str, object]:
