@@ -39,17 +39,14 @@ def slow_line(line: bytes) -> Event | None:
 
 
 def slow_values(line: bytes) -> int:
-    """Commas and brackets outside strings, a byte at a time; a backslash and what follows it are no quote, wherever they are."""
+    """Commas and brackets outside strings, a byte at a time; what follows a backslash is no quote, wherever it is."""
     count, in_string, escaped = 0, False, False
     for byte in line:
-        if escaped:
-            escaped = False
-        elif byte == ord("\\"):
-            escaped = True
-        elif byte == ord('"'):
+        if byte == ord('"') and not escaped:
             in_string = not in_string
         elif not in_string and byte in b",[{":
             count += 1
+        escaped = byte == ord("\\") and not escaped
     return count
 
 
