@@ -30,7 +30,7 @@ def piece(call: Any) -> dict[str, Any]:
     return chunk({"tool_calls": [call]})
 
 
-# ---- plain responses ---------------------------------------------------------------------------------------------------------------
+# ---- plain responses -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("choices", [[], None, ["text"], [None]])
@@ -73,7 +73,7 @@ def test_log_probabilities_in_two_lists_that_may_not_fit(numbers: Any, expected:
     assert (joined.error, joined.logprobs) == (None, expected)
 
 
-# ---- events ------------------------------------------------------------------------------------------------------------------------
+# ---- events ----------------------------------------------------------------------------------------------------------------
 
 
 def test_the_first_id_and_model_are_those_of_the_response() -> None:
@@ -140,7 +140,7 @@ def test_a_message_instead_of_a_delta_in_each_event() -> None:
     assert of_stream(*parts, STOP).content == "abc"
 
 
-# ---- the short path ----------------------------------------------------------------------------------------------------------------
+# ---- the short path --------------------------------------------------------------------------------------------------------
 
 
 def test_a_delta_that_is_null_in_mid_stream() -> None:
