@@ -108,6 +108,44 @@ def test_a_text_of_another_type_in_mid_stream_is_an_error() -> None:
     assert (joined.kind, joined.content) == ("bad_upstream_response", "hihi")
 
 
+def candidate(*parts: Any, **members: Any) -> Json:
+    return {"content": {"parts": list(parts)}, **members}
+
+
+@pytest.mark.parametrize(
+    ("odd", "content"),
+    [
+        ([candidate(TEXT, index=1)], ""),
+        ([candidate(TEXT, index=1), candidate({"text": "a"}, index=0)], "a"),
+        ([candidate({"text": "a"}, {"text": "b"}, index=0)], "ab"),
+        ([{"index": 0}], ""),
+        ([candidate(index=0)], ""),
+        ([candidate({"text": "a"})], "a"),
+        (["x"], ""),
+    ],
+)
+def test_each_event_in_mid_stream_is_read_as_at_its_beginning(odd: list[Any], content: str) -> None:
+    """After the first event there is a short path for one text, which must change nothing."""
+    joined = streamed(Gemini, sse(HI, {"candidates": odd}, HI, END))
+    assert (joined.error, joined.content) == (None, f"hi{content}hi")
+
+
+@pytest.mark.parametrize("part", ["x", None, 5])
+def test_a_part_that_is_no_object_in_mid_stream_is_an_error(part: Any) -> None:
+    assert streamed(Gemini, sse(HI, {"candidates": [candidate(part, index=0)]}, END)).kind == "bad_upstream_response"
+
+
+def test_a_candidate_without_an_index_is_the_first() -> None:
+    events = [{"candidates": [candidate({"text": text}, **index)]} for text, index in (("a", {}), ("b", {"index": 0}), ("c", {}))]
+    assert streamed(Gemini, sse(*events, END)).content == "abc"
+
+
+def test_the_signature_of_a_text_comes_before_that_of_a_thought() -> None:
+    parts = ({"text": "a"}, {"thoughtSignature": "s"}, {"thought": True, "thoughtSignature": "t"})
+    for _, joined in results(case("", {}, *parts)):
+        assert joined.fields == {"thought_signatures": ["s", "t"]}
+
+
 def test_what_follows_the_end_is_not_read() -> None:
     assert streamed(Gemini, sse(HI, END) + b"data: [DONE]\n\n" + sse(HI)).content == "hi"
 
