@@ -221,9 +221,11 @@ class Server:
         del self._tasks[id]
         before, events = self._session.in_flight, self._session.answer(id, response)
         self._checks.answered(id, in_flight=self._session.in_flight < before)
-        self._write(events)
-        if not self._tasks:
-            self._idle.set()
+        try:
+            self._write(events)
+        finally:  # else a write that fails would keep the process from its end
+            if not self._tasks:
+                self._idle.set()
 
     def _cancel(self, id: Id) -> None:
         task = self._tasks[id]
