@@ -314,7 +314,7 @@ async def test_a_request_that_waits_for_an_engine_is_cancelled_and_let_go() -> N
 
 @pytest.mark.rule("CAN-1", "ENG-4")
 @timeless
-async def test_a_cancel_reaches_the_engine_whose_response_counts_and_whose_loss_closes_the_connection() -> None:
+async def test_a_cancel_reaches_the_engine_and_its_response_counts_or_its_loss_closes_the_connection() -> None:
     async with Setting() as setting:
         one = await setting.engine()
         responds, lost = await setting.request(1), await setting.request(2)

@@ -84,7 +84,7 @@ def test_each_reason_without_a_message_is_an_error_without_content(word: str) ->
     ],
     ids=lambda part: next(iter(part)),
 )
-def test_a_reason_without_a_message_is_no_error_with_any_content(part: Json) -> None:
+def test_a_reason_without_a_message_fails_no_response_with_any_content(part: Json) -> None:
     for _, joined in results(case("", {}, part, finish="OTHER")):
         assert joined.error is None
         assert joined.end is not None
@@ -131,7 +131,7 @@ def test_each_event_in_mid_stream_is_read_as_at_its_beginning(odd: list[Any], co
 
 
 @pytest.mark.parametrize("part", ["x", None, 5])
-def test_a_part_that_is_no_object_in_mid_stream_is_an_error(part: Any) -> None:
+def test_a_part_that_is_not_an_object_in_mid_stream_is_an_error(part: Any) -> None:
     assert streamed(Gemini, sse(HI, {"candidates": [candidate(part, index=0)]}, END)).kind == "bad_upstream_response"
 
 
