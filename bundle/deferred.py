@@ -50,8 +50,8 @@ def rewritten(site: Path, target: str, work: Path) -> Iterator[tuple[str, Path]]
             raise ValueError(f"no rewritten {source} is kept: its folder must be writable")
         path = f"{target}/{source.relative_to(site).as_posix()}"
         file = work / f"deferred-{number}.pyc"
-        constants = kept.constants and _moved(kept.constants, path)
-        file.write_bytes(_content(replace(kept, code=_moved(kept.code, path), constants=constants)))
+        late = {name: _moved(code, path) for name, code in kept.late.items()}
+        file.write_bytes(_content(replace(kept, code=_moved(kept.code, path), late=late)))
         yield code_cache.place_of(Path(path)).as_posix(), file
 
 
@@ -64,7 +64,7 @@ def _moved(code: CodeType, path: str) -> CodeType:
 def _content(rewritten: Rewritten) -> bytes:
     """`marshal` writes an object with one reference in another form, and how many a text has depends on the modules that are
     loaded: so each part is held here."""
-    held: list[object] = [rewritten.code, rewritten.table, rewritten.builtins, rewritten.submodules, rewritten.constants]
+    held: list[object] = [rewritten.code, rewritten.table, rewritten.builtins, rewritten.submodules, rewritten.late]
     for each in held:  # grows while it is read
         if isinstance(each, CodeType):
             names = (each.co_names, each.co_varnames, each.co_freevars, each.co_cellvars)

@@ -11,10 +11,10 @@ from typing import TypeGuard
 
 _SCOPES = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
 # (module, attribute, level, kind), as an import statement has them; a plain tuple, because `marshal` keeps it. The attribute of a
-# plain import is "". Kinds: `from m import a`; `import m.n` that binds ``m``; `import m.n as k`; one name of `from m import *`; a
-# constant that the module computes when it is used.
+# plain import is "". Kinds: `from m import a`; `import m.n` that binds ``m``; `import m.n as k`; one name of `from m import *`;
+# what a statement of the module makes when it is used.
 Source = tuple[str, str, int, str]
-ATTRIBUTE, TOP, MODULE, STAR, CONSTANT = "attribute", "top", "module", "star", "constant"
+ATTRIBUTE, TOP, MODULE, STAR, LATE = "attribute", "top", "module", "star", "late"
 
 
 def at_module_level(node: ast.AST) -> Iterator[ast.AST]:

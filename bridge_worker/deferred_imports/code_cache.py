@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bridge_worker.deferred_imports.rewriting import Rewritten
 
-VERSION = 4  # of what `rewriting` makes
+VERSION = 5  # of what `rewriting` makes
 
 _Stamp = tuple[str, int, int]
 
@@ -39,11 +39,11 @@ def load(source: Path) -> Rewritten | None:
         try:
             if not _is_trusted(path, source):
                 continue
-            magic, stamps, code, table, used, submodules, constants = marshal.loads(path.read_bytes())  # noqa: S302  # written by `store`, as bytecode is
+            magic, stamps, code, table, used, submodules, late = marshal.loads(path.read_bytes())  # noqa: S302  # written by `store`, as bytecode is
         except (OSError, ValueError, EOFError, TypeError):
             continue
         if magic == MAGIC_NUMBER and all(_stamp(name) == (name, *rest) for name, *rest in stamps):
-            return Rewritten(code, table, used, submodules, constants)
+            return Rewritten(code, table, used, submodules, late)
     return None
 
 
@@ -66,7 +66,7 @@ def store(source: Path, others: Iterable[Path], rewritten: Rewritten) -> None:
 
 def content_of(rewritten: Rewritten, stamps: tuple[_Stamp | None, ...] = ()) -> bytes:
     """Without ``stamps`` it is always valid, as bytecode without a source is."""
-    kept = (rewritten.code, rewritten.table, rewritten.builtins, rewritten.submodules, rewritten.constants)
+    kept = (rewritten.code, rewritten.table, rewritten.builtins, rewritten.submodules, rewritten.late)
     return marshal.dumps((MAGIC_NUMBER, stamps, *kept))
 
 

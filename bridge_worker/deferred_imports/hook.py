@@ -28,10 +28,16 @@ _NONE: Mapping[str, Collection[str]] = {}
 _log = logging.getLogger(__name__)
 
 
-def install(packages: Mapping[str, str], usual: Collection[str] = (), constants: Mapping[str, Collection[str]] = _NONE) -> None:
+def install(
+    packages: Mapping[str, str],
+    usual: Collection[str] = (),
+    constants: Mapping[str, Collection[str]] = _NONE,
+    types: Collection[str] = (),
+) -> None:
     """Defers the imports of modules of ``packages``, name -> the digest of `Sources`. Modules of ``usual`` are loaded as usual, and
-    so is a package with another digest, which is logged. ``constants``: module -> names that it computes when they are used; to
-    change them needs another `code_cache.VERSION`. Repeating it changes nothing. Call it before the packages are imported."""
+    so is a package with another digest, which is logged. ``constants``: module -> names that it computes when they are used.
+    ``types``: packages with modules that make each class when it is used. To change either needs another `code_cache.VERSION`.
+    Repeating it changes nothing. Call it before the packages are imported."""
     if sys.implementation.name != "cpython" or sys.version_info[:2] not in PYTHONS:
         _log.warning("deferred imports were not tested with this Python: all of %s is loaded at the start", " and ".join(packages))
         return
@@ -46,7 +52,7 @@ def install(packages: Mapping[str, str], usual: Collection[str] = (), constants:
         except LookupError as reason:
             _log.warning("%s: all of %s is loaded at the start, which takes longer", reason, package)
             continue
-        sys.meta_path.insert(0, DeferringFinder(package, sources, usual, constants))
+        sys.meta_path.insert(0, DeferringFinder(package, sources, usual, constants, types))
 
 
 def _tested_sources(package: str, digest: str) -> Sources | None:
@@ -66,12 +72,18 @@ def _tested_sources(package: str, digest: str) -> Sources | None:
 
 class DeferringFinder:
     def __init__(
-        self, package: str, sources: Sources | None, usual: Collection[str], constants: Mapping[str, Collection[str]]
+        self,
+        package: str,
+        sources: Sources | None,
+        usual: Collection[str],
+        constants: Mapping[str, Collection[str]],
+        types: Collection[str],
     ) -> None:
         self.package = package
         self._sources = sources
         self._usual = frozenset(usual)
         self._constants = constants
+        self._types = tuple(f"{package}." for package in types)
         self._star_names: PackageSources | None = None
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -100,7 +112,8 @@ class DeferringFinder:
         if self._star_names is None:
             root = path.parents[module.count(".") + (path.name == "__init__.py")]
             self._star_names = PackageSources(root, self.package)
-        rewritten = rewrite(source, str(path), module, self._star_names.of(module, path), self._constants.get(module, ()))
+        constants, types = self._constants.get(module, ()), f"{module}.".startswith(self._types)
+        rewritten = rewrite(source, str(path), module, self._star_names.of(module, path), constants, types=types)
         if not sys.dont_write_bytecode:
             code_cache.store(path, self._star_names.read(), rewritten)
         return rewritten

@@ -19,7 +19,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from bridge_worker.deferred_imports.annotations import defer_annotations
-from bridge_worker.deferred_imports.bindings import CONSTANT, MODULE, STAR, TOP, Source
+from bridge_worker.deferred_imports.bindings import LATE, MODULE, STAR, TOP, Source
 from bridge_worker.deferred_imports.rewriting import ANNOTATIONS, WRAP_GETATTR, Rewritten, Table
 
 _BUILTINS = vars(builtins)
@@ -95,7 +95,7 @@ def run(module: ModuleType, rewritten: Rewritten) -> None:
     """Runs the module's code in its namespace."""
     namespace = vars(module)
     if rewritten.table or rewritten.submodules:
-        names = DeferredNames(module, rewritten.table, rewritten.submodules, rewritten.constants)
+        names = DeferredNames(module, rewritten.table, rewritten.submodules, rewritten.late)
         namespace.update({name: _BUILTINS[name] for name in rewritten.builtins})
         _made.append((names, rewritten.builtins))
         namespace.update(__builtins__=names, __getattr__=names.attribute, __dir__=names.all_names)
@@ -108,23 +108,29 @@ class DeferredNames(dict[str, Any]):
     """``table`` has the names, ``submodules`` what a package has besides: `litellm.llms.openai` works without an import of it, as
     it does where some other module has imported it."""
 
-    __slots__ = ("constants", "module", "namespace", "resolving", "submodules", "table")
+    __slots__ = ("late", "module", "namespace", "resolving", "submodules", "table")
 
-    def __init__(self, module: ModuleType, table: Table, submodules: dict[str, str], constants: CodeType | None = None) -> None:
+    def __init__(
+        self, module: ModuleType, table: Table, submodules: dict[str, str], late: dict[str, CodeType] | None = None
+    ) -> None:
         super().__init__({"__import__": locked_import, WRAP_GETATTR: self.wrap, ANNOTATIONS: defer_annotations})
         self.module = module.__name__
         self.namespace = vars(module)
         self.table = table
         self.submodules = submodules
-        self.constants = constants
+        self.late = late or {}
         self.resolving: set[str] = set()
 
     def __missing__(self, name: str) -> Any:
-        if name in self.table:
+        if name in self.table and not self._is_being_made(name):
             value = self.resolve(name)
             if value is not _MISSING:
                 return value
         return _BUILTINS[name]
+
+    def _is_being_made(self, name: str) -> bool:
+        """A class that names itself, or another that names it, finds that it is not defined, which pydantic waits for."""
+        return name in self.late and name in self.resolving and _lock.owner == get_ident()
 
     def resolve(self, name: str) -> Any:
         """`_MISSING` where no source has it, which only a star's may. Raises ImportError."""
@@ -158,9 +164,8 @@ class DeferredNames(dict[str, Any]):
 
     def _load_one(self, source: Source) -> Any:
         module, attribute, level, kind = source
-        if kind == CONSTANT:
-            assert self.constants  # noqa: S101  # for mypy
-            exec(self.constants, self.namespace)  # noqa: S102  # as importlib does
+        if kind == LATE:
+            exec(self.late[attribute], self.namespace)  # noqa: S102  # as importlib does
             return self.namespace[attribute]
         if kind == TOP:
             return _import(module, self.namespace)

@@ -1,5 +1,5 @@
-"""Takes the import statements out of a module's source that can run when one of their names is first used, and constants that are
-costly to compute.
+"""Takes the import statements out of a module's source that can run when one of their names is first used, and what else is costly
+and can wait: constants that are named to it, and classes and type aliases.
 
 Owns which statements these are, and the module's table: each name with its sources. Refuses to run or load anything.
 
@@ -11,11 +11,13 @@ A statement stays where it is
 """
 
 from __future__ import annotations
+import __future__
 
 import ast
 import builtins
 import symtable
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from types import CodeType
@@ -23,7 +25,7 @@ from typing import Protocol
 
 from bridge_worker.deferred_imports.annotations import MARK
 from bridge_worker.deferred_imports.bindings import (
-    CONSTANT,
+    LATE,
     MODULE,
     STAR,
     TOP,
@@ -40,20 +42,22 @@ Origin = tuple[str, str]
 # How `ClassVar` and such are found decides what an annotation means: dataclasses looks them up in the module's dict.
 _NEVER_DEFERRED = sys.stdlib_module_names | {"typing_extensions"}
 _OWN_NAMESPACE = {"globals", "locals", "vars"}
+_LATE_ANNOTATIONS = __future__.annotations.compiler_flag
 _QUALIFIERS = {"Required", "NotRequired", "ReadOnly", "Annotated"}
+_OF_ALIASES = ast.Name | ast.Attribute | ast.Subscript | ast.BinOp | ast.BitOr | ast.Tuple | ast.Constant | ast.Load
 _BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("_"))
 
 
 @dataclass(frozen=True)
 class Rewritten:
     """``builtins``: names of builtins that the module's functions use. ``submodules``: name -> module, for attributes that the
-    package has once something has imported the module. ``constants`` computes those of the table."""
+    package has once something has imported the module. ``late``: name -> the statement that makes it, for the table's `LATE`."""
 
     code: CodeType
     table: Table
     builtins: tuple[str, ...]
     submodules: dict[str, str]
-    constants: CodeType | None = None
+    late: dict[str, CodeType] = field(default_factory=dict)
 
 
 class Stars(Protocol):
@@ -66,34 +70,56 @@ class Stars(Protocol):
     def submodules(self) -> dict[str, str]: ...
 
 
-def rewrite(source: bytes, path: str, module: str, stars: Stars, constants: Collection[str] = ()) -> Rewritten:
-    """``constants``: names that are computed when they are used, with the others that the same statements bind."""
+def rewrite(
+    source: bytes, path: str, module: str, stars: Stars, constants: Collection[str] = (), *, types: bool = False
+) -> Rewritten:
+    """``constants``: names that are computed when they are used, with the others that the same statements bind. ``types``: so are
+    all classes and type aliases, each by itself."""
     tree = ast.parse(source, path)
     table: Table = {}
-    late = None
+    statements: list[ast.stmt] = []
     if not _looks_at_its_namespace(tree):
-        if statements := _take_constants(tree, frozenset(constants)):
-            late = compile(ast.Module(statements, []), path, "exec", dont_inherit=True)
+        statements = _take_late(tree, frozenset(constants), types=types)
         table = _Imports(tree, module, stars).take()
-        table |= {name: ((module, name, 0, CONSTANT),) for name in sorted(_bound(statements))}  # in the same order in each build
+        table |= {name: ((module, name, 0, LATE),) for name in sorted(_bound(statements))}  # in the same order in each build
     if not any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body):
-        _defer_annotations(tree.body, table)
+        _defer_annotations([*tree.body, *statements], table)
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__getattr__":
             node.decorator_list.append(ast.copy_location(ast.Name(WRAP_GETATTR, ast.Load()), node))
     code = compile(tree, path, "exec", dont_inherit=True)
     used = _builtins_of_functions(source, path) - _bound(tree.body) - set(table)
+    late: dict[str, CodeType] = {}
+    for node in statements:
+        # With the module's `from __future__ import annotations`.
+        one = compile(ast.Module([node], []), path, "exec", code.co_flags & _LATE_ANNOTATIONS, dont_inherit=True)
+        late |= dict.fromkeys(sorted(_bound([node])), one)
     return Rewritten(code, table, tuple(sorted(used)), stars.submodules(), late)
 
 
-def _take_constants(tree: ast.Module, names: frozenset[str]) -> list[ast.stmt]:
-    """The statements that bind them. None where another statement binds one of their names too."""
-    statements = [node for node in tree.body if not names.isdisjoint(_bound([node]))]
-    others = [node for node in tree.body if node not in statements]
-    if not _bound(statements).isdisjoint(_bound(others)):
-        return []
-    tree.body = others
-    return statements
+def _take_late(tree: ast.Module, constants: frozenset[str], *, types: bool) -> list[ast.stmt]:
+    """The statements that bind the constants and, after no star, the types: where no other statement binds one of their names."""
+    types = types and not any(map(star, tree.body))
+    counts = Counter(name for node in tree.body for name in _bound([node]))
+    taken = [
+        node
+        for node in tree.body
+        if (not constants.isdisjoint(bound := _bound([node])) or (types and _makes_a_type(node)))
+        and all(counts[name] == 1 and name not in _BUILTINS for name in bound)
+    ]
+    tree.body = [node for node in tree.body if node not in taken]
+    return taken
+
+
+def _makes_a_type(node: ast.stmt) -> bool:
+    """Whether it is a class, or an alias such as `A = B | list[C]`. It calls nothing but what `Annotated` holds."""
+    if isinstance(node, ast.ClassDef):
+        return True
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Subscript | ast.BinOp):
+        return False
+    outer = node.value.value if isinstance(node.value, ast.Subscript) else None
+    allowed = _OF_ALIASES | ast.Call | ast.keyword if isinstance(outer, ast.Name) and outer.id == "Annotated" else _OF_ALIASES
+    return all(isinstance(inner, allowed) for inner in ast.walk(node.value))
 
 
 def _bound(statements: Iterable[ast.stmt]) -> set[str]:

@@ -44,14 +44,20 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     made = []
 
     def start(
-        files: Mapping[str, str], *, deferred: bool = True, usual: tuple[str, ...] = (), constants: tuple[str, ...] = ()
+        files: Mapping[str, str],
+        *,
+        deferred: bool = True,
+        usual: tuple[str, ...] = (),
+        constants: tuple[str, ...] = (),
+        types: bool = False,
     ) -> ModuleType:
         name = f"deferred_test_{next(_numbers)}"
         made.append(name)
         write(tmp_path, name, files)
         importlib.invalidate_caches()
         if deferred:
-            hook.install({name: Sources(name).digest()}, [f"{name}.{module}" for module in usual], {name: constants})
+            late = [name] if types else []
+            hook.install({name: Sources(name).digest()}, [f"{name}.{module}" for module in usual], {name: constants}, late)
         return importlib.import_module(name)
 
     yield start
@@ -395,6 +401,70 @@ def test_a_constant_that_cannot_be_computed_is_an_import_error_at_each_use(load:
     for _ in range(2):
         with pytest.raises(ImportError, match="division by zero"):
             package.a  # noqa: B018
+
+
+_MODELS = """
+from typing import Annotated, Literal
+from pydantic import BaseModel, Field
+from .part import kind
+class Cat(BaseModel):
+    kind: Literal["cat"]
+    friends: "list[Pet]" = []
+class Dog(BaseModel):
+    kind: Literal["dog"]
+    owner: "Dog | None" = None
+Pet = Annotated[Cat | Dog, Field(discriminator="kind")]
+Pets = list[Pet]
+class Zoo(BaseModel):
+    pets: Pets
+def zoo(pet: Zoo = None, **rest: Pets) -> "Pets":
+    return Zoo(pets=[pet])
+"""
+
+
+def test_a_class_or_an_alias_is_made_when_it_is_used(load: Load) -> None:
+    package = load({"__init__.py": _MODELS, "part.py": "kind = 'cat'"}, types=True)
+    assert {"Cat", "Dog", "Pet", "Pets", "Zoo"} <= set(dir(package)) - set(vars(package))
+    assert package.Dog(kind="dog", owner={"kind": "dog"}).owner.owner is None
+    assert {"Cat", "Pets", "Zoo"}.isdisjoint(vars(package))
+    assert package.zoo({"kind": "cat", "friends": [{"kind": "dog"}]}).pets[0].friends == [package.Dog(kind="dog")]
+    assert {"Cat", "Pet", "Pets"} <= set(vars(package))
+    assert package.Zoo is vars(package)["Zoo"]
+    assert package.Zoo.__module__ == package.__name__
+    assert pickle.loads(pickle.dumps(package.Cat(kind="cat"))) == package.Cat(kind="cat")
+    assert typing.get_type_hints(package.zoo)["pet"] == package.Zoo
+
+
+def test_models_with_late_types_are_those_without(load: Load) -> None:
+    late, usual = (load({"__init__.py": _MODELS, "part.py": "kind = 1"}, types=types) for types in (True, False))
+    for name in ("Zoo", "Cat", "Dog"):
+        assert getattr(late, name).model_json_schema() == getattr(usual, name).model_json_schema()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class A: pass\nA = A()",
+        "if True:\n    A = None\nclass A: pass",
+        "from .part import *\nclass A: pass",
+        "A = dict[str, print('called')]",
+        "A = [1][0]\ndel A\nA = 2",
+        "A = {}",
+        "class A: pass\nlocals()",
+    ],
+)
+def test_a_type_that_something_else_binds_too_and_what_calls_are_made_where_they_are_written(load: Load, source: str) -> None:
+    package = load({"__init__.py": source, "part.py": "A = 1"}, types=True)
+    assert "A" in vars(package)
+
+
+def test_a_late_class_has_the_annotations_of_its_source_and_a_name_that_is_nowhere_is_an_import_error(load: Load) -> None:
+    source = "from __future__ import annotations\nclass A:\n    b: nothing\nclass B(nothing): pass"
+    package = load({"__init__.py": source}, types=True)
+    assert package.A.__annotations__ == {"b": "nothing"}
+    for _ in range(2):
+        with pytest.raises(ImportError, match="nothing"):
+            package.B  # noqa: B018
 
 
 def test_a_second_process_reads_the_rewritten_module_and_a_changed_source_is_rewritten(load: Load, tmp_path: Path) -> None:

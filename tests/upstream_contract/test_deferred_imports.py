@@ -13,15 +13,16 @@ from bridge_worker.deferred_imports.sources import Sources
 from tests.support.package_modules import PACKAGE
 
 # Prints what each name of each module is: a module by name, a class or function by its place, other values by their type; of a
-# TypedDict also its hints, because deferred annotations are evaluated then.
+# TypedDict also its hints, because deferred annotations are evaluated then, and of a pydantic model its fields.
 DESCRIBE = """
-import gc, importlib, json, os, sys, types, typing
+import gc, importlib, json, os, re, sys, types, typing
 gc.disable()
 sys.path.insert(0, sys.argv[1])
 from bridge_worker.backends.litellm import setup
 setup.set_environment()
 setup.defer_imports()
 import litellm
+import pydantic
 count = sum(name.partition(".")[0] in ("litellm", "openai") for name in sys.modules)
 import openai.resources
 wanted = json.load(sys.stdin)
@@ -32,9 +33,17 @@ def describe(value):
         return "module " + value.__name__
     if typing.is_typeddict(value):
         return f"{value.__module__}.{value.__qualname__} {hints(value)} {sorted(value.__required_keys__)}"
+    if isinstance(value, type) and issubclass(value, pydantic.BaseModel):
+        value.model_rebuild(raise_errors=False)
+        fields = {name: (words(str(field.annotation)), field.is_required()) for name, field in value.model_fields.items()}
+        return f"{value.__module__}.{value.__qualname__} {[one.__name__ for one in value.__mro__]} {fields}"
     if isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
         return f"{value.__module__}.{value.__qualname__}"
     return f"{type(value).__module__}.{type(value).__qualname__}"
+
+def words(annotation):
+    # Not their order: `Dict[str, Union[int, str]]` is `Dict[str, Union[str, int]]` to `typing`, which keeps the first.
+    return sorted(re.findall(r"[\\w.]+", re.sub(" at 0x[0-9a-f]+", "", annotation)))
 
 def hints(value):
     try:

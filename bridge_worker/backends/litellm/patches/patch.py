@@ -63,7 +63,7 @@ class Patch:
         if found is None:
             return
         place, owner, attribute, original = found
-        if not self._fits(taken := tuple(inspect.signature(original).parameters)):
+        if not self._fits(taken := _parameters(original)):
             raise DoesNotFitError(f"{place} takes ({', '.join(taken)}) instead of ({', '.join(self.takes)})")
         made = self.make(original)
         is_static = isinstance(inspect.getattr_static(owner, attribute), staticmethod)
@@ -100,6 +100,15 @@ class Patch:
             return self.has_fault(self.original)
         found = self.find()
         return found is not None and self.has_fault(found[-1])
+
+
+def _parameters(function: Any) -> tuple[str, ...]:
+    """The names. `inspect.signature` also evaluates the annotations, for which LiteLLM loads modules."""
+    plain = inspect.unwrap(function)
+    if not inspect.isfunction(plain) or hasattr(plain, "__signature__"):
+        return tuple(inspect.signature(function).parameters)
+    given = inspect.getargs(plain.__code__)
+    return tuple(name for name in (*given.args, given.varargs, given.varkw) if name)
 
 
 def _replace_elsewhere(owner: Any, name: str, original: Any, made: Any) -> None:
