@@ -395,7 +395,7 @@ async def test_requests_fail_while_no_engine_can_be_started_and_wait_again_once_
 
 
 @timeless
-async def test_an_engine_without_a_setup_of_its_own_gets_what_waits_when_it_opens() -> None:
+async def test_an_early_engine_gets_what_waits_when_it_opens() -> None:
     async with Setting() as setting:
         await setting.request()
         early = await setting.engine(early=True)

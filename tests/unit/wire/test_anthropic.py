@@ -212,7 +212,7 @@ def test_what_follows_the_end_is_not_read() -> None:
 
 
 @pytest.mark.parametrize("content", [5, {"type": "text"}, None])
-def test_a_body_whose_content_is_neither_blocks_nor_text_is_an_error(content: object) -> None:
+def test_a_body_with_content_that_is_neither_blocks_nor_text_is_an_error(content: object) -> None:
     assert plain(Anthropic, {"id": "m", "content": content, "stop_reason": None}).kind == "bad_upstream_response"
     assert plain(Anthropic, {"id": "m", "content": None, "stop_reason": "end_turn"}).error is None
 
