@@ -87,7 +87,7 @@ class Immediate(Forever):
 
 
 @pytest.mark.rule("EXT-7")
-def test_the_death_of_a_request_while_it_is_answered_exits_with_70(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_death_of_a_request_with_its_response_exits_with_70(caplog: pytest.LogCaptureFixture) -> None:
     assert asyncio.run(asyncio.wait_for(Server(Unwritable(), Immediate(), grace_seconds=60).run(), 10)) == EXIT_INTERNAL
     assert "the writer is out of order" in caplog.text
 
