@@ -10,7 +10,7 @@ import os
 import socket
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import pytest
@@ -115,7 +115,7 @@ class Processes:
 
 
 class Setting:
-    """A pool that has started. Leaving it closes every link and waits for the requests."""
+    """A pool that has started. Leaving it closes every link."""
 
     def __init__(self, default_total_ms: int | None = None) -> None:
         self.output = Output()
@@ -130,9 +130,6 @@ class Setting:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for request in self.pool._requests:  # its task ends with a response only
-            request.finish(Outcome("", None, b""))
-        await quiet()
         for played in self._played:
             played.close()
 
@@ -170,34 +167,39 @@ class Setting:
     async def request(self, id: int = 1, *, ago: float = 0.0, relay: Any = None, line: bytes = b"", **params: Any) -> Pending:
         """Runs a chat; it has been received so many seconds ago."""
         start = Start(id, "chat", {**PARAMS, **params}, line)
-        running = self.pool.run(start, time.monotonic() - ago, relay or Notifications())
-        pending = Pending(asyncio.create_task(running))
+        pending = Pending()
+        pending.begin(self.pool, start, time.monotonic() - ago, relay or Notifications())
         await quiet()
         return pending
 
 
 class Pending:
-    def __init__(self, task: asyncio.Task[Outcome]) -> None:
-        self._task = task
+    def __init__(self) -> None:
+        self._outcomes: list[Outcome] = []
+        self._cancel: Callable[[], None] = lambda: None
+
+    def begin(self, pool: EnginePool, start: Start, received: float, relay: Any) -> None:
+        self._cancel = pool.begin(start, received, relay, self._outcomes.append)
 
     @property
     def is_open(self) -> bool:
-        return not self._task.done()
+        return not self._outcomes
 
     async def cancel(self) -> None:
-        self._task.cancel()
+        self._cancel()
+        self._cancel = lambda: None
         await quiet()
 
     def outcome(self) -> Outcome:
-        assert self._task.done(), "it waits still"
-        return self._task.result()
+        (outcome,) = self._outcomes
+        return outcome
 
     def error(self) -> dict[str, Any]:
         """``error.data`` of a response that the server process made."""
         outcome = self.outcome()
-        error: dict[str, Any] = json.loads(outcome.line)["error"]
-        assert (outcome.by_engine, outcome.outcome) == (False, error["data"]["kind"])
-        return error["data"]
+        error: dict[str, Any] = json.loads(outcome.line)["error"]["data"]
+        assert (outcome.by_engine, outcome.outcome) == (False, error["kind"])
+        return error
 
 
 # ---- placing ---------------------------------------------------------------------------------------------------------------

@@ -87,6 +87,7 @@ EARLY = {
     "protocol.link_frames",
     "protocol.responses",
     "runtime.once",
+    "runtime.dispatch",
     "runtime.server",
     "runtime.server_checks",
     "runtime.startup",
