@@ -1,5 +1,5 @@
 """Takes the import statements out of a module's source that can run when one of their names is first used, and what else is costly
-and can wait: constants that are named to it, and classes and type aliases.
+and can wait: constants that are named to it, classes, type aliases and regular expressions.
 
 Owns which statements these are, and the module's table: each name with its sources. Refuses to run or load anything.
 
@@ -45,6 +45,7 @@ _OWN_NAMESPACE = {"globals", "locals", "vars"}
 _LATE_ANNOTATIONS = __future__.annotations.compiler_flag
 _QUALIFIERS = {"Required", "NotRequired", "ReadOnly", "Annotated"}
 _OF_ALIASES = ast.Name | ast.Attribute | ast.Subscript | ast.BinOp | ast.BitOr | ast.Tuple | ast.Constant | ast.Load
+_OF_PATTERNS = ast.Call | ast.keyword | ast.Add
 _BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("_"))
 
 
@@ -74,7 +75,7 @@ def rewrite(
     source: bytes, path: str, module: str, stars: Stars, constants: Collection[str] = (), *, types: bool = False
 ) -> Rewritten:
     """``constants``: names that are computed when they are used, with the others that the same statements bind. ``types``: so are
-    all classes and type aliases, each by itself."""
+    all classes, type aliases and regular expressions, each by itself."""
     tree = ast.parse(source, path)
     table: Table = {}
     statements: list[ast.stmt] = []
@@ -104,7 +105,7 @@ def _take_late(tree: ast.Module, constants: frozenset[str], *, types: bool) -> l
     taken = [
         node
         for node in tree.body
-        if (not constants.isdisjoint(bound := _bound([node])) or (types and _makes_a_type(node)))
+        if (not constants.isdisjoint(bound := _bound([node])) or (types and (_makes_a_type(node) or _compiles_a_pattern(node))))
         and all(counts[name] == 1 and name not in _BUILTINS for name in bound)
     ]
     tree.body = [node for node in tree.body if node not in taken]
@@ -120,6 +121,15 @@ def _makes_a_type(node: ast.stmt) -> bool:
     outer = node.value.value if isinstance(node.value, ast.Subscript) else None
     allowed = _OF_ALIASES | ast.Call | ast.keyword if isinstance(outer, ast.Name) and outer.id == "Annotated" else _OF_ALIASES
     return all(isinstance(inner, allowed) for inner in ast.walk(node.value))
+
+
+def _compiles_a_pattern(node: ast.stmt) -> bool:
+    """`A = re.compile("...", re.I)`, with constants alone."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Call):
+        return False
+    names = {inner.id for inner in ast.walk(node.value) if isinstance(inner, ast.Name)}
+    is_of_re = ast.unparse(node.value.func) == "re.compile" and names == {"re"}
+    return is_of_re and all(isinstance(inner, _OF_ALIASES | _OF_PATTERNS) for inner in ast.walk(node.value))
 
 
 def _bound(statements: Iterable[ast.stmt]) -> set[str]:

@@ -6,7 +6,9 @@ import ast
 import asyncio
 import functools
 import logging
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from bridge_worker.backends.litellm.patches import correctness, hosts, table
 from bridge_worker.backends.litellm.patches.patch import MORE, Patch, apply_each, left_out
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers.facts import HUB_TEMPLATES, UNUSABLE_PROVIDERS
+from tests.support.package_modules import PACKAGE
 
 # LiteLLM's types make pydantic warn, which no default filter shows.
 pytestmark = [
@@ -32,9 +35,32 @@ GONE = "removed by LiteLLM, and the fault with it: nothing to apply"
 
 @pytest.mark.parametrize("patch", table.PATCHES, ids=lambda patch: patch.name)
 def test_each_patch_is_applied_where_its_function_exists(patch: Patch) -> None:
+    found = patch.find()  # loads the module that some patches wait for
     assert patch.problem is None
-    assert (patch.place is None) == (patch.find() is None)
+    assert (patch.place is None) == (found is None)
     assert patch.place is not None or patch.since_gone
+
+
+_WAITS = """
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+from bridge_worker.backends.litellm import setup
+from bridge_worker.security.url_policy import UrlPolicy
+setup.prepare(UrlPolicy())
+from bridge_worker.backends.litellm.patches import table
+for patch in [patch for patch in table.PATCHES if patch.waits]:
+    module, _, name = patch.places[0].partition(":")
+    was_loaded = module in sys.modules
+    found = getattr(importlib.import_module(module), name)
+    print(was_loaded, patch.place == patch.places[0], found.__module__.partition(".")[0])
+"""
+
+
+def test_a_patch_that_waits_is_applied_by_the_import_of_its_module() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMNI_BRIDGE_EAGER"}
+    code = [sys.executable, "-I", "-W", "ignore", "-c", _WAITS, str(PACKAGE.parent)]
+    done = subprocess.run(code, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.splitlines() == ["False True bridge_worker"] * sum(patch.waits for patch in table.PATCHES)
 
 
 @pytest.mark.parametrize("patch", table.PATCHES, ids=lambda patch: patch.name)
