@@ -35,10 +35,10 @@ def install(
     constants: Mapping[str, Collection[str]] = _NONE,
     types: Collection[str] = (),
 ) -> None:
-    """Defers the imports of modules of ``packages``, name -> the digest of `Sources`. Modules of ``usual`` are loaded as usual, and
-    so is a package with another digest, which is logged. ``constants``: module -> names that it computes when they are used.
-    ``types``: packages with modules that make each class when it is used. To change either needs another `code_cache.VERSION`.
-    Repeating it changes nothing. Call it before the packages are imported."""
+    """Defers the imports of modules of ``packages``, name -> the digest of `Sources`; `package.module` is one module. Modules
+    of ``usual`` are loaded as usual, and so is a package with another digest, which is logged. ``constants``: module -> names that
+    it computes when they are used. ``types``: packages with modules that make each class when it is used. To change either needs
+    another `code_cache.VERSION`. Repeating it changes nothing. Call it before the packages are imported."""
     if sys.implementation.name != "cpython" or sys.version_info[:2] not in PYTHONS:
         _log.warning("deferred imports were not tested with this Python: all of %s is loaded at the start", " and ".join(packages))
         return
@@ -51,15 +51,15 @@ def install(
             _log.info("%s: all of %s is loaded at the start", reason, package)
             continue
         except LookupError as reason:
-            _log.warning("%s: all of %s is loaded at the start, which takes longer", reason, package)
+            level = logging.INFO if "." in package else logging.WARNING  # one module is milliseconds
+            _log.log(level, "%s: all of %s is loaded at the start, which takes longer", reason, package)
             continue
         sys.meta_path.insert(0, DeferringFinder(package, sources, usual, constants, types))
 
 
 def when_loaded(module: str, act: Callable[[], None]) -> None:
     """Calls ``act`` at the end of the module's import; now where the module is loaded or its package is not deferred."""
-    package = module.partition(".")[0]
-    is_deferred = any(isinstance(finder, DeferringFinder) and finder.package == package for finder in sys.meta_path)
+    is_deferred = any(isinstance(finder, DeferringFinder) and finder.has(module) for finder in sys.meta_path)
     if is_deferred and module not in sys.modules:
         _waiting.setdefault(module, []).append(act)
     else:
@@ -102,8 +102,11 @@ class DeferringFinder:
         self._types = tuple(f"{package}." for package in types)
         self._star_names: PackageSources | None = None
 
+    def has(self, module: str) -> bool:
+        return module == self.package or module.startswith(f"{self.package}.")
+
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name.partition(".")[0] != self.package or name in self._usual:
+        if not self.has(name) or name in self._usual:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is None:

@@ -443,6 +443,32 @@ def test_a_regular_expression_is_compiled_when_it_is_used(load: Load) -> None:
     assert "A" in vars(package)
 
 
+def test_one_module_of_a_package_may_be_deferred(load: Load) -> None:
+    files = {
+        "costly.py": "from .part import x\nc = print",
+        "part.py": "x = 1",
+        "usual.py": "from .other import y",
+        "other.py": "y = 1",
+    }
+    package = load(files, deferred=False)
+    name = package.__name__
+    hook.install({f"{name}.costly": Sources(f"{name}.costly").digest()}, (), {f"{name}.costly": ("c",)})
+    costly = importlib.import_module(f"{name}.costly")
+    assert (loaded(package), "c" in vars(costly)) == ({"costly"}, False)
+    assert (costly.x, costly.c) == (1, print)
+    importlib.import_module(f"{name}.usual")
+    assert loaded(package) == {"costly", "part", "usual", "other"}
+
+
+def test_another_version_of_one_module_is_loaded_as_usual(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    package = load({"costly.py": "from .part import x", "part.py": "x = 1"}, deferred=False)
+    with caplog.at_level("INFO"):
+        hook.install({f"{package.__name__}.costly": "0" * 64})
+    assert "are not those that deferred imports were tested with" in caplog.text
+    importlib.import_module(f"{package.__name__}.costly")
+    assert loaded(package) == {"costly", "part"}
+
+
 def test_what_waits_for_a_module_is_called_at_the_end_of_its_import(load: Load) -> None:
     package = load({"__init__.py": "from .part import x\ndef use():\n    return x", "part.py": "x = 1"})
     name = f"{package.__name__}.part"
