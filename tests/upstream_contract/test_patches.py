@@ -54,13 +54,31 @@ for patch in [patch for patch in table.PATCHES if patch.waits]:
     found = getattr(importlib.import_module(module), name)
     print(was_loaded, patch.place == patch.places[0], found.__module__.partition(".")[0])
 """
+_RUN_THE_REST = _WAITS.replace("for patch in", "table.install_rest()\nprint(table.degraded())\nfor patch in", 1)
 
 
 def test_a_patch_that_waits_is_applied_by_the_import_of_its_module() -> None:
+    assert run(_WAITS) == ["False True bridge_worker"] * sum(patch.waits for patch in table.PATCHES)
+
+
+def test_patches_that_wait_are_applied_once_by_the_end_of_the_start() -> None:
+    assert run(_RUN_THE_REST) == ["[]", *["True True bridge_worker"] * sum(patch.waits for patch in table.PATCHES)]
+
+
+def run(program: str) -> list[str]:
     environment = {name: value for name, value in os.environ.items() if name != "OMNI_BRIDGE_EAGER"}
-    code = [sys.executable, "-I", "-W", "ignore", "-c", _WAITS, str(PACKAGE.parent)]
-    done = subprocess.run(code, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    assert done.stdout.splitlines() == ["False True bridge_worker"] * sum(patch.waits for patch in table.PATCHES)
+    code = [sys.executable, "-I", "-W", "ignore", "-c", program, str(PACKAGE.parent)]
+    return subprocess.run(code, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+
+
+def test_the_loaded_price_map_is_the_bundled_one() -> None:
+    bundled, loaded = PATCHES["one price map"].original(), litellm.utils.get_bundled_model_cost_map()
+    rules = bundled.get("fallback_generalizations")
+    own = {name: facts for name, facts in bundled.items() if facts is not rules and "alias_of" not in facts}
+    assert len(own) > 1000
+    assert {name: loaded[name] for name in own} == own
+    aliases = {alias for facts in bundled.values() for alias in facts.get("aliases", ())}
+    assert loaded.keys() - own.keys() <= aliases | bundled.keys()
 
 
 @pytest.mark.parametrize("patch", table.PATCHES, ids=lambda patch: patch.name)

@@ -62,7 +62,7 @@ class Patch:
         if self.place is not None:
             return
         found = self.find()
-        if found is None:
+        if found is None or self.place is not None:  # the import of its module has applied it
             return
         place, owner, attribute, original = found
         if not self._fits(taken := _parameters(original)):

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 
-from bridge_worker.backends.litellm.patches import correctness, hosts, redirects, schemas
+from bridge_worker.backends.litellm.patches import correctness, hosts, price_map, redirects, schemas
 from bridge_worker.backends.litellm.patches.patch import EVERY_PROVIDER, apply_each, effect_without, left_out
 from bridge_worker.deferred_imports import hook as deferred_imports
 from bridge_worker.system.versions import litellm_version
 
-PATCHES = (*hosts.PATCHES, *redirects.PATCHES, *schemas.PATCHES, *correctness.PATCHES)
+PATCHES = (*hosts.PATCHES, *redirects.PATCHES, *schemas.PATCHES, *correctness.PATCHES, *price_map.PATCHES)
 _WAITING = tuple(patch for patch in PATCHES if patch.waits)
 
 
