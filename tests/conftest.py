@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
 import sys
@@ -73,6 +74,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {Path(__file__).parent / name: position for position, name in enumerate(FIRST)}
     items.sort(key=lambda item: order.get(item.path, len(FIRST)))
+
+
+def pytest_collection_finish() -> None:
+    """What the collection made lives as long as the process: no garbage collection looks at it again, of which pytest runs ten at
+    the end. That saves each test process a second of CPU."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ class Reading:
         self._decoder = decoder
         self._provider = provider
         self._ended = False
-        self._text = ""
+        self._whole: list[Delta] = []  # of a plain response
         self.has_content = False  # a delta has been read
         self.status = body.status
 
@@ -74,7 +74,7 @@ class Reading:
         except (BridgeError, ConnectionFailed) as error:
             raise self._failed(error) from error
         self._ended = True
-        self._text = "".join(delta.content for delta in deltas if delta.content)
+        self._whole = deltas
         return deltas
 
     async def read(self) -> list[Delta]:
@@ -109,8 +109,8 @@ class Reading:
         try:
             return self._decoder.end()
         except BridgeError as error:
-            if self._text:  # of a plain response that ended in an error
-                error.extra.setdefault("partial", {"content": self._text, "tool_calls": []})
+            if text := "".join(delta.content or "" for delta in self._whole):  # of a plain response that ended in an error
+                error.extra.setdefault("partial", {"content": text, "tool_calls": []})
             raise self._failed(error) from error
 
     def _is_complete(self) -> bool:

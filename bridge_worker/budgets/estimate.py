@@ -21,7 +21,7 @@ _MARGIN, _FRAME_TOKENS = 1.25, 64
 _CHARACTERS_PER_TOKEN = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CostInputs:
     """The parts of a request that its price depends on. ``output_tokens`` is the caller's limit, 0 if no output is generated."""
 

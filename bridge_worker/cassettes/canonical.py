@@ -7,11 +7,12 @@ Canonicalization Scheme), so that another implementation computes the same hash.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
+
+from bridge_worker.protocol.framing import json_text
 
 if TYPE_CHECKING:  # pydantic, which the process that writes and the start of a replay do without
     from bridge_worker.core.ports import ChatRequest, EmbedRequest, RerankRequest
@@ -53,7 +54,7 @@ def canonical(value: Any) -> str:
     is_plain = _Plainness()
     sorted_value = is_plain.sort(value)
     if is_plain.holds:
-        return _ENCODER.encode(sorted_value)  # in C
+        return json_text(sorted_value)  # in C
     return "".join(_write(sorted_value))
 
 
@@ -64,12 +65,14 @@ class _Plainness:
         self.holds = True
 
     def sort(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value
         if isinstance(value, dict):
             names = sorted(value) if all(map(str.isascii, value)) else sorted(value, key=_utf16)
-            return {name: self.sort(value[name]) for name in names}
-        if isinstance(value, list | tuple):
+            return {name: member if type(member := value[name]) is str else self.sort(member) for name in names}
+        if isinstance(value, (list, tuple)):  # a union of types would be made at each call
             return [self.sort(member) for member in value]
-        if isinstance(value, float | int) and not isinstance(value, bool):
+        if isinstance(value, (float, int)) and not isinstance(value, bool):
             self.holds = self.holds and (str(value) == number(value))
         return value
 
@@ -117,7 +120,4 @@ def _write(value: Any) -> list[str]:
         return ["[", ",".join("".join(_write(member)) for member in value), "]"]
     if isinstance(value, float | int) and not isinstance(value, bool):
         return [number(value)]
-    return [_ENCODER.encode(value)]
-
-
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), check_circular=False)
+    return [json_text(value)]

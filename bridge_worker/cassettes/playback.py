@@ -13,7 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 from bridge_worker.backends.reading import AttemptError, ConnectionFailed, Reading, connection_fault, status_fault
-from bridge_worker.backends.wire.formats import FORMATS, Recipe
+from bridge_worker.backends.wire.formats import FORMATS, decoder_of
 from bridge_worker.cassettes.entry import raw
 from bridge_worker.cassettes.recorded_deltas import deltas_of, with_recorded_ids
 from bridge_worker.core.deltas import Delta, End, TokenUsage
@@ -79,18 +79,27 @@ async def play(entry: Entry, request: ChatRequest, *, in_real_time: bool) -> Asy
     """Yields as a `core.ports.ChatModel` does. Raises BridgeError."""
     wire = entry["wire"]
     outcome = None if "result" in wire else recorded_error(wire["error"])
-    receipt = _recorded_receipt(wire)
     restore_receipt(request.receipt, entry)
     last = (entry.get("provider") or [None])[-1]
+    is_of_outcome = last is not None and last["attempt"] == len(request.receipt.attempts) - 1
     try:
-        is_of_outcome = last is not None and last["attempt"] == len(receipt.get("attempts") or ()) - 1
-        if last is not None and is_of_outcome and last["format"] != READ_BY_LITELLM:
-            steps = _play_bytes(last, entry, request, outcome, in_real_time=in_real_time)
+        if last is None or not is_of_outcome or last["format"] == READ_BY_LITELLM:
+            async with aclosing(_play_deltas(wire, request, outcome, in_real_time=in_real_time)) as steps:
+                async for step in steps:
+                    yield step
+            return
+        provider = request.provider = last["provider"]
+        reading = await _reading(last, provider, outcome, in_real_time=in_real_time)
+        ids = with_recorded_ids(_tool_calls(wire))
+        if entry["request"]["params"].get("stream"):
+            while deltas := await reading.read():
+                yield ids(deltas)
         else:
-            steps = _play_deltas(wire, request, outcome, in_real_time=in_real_time)
-        async with aclosing(steps):
-            async for step in steps:
-                yield step
+            yield ids(await reading.whole())
+        end = reading.end()
+        if end.model is not None and provider is not None:
+            end.model = end.model.removeprefix(f"{provider}/")
+        yield _facts(end, wire.get("result") or {}, provider)
     except _RecordedEnd:
         assert outcome is not None  # noqa: S101  # for mypy
         raise outcome from None
@@ -98,10 +107,8 @@ async def play(entry: Entry, request: ChatRequest, *, in_real_time: bool) -> Asy
         raise _as_recorded(failed.fault, outcome) from None
 
 
-async def _play_bytes(
-    attempt: Mapping[str, Any], entry: Entry, request: ChatRequest, outcome: BridgeError | None, *, in_real_time: bool
-) -> AsyncGenerator[list[Delta] | Facts, None]:
-    provider = request.provider = attempt["provider"]
+async def _reading(attempt: Mapping[str, Any], provider: str | None, outcome: BridgeError | None, *, in_real_time: bool) -> Reading:
+    """The recorded response, to be read from its start. Raises AttemptError where it has no content to read."""
     if attempt["status"] is None:
         failure = ConnectionFailed(attempt.get("failure") or "", timed_out=bool(attempt.get("timed_out")))
         if "failure" in attempt:
@@ -110,21 +117,11 @@ async def _play_bytes(
     if attempt["format"] not in FORMATS:
         problem = f"the cassette has bytes of the format {attempt['format']!r:.60}, which this omni-bridge does not know"
         raise BridgeError("bad_upstream_response", f"{problem}; update it")
-    decoder = Recipe(attempt["format"], attempt["renamed_tools"], attempt["schema_tool"])()
+    decoder = decoder_of(attempt["format"], attempt["renamed_tools"], schema_tool=attempt["schema_tool"])
     body = RecordedBody(attempt, outcome, in_real_time=in_real_time)
     if not 200 <= body.status < 300:
         raise AttemptError(await status_fault(body, decoder, provider))
-    reading = Reading(body, decoder, provider)
-    ids = with_recorded_ids(_tool_calls(entry["wire"]))
-    if entry["request"]["params"].get("stream"):
-        while deltas := await reading.read():
-            yield ids(deltas)
-    else:
-        yield ids(await reading.whole())
-    end = reading.end()
-    if end.model is not None and provider is not None:
-        end.model = end.model.removeprefix(f"{provider}/")
-    yield _facts(end, entry["wire"].get("result") or {}, provider)
+    return Reading(body, decoder, provider)
 
 
 async def _play_deltas(
@@ -148,16 +145,17 @@ async def _play_deltas(
 
 
 def _facts(end: End, result: Mapping[str, Any], provider: str | None) -> Facts:
-    names = ("cost_usd", "cost_source", "price_map_date", "rate_limits")
-    return Facts(end, provider, *(result.get(name) for name in names))
+    given = result.get
+    return Facts(end, provider, given("cost_usd"), given("cost_source"), given("price_map_date"), given("rate_limits"))
 
 
 def restore_receipt(receipt: Receipt, entry: Entry) -> None:
     """The receipt of the recorded request; its engine is the cassette, and ``reason`` names the one that was recorded."""
     recorded = _recorded_receipt(entry["wire"])
     receipt.attempts = [Attempt(**attempt) for attempt in recorded.get("attempts") or ()]
-    receipt.dropped = None if recorded.get("dropped") is None else [Change(**change) for change in recorded["dropped"]]
-    receipt.added = None if recorded.get("added") is None else [Addition(**addition) for addition in recorded["added"]]
+    dropped, added = recorded.get("dropped"), recorded.get("added")
+    receipt.dropped = None if dropped is None else [Change(**change) for change in dropped]
+    receipt.added = None if added is None else [Addition(**addition) for addition in added]
     receipt.deployment = recorded.get("deployment")
     receipt.fallback = bool(recorded.get("fallback"))
     engine = recorded.get("engine") or {}

@@ -41,10 +41,11 @@ class Player:
 
     def find(self, request: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The exchange for ``request``, or None. Notes it as the one that serves the running request."""
-        key = next((key for key in self._matching.keys(request, self._redact) if key in self._places), None)
-        if key is None:
+        for key in self._matching.keys(request, self._redact):
+            if (places := self._places.get(key)) is not None:
+                break
+        else:
             return None
-        places = self._places[key]
         count = self._counts[key]
         self._counts[key] += 1
         place = places[min(count, len(places) - 1)]

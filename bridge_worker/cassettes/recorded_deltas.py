@@ -49,6 +49,8 @@ def _call(call: Mapping[str, Any], state: Mapping[str, Any]) -> ToolCallDelta:
 
 def with_recorded_ids(calls: Sequence[Mapping[str, Any]]) -> Callable[[list[Delta]], list[Delta]]:
     """Gives a tool call without an id, or with one that another has, the id that the bridge made up when it was recorded."""
+    if not calls:
+        return lambda deltas: deltas
     begun, taken = iter(calls), set[str]()
 
     def restore(deltas: list[Delta]) -> list[Delta]:

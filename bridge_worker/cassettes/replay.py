@@ -68,19 +68,21 @@ class ReplayedModel:
     def __init__(self, replay: Replay) -> None:
         self._replay = replay
 
-    async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
+    def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         replay = self._replay
         wanted = canonical.of_chat(request)
         entry = replay.player.find(wanted)
         if entry is not None:
-            steps: AsyncGenerator[list[Delta] | Facts, None] = playback.play(entry, request, in_real_time=replay.in_real_time)
-        elif replay.miss is not None:
-            steps = (await replay.miss.chat_model(request.model)).chat(request)
-        else:
-            raise replay.player.miss(wanted)
-        async with aclosing(steps):
-            async for step in steps:
-                yield step
+            return playback.play(entry, request, in_real_time=replay.in_real_time)
+        if replay.miss is not None:
+            return _chat_of(replay.miss, request)
+        raise replay.player.miss(wanted)
+
+
+async def _chat_of(backends: Backends, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
+    async with aclosing((await backends.chat_model(request.model)).chat(request)) as steps:
+        async for step in steps:
+            yield step
 
 
 class ReplayedServices:

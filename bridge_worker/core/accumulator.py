@@ -215,7 +215,7 @@ class ChatAccumulator:
         for place in leave_out_refused(message):
             self._left_out(place)
         calls = message.get("tool_calls", ())
-        has_state = any(name in message for name in STATE) or any("provider_specific_fields" in call for call in calls)
+        has_state = not message.keys().isdisjoint(STATE) or any("provider_specific_fields" in call for call in calls)
         if has_state and self.facts.provider:  # of an unknown origin it would be kept from every provider
             message["origin"] = {"provider": self.facts.provider, "model": self.facts.end.model}
         return message

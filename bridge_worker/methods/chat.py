@@ -30,6 +30,7 @@ from bridge_worker.schema.chat_request import OF_THE_BRIDGE, ChatParams, Deadlin
 # Members that are passed to the model unchanged, besides model and messages.
 _NOT_OPTIONS = {"model", "messages", "stream"} | OF_THE_BRIDGE
 _OPTIONS = tuple(name for name in ChatParams.model_fields if name not in _NOT_OPTIONS)
+_OPTION_NAMES = frozenset(_OPTIONS)
 
 
 class Chat:
@@ -45,13 +46,8 @@ class Chat:
 
     async def __call__(self, context: RequestContext, params: Params) -> dict[str, Any]:
         """Sends each delta as a notification, numbered from 0."""
-        lines = DeltaLines(context.id)
-
-        async def notify_deltas(deltas: list[WireDelta]) -> None:
-            await context.notify.lines(lines.encode(deltas))
-
         context.log["stream"] = params.get("stream") is True
-        result = await self.run(params, context.received, notify_deltas)
+        result = await self.run(params, context.received, _notify_deltas(context) if params.get("stream") else None)
         usage = result["usage"] or {}
         context.log |= {
             "provider": result["provider"],
@@ -137,6 +133,15 @@ class Chat:
         return deadlines
 
 
+def _notify_deltas(context: RequestContext) -> Emit:
+    lines = DeltaLines(context.id)
+
+    async def notify_deltas(deltas: list[WireDelta]) -> None:
+        await context.notify.lines(lines.encode(deltas))
+
+    return notify_deltas
+
+
 def _noted_emit(exchange: Exchange, emit: Emit | None) -> Emit | None:
     if emit is None:
         return None
@@ -175,6 +180,7 @@ def cost_inputs(request: ChatRequest) -> CostInputs:
 
 
 def _options(params: Mapping[str, Any]) -> dict[str, Any]:
-    options = {name: params[name] for name in _OPTIONS if params.get(name) is not None}
+    given = params.keys() & _OPTION_NAMES
+    options = {name: params[name] for name in _OPTIONS if name in given and params[name] is not None} if given else {}
     metadata = {name: value for name, value in options.pop("metadata", {}).items() if name != BUDGET}
     return options | ({"metadata": metadata} if metadata else {}) | (params.get("provider_params") or {})

@@ -24,15 +24,15 @@ def readable_id(value: object) -> str | int | None:
     return id if is_id(id) else None
 
 
-def check_envelope(value: object) -> tuple[str, dict[str, object]] | None:
-    """(method, params) of a request or notification; None for a response to no request of the worker's."""
+def check_envelope(value: object, id: str | int | None) -> tuple[str, dict[str, object]] | None:
+    """(method, params) of a request or notification; None for a response to no request of the worker's. ``id`` is `readable_id`."""
     if not isinstance(value, dict):
         raise BridgeError("invalid_message", "a message must be a JSON object, or an array of them")
     if value.get("jsonrpc") != "2.0":
         raise BridgeError("invalid_message", 'a message must have "jsonrpc": "2.0"')
     if "method" not in value and ("result" in value or "error" in value):
         return None
-    if "id" in value and readable_id(value) is None:
+    if id is None and "id" in value:
         raise BridgeError(
             "invalid_message",
             f"an id must be a string or an integer of at most {MAX_ID_LENGTH:,} characters; leave it out for a notification",

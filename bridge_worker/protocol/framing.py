@@ -26,7 +26,7 @@ MAX_ID_LENGTH = 1_024  # characters or digits: each delta and each line of the l
 _MAX_INTEGER_ID = 10**MAX_ID_LENGTH
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as what is made for every message: to freeze one takes longer than to make it
 class Message:
     """A line of valid JSON: its value, of any JSON type, and the line itself. Of a long one the value may be an outline."""
 
@@ -191,7 +191,7 @@ def encode(value: object) -> bytes:
 
     Raises ValueError for NaN and Infinity, and TypeError for a type that JSON lacks.
     """
-    return _json(value).encode("utf-8", "backslashreplace") + b"\n"
+    return json_text(value).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _unreadable(message: str) -> Fault:
@@ -228,7 +228,7 @@ def _encoder() -> Callable[[object], str]:
     return lambda value: "".join(in_c(value, 0))
 
 
-_json = _encoder()
+json_text = _encoder()
 
 
 class DeltaLines:
@@ -237,7 +237,7 @@ class DeltaLines:
     __slots__ = ("_head", "_seq")
 
     def __init__(self, id: str | int) -> None:
-        params = f'{{"requestId":{_json(id)},"seq":'
+        params = f'{{"requestId":{json_text(id)},"seq":'
         self._head = f'{{"jsonrpc":"2.0","method":"notifications/chat/delta","params":{params}'
         self._seq = 0
 
@@ -247,7 +247,7 @@ class DeltaLines:
         self._seq += len(deltas)
         lines = []
         for delta in deltas:
-            text = f'{{"content":{encode_basestring(delta)}}}' if type(delta) is str else _json(delta)
+            text = f'{{"content":{encode_basestring(delta)}}}' if type(delta) is str else json_text(delta)
             lines.append(f'{head}{seq},"delta":{text}}}}}\n'.encode("utf-8", "backslashreplace"))
             seq += 1
         return lines

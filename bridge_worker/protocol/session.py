@@ -34,7 +34,7 @@ _OWN_VERSIONS = "omni-bridge/"
 MAX_BATCH = 1_000  # more requests than may be in flight; the members are taken in one turn of the loop
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Start:
     """Run this request; give its response to `Session.answer`. ``line`` is what it was read from; b"" where that was not kept."""
 
@@ -74,7 +74,7 @@ class ClientResponse:
     value: dict[str, object]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Write this value, a response or an array of them, as one line."""
 
@@ -179,7 +179,7 @@ class Session:
             return [ClientResponse(value)]
         id = readable_id(value)
         try:
-            envelope = check_envelope(value)
+            envelope = check_envelope(value, id)
             if envelope is None:
                 return []
             if id in self._in_flight or id in self._waiting_for_end or id in self._in_batches:

@@ -17,6 +17,7 @@ from bridge_worker.config.source import Config
 from bridge_worker.core.credentials import CredentialsInUse
 from bridge_worker.engines.engine import HandBack
 from bridge_worker.errors import BridgeError
+from bridge_worker.runtime.dispatch import RunsInTasks
 from bridge_worker.runtime.event_loop import close_in_time
 from bridge_worker.runtime.loader import Loader, Part
 from bridge_worker.runtime.reload import NO_ENGINES
@@ -46,7 +47,7 @@ _MOST_PATIENCE_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
-class App:
+class App(RunsInTasks):
     """Serves requests from `start` on, which loads in a thread. A part that failed to load is an error for the requests that need
     it.
 
@@ -99,7 +100,7 @@ class App:
             later += [self._wait_for_quiet, self._preload_rest]
         Loader([self._dispatcher.load, *(() if self._early or self._only_replays else later)]).start()
 
-    # The dispatch port of `runtime.server`.
+    # The dispatch port.
 
     def state(self) -> Mapping[str, object]:
         """``engine`` on the wire."""

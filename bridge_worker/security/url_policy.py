@@ -100,6 +100,8 @@ def faults(params: Mapping[str, Any], policy: UrlPolicy) -> Iterator[tuple[str, 
 
 def _texts(params: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(path, text) of what is to be embedded or ranked."""
+    if params.keys().isdisjoint(_TEXT_MEMBERS):
+        return
     for name in _TEXT_MEMBERS:
         member = params.get(name)
         if isinstance(member, str):

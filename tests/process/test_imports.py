@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import bridge_worker
-from tests.support.package_modules import HEAVY, NOT_IMPORTED, modules
+from tests.support.package_modules import HEAVY, NOT_IMPORTED, files
 
 
 @pytest.mark.rule("LIF-2", "OFF-1")
@@ -38,7 +38,7 @@ def test_chat_stays_a_function_whatever_else_was_imported() -> None:
         "import bridge_worker.methods.dispatcher; from bridge_worker import achat, chat; assert callable(chat) and callable(achat)"
     )
     subprocess.run([sys.executable, "-I", "-c", code], check=True)
-    names = {module.split(".")[0] for module in modules()}
+    names = {module.split(".")[0] for module in files()}
     assert not names & set(bridge_worker.__all__), "a submodule of that name would take the function's place"
 
 
@@ -72,7 +72,7 @@ print(json.dumps([name for name in {**before, **after} if name in before and bef
 
 def test_importing_any_module_changes_neither_the_environment_nor_a_library() -> None:
     """Patches, variables, loggers and switches are rows of `backends.litellm.setup.prepare`, which runtime/ calls."""
-    names = [f"bridge_worker.{module}" for module in modules() if module not in ("bridge_worker", "__main__", *NOT_IMPORTED)]
+    names = [f"bridge_worker.{module}" for module in files() if module not in ("bridge_worker", "__main__", *NOT_IMPORTED)]
     command = [sys.executable, "-I", "-W", "ignore", "-c", CHANGES, json.dumps(names)]
     env = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True"}  # else its import fetches prices
     out = subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout

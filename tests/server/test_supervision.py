@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import pytest
 
 from bridge_worker.protocol.session import Response, Start
 from bridge_worker.runtime import stdio
+from bridge_worker.runtime.dispatch import RunsInTasks
 from bridge_worker.runtime.exit_codes import EXIT_INTERNAL
 from bridge_worker.runtime.server import Server
 from bridge_worker.runtime.stdio import Stdio
@@ -45,7 +47,7 @@ class Broken:
         await asyncio.Event().wait()
 
 
-class Forever:
+class Forever(RunsInTasks):
     """A `Dispatch` whose requests never end."""
 
     def state(self) -> Mapping[str, object]:
@@ -71,7 +73,7 @@ def test_the_death_of_the_reader_finishes_requests_in_flight_and_exits_with_70(c
 
 CHAT = b'{"jsonrpc":"2.0","id":7,"method":"chat","params":{}}\n'
 PING = b'{"jsonrpc":"2.0","id":"p","method":"ping"}\n'
-PINGS = PING.replace(b'"p"', b'"' + b"p" * 1_000 + b'"') * 40  # their responses are more than what the loop writes by itself
+PINGS = PING.replace(b'"p"', b'"' + b"p" * 1_000 + b'"') * 40  # their responses are more than a pipe of 4 KiB has room for
 
 
 def breaks(at: int, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,6 +127,7 @@ def test_the_death_of_what_writes_exits_with_70(
     """``write_some`` is called by the loop, ``write_all`` by a thread. Nothing more is written: a line may have been cut."""
     monkeypatch.setattr(stdio, name, breaks(1, getattr(stdio, name)))
     (source, to_server), (from_server, sink) = os.pipe(), os.pipe()
+    fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 4096)
     os.write(to_server, CHAT + (PINGS if name == "write_all" else PING))
     assert serve(source, sink) == EXIT_INTERNAL
     os.close(sink)

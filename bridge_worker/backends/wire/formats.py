@@ -55,6 +55,14 @@ def decoder_class(found: Format) -> Callable[[], Decoder]:
     return made
 
 
+def decoder_of(format: str, renamed: Mapping[str, str], *, schema_tool: bool) -> Decoder:
+    """A new decoder. Raises KeyError for an unknown format."""
+    decoder = decoder_class(FORMATS[format])()
+    if not renamed and not schema_tool:
+        return decoder
+    return restoring(decoder, renamed, schema=schema_tool)
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Makes the decoders of the responses to one request. ``renamed`` and ``schema_tool``: what is undone in them (`restoring`).
@@ -70,7 +78,4 @@ class Recipe:
         decoder_class(FORMATS[self.format])
 
     def __call__(self) -> Decoder:
-        decoder = decoder_class(FORMATS[self.format])()
-        if not self.renamed and not self.schema_tool:
-            return decoder
-        return restoring(decoder, self.renamed, schema=self.schema_tool)
+        return decoder_of(self.format, self.renamed, schema_tool=self.schema_tool)

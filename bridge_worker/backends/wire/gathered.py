@@ -38,7 +38,7 @@ class Draft:
 
     def emit(self, out: list[Delta]) -> None:
         """Appends the delta, unless it is empty."""
-        delta = Delta(
+        members = (
             "".join(self.content) or None,
             "".join(self.reasoning) or None,
             self.tool_calls or None,
@@ -49,11 +49,8 @@ class Draft:
             self.message or None,
             self.logprobs or None,
         )
-        if delta != _EMPTY:
-            out.append(delta)
-
-
-_EMPTY = Delta()
+        if any(members):
+            out.append(Delta(*members))
 
 
 class Gathered:

@@ -82,6 +82,8 @@ def objects_of(value: Any) -> Iterator[Json]:
 
 def count_of(value: Any) -> int | None:
     """A number of tokens."""
+    if value is None or (type(value) is int and 0 <= value < _MAX_COUNT):
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MAX_COUNT:
         return None
     return int(value) if int(value) == value else None
@@ -100,4 +102,7 @@ def amount_of(value: Any) -> float | None:
 
 def first(*values: Any) -> Any:
     """The first value that is not None."""
-    return next((value for value in values if value is not None), None)
+    for value in values:
+        if value is not None:
+            return value
+    return None

@@ -156,13 +156,15 @@ class OpenAIChat(EventStreamDecoder):
         self._count(event.get("usage"))
         quiet = self._read_envelope(event)
         choices = event.get("choices")
+        errors = [event.get("error"), groq.get("error")]
         for choice in objects_of(choices):
+            errors.append(choice.get("error"))
             index = choice.get("index")
             if self._first is None:
                 self._first = index
             if index is None or index == self._first:
                 quiet = self._read_choice(choice, out, plain=plain) and quiet
-        for error in (event.get("error"), groq.get("error"), *(choice.get("error") for choice in objects_of(choices))):
+        for error in errors:
             if error:
                 raise provider_errors.from_value({"error": error})
         if self._broken is not None:

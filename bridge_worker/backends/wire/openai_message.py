@@ -53,7 +53,7 @@ class MessageReader:
 
     def read(self, message: Json, delta: Draft) -> None:
         for name in ("reasoning_content", "reasoning", "thinking"):  # several may hold the same text
-            if reasoning := self._reasoning(message.get(name)):
+            if (value := message.get(name)) and (reasoning := self._reasoning(value)):
                 delta.reasoning.append(reasoning)
                 break
         if delta.reasoning and not self.think.decided:

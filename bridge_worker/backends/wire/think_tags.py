@@ -37,7 +37,7 @@ class ThinkSplitter:
     def _at_start(self, held: str) -> tuple[str, str]:
         start = held.lstrip()
         white_space = len(held) - len(start)
-        if white_space <= _MAX_WHITE_SPACE:
+        if white_space <= _MAX_WHITE_SPACE and start[:1] in ("", "<"):
             for tag, close in _TAGS.items():
                 if start.startswith(tag):
                     self._close = close
