@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import functools
+import inspect
 import logging
 import os
 import re
@@ -20,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_worker.backends.litellm.patches import correctness, hosts, table
-from bridge_worker.backends.litellm.patches.patch import MORE, Patch, apply_each, left_out
+from bridge_worker.backends.litellm.patches.patch import MORE, Patch, _parameters, apply_each, left_out
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers.facts import HUB_TEMPLATES, UNUSABLE_PROVIDERS
 from tests.support.package_modules import PACKAGE
@@ -309,3 +310,12 @@ def test_ollama_is_looked_up_in_a_thread_and_never_in_a_loop() -> None:
     before, within, after = asyncio.run(main())
     assert (before["input_cost_per_token"], looked_up) == (0.0, ["new-one"])
     assert within == after == {"key": "new-one", "found": True}
+
+
+def test_parameters_are_those_of_the_signature() -> None:
+    def plain(a: Any, /, b: Any, *c: Any, d: Any, e: Any = None, **f: Any) -> None: ...
+    def short(a: Any, *, b: Any) -> None: ...
+
+    wrapped = functools.wraps(plain)(lambda *_: None)
+    for function in (plain, short, wrapped, functools.partial(plain, 1), SimpleNamespace, functools.cache(short), PATCHES.items):
+        assert _parameters(function) == tuple(inspect.signature(function).parameters)

@@ -109,8 +109,9 @@ def _parameters(function: Any) -> tuple[str, ...]:
     plain = inspect.unwrap(function)
     if not inspect.isfunction(plain) or hasattr(plain, "__signature__"):
         return tuple(inspect.signature(function).parameters)
-    given = inspect.getargs(plain.__code__)
-    return tuple(name for name in (*given.args, given.varargs, given.varkw) if name)
+    given, positional = inspect.getargs(plain.__code__), plain.__code__.co_argcount
+    names = (*given.args[:positional], given.varargs, *given.args[positional:], given.varkw)
+    return tuple(name for name in names if name)
 
 
 def _replace_elsewhere(owner: Any, name: str, original: Any, made: Any) -> None:
