@@ -91,8 +91,7 @@ def rewrite(
     code = compile(tree, path, "exec", dont_inherit=True)
     used = _builtins_of_functions(source, path) - _bound(tree.body) - set(table)
     late: dict[str, CodeType] = {}
-    for node in statements:
-        # With the module's `from __future__ import annotations`.
+    for node in statements:  # with the module's `from __future__ import annotations`
         one = compile(ast.Module([node], []), path, "exec", code.co_flags & _LATE_ANNOTATIONS, dont_inherit=True)
         late |= dict.fromkeys(sorted(_bound([node])), one)
     return Rewritten(code, table, tuple(sorted(used)), stars.submodules(), late)
@@ -114,10 +113,8 @@ def _take_late(tree: ast.Module, constants: frozenset[str], *, types: bool) -> l
 
 def _makes_a_type(node: ast.stmt) -> bool:
     """Whether it is a class, or an alias such as `A = B | list[C]`. It calls nothing but what `Annotated` holds."""
-    if isinstance(node, ast.ClassDef):
-        return True
     if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Subscript | ast.BinOp):
-        return False
+        return isinstance(node, ast.ClassDef)
     outer = node.value.value if isinstance(node.value, ast.Subscript) else None
     allowed = _OF_ALIASES | ast.Call | ast.keyword if isinstance(outer, ast.Name) and outer.id == "Annotated" else _OF_ALIASES
     return all(isinstance(inner, allowed) for inner in ast.walk(node.value))
@@ -127,9 +124,9 @@ def _compiles_a_pattern(node: ast.stmt) -> bool:
     """`A = re.compile("...", re.I)`, with constants alone."""
     if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Call):
         return False
-    names = {inner.id for inner in ast.walk(node.value) if isinstance(inner, ast.Name)}
-    is_of_re = ast.unparse(node.value.func) == "re.compile" and names == {"re"}
-    return is_of_re and all(isinstance(inner, _OF_ALIASES | _OF_PATTERNS) for inner in ast.walk(node.value))
+    inner = list(ast.walk(node.value))
+    is_constant = all(isinstance(one, _OF_ALIASES | _OF_PATTERNS) and getattr(one, "id", "re") == "re" for one in inner)
+    return is_constant and ast.unparse(node.value.func) == "re.compile"
 
 
 def _bound(statements: Iterable[ast.stmt]) -> set[str]:
