@@ -213,9 +213,11 @@ class Server:
         request.cancel = None  # it refers to this request: a cycle for the collector
         before, events = self._session.in_flight, self._session.answer(id, response)
         self._checks.answered(id, in_flight=self._session.in_flight < before)
-        self._write(events)
-        if not self._requests:
-            self._idle.set()
+        try:
+            self._write(events)
+        finally:  # else a write that fails would keep the process from its end
+            if not self._requests:
+                self._idle.set()
 
     def _cancel(self, id: Id) -> None:
         request = self._requests[id]

@@ -152,9 +152,13 @@ def _start_engines(config: Config) -> EngineStarter:
 
     if not are_forked():
         return SpawnedEngines(PROGRAM)
-    is_wrapped = config.gateway is not None or config.settings.engine == "litellm"
-    has_rest = config.settings.engines > 1  # a single engine loads it itself, and the template need not hold it too
-    return fork_template(functools.partial(run_template, is_wrapped=is_wrapped, has_rest=has_rest))
+    run = functools.partial(
+        run_template,
+        has_router=config.configured,
+        is_wrapped=config.needs_completion,
+        has_rest=config.settings.engines > 1,  # a single engine loads it itself, and the template need not hold it too
+    )
+    return fork_template(run)
 
 
 def _pooled(

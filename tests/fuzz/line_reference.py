@@ -39,14 +39,18 @@ def slow_line(line: bytes) -> Event | None:
 
 
 def slow_values(line: bytes) -> int:
-    """Commas and brackets outside strings, a byte at a time; what follows a backslash is no quote, wherever it is."""
+    """Commas and brackets outside strings, a byte at a time; an escaped quote or backslash is neither, wherever it is."""
     count, in_string, escaped = 0, False, False
     for byte in line:
-        if byte == ord('"') and not escaped:
+        is_escaped, escaped = escaped and byte in b'\\"', False
+        if is_escaped:
+            continue
+        if byte == ord("\\"):
+            escaped = True
+        elif byte == ord('"'):
             in_string = not in_string
         elif not in_string and byte in b",[{":
             count += 1
-        escaped = byte == ord("\\") and not escaped
     return count
 
 

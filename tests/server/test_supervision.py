@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.protocol.session import Response, Start
+from bridge_worker.protocol.session import Response, Start, response
 from bridge_worker.runtime import stdio
 from bridge_worker.runtime.dispatch import RunsInTasks
 from bridge_worker.runtime.exit_codes import EXIT_INTERNAL
@@ -69,6 +69,29 @@ def test_the_death_of_the_reader_finishes_requests_in_flight_and_exits_with_70(c
     (response,) = [json.loads(line) for line in pipe.lines]
     assert (response["id"], response["error"]["data"]["kind"]) == (7, "internal")
     assert "the reader is out of order" in caplog.text
+
+
+class Unwritable(Broken):
+    """Its first write fails."""
+
+    async def read(self) -> bytes:
+        return self._reads.pop() if self._reads else await asyncio.Event().wait() or b""
+
+    def write(self, data: bytes) -> None:
+        if not self.lines:
+            self.lines.append(b"")
+            raise RuntimeError("the writer is out of order")
+
+
+class Immediate(Forever):
+    async def dispatch(self, start: Start, received: float, notify: Any) -> Response:
+        return response(start.id, {})
+
+
+@pytest.mark.rule("EXT-7")
+def test_the_death_of_a_request_with_its_response_exits_with_70(caplog: pytest.LogCaptureFixture) -> None:
+    assert asyncio.run(asyncio.wait_for(Server(Unwritable(), Immediate(), grace_seconds=60).run(), 10)) == EXIT_INTERNAL
+    assert "the writer is out of order" in caplog.text
 
 
 CHAT = b'{"jsonrpc":"2.0","id":7,"method":"chat","params":{}}\n'
