@@ -79,8 +79,11 @@ class Supervisor:
 
     def end_if_idle(self, engine: EngineHandle) -> None:
         if engine.state is State.DRAINING and not engine.requests:
-            engine.state = State.ENDING
-            engine.link.send(Kind.STOP)
+            self._end(engine)
+
+    def _end(self, engine: EngineHandle) -> None:
+        engine.state = State.ENDING
+        engine.link.send(Kind.STOP)
 
     def after_request(self, engine: EngineHandle) -> None:
         """Call it when a request of ``engine`` has ended."""
@@ -91,8 +94,11 @@ class Supervisor:
 
     def take_report(self, engine: EngineHandle, frame: Frame) -> None:
         engine.take_report(frame)
-        if self.limits.max_mib and engine.memory_bytes > self.limits.max_mib * 2**20:
+        if self._is_too_large(engine):
             self._replace(engine)
+
+    def _is_too_large(self, engine: EngineHandle) -> bool:
+        return bool(self.limits.max_mib) and engine.memory_bytes > self.limits.max_mib * 2**20
 
     def take_loaded(self, engine: EngineHandle, frame: Frame) -> None:
         engine.loaded = json.loads(frame.body)
@@ -109,8 +115,7 @@ class Supervisor:
         if engine.pid is None and engine.state is State.LOST:  # with its template: not by the setup
             engine = await self._open_candidate(setup)
         if reason_against(engine):
-            engine.state = State.ENDING
-            engine.link.send(Kind.STOP)
+            self._end(engine)
             return engine
         self.generation = engine.generation
         self._setup = setup
@@ -131,6 +136,8 @@ class Supervisor:
     def _make_ready(self, engine: EngineHandle) -> None:
         engine.state = State.READY
         self._failures = 0
+        if self._is_too_large(engine):
+            _log.warning("an engine process has %d MiB once it is loaded; raise --engine-max-mib", engine.memory_bytes // 2**20)
         for old in [old for old in self.engines if old.early or old.generation < engine.generation]:
             self.drain(old)
         if outgrown := next((old for old in self.engines if old.outgrown and old.state is State.READY), None):
@@ -141,8 +148,7 @@ class Supervisor:
         """Ends every process; what has not ended in time is killed."""
         self._closing = True
         for engine in self.engines:
-            engine.state = State.ENDING
-            engine.link.send(Kind.STOP)
+            self._end(engine)
         self.template.close()
         try:
             async with asyncio.timeout(self.limits.closing_seconds + _END_SECONDS):
@@ -230,6 +236,8 @@ class Supervisor:
         )
         self.engines.append(engine)
         send_setup(engine, setup(early))
+        if self._closing:  # the end has begun while its socket pair was made
+            self._end(engine)
         try:
             self.template.command({"engine": engine.key, "server": self._server}, descriptors)
         finally:

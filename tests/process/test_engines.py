@@ -396,6 +396,7 @@ def test_an_engine_is_replaced_when_it_has_too_much_memory(own: Callable[..., Wo
     (first,) = engines(worker)
     wait_until(lambda: is_gone(first), "it is replaced")
     assert worker.chat("openai/gpt-4o")["content"]
+    assert "MiB once it is loaded; raise --engine-max-mib" in worker.stderr  # so the next one is replaced too, and so on
 
 
 # --- the end -----------------------------------------------------------------------------------------------------------------
