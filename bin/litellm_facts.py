@@ -55,11 +55,12 @@ def main() -> None:
 def patches() -> dict[str, list[str]]:
     """name -> [state, reason, file to correct, test that shows the fault]. Applied here as a worker applies them."""
     from bridge_worker.backends.litellm import setup
-    from bridge_worker.backends.litellm.patches.table import PATCHES, UnsafeError
+    from bridge_worker.backends.litellm.patches.table import PATCHES, UnsafeError, install_rest
     from bridge_worker.security.url_policy import UrlPolicy
 
     with contextlib.suppress(UnsafeError):  # the patch's own row has the reason
         setup.prepare(UrlPolicy())
+        install_rest()
     files = {
         patch.name: f"bridge_worker/backends/litellm/patches/{patch.make.__module__.rpartition('.')[2]}.py" for patch in PATCHES
     }

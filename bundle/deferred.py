@@ -24,10 +24,12 @@ from bridge_worker.deferred_imports.hook import DeferringLoader
 from bridge_worker.runtime.engine_process import load_litellm
 load_litellm()
 from bridge_worker.backends.litellm import rehearsal, router, warm_up
+from bridge_worker.backends.litellm.chat import LiteLLM
 warm_up.warm_up()
-rehearsal.rehearse_rest()
+rehearsal.rehearse_rest(LiteLLM())
 warm_up.warm_up_openai()
-router.make({"model_list": [], "num_retries": 0}, None)
+deployment = {"model_name": "any", "litellm_params": {"model": "openai/any", "api_key": "none"}}
+router.make({"model_list": [deployment], "num_retries": 0}, None)
 sources = {vars(module)["__spec__"].loader.path for module in list(sys.modules.values())
            if isinstance(module, types.ModuleType)
            and isinstance(getattr(vars(module).get("__spec__"), "loader", None), DeferringLoader)}
@@ -44,15 +46,15 @@ def rewritten(site: Path, target: str, work: Path) -> Iterator[tuple[str, Path]]
     """
     code = [sys.executable, "-I", "-X", "utf8", "-W", "ignore", "-c", _LOADED, str(Path(__file__).parents[1])]
     loaded = subprocess.run(code, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True, text=True).stdout
-    for number, source in enumerate(map(Path, loaded.split("\n")[:-1])):
+    for number, source in enumerate(loaded.split("\n")[:-1]):
         kept = code_cache.load(source)
         if kept is None:
             raise ValueError(f"no rewritten {source} is kept: its folder must be writable")
-        path = f"{target}/{source.relative_to(site).as_posix()}"
+        path = f"{target}/{Path(source).relative_to(site).as_posix()}"
         file = work / f"deferred-{number}.pyc"
         late = {name: _moved(code, path) for name, code in kept.late.items()}
         file.write_bytes(_content(replace(kept, code=_moved(kept.code, path), late=late)))
-        yield code_cache.place_of(Path(path)).as_posix(), file
+        yield Path(code_cache.place_of(path)).as_posix(), file
 
 
 def _moved(code: CodeType, path: str) -> CodeType:

@@ -40,6 +40,12 @@ class Gateway:
     folder: str = ""
     settings_at: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def needs_completion(self) -> bool:
+        """Whether chats need LiteLLM's own completion: for a callback, a cache, a budget, or a setting that works in it."""
+        names = (*gateway_keys.CALLBACKS, *gateway_keys.OF_COMPLETION, "cache", "max_budget")
+        return any(self.litellm.get(name) for name in names)
+
 
 def read_gateway(document: Document, report: Report, resolver: Resolver) -> Gateway:
     reading = _Reading(document, report, resolver)

@@ -132,6 +132,11 @@ LITELLM_KINDS = {
     "provider_url_destination_allowed_hosts": "list",
 }
 CALLBACKS = ("callbacks", "success_callback", "failure_callback")
+# Settings that work in parts of LiteLLM's completion that the bridge's modes leave out.
+OF_COMPLETION = (
+    *("model_fallbacks", "num_retries", "num_retries_per_request", "pre_call_rules", "post_call_rules", "model_alias_map"),
+    *("proxy_auth", "guardrail_name_config_map"),
+)
 # They guard or count what callers of a server do, or need a port to be read from.
 CALLBACKS_OF_A_SERVER = frozenset(
     """

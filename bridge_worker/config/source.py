@@ -50,6 +50,11 @@ class Config:
         """Whether a gateway's config names the models; only these are then served."""
         return self.gateway is not None and self.gateway.router is not None
 
+    @property
+    def needs_completion(self) -> bool:
+        """Whether LiteLLM's own completion has a part in each chat."""
+        return self.settings.engine == "litellm" or (self.gateway is not None and self.gateway.needs_completion)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:

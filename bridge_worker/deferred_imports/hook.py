@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.machinery import ModuleSpec, NamespaceLoader, PathFinder, SourceFileLoader, SourcelessFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PYTHONS = ((3, 11), (3, 12), (3, 13))  # 3.14 evaluates annotations late itself, 3.15 has lazy imports
 
 _NONE: Mapping[str, Collection[str]] = {}
+_waiting: dict[str, list[Callable[[], None]]] = {}  # by module
 _log = logging.getLogger(__name__)
 
 
@@ -34,10 +35,10 @@ def install(
     constants: Mapping[str, Collection[str]] = _NONE,
     types: Collection[str] = (),
 ) -> None:
-    """Defers the imports of modules of ``packages``, name -> the digest of `Sources`. Modules of ``usual`` are loaded as usual, and
-    so is a package with another digest, which is logged. ``constants``: module -> names that it computes when they are used.
-    ``types``: packages with modules that make each class when it is used. To change either needs another `code_cache.VERSION`.
-    Repeating it changes nothing. Call it before the packages are imported."""
+    """Defers the imports of modules of ``packages``, name -> the digest of `Sources`; `package.module` is one module. Modules
+    of ``usual`` are loaded as usual, and so is a package with another digest, which is logged. ``constants``: module -> names that
+    it computes when they are used. ``types``: packages with modules that make each class when it is used. To change either needs
+    another `code_cache.VERSION`. Repeating it changes nothing. Call it before the packages are imported."""
     if sys.implementation.name != "cpython" or sys.version_info[:2] not in PYTHONS:
         _log.warning("deferred imports were not tested with this Python: all of %s is loaded at the start", " and ".join(packages))
         return
@@ -50,9 +51,24 @@ def install(
             _log.info("%s: all of %s is loaded at the start", reason, package)
             continue
         except LookupError as reason:
-            _log.warning("%s: all of %s is loaded at the start, which takes longer", reason, package)
+            level = logging.INFO if "." in package else logging.WARNING  # one module is milliseconds
+            _log.log(level, "%s: all of %s is loaded at the start, which takes longer", reason, package)
             continue
         sys.meta_path.insert(0, DeferringFinder(package, sources, usual, constants, types))
+
+
+def when_loaded(module: str, act: Callable[[], None]) -> None:
+    """Calls ``act`` at the end of the module's import; now where the module is loaded or its package is not deferred."""
+    is_deferred = any(isinstance(finder, DeferringFinder) and finder.has(module) for finder in sys.meta_path)
+    if is_deferred and module not in sys.modules:
+        _waiting.setdefault(module, []).append(act)
+    else:
+        act()
+
+
+def _act_on(module: ModuleType) -> None:
+    for act in _waiting.pop(module.__name__, ()):
+        act()
 
 
 def _tested_sources(package: str, digest: str) -> Sources | None:
@@ -60,12 +76,12 @@ def _tested_sources(package: str, digest: str) -> Sources | None:
     try:
         sources = Sources(package)
     except NoSourcesError as reason:
-        if code_cache.load(reason.path) is None:
+        if code_cache.load(str(reason.path)) is None:
             raise
         return None
     if sources.digest() != digest:
         raise LookupError(f"the sources of {package} are not those that deferred imports were tested with")
-    if not code_cache.is_useful(sources.path):
+    if not code_cache.is_useful(str(sources.path)):
         raise LookupError(f"no folder for the rewritten modules of {package} can be written to; set XDG_CACHE_HOME")
     return sources
 
@@ -86,8 +102,11 @@ class DeferringFinder:
         self._types = tuple(f"{package}." for package in types)
         self._star_names: PackageSources | None = None
 
+    def has(self, module: str) -> bool:
+        return module == self.package or module.startswith(f"{self.package}.")
+
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name.partition(".")[0] != self.package or name in self._usual:
+        if not self.has(name) or name in self._usual:
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec is None:
@@ -115,7 +134,7 @@ class DeferringFinder:
         constants, types = self._constants.get(module, ()), f"{module}.".startswith(self._types)
         rewritten = rewrite(source, str(path), module, self._star_names.of(module, path), constants, types=types)
         if not sys.dont_write_bytecode:
-            code_cache.store(path, self._star_names.read(), rewritten)
+            code_cache.store(str(path), self._star_names.read(), rewritten)
         return rewritten
 
 
@@ -134,19 +153,21 @@ class DeferringLoader(SourceFileLoader):
         self._finder = finder
 
     def exec_module(self, module: ModuleType) -> None:
-        rewritten = code_cache.load(Path(self.path)) or self._finder.rewrite(module.__name__, Path(self.path))
+        rewritten = code_cache.load(self.path) or self._finder.rewrite(module.__name__, Path(self.path))
         if rewritten is None:
             super().exec_module(module)
         else:
             run(module, rewritten)
+        _act_on(module)
 
 
 class ShippedLoader(SourcelessFileLoader):
     """For bytecode without a source. A module that no rewritten one was shipped for is loaded as usual."""
 
     def exec_module(self, module: ModuleType) -> None:
-        rewritten = code_cache.load(Path(self.path))
+        rewritten = code_cache.load(self.path)
         if rewritten is None:
             super().exec_module(module)
         else:
             run(module, rewritten)
+        _act_on(module)

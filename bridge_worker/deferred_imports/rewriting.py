@@ -1,5 +1,5 @@
 """Takes the import statements out of a module's source that can run when one of their names is first used, and what else is costly
-and can wait: constants that are named to it, and classes and type aliases.
+and can wait: constants that are named to it, classes, type aliases and regular expressions.
 
 Owns which statements these are, and the module's table: each name with its sources. Refuses to run or load anything.
 
@@ -45,6 +45,7 @@ _OWN_NAMESPACE = {"globals", "locals", "vars"}
 _LATE_ANNOTATIONS = __future__.annotations.compiler_flag
 _QUALIFIERS = {"Required", "NotRequired", "ReadOnly", "Annotated"}
 _OF_ALIASES = ast.Name | ast.Attribute | ast.Subscript | ast.BinOp | ast.BitOr | ast.Tuple | ast.Constant | ast.Load
+_OF_PATTERNS = ast.Call | ast.keyword | ast.Add
 _BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("_"))
 
 
@@ -74,7 +75,7 @@ def rewrite(
     source: bytes, path: str, module: str, stars: Stars, constants: Collection[str] = (), *, types: bool = False
 ) -> Rewritten:
     """``constants``: names that are computed when they are used, with the others that the same statements bind. ``types``: so are
-    all classes and type aliases, each by itself."""
+    all classes, type aliases and regular expressions, each by itself."""
     tree = ast.parse(source, path)
     table: Table = {}
     statements: list[ast.stmt] = []
@@ -90,8 +91,7 @@ def rewrite(
     code = compile(tree, path, "exec", dont_inherit=True)
     used = _builtins_of_functions(source, path) - _bound(tree.body) - set(table)
     late: dict[str, CodeType] = {}
-    for node in statements:
-        # With the module's `from __future__ import annotations`.
+    for node in statements:  # with the module's `from __future__ import annotations`
         one = compile(ast.Module([node], []), path, "exec", code.co_flags & _LATE_ANNOTATIONS, dont_inherit=True)
         late |= dict.fromkeys(sorted(_bound([node])), one)
     return Rewritten(code, table, tuple(sorted(used)), stars.submodules(), late)
@@ -104,7 +104,7 @@ def _take_late(tree: ast.Module, constants: frozenset[str], *, types: bool) -> l
     taken = [
         node
         for node in tree.body
-        if (not constants.isdisjoint(bound := _bound([node])) or (types and _makes_a_type(node)))
+        if (not constants.isdisjoint(bound := _bound([node])) or (types and (_makes_a_type(node) or _compiles_a_pattern(node))))
         and all(counts[name] == 1 and name not in _BUILTINS for name in bound)
     ]
     tree.body = [node for node in tree.body if node not in taken]
@@ -113,13 +113,20 @@ def _take_late(tree: ast.Module, constants: frozenset[str], *, types: bool) -> l
 
 def _makes_a_type(node: ast.stmt) -> bool:
     """Whether it is a class, or an alias such as `A = B | list[C]`. It calls nothing but what `Annotated` holds."""
-    if isinstance(node, ast.ClassDef):
-        return True
     if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Subscript | ast.BinOp):
-        return False
+        return isinstance(node, ast.ClassDef)
     outer = node.value.value if isinstance(node.value, ast.Subscript) else None
     allowed = _OF_ALIASES | ast.Call | ast.keyword if isinstance(outer, ast.Name) and outer.id == "Annotated" else _OF_ALIASES
     return all(isinstance(inner, allowed) for inner in ast.walk(node.value))
+
+
+def _compiles_a_pattern(node: ast.stmt) -> bool:
+    """`A = re.compile("...", re.I)`, with constants alone."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or not isinstance(node.value, ast.Call):
+        return False
+    inner = list(ast.walk(node.value))
+    is_constant = all(isinstance(one, _OF_ALIASES | _OF_PATTERNS) and getattr(one, "id", "re") == "re" for one in inner)
+    return is_constant and ast.unparse(node.value.func) == "re.compile"
 
 
 def _bound(statements: Iterable[ast.stmt]) -> set[str]:

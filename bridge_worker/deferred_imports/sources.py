@@ -21,19 +21,24 @@ class NoSourcesError(LookupError):
 
 class Sources:
     def __init__(self, package: str) -> None:
-        """Raises NoSourcesError for a package of bytecode alone, and LookupError without one record of an installer."""
-        spec = PathFinder.find_spec(package)
+        """``package`` may also be one module of a package, `package.module`. Raises NoSourcesError where it is bytecode alone, and
+        LookupError without one record of an installer."""
+        top, _, module = package.partition(".")
+        spec = PathFinder.find_spec(top)
+        if module and spec is not None:
+            spec = PathFinder.find_spec(package, spec.submodule_search_locations)
         if spec is None or not spec.origin:
             raise LookupError(f"{package} is not installed")
         self.path = Path(spec.origin)
         if self.path.suffix != ".py":
             raise NoSourcesError(package, self.path)
+        place = f"{top}/{module}.py," if module else f"{top}/"
         self._root = self.path.parent.parent
-        records = list(self._root.glob(f"{package}-*.dist-info/RECORD"))
+        records = list(self._root.glob(f"{top}-*.dist-info/RECORD"))
         if len(records) != 1:
-            raise LookupError(f"{len(records)} records of {package} are installed")
+            raise LookupError(f"{len(records)} records of {top} are installed")
         lines = records[0].read_text(encoding="utf-8").splitlines()
-        self._lines = sorted(line for line in lines if line.startswith(f"{package}/") and ".py," in line)
+        self._lines = sorted(line for line in lines if line.startswith(place) and ".py," in line)
 
     def digest(self) -> str:
         return hashlib.sha256("\n".join(self._lines).encode()).hexdigest()

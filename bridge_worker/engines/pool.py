@@ -7,6 +7,7 @@ know what a request means: bytes pass through. Processes are the supervisor's.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import time
@@ -72,21 +73,12 @@ class EnginePool:
         supervisor.start()
         self._sweep()
 
-    async def run(self, start: Start, received: float, relay: Relay) -> Outcome:
-        """A cancelled task gets its response too."""
-        request: Request = PendingRequest(start, received, relay, self._deadline(start, received))
-        del start  # `_sweep` lets go of it
+    def begin(self, start: Start, received: float, relay: Relay, done: Callable[[Outcome], None]) -> Callable[[], None]:
+        """Calls ``done`` once, with the outcome, also when the request is cancelled by calling what this returns."""
+        request: Request = PendingRequest(start, received, relay, self._deadline(start, received), done)
         self._requests[request] = None
-        try:
-            self._place(request)
-            try:
-                return await request.wait()
-            except asyncio.CancelledError:
-                self._cancel(request)
-                return await request.wait()
-        finally:
-            del self._requests[request]
-            self._leave(request)
+        self._place(request)
+        return functools.partial(self._cancel, request)
 
     async def wait_loaded(self) -> Mapping[str, Any]:
         """What the first engine with LiteLLM has reported: a member ``engine``, or ``failed`` with the reason."""
@@ -120,6 +112,8 @@ class EnginePool:
     def _engine_for(self, request: Request) -> EngineHandle | None:
         """The least busy one; the early engine only while there is no other: it gives back what it can't serve."""
         ready = [engine for engine in self.engines() if engine.takes_requests]
+        if len(ready) == 1:
+            return ready[0]
         if ready:
             return min(ready, key=lambda engine: engine.key if request.is_local else engine.load)
         return next((one for one in self.engines() if one.early and one.state is State.STARTING), None)
@@ -132,12 +126,17 @@ class EnginePool:
         line = start.line or encode({"id": start.id, "method": start.method, "params": start.params})
         engine.link.send(Kind.REQUEST, number, RECEIVED.pack(request.received), line)
 
-    def _leave(self, request: Request) -> None:
+    def _finish(self, request: Request, outcome: Outcome) -> None:
         """The request is over for the client; a number that its engine still uses is not given to another."""
+        request.outcome = outcome
+        del self._requests[request]
         if request.engine is None and request in self._waiting:
             self._waiting.remove(request)
+        request.done(outcome)
 
     def _cancel(self, request: Request) -> None:
+        if request.outcome is not None:
+            return
         request.cancelled = True
         if request.engine is None:
             self._respond(request, cancelled_error(upstream_closed=True))
@@ -147,7 +146,7 @@ class EnginePool:
     def _respond(self, request: Request, error: BridgeError) -> None:
         if request.outcome is None:
             line = encode(error_response(request.start.id, error))
-            request.finish(Outcome(error.kind, None, line, by_engine=False))
+            self._finish(request, Outcome(error.kind, None, line, by_engine=False))
 
     # The supervisor's owner.
 
@@ -230,7 +229,7 @@ class EnginePool:
         engine.served += 1
         if request.outcome is None:
             outcome, path, line = frame.body.split(b"\n", 2)
-            request.finish(Outcome(outcome.decode(), path.decode() or None, line))
+            self._finish(request, Outcome(outcome.decode(), path.decode() or None, line))
         if self.supervisor:
             self.supervisor.after_request(engine)
 
@@ -271,9 +270,7 @@ class EnginePool:
     def _sweep(self) -> None:
         asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
         now = time.monotonic()
-        for request in self._requests:
-            if request.outcome is not None:
-                continue  # its engine may be lost, and the board closed
+        for request in list(self._requests):  # a response takes one out
             if now > request.deadline:
                 self._respond_late(request)
             elif (engine := request.engine) is not None and not engine.early and engine.board[request.number] != Progress.PLACED:

@@ -5,7 +5,7 @@ Owns what is needed to place it, to respond to it and to report its loss. Refuse
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -40,31 +40,16 @@ class PendingRequest(Generic[T]):
     received: float
     relay: Relay
     deadline: float
+    done: Callable[[Outcome], None]  # called once
     engine: T | None = None
     number: int = 0
     cancelled: bool = False
     deltas: list[bytes] = field(default_factory=list)
     outcome: Outcome | None = None
     weight: int = field(init=False)  # 1 for a usual request, more for one with a long line
-    _waiter: asyncio.Future[None] | None = None
 
     def __post_init__(self) -> None:
         self.weight = 1 + len(self.start.line) // _BYTES_OF_ONE
-
-    def finish(self, outcome: Outcome) -> None:
-        """Of several outcomes the first counts."""
-        if self.outcome is None:
-            self.outcome = outcome
-            if self._waiter is not None and not self._waiter.done():
-                self._waiter.set_result(None)
-
-    async def wait(self) -> Outcome:
-        """May be called again by a task that was cancelled: the outcome may have arrived in the turn of the loop that cancelled it.
-        Not `asyncio.shield`, a tenth of what a chat costs the server process."""
-        while self.outcome is None:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-        return self.outcome
 
     @property
     def is_local(self) -> bool:

@@ -6,16 +6,16 @@ Owns the states, the kinds of messages and the actions. Refuses to carry an acti
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import Enum
+from enum import Enum, StrEnum
 
 
-class State(Enum):
+class State(StrEnum):
     OPEN = "open"
     INITIALIZED = "initialized"
     DRAINING = "draining"
 
 
-class Input(Enum):
+class Input(StrEnum):
     INITIALIZE = "initialize"
     PING = "ping"
     SHUTDOWN = "shutdown"

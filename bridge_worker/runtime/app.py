@@ -17,6 +17,7 @@ from bridge_worker.config.source import Config
 from bridge_worker.core.credentials import CredentialsInUse
 from bridge_worker.engines.engine import HandBack
 from bridge_worker.errors import BridgeError
+from bridge_worker.runtime.dispatch import RunsInTasks
 from bridge_worker.runtime.event_loop import close_in_time
 from bridge_worker.runtime.loader import Loader, Part
 from bridge_worker.runtime.reload import NO_ENGINES
@@ -46,7 +47,7 @@ _MOST_PATIENCE_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 
 
-class App:
+class App(RunsInTasks):
     """Serves requests from `start` on, which loads in a thread. A part that failed to load is an error for the requests that need
     it.
 
@@ -99,7 +100,7 @@ class App:
             later += [self._wait_for_quiet, self._preload_rest]
         Loader([self._dispatcher.load, *(() if self._early or self._only_replays else later)]).start()
 
-    # The dispatch port of `runtime.server`.
+    # The dispatch port.
 
     def state(self) -> Mapping[str, object]:
         """``engine`` on the wire."""
@@ -219,7 +220,7 @@ class App:
         from bridge_worker.backends.litellm.warm_up import warm_up
 
         config = self._config
-        if not self._embedded and (config.gateway is not None or config.settings.engine == "litellm"):
+        if not self._embedded and config.needs_completion:
             warm_up()  # before the config's callbacks are on, which would hear of it
         backend = self._make_backend()
         self._warm_ms = round((time.monotonic() - self._started) * 1000, 1)
@@ -253,7 +254,7 @@ class App:
             usage_limits.count_in(self._shared.usage)
             if self._redis is None or not self._redis.installed:
                 router_copies.share(litellm.router, litellm.lane, self._shared.copies, self._shared.texts)
-        rehearse(litellm, is_wrapped=self._embedded or config.gateway is not None)
+        rehearse(litellm, is_wrapped=self._embedded or config.needs_completion)
         self._served = litellm
         return Backend(litellm, LiteLLMServices(litellm))
 
@@ -268,17 +269,17 @@ class App:
         """Loads parts that only some providers need; the first chat does not wait for them."""
         try:
             if self._served is not None:
-                self._rehearse_rest()
+                self._rehearse_rest(self._served)
         finally:
             self._has_rehearsed = True
 
-    def _rehearse_rest(self) -> None:
+    def _rehearse_rest(self, served: LiteLLM) -> None:
         from bridge_worker.backends.litellm.rehearsal import rehearse_rest
         from bridge_worker.backends.litellm.warm_up import warm_up_openai
 
         try:
             warm_up_openai()
-            rehearse_rest()
+            rehearse_rest(served)
         except Exception:  # the first request that needs the package gets the error
             _log.warning("the openai package could not be loaded ahead", exc_info=True)
 

@@ -57,11 +57,13 @@ def encode_setup(setup: Setup) -> bytes:
     return pickle.dumps(replace(setup, config=config, redactor=setup.redactor.without_held()))
 
 
-def run_template(control: socket.socket, server: int, *, is_wrapped: bool = True, has_rest: bool = True) -> NoReturn:
-    """``is_wrapped``: there is a config, or LiteLLM's own path serves all; else the first chat needs neither Router nor wrapper.
+def run_template(
+    control: socket.socket, server: int, *, has_router: bool = True, is_wrapped: bool = True, has_rest: bool = True
+) -> NoReturn:
+    """``has_router``: the first chat needs LiteLLM's Router. ``is_wrapped``: it needs LiteLLM's completion and its wrapper.
     ``has_rest``: it also loads what engines would load behind their first chat."""
     logging.disable()  # an engine that has the same to log does so in the log's format
-    load = functools.partial(_load, is_wrapped=is_wrapped)
+    load = functools.partial(_load, has_router=has_router, is_wrapped=is_wrapped)
     Template(control, load_early, load, load_rest if has_rest else _load_nothing, run_engine).run(server)
 
 
@@ -72,15 +74,15 @@ def load_early() -> None:
     from bridge_worker.telemetry import otlp  # noqa: F401
 
 
-def _load(*, is_wrapped: bool) -> None:
+def _load(*, has_router: bool, is_wrapped: bool) -> None:
     """All that the first chat needs and that does not depend on a config. A failure is each engine's own, which reports it."""
     try:
-        load_litellm(is_wrapped=is_wrapped)
+        load_litellm(has_router=has_router, is_wrapped=is_wrapped)
     except BaseException as error:  # SystemExit too, which an imported module may raise
         os.write(2, f"the template process could not load LiteLLM: {type(error).__name__}\n".encode())
 
 
-def load_litellm(*, is_wrapped: bool = True) -> None:
+def load_litellm(*, has_router: bool = True, is_wrapped: bool = True) -> None:
     from bridge_worker.backends.litellm import setup
     from bridge_worker.security.url_policy import UrlPolicy
 
@@ -99,6 +101,7 @@ def load_litellm(*, is_wrapped: bool = True) -> None:
     warm_up_pricing()
     if is_wrapped:
         warm_up()
+    if has_router:
         install_for_router()  # loads the Router, which all engines share then
     rehearse(LiteLLM(local=Local(DEFAULTS.local)), is_wrapped=is_wrapped)
 

@@ -5,7 +5,6 @@ Owns the wait for a client that reads slowly. Refuses to know what a notificatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from bridge_worker.protocol.framing import encode
@@ -16,19 +15,23 @@ DELTA_QUEUE_BYTES = 256 * 1024
 
 
 class Notifier:
-    """`Notify` for one request. Sends nothing after the response, which a slow cancel gets early."""
+    """`Notify` for one request. Sends nothing after `close`: a slow cancel gets its response early."""
 
     __slots__ = ("_is_open", "_pipe")
 
-    def __init__(self, pipe: Transport, is_open: Callable[[], bool]) -> None:
+    def __init__(self, pipe: Transport) -> None:
         self._pipe = pipe
-        self._is_open = is_open
+        self._is_open = True
+
+    def close(self) -> None:
+        """The request has its response."""
+        self._is_open = False
 
     async def __call__(self, method: str, params: dict[str, Any]) -> None:
         await self.lines([encode({"jsonrpc": "2.0", "method": method, "params": params})])
 
     async def lines(self, lines: list[bytes]) -> None:
-        if not self._is_open():
+        if not self._is_open:
             return
         for line in lines:
             self._pipe.write(line)
@@ -36,5 +39,5 @@ class Notifier:
 
     def relay(self, lines: bytes) -> None:
         """Writes whole lines; never waits."""
-        if self._is_open():
+        if self._is_open:
             self._pipe.write(lines)

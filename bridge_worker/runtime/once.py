@@ -1,7 +1,7 @@
 """Requests with an ``idempotency_key``: one that is repeated joins the first in flight, or gets its result again.
 
 Owns the results that are kept, in memory and in a journal, and the copies of a request's lines for those that join it. Refuses to
-know what a request does: it is a `runtime.server.Dispatch` in front of another. A request without a key costs one look-up here.
+know what a request does: it is a `runtime.dispatch.Dispatch` in front of another. A request without a key costs one look-up here.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from bridge_worker.errors import BridgeError, cancelled_error
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.session import Encoded, Response, Start, error_response
+from bridge_worker.runtime.dispatch import Cancel, Dispatch, Respond, response_of, run_in_task
 from bridge_worker.runtime.notifier import Notifier
-from bridge_worker.runtime.server import Dispatch
 
 METHODS = ("chat", "embed", "rerank")
 KEY = "idempotency_key"
@@ -76,13 +76,12 @@ class Once:
     async def ready(self) -> Mapping[str, object]:
         return await self._app.ready()
 
-    async def dispatch(self, start: Start, received: float, notify: Notifier) -> Response | Encoded:
-        key = start.params.get(KEY)
+    def begin(self, start: Start, received: float, notify: Notifier, respond: Respond) -> Cancel:
+        id, key = start.id, start.params.get(KEY)
         if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_CHARACTERS or start.method not in METHODS:
-            running = self._app.dispatch(start, received, notify)
-            del start  # it may be long, and belongs to whatever runs it
-            return await running
-        return await self._dispatch_once((start.method, key), start, received, notify)
+            return self._app.begin(start, received, notify, respond)
+        work = self._dispatch_once((start.method, key), start, received, notify)
+        return run_in_task(id, work, respond, lambda error: error_response(id, error))
 
     async def _dispatch_once(self, name: Name, start: Start, received: float, notify: Notifier) -> Response | Encoded:
         fingerprint = await asyncio.to_thread(_fingerprint, start.params)
@@ -109,7 +108,7 @@ class Once:
 
     async def _run(self, name: Name, fingerprint: str, start: Start, received: float, recorder: Recorder) -> Response | Encoded:
         try:
-            response = await self._app.dispatch(start, received, recorder)  # type: ignore[arg-type]  # it has what a dispatch uses
+            response = await response_of(self._app, start, received, recorder)  # type: ignore[arg-type]  # it has what is used
             value = json.loads(response) if isinstance(response, bytes) else response
             if "result" in value:  # an error is forgotten: the request may be made again
                 await self._keep(name, fingerprint, value["result"], b"".join(recorder.recorded))

@@ -28,7 +28,8 @@ from bridge_worker.engines.template_process import EngineStarter, TemplateProces
 from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError, cancelled_error
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.link_frames import Kind
-from bridge_worker.protocol.session import Encoded, Response, Start, error_response, response
+from bridge_worker.protocol.session import Start, error_response, response
+from bridge_worker.runtime.dispatch import Cancel, Respond, run_in_task
 from bridge_worker.runtime.engine_process import PROGRAM, Setup, encode_setup
 from bridge_worker.runtime.event_loop import closing_seconds
 from bridge_worker.runtime.notifier import DELTA_QUEUE_BYTES, Notifier
@@ -86,27 +87,26 @@ class PooledApp:
         if self._supervisor:
             await self._supervisor.close()
 
-    # The dispatch port of `runtime.server`.
+    # The dispatch port.
 
     def state(self) -> Mapping[str, object]:
         engine: Mapping[str, object] | None = self._loaded().get("engine")
         return engine or {"name": "litellm", "version": None, "ready": False}
 
-    async def dispatch(self, start: Start, received: float, notify: Notifier) -> Response | Encoded:
+    def begin(self, start: Start, received: float, notify: Notifier, respond: Respond) -> Cancel:
         self._counters.begin()
         id, method = start.id, start.method
-        running = self._run_own(start) if method in self._own else self._pool_of().run(start, received, notify)
-        del start  # it may be long
-        try:
-            outcome = await running
-        except BaseException:
-            self._counters.end("internal", None)
-            raise
-        self._counters.end(outcome.outcome, outcome.chat_path)
-        if not outcome.by_engine:
-            ms = round((time.monotonic() - received) * 1000, 3)
-            _log.info("request", extra={"fields": {"id": id, "method": method, "outcome": outcome.outcome, "ms": ms}})
-        return outcome.line
+
+        def done(outcome: Outcome) -> None:
+            self._counters.end(outcome.outcome, outcome.chat_path)
+            if not outcome.by_engine:
+                ms = round((time.monotonic() - received) * 1000, 3)
+                _log.info("request", extra={"fields": {"id": id, "method": method, "outcome": outcome.outcome, "ms": ms}})
+            respond(outcome.line)
+
+        if method in self._own:
+            return run_in_task(id, self._run_own(start), done, functools.partial(_failed, start))
+        return self._pool_of().begin(start, received, notify, done)
 
     async def ready(self) -> Mapping[str, object]:
         loaded = await self._pool_of().wait_loaded()
@@ -117,11 +117,9 @@ class PooledApp:
     # What this process does itself.
 
     async def _run_own(self, start: Start) -> Outcome:
+        _check_no_params(start.params)
         try:
-            _check_no_params(start.params)
             return Outcome("ok", None, encode(response(start.id, await self._own[start.method]())), by_engine=False)
-        except BridgeError as error:
-            return _failed(start, error)
         except asyncio.CancelledError:
             return _failed(start, cancelled_error(upstream_closed=True))
 

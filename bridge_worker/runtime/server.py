@@ -1,16 +1,17 @@
-"""One client's server: reads messages, runs one task a request, writes the events of the session.
+"""One client's server: reads messages, begins requests, writes the events of the session.
 
-Owns the tasks, cancelling them, draining them, and the order of what is written. Refuses to know what a method does, and where the
-bytes come from. Every request gets a response: the session ensures at most one, this file at least one.
+Owns the requests in flight, cancelling them, draining them, and the order of what is written. Refuses to know what a method does,
+and where the bytes come from. Every request gets a response: the session ensures at most one, this file at least one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 
 from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.errors import INTERNAL_MESSAGE, BridgeError, cancelled_error
@@ -34,6 +35,8 @@ from bridge_worker.protocol.session import (
 )
 from bridge_worker.protocol.transport import Transport
 from bridge_worker.runtime.client_requests import ClientRequests
+from bridge_worker.runtime.dispatch import Cancel as CancelRequest
+from bridge_worker.runtime.dispatch import Dispatch
 from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED, EXIT_INTERNAL
 from bridge_worker.runtime.notifier import Notifier
 from bridge_worker.runtime.server_checks import ServerChecks
@@ -47,17 +50,13 @@ _MESSAGES_A_TURN = 64  # after which the loop gets a turn, so that a burst of me
 _log = logging.getLogger(__name__)
 
 
-class Dispatch(Protocol):
-    """The dispatch port: whatever runs requests, in this process or in another. All raise BridgeError only."""
+@dataclass(slots=True, eq=False)
+class _Request:
+    """In flight. ``cancel`` is None while it begins."""
 
-    def state(self) -> Mapping[str, object]:
-        """``engine`` in the result of ``initialize``."""
-
-    async def dispatch(self, start: Start, received: float, notify: Notifier) -> Response | Encoded:
-        """Returns the whole response. Cancelling the task cancels the request; its response is still returned."""
-
-    async def ready(self) -> Mapping[str, object]:
-        """The params of ``notifications/ready``, once LiteLLM is loaded. Raises when it can't be."""
+    notify: Notifier
+    cancel: CancelRequest | None = None
+    cancelled: bool = False
 
 
 class Server:
@@ -86,7 +85,7 @@ class Server:
         self._checks = ServerChecks(max_in_flight, CANCEL_SECONDS)
         self._framer = Framer(max_message_bytes, outlines=keeps_lines)
         self._session = Session(app.state, max_message_bytes=max_message_bytes, max_in_flight=max_in_flight)
-        self._tasks: dict[Id, asyncio.Task[None]] = {}
+        self._requests: dict[Id, _Request] = {}
         self._background: set[asyncio.Task[None]] = set()
         self._stops = 0
         self._broken = False
@@ -105,9 +104,9 @@ class Server:
             await self._drain.wait()
             self._session.drain()
             await _first(self._idle.wait(), self._hurry.wait())
-            for id in list(self._tasks):
+            for id in list(self._requests):
                 self._cancel(id)
-                if self._failed:
+                if self._failed and id in self._requests:
                     self._answer(id, error_response(id, BridgeError("internal", INTERNAL_MESSAGE)))
             await self._idle.wait()
             reading.cancel()  # later requests could get no response
@@ -191,49 +190,46 @@ class Server:
     def _start(self, start: Start) -> None:
         self._idle.clear()
         id = start.id
-        self._tasks[id] = task = asyncio.create_task(self._run(start, time.monotonic()))
-        task.add_done_callback(lambda task: self._ended(id, task))
-        self._checks.started(self._session.in_flight, len(self._tasks))
-
-    async def _run(self, start: Start, received: float) -> None:
-        id, task = start.id, asyncio.current_task()
-        notify = Notifier(self._pipe, lambda: self._tasks.get(id) is task)
-        dispatched = self._app.dispatch(start, received, notify)
-        del start  # it may be long, and belongs to whatever runs it
-        response: Response | Encoded
+        request = self._requests[id] = _Request(Notifier(self._pipe))
+        respond = functools.partial(self._respond, id, request)
         try:
-            response = await dispatched
-        except BridgeError as error:
-            response = error_response(id, error)
+            request.cancel = self._app.begin(start, time.monotonic(), request.notify, respond)
         except Exception:
             _log.exception("dispatching failed", extra={"fields": {"id": id}})
-            response = error_response(id, BridgeError("internal", INTERNAL_MESSAGE))
-        if self._tasks.get(id) is task:
-            self._answer(id, response)
+            respond(error_response(id, BridgeError("internal", INTERNAL_MESSAGE)))
+        self._checks.started(self._session.in_flight, len(self._requests))
 
-    def _ended(self, id: Id, task: asyncio.Task[None]) -> None:
-        """Responds to a request that was cancelled before its method began."""
-        self._check(task)
-        if self._tasks.get(id) is task:
-            self._answer(id, error_response(id, cancelled_error(upstream_closed=True)))
+    def _respond(self, id: Id, request: _Request, response: Response | Encoded) -> None:
+        """Does nothing for a request that has its response already: its cancel took too long."""
+        if self._requests.get(id) is request:
+            try:
+                self._answer(id, response)
+            except Exception as error:
+                self._fail(error)
 
     def _answer(self, id: Id, response: Response | Encoded) -> None:
-        del self._tasks[id]
+        request = self._requests.pop(id)
+        request.notify.close()
+        request.cancel = None  # it refers to this request: a cycle for the collector
         before, events = self._session.in_flight, self._session.answer(id, response)
         self._checks.answered(id, in_flight=self._session.in_flight < before)
-        self._write(events)
-        if not self._tasks:
-            self._idle.set()
+        try:
+            self._write(events)
+        finally:  # else a write that fails would keep the process from its end
+            if not self._requests:
+                self._idle.set()
 
     def _cancel(self, id: Id) -> None:
-        task = self._tasks[id]
-        if not task.cancelling():  # a second cancel would tear up the closing that the first has begun
-            task.cancel()
+        request = self._requests[id]
+        if not request.cancelled:  # a second cancel would tear up the closing that the first has begun
+            request.cancelled = True
             self._checks.cancelled(id)
-            asyncio.get_running_loop().call_later(CANCEL_SECONDS, self._give_up, id, task)
+            asyncio.get_running_loop().call_later(CANCEL_SECONDS, self._give_up, id, request)
+            if request.cancel is not None:
+                request.cancel()
 
-    def _give_up(self, id: Id, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(id) is task:
+    def _give_up(self, id: Id, request: _Request) -> None:
+        if self._requests.get(id) is request:
             _log.error("a cancelled request did not end", extra={"fields": {"id": id, "after_seconds": CANCEL_SECONDS}})
             self._answer(id, error_response(id, cancelled_error(upstream_closed=False)))
 

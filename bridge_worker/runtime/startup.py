@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _OF_CASSETTES = ("record", "replay", "replay_miss", "replay_timing", "match_ignore")
 _KILL_SECONDS = 2.0  # more than the supervisor takes beyond what an engine may, until it kills what is left
+_GC_THRESHOLD = 10_000  # of the server process: with Python's 700 a tenth of a chat's cost there are collections that find nothing
 _EXIT_LOG_SECONDS = 0.2  # what a slow reader of stderr gets at the end
 _UNSEEN = (
     "process %d, the processId of initialize, is not visible from here (another container or PID namespace, or it has ended); "
@@ -96,6 +98,8 @@ def _serve(config: Config, source: Source, isolated: bool, *, preload_local: boo
         app: App | PooledApp
         credentials = ClientCredentials(redactor)
         if starter is not None:
+            gc.freeze()  # a collection looks at what requests have made, not at modules
+            gc.set_threshold(_GC_THRESHOLD)
             app = _pooled(config, source, redactor, starter, writer, credentials, preload_local=preload_local)
         else:
             app = App(config, redactor, credentials=credentials, preload_local=preload_local)
@@ -148,9 +152,13 @@ def _start_engines(config: Config) -> EngineStarter:
 
     if not are_forked():
         return SpawnedEngines(PROGRAM)
-    is_wrapped = config.gateway is not None or config.settings.engine == "litellm"
-    has_rest = config.settings.engines > 1  # a single engine loads it itself, and the template need not hold it too
-    return fork_template(functools.partial(run_template, is_wrapped=is_wrapped, has_rest=has_rest))
+    run = functools.partial(
+        run_template,
+        has_router=config.configured,
+        is_wrapped=config.needs_completion,
+        has_rest=config.settings.engines > 1,  # a single engine loads it itself, and the template need not hold it too
+    )
+    return fork_template(run)
 
 
 def _pooled(

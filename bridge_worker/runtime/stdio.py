@@ -5,8 +5,8 @@ process would silently stop reading and writing. Refuses to know what the bytes 
 
 The descriptors keep the blocking mode in which they were inherited, because it is shared with each other process that holds the
 pipe or terminal; a parent process on an event loop often leaves O_NONBLOCK set. So a read waits until there is
-something, a small write checks first whether there is room, and only what could block is done in a thread: a large write, a regular
-file (``omni-bridge --stdio < requests.jsonl``), any pipe on Windows. A hop through a thread costs 50 us of CPU a message.
+something, a write checks first whether there is room, and only what could block is done in a thread: a write to a slow reader, a
+regular file (``omni-bridge --stdio < requests.jsonl``), any pipe on Windows. A hop through a thread costs 50 us of CPU a message.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from bridge_worker.system.descriptors import wait_until_ready, write_all, write_some
+from bridge_worker.system.descriptors import room_of_empty_pipe, wait_until_ready, write_all, write_some
 
 _READ_BYTES = 256 * 1024
 _ATOMIC_BYTES = getattr(select, "PIPE_BUF", 512)
@@ -82,34 +82,45 @@ class _Source:
         self._fd = fd
         self._loop = loop
         self._on_readable = fault.watched(self._read_ready)
-        self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
+        self._chunk: bytes | None = None  # read, and not taken yet
+        self._arrival: asyncio.Future[None] | None = None
         self._ended = False
-        self._wanted = threading.Semaphore(1)  # for the thread, where there is one
+        self._wanted: threading.Semaphore | None = None  # for the thread, where there is one
         self._paused = False  # the loop has stopped listening
         if _can_watch(fd, loop):
             loop.add_reader(fd, self._on_readable)
         else:
+            self._wanted = threading.Semaphore(1)
             threading.Thread(target=fault.watched(self._read_in_thread), name="stdin", daemon=True).start()
 
     async def read(self) -> bytes:
         if self._ended:
             return b""
-        chunk = await self._chunks.get()
+        while self._chunk is None:
+            self._arrival = self._loop.create_future()
+            await self._arrival
+        chunk, self._chunk = self._chunk, None
         self._ended = not chunk
         if self._paused and chunk:
             self._paused = False
             self._loop.add_reader(self._fd, self._on_readable)
-        self._wanted.release()
+        if self._wanted is not None:
+            self._wanted.release()
         return chunk
+
+    def _put(self, chunk: bytes) -> None:
+        self._chunk = chunk
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
 
     def _read_ready(self) -> None:
         """Keeps the reader registered: to remove and add it for each chunk would be two system calls a message."""
-        if self._chunks.empty():
+        if self._chunk is None:
             try:
                 chunk = _read(self._fd)
             except BlockingIOError:  # O_NONBLOCK, and another process that shares the pipe was faster
                 return
-            self._chunks.put_nowait(chunk)
+            self._put(chunk)
             self._paused = not chunk
         else:
             self._paused = True
@@ -117,19 +128,19 @@ class _Source:
             self._loop.remove_reader(self._fd)
 
     def _read_in_thread(self) -> None:
-        chunk = b"-"
-        while chunk:
-            self._wanted.acquire()
+        chunk, wanted = b"-", self._wanted
+        while chunk and wanted is not None:
+            wanted.acquire()
             chunk = _read_blocking(self._fd)
-            if not _tell(self._loop, self._chunks.put_nowait, chunk):
+            if not _tell(self._loop, self._put, chunk):
                 return
 
 
 class _Sink:
     """A queue that is emptied once a turn of the loop, with one write for all that has gathered.
 
-    A write that fits in the pipe is done at once (POSIX: up to PIPE_BUF bytes never block when poll reports room); a thread does
-    the others, one at a time. All state belongs to the loop.
+    A write that fits in the pipe is done at once (POSIX: up to PIPE_BUF bytes never block when poll reports room; an empty pipe
+    takes its whole size); a thread does the others, one at a time. All state belongs to the loop.
     """
 
     def __init__(self, fd: int, loop: asyncio.AbstractEventLoop, fault: _Fault) -> None:
@@ -177,7 +188,7 @@ class _Sink:
         data = self._messages[0] if len(self._messages) == 1 else b"".join(self._messages)
         self._messages.clear()
         rest = memoryview(data)
-        if len(data) <= _ATOMIC_BYTES and self._has_room():
+        if self._has_room(len(data)):
             try:
                 rest = write_some(self._fd, rest)
             except OSError:
@@ -189,7 +200,10 @@ class _Sink:
         else:
             self._written(len(data), whole=True)
 
-    def _has_room(self) -> bool:
+    def _has_room(self, count: int) -> bool:
+        """Whether a write of so many bytes can't block."""
+        if count > _ATOMIC_BYTES:
+            return count <= room_of_empty_pipe(self._fd)
         return self._poll is not None and any(event & select.POLLOUT for _, event in self._poll.poll(0))
 
     def _write_in_thread(self) -> None:

@@ -65,6 +65,19 @@ def wait_until_ready(fd: int, *, write: bool) -> None:
     poll.poll()
 
 
+def room_of_empty_pipe(fd: int) -> int:
+    """Bytes that a write to ``fd`` takes without blocking: its whole size while it is a pipe with nothing to read, 0 otherwise."""
+    try:
+        import fcntl
+        import termios
+
+        size = fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)  # no call of macOS; an error for what is no pipe
+        unread = fcntl.ioctl(fd, termios.FIONREAD, bytes(4))
+    except (ImportError, AttributeError, OSError):
+        return 0
+    return 0 if any(unread) else size
+
+
 def _close_once(fds: list[int]) -> None:
     """A child of the child may have other files under these numbers."""
     while fds:

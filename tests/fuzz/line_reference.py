@@ -39,12 +39,13 @@ def slow_line(line: bytes) -> Event | None:
 
 
 def slow_values(line: bytes) -> int:
-    """Commas and brackets outside strings, a byte at a time; a backslash and what follows it are no quote, wherever they are."""
+    """Commas and brackets outside strings, a byte at a time; an escaped quote or backslash is neither, wherever it is."""
     count, in_string, escaped = 0, False, False
     for byte in line:
-        if escaped:
-            escaped = False
-        elif byte == ord("\\"):
+        is_escaped, escaped = escaped and byte in b'\\"', False
+        if is_escaped:
+            continue
+        if byte == ord("\\"):
             escaped = True
         elif byte == ord('"'):
             in_string = not in_string

@@ -14,6 +14,7 @@ import pytest
 from bridge_worker.errors import BridgeError
 from bridge_worker.protocol.session import Response, Start, error_response
 from bridge_worker.runtime import once
+from bridge_worker.runtime.dispatch import RunsInTasks, response_of
 from bridge_worker.runtime.once import Kept, Once
 from bridge_worker.runtime.once_journal import JournalError, SqliteJournal
 from tests.conftest import Spawn
@@ -85,7 +86,7 @@ def test_a_file_that_is_not_a_journal_ends_the_worker_with_2(spawn: Spawn, tmp_p
     assert "idempotency_journal" in worker.stderr
 
 
-class Counting:
+class Counting(RunsInTasks):
     """A `Dispatch` that counts; a request fails when its params have ``fails``."""
 
     def __init__(self) -> None:
@@ -115,7 +116,7 @@ class Silent:
 
 def ask(made: Once, key: str, **members: Any) -> Any:
     start = Start(1, "chat", {"idempotency_key": key, **members})
-    return made.dispatch(start, 0.0, Silent())  # type: ignore[arg-type]
+    return response_of(made, start, 0.0, Silent())  # type: ignore[arg-type]
 
 
 @pytest.mark.rule("IDM-4")

@@ -20,6 +20,7 @@ from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.session import Start, response
 from bridge_worker.runtime import server as server_module
 from bridge_worker.runtime.app import App
+from bridge_worker.runtime.client_requests import NoResult
 from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED
 from bridge_worker.runtime.notifier import DELTA_QUEUE_BYTES
 from bridge_worker.runtime.server import CANCEL_SECONDS, READ_QUEUE_BYTES
@@ -909,6 +910,76 @@ async def test_the_process_that_initialize_names_is_watched() -> None:
         client.send(request(0, "initialize", INITIALIZE | {"processId": 4711}))
         await client.answer(0)
         assert watched == [4711]
+
+
+@pytest.mark.rule("LIF-11")
+@timeless
+async def test_a_shutdown_that_drains_waits_for_a_slow_reader_to_the_last_byte() -> None:
+    async with Client() as client:
+        client.pipe.stop_reading()
+        client.send(request("end", "shutdown"))
+        await asyncio.sleep(60)
+        assert not client.running.done()
+        client.pipe.read_on()
+        client.pipe._queued = 1
+        await quiet()
+        assert not client.running.done()
+        client.pipe._queued = 0
+        client.pipe.changes.tell()
+        assert await client.running == EXIT_DRAINED
+
+
+@timeless
+async def test_a_burst_of_messages_leaves_turns_to_everything_else() -> None:
+    turns = 0
+    async with Client() as client:
+        client.send(*(request(id, "ping") for id in range(640)))
+        while not client.answered(639):
+            turns += 1
+            await asyncio.sleep(0)
+        assert turns > 640 / 64
+
+
+WITH_CREDENTIALS = INITIALIZE | {"capabilities": {"credentials": {}}}
+
+
+class NeedsKey:
+    """A `Dispatcher` whose requests wait for a key from the client."""
+
+    def __init__(self) -> None:
+        self.client: Any = None
+
+    def on_credentials(self, client: Any, capability: Any) -> None:
+        self.client = client
+
+    async def dispatch(self, start: Start, received: float, notify: Any) -> Any:
+        try:
+            return response(start.id, await self.client.request("credentials/get", {}))
+        except NoResult as error:
+            return response(start.id, str(error))
+
+
+@timeless
+async def test_the_workers_own_requests_get_the_clients_response_or_the_end_of_its_input() -> None:
+    needs_key: Any = NeedsKey()
+    async with Client(dispatcher=needs_key, on_credentials=needs_key.on_credentials) as client:
+        client.send(request(0, "initialize", INITIALIZE))
+        await client.answer(0)
+        assert needs_key.client is None
+    async with Client(dispatcher=needs_key, on_credentials=needs_key.on_credentials) as client:
+        client.send(request(0, "initialize", WITH_CREDENTIALS))
+        await client.answer(0)
+        client.send(request(1, "chat"))
+        await quiet()
+        sent = json.loads(client.pipe.lines[-1])
+        client.pipe.feed(encode({"jsonrpc": "2.0", "id": sent["id"], "result": "sk-1"}))
+        assert (await client.answer(1))["result"] == "sk-1"
+        client.send(request(2, "chat"))
+        await quiet()
+        client.pipe.end_input()
+        assert "closed" in (await client.answer(2))["result"]
+        await client.running
+        client.forget()  # the general check knows no requests of the worker
 
 
 # ---- any interleaving ----------------------------------------------------------------------------------------------------------

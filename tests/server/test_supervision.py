@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from bridge_worker.protocol.session import Response, Start
+from bridge_worker.protocol.session import Response, Start, response
 from bridge_worker.runtime import stdio
+from bridge_worker.runtime.dispatch import RunsInTasks
 from bridge_worker.runtime.exit_codes import EXIT_INTERNAL
 from bridge_worker.runtime.server import Server
 from bridge_worker.runtime.stdio import Stdio
@@ -45,7 +47,7 @@ class Broken:
         await asyncio.Event().wait()
 
 
-class Forever:
+class Forever(RunsInTasks):
     """A `Dispatch` whose requests never end."""
 
     def state(self) -> Mapping[str, object]:
@@ -69,9 +71,32 @@ def test_the_death_of_the_reader_finishes_requests_in_flight_and_exits_with_70(c
     assert "the reader is out of order" in caplog.text
 
 
+class Unwritable(Broken):
+    """Its first write fails."""
+
+    async def read(self) -> bytes:
+        return self._reads.pop() if self._reads else await asyncio.Event().wait() or b""
+
+    def write(self, data: bytes) -> None:
+        if not self.lines:
+            self.lines.append(b"")
+            raise RuntimeError("the writer is out of order")
+
+
+class Immediate(Forever):
+    async def dispatch(self, start: Start, received: float, notify: Any) -> Response:
+        return response(start.id, {})
+
+
+@pytest.mark.rule("EXT-7")
+def test_the_death_of_a_request_with_its_response_exits_with_70(caplog: pytest.LogCaptureFixture) -> None:
+    assert asyncio.run(asyncio.wait_for(Server(Unwritable(), Immediate(), grace_seconds=60).run(), 10)) == EXIT_INTERNAL
+    assert "the writer is out of order" in caplog.text
+
+
 CHAT = b'{"jsonrpc":"2.0","id":7,"method":"chat","params":{}}\n'
 PING = b'{"jsonrpc":"2.0","id":"p","method":"ping"}\n'
-PINGS = PING.replace(b'"p"', b'"' + b"p" * 1_000 + b'"') * 40  # their responses are more than what the loop writes by itself
+PINGS = PING.replace(b'"p"', b'"' + b"p" * 1_000 + b'"') * 40  # their responses are more than a pipe of 4 KiB has room for
 
 
 def breaks(at: int, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,6 +150,7 @@ def test_the_death_of_what_writes_exits_with_70(
     """``write_some`` is called by the loop, ``write_all`` by a thread. Nothing more is written: a line may have been cut."""
     monkeypatch.setattr(stdio, name, breaks(1, getattr(stdio, name)))
     (source, to_server), (from_server, sink) = os.pipe(), os.pipe()
+    fcntl.fcntl(sink, fcntl.F_SETPIPE_SZ, 4096)
     os.write(to_server, CHAT + (PINGS if name == "write_all" else PING))
     assert serve(source, sink) == EXIT_INTERNAL
     os.close(sink)

@@ -475,6 +475,7 @@ def virtual() -> Iterator[None]:
         patch(status_method, "memory_bytes", lambda: _MEMORY)
         patch(stdio, "os", SimpleNamespace(read=lambda fd, count: current.read(fd, count)))
         patch(stdio, "write_some", lambda fd, data: current.write_some(fd, data))
+        patch(stdio, "room_of_empty_pipe", lambda fd: current.stdout.room() if not current.stdout.data else 0)
         patch(stdio, "queue", SimpleNamespace(SimpleQueue=_Queue))
         patch(stdio, "threading", SimpleNamespace(Thread=_Thread, Semaphore=_Semaphore))
         patch(stdio, "select", SimpleNamespace(poll=_Poll, POLLOUT=real_select.POLLOUT))

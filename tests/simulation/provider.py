@@ -23,6 +23,7 @@ from bridge_worker.errors import BridgeError
 from bridge_worker.methods.dispatcher import Dispatcher
 from bridge_worker.methods.status import GetStatus
 from bridge_worker.methods.table import method_table
+from bridge_worker.runtime.dispatch import RunsInTasks
 from bridge_worker.runtime.shared_state import SharedState
 from bridge_worker.schema.models import ModelInfo, ModelSummary
 from bridge_worker.schema.tokens import TokenCount
@@ -41,7 +42,7 @@ _REDACTOR = Redactor({})
 _LOCAL = Local({})
 
 
-class SimApp:
+class SimApp(RunsInTasks):
     """As `runtime.app.App`, in an engine process or in a worker of one process."""
 
     def __init__(

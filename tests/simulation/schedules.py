@@ -84,7 +84,13 @@ class Plan:
 
     def is_slow(self) -> bool:
         slow = any(kind in _SLOW for _, kind, _ in self.actions) or any(one.is_slow() for one in self.scripts.values())
-        return slow or self.open_failures > 0
+        return slow or self.open_failures > 0 or self._link_seconds() > 0.5
+
+    def _link_seconds(self) -> float:
+        """For what the longest chat puts on an engine's link: each text in a delta and in the response, in their envelopes. A
+        response that is behind it waits."""
+        longest = max((sum(len(text) for step, text in one.steps if step == "text") for one in self.scripts.values()), default=0)
+        return 3 * longest * self.latency / self.link_bytes if self.engines else 0.0
 
     def literal(self) -> str:
         """One line that `from_literal` reads: it stays the same plan when the random choice changes."""

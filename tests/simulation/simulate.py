@@ -123,8 +123,8 @@ class _Run:
         machine = self.machine
         server, app = machine.server, machine.app
         assert server is not None
-        if server._tasks or server._session.in_flight:
-            self._broken("task_age", f"{len(server._tasks)} tasks of requests are left")
+        if server._requests or server._session.in_flight:
+            self._broken("task_age", f"{len(server._requests)} requests are left")
         if opened := {key: count for key, count in machine.connections.items() if count}:
             self._broken("task_age", f"connections to the provider are open: {opened}")
         for engine in machine.engines.values():

@@ -27,6 +27,7 @@ from bridge_worker.methods.dispatcher import Dispatcher
 from bridge_worker.methods.status import GetStatus
 from bridge_worker.methods.table import method_table
 from bridge_worker.protocol.session import Response, Start
+from bridge_worker.runtime.dispatch import RunsInTasks
 from bridge_worker.runtime.server import Server
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.system.redis_connection import no_redis
@@ -238,8 +239,8 @@ class ScriptedModel:
         return self.chats[text]
 
 
-class ScriptedEngine:
-    """A `runtime.server.Dispatch` that is loaded when a test says so; by default it is, and warm."""
+class ScriptedEngine(RunsInTasks):
+    """A `runtime.dispatch.Dispatch` that is loaded when a test says so; by default it is, and warm."""
 
     def __init__(
         self,

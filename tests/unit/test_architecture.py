@@ -87,6 +87,7 @@ EARLY = {
     "protocol.link_frames",
     "protocol.responses",
     "runtime.once",
+    "runtime.dispatch",
     "runtime.server",
     "runtime.server_checks",
     "runtime.startup",
@@ -103,10 +104,10 @@ EARLY = {
 MAX_LINES = 300
 # A reason for each, and no more than it needs.
 LONGER: dict[str, tuple[int, str]] = {
-    "engines.supervisor": (360, "starting, watching and replacing are one state machine"),
+    "engines.supervisor": (365, "starting, watching and replacing are one state machine"),
     "backends.litellm.exceptions": (324, "the tables of classes, statuses and sentences are half of it"),
     "backends.litellm.gemini_schema": (360, "the table of keywords, and a method for each type and combination"),
-    "backends.litellm.patches.correctness": (360, "thirteen patches, each with its reason, its check and its evidence"),
+    "backends.litellm.patches.correctness": (365, "thirteen patches, each with its reason, its check and its evidence"),
     "backends.wire.anthropic": (400, "the tables of events, blocks and deltas, and a method for each"),
     "backends.wire.bedrock_converse": (360, "the tables of events and blocks, and a method for each"),
     "backends.wire.gemini": (410, "the tables of parts and finish reasons, and a method for each"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from bridge_worker.config import gateway_keys
 from bridge_worker.config.gateway import Gateway
 from bridge_worker.config.render import render_config
+from bridge_worker.config.settings import DEFAULTS
 from bridge_worker.config.source import Config, ConfigError, load_config
 from bridge_worker.security.redaction import Redactor
 
@@ -572,3 +574,10 @@ def test_any_file_is_a_config_or_has_errors_of_one_line(write: Write, tree: dict
     except ConfigError as error:
         told = error.lines
     assert not any("\n" in line for line in told)
+
+
+@pytest.mark.parametrize("setting", [*gateway_keys.CALLBACKS, *gateway_keys.OF_COMPLETION, "cache", "max_budget"])
+def test_what_works_in_litellms_own_completion_needs_it(setting: str) -> None:
+    assert Config(gateway=Gateway(litellm={setting: 1})).needs_completion
+    assert not Config(gateway=Gateway(litellm={setting: None, "drop_params": True})).needs_completion
+    assert Config(settings=replace(DEFAULTS, engine="litellm")).needs_completion

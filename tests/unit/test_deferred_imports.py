@@ -435,6 +435,55 @@ def test_a_class_or_an_alias_is_made_when_it_is_used(load: Load) -> None:
     assert typing.get_type_hints(package.zoo)["pet"] == package.Zoo
 
 
+def test_a_regular_expression_is_compiled_when_it_is_used(load: Load) -> None:
+    source = 'import re\nA = re.compile("a" "b" + "c", re.I | re.X)\ndef use(text):\n    return A.fullmatch(text)'
+    package = load({"__init__.py": source}, types=True)
+    assert "A" not in vars(package)
+    assert package.use("ABC")
+    assert "A" in vars(package)
+
+
+def test_one_module_of_a_package_may_be_deferred(load: Load) -> None:
+    files = {
+        "costly.py": "from .part import x\nc = print",
+        "part.py": "x = 1",
+        "usual.py": "from .other import y",
+        "other.py": "y = 1",
+    }
+    package = load(files, deferred=False)
+    name = package.__name__
+    hook.install({f"{name}.costly": Sources(f"{name}.costly").digest()}, (), {f"{name}.costly": ("c",)})
+    costly = importlib.import_module(f"{name}.costly")
+    assert (loaded(package), "c" in vars(costly)) == ({"costly"}, False)
+    assert (costly.x, costly.c) == (1, print)
+    importlib.import_module(f"{name}.usual")
+    assert loaded(package) == {"costly", "part", "usual", "other"}
+
+
+def test_another_version_of_one_module_is_loaded_as_usual(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    package = load({"costly.py": "from .part import x", "part.py": "x = 1"}, deferred=False)
+    with caplog.at_level("INFO"):
+        hook.install({f"{package.__name__}.costly": "0" * 64})
+    assert "are not those that deferred imports were tested with" in caplog.text
+    importlib.import_module(f"{package.__name__}.costly")
+    assert loaded(package) == {"costly", "part"}
+
+
+def test_what_waits_for_a_module_is_called_at_the_end_of_its_import(load: Load) -> None:
+    package = load({"__init__.py": "from .part import x\ndef use():\n    return x", "part.py": "x = 1"})
+    name = f"{package.__name__}.part"
+
+    def change() -> None:
+        sys.modules[name].x = 2  # type: ignore[attr-defined]
+
+    hook.when_loaded(name, change)
+    assert package.use() == 2
+    called: list[int] = []
+    for module in (name, "json.tool", "nothing.part"):  # it is loaded; not deferred
+        hook.when_loaded(module, lambda: called.append(1))
+    assert len(called) == 3
+
+
 def test_models_with_late_types_are_those_without(load: Load) -> None:
     late, usual = (load({"__init__.py": _MODELS, "part.py": "kind = 1"}, types=types) for types in (True, False))
     for name in ("Zoo", "Cat", "Dog"):
@@ -450,6 +499,8 @@ def test_models_with_late_types_are_those_without(load: Load) -> None:
         "A = dict[str, print('called')]",
         "A = [1][0]\ndel A\nA = 2",
         "A = {}",
+        "import re\npattern = 'a'\nA = re.compile(pattern)",
+        "import re\nA = re.compile('a').match('a')",
         "class A: pass\nlocals()",
     ],
 )
@@ -563,12 +614,12 @@ def test_a_package_of_bytecode_is_deferred_where_it_was_shipped_with_its_rewritt
         del sys.modules[module]
     sys.meta_path[:] = [finder for finder in sys.meta_path if getattr(finder, "package", None) != name]
     for source in (tmp_path / name).glob("*.py"):
-        kept = code_cache.load(source)
+        kept = code_cache.load(str(source))
         assert kept
         py_compile.compile(str(source), str(source.with_suffix(".pyc")), doraise=True)
-        code_cache.place_of(source).write_bytes(code_cache.content_of(kept))
+        Path(code_cache.place_of(str(source))).write_bytes(code_cache.content_of(kept))
         source.unlink()
-    code_cache.place_of(tmp_path / name / "plain.py").unlink()  # loaded as usual
+    Path(code_cache.place_of(str(tmp_path / name / "plain.py"))).unlink()  # loaded as usual
     importlib.invalidate_caches()
     hook.install({name: "0" * 64})
     package = importlib.import_module(f"{name}.user")

@@ -104,6 +104,25 @@ def test_every_name_of_every_module_means_what_it_means_without_deferred_imports
     assert count < eager_count / 2, "deferred imports are not on"
 
 
+def test_each_constant_that_waits_is_made_when_it_is_used() -> None:
+    """A name that a package no longer has would silently be of no use."""
+    code = f"""
+import importlib, sys
+sys.path.insert(0, {str(PACKAGE.parent)!r})
+from bridge_worker.backends.litellm import setup
+setup.set_environment()
+setup.defer_imports()
+for module, names in setup.CONSTANTS.items():
+    found = importlib.import_module(module)
+    print(*(name not in vars(found) and bool(getattr(found, name)) for name in names))
+"""
+    environment = os.environ | {"OMNI_BRIDGE_EAGER": ""}
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "ignore", "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert set(done.stdout.split()) == {"True"}
+
+
 def test_the_digests_are_those_of_the_installed_sources() -> None:
     """After another version of either: `bin/generate.py`, then this file and the whole suite."""
     digests = setup.read_digests()

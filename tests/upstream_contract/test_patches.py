@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import asyncio
 import functools
+import inspect
 import logging
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,9 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge_worker.backends.litellm.patches import correctness, hosts, table
-from bridge_worker.backends.litellm.patches.patch import MORE, Patch, apply_each, left_out
+from bridge_worker.backends.litellm.patches.patch import MORE, Patch, _parameters, apply_each, left_out
 from bridge_worker.errors import BridgeError
 from bridge_worker.providers.facts import HUB_TEMPLATES, UNUSABLE_PROVIDERS
+from tests.support.package_modules import PACKAGE
 
 # LiteLLM's types make pydantic warn, which no default filter shows.
 pytestmark = [
@@ -32,9 +36,50 @@ GONE = "removed by LiteLLM, and the fault with it: nothing to apply"
 
 @pytest.mark.parametrize("patch", table.PATCHES, ids=lambda patch: patch.name)
 def test_each_patch_is_applied_where_its_function_exists(patch: Patch) -> None:
+    found = patch.find()  # loads the module that some patches wait for
     assert patch.problem is None
-    assert (patch.place is None) == (patch.find() is None)
+    assert (patch.place is None) == (found is None)
     assert patch.place is not None or patch.since_gone
+
+
+_WAITS = """
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+from bridge_worker.backends.litellm import setup
+from bridge_worker.security.url_policy import UrlPolicy
+setup.prepare(UrlPolicy())
+from bridge_worker.backends.litellm.patches import table
+for patch in [patch for patch in table.PATCHES if patch.waits]:
+    module, _, name = patch.places[0].partition(":")
+    was_loaded = module in sys.modules
+    found = getattr(importlib.import_module(module), name)
+    print(was_loaded, patch.place == patch.places[0], found.__module__.partition(".")[0])
+"""
+_RUN_THE_REST = _WAITS.replace("for patch in", "table.install_rest()\nprint(table.degraded())\nfor patch in", 1)
+
+
+def test_a_patch_that_waits_is_applied_by_the_import_of_its_module() -> None:
+    assert run(_WAITS) == ["False True bridge_worker"] * sum(patch.waits for patch in table.PATCHES)
+
+
+def test_patches_that_wait_are_applied_once_by_the_end_of_the_start() -> None:
+    assert run(_RUN_THE_REST) == ["[]", *["True True bridge_worker"] * sum(patch.waits for patch in table.PATCHES)]
+
+
+def run(program: str) -> list[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "OMNI_BRIDGE_EAGER"}
+    code = [sys.executable, "-I", "-W", "ignore", "-c", program, str(PACKAGE.parent)]
+    return subprocess.run(code, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+
+
+def test_the_loaded_price_map_is_the_bundled_one() -> None:
+    bundled, loaded = PATCHES["one price map"].original(), litellm.utils.get_bundled_model_cost_map()
+    rules = bundled.get("fallback_generalizations")
+    own = {name: facts for name, facts in bundled.items() if facts is not rules and "alias_of" not in facts}
+    assert len(own) > 1000
+    assert {name: loaded[name] for name in own} == own
+    aliases = {alias for facts in bundled.values() for alias in facts.get("aliases", ())}
+    assert loaded.keys() - own.keys() <= aliases | bundled.keys()
 
 
 @pytest.mark.parametrize("patch", table.PATCHES, ids=lambda patch: patch.name)
@@ -265,3 +310,12 @@ def test_ollama_is_looked_up_in_a_thread_and_never_in_a_loop() -> None:
     before, within, after = asyncio.run(main())
     assert (before["input_cost_per_token"], looked_up) == (0.0, ["new-one"])
     assert within == after == {"key": "new-one", "found": True}
+
+
+def test_parameters_are_those_of_the_signature() -> None:
+    def plain(a: Any, /, b: Any, *c: Any, d: Any, e: Any = None, **f: Any) -> None: ...
+    def short(a: Any, *, b: Any) -> None: ...
+
+    wrapped = functools.wraps(plain)(lambda *_: None)
+    for function in (plain, short, wrapped, functools.partial(plain, 1), functools.cache(short)):
+        assert _parameters(function) == tuple(inspect.signature(function).parameters)

@@ -15,14 +15,10 @@ from litellm.integrations.custom_batch_logger import CustomBatchLogger
 from litellm.types.utils import all_litellm_params
 
 from bridge_worker.backends.litellm import receipts
+from bridge_worker.config.gateway_keys import OF_COMPLETION
 from bridge_worker.core.ports import ChatRequest
 
-# Settings of LiteLLM's that work in parts of it that the bridge's modes leave out. Each is empty unless the config or other code
-# has set it.
-_SETTINGS = (
-    *("model_fallbacks", "num_retries", "num_retries_per_request", "pre_call_rules", "post_call_rules", "model_alias_map"),
-    *("proxy_auth", "guardrail_name_config_map"),
-)
+_SETTINGS = OF_COMPLETION  # each is empty unless the config or other code has set it
 _CALLBACKS = (
     *("callbacks", "input_callback", "success_callback", "failure_callback", "service_callback"),
     *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),

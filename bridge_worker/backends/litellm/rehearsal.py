@@ -22,6 +22,8 @@ from litellm.litellm_core_utils.litellm_logging import Logging
 from bridge_worker.backends.litellm import decoders, gate, router
 from bridge_worker.backends.litellm.capture import capture
 from bridge_worker.backends.litellm.chat import LiteLLM
+from bridge_worker.backends.litellm.listeners import needs_wrapper
+from bridge_worker.backends.litellm.patches import table
 from bridge_worker.backends.wire import formats
 from bridge_worker.backends.wire.formats import Format
 
@@ -71,8 +73,9 @@ _log = logging.getLogger(__name__)
 def rehearse(model: LiteLLM, *, is_wrapped: bool = True) -> None:
     """Prepares what the first chat needs. Do not call it in a thread with an event loop.
 
-    Without ``is_wrapped`` nothing may listen to a call: no config, and no host's code. `rehearse_rest` has the wrapper then, which
-    loads a tenth of the modules. The formats that are left out are rehearsed before the first chat that needs one, at the latest.
+    ``is_wrapped``: something will listen to calls, such as a host's code. Where nothing does, `rehearse_rest` has the wrapper,
+    which loads a tenth of the modules. The formats that are left out are rehearsed before the first chat that needs one, at the
+    latest.
     """
     for found in FORMATS:
         if found not in _AHEAD:
@@ -80,18 +83,24 @@ def rehearse(model: LiteLLM, *, is_wrapped: bool = True) -> None:
     for found in _AHEAD:
         _rehearse_format(found)
     if any(map(decoders.is_off, _AHEAD)):
-        rehearse_rest()  # the others may fail for the same reason, and a chat must not find it out
-    if not is_wrapped:
-        return
-    heard = _passes(_WRAPPER, _rehearse_wrapper)
-    if not heard:
-        model.leave_out_full("LiteLLM's wrapper does not call the bridge")
+        rehearse_rest(model)  # the others may fail for the same reason, and a chat must not find it out
+    if is_wrapped or needs_wrapper() or _WRAPPER in _results:
+        _require_wrapper(model)
     if model.router is None:
         return
-    if not heard or not _passes(_ROUTER, _rehearse_router):
+    if not _passes(_ROUTER, _rehearse_router):
         model.use_own_path("LiteLLM's Router does not call through the bridge")
     elif not _passes(_LANE, _rehearse_lane):
         model.close_lane("LiteLLM's Router does not take the lane's failures")
+
+
+def _require_wrapper(model: LiteLLM) -> None:
+    if _passes(_WRAPPER, _rehearse_wrapper):
+        return
+    reason = "LiteLLM's wrapper does not call the bridge"
+    model.leave_out_full(reason)
+    if model.router is not None:
+        model.use_own_path(reason)
 
 
 def degraded() -> list[dict[str, str]]:
@@ -100,16 +109,19 @@ def degraded() -> list[dict[str, str]]:
     return [{"part": part, "reason": reason, "effect": _EFFECTS.get(part, effect)} for part, reason in _results.items() if reason]
 
 
-def rehearse_rest() -> None:
+def rehearse_rest(model: LiteLLM) -> None:
     """What `rehearse` left out, which the first chat does not wait for."""
+    table.install_rest()
     for found in FORMATS:
         if found not in _AHEAD:
             _rehearse_format(found)
-    _passes(_WRAPPER, _rehearse_wrapper)
+    _require_wrapper(model)
 
 
 def rehearse_without_threads() -> Iterator[None]:
     """The same, in steps, but the formats for which LiteLLM starts a thread: it does to sign a request for AWS."""
+    table.install_rest()
+    yield
     for found, (_, arguments) in FORMATS.items():
         if arguments is not _AWS:
             _rehearse_format(found)

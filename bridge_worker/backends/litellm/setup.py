@@ -35,8 +35,12 @@ REMOVED = (
 LOGGERS = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")  # their lines hold prompts, keys and tracebacks
 # Aliases of other packages: LiteLLM looks whether their namespaces have a `__getattr__`.
 NOT_DEFERRED = ("litellm.experimental_mcp_client", "litellm.proxy._experimental.mcp_server")
-# What few calls use: the tokenizer of older Claude models as text, for which its file is parsed and written. 0.08 s and 16 MB.
-CONSTANTS = {"litellm.utils": ("json_data", "claude_json_str")}
+CONSTANTS = {
+    # The tokenizer of older Claude models as text, for which its file is parsed and written: 0.08 s and 16 MB that few calls use.
+    "litellm.utils": ("json_data", "claude_json_str"),
+    # aiohttp's own TLS contexts, 0.04 s: LiteLLM gives it another one.
+    "aiohttp.connector": ("_SSL_CONTEXT_VERIFIED", "_SSL_CONTEXT_UNVERIFIED"),
+}
 # A thousand pydantic models and dataclasses, of which a chat needs some: each is made when it is used. 0.2 s of a first chat.
 LATE_TYPES = ("litellm",)
 # Attributes of the litellm module. It prints and logs to stdout by design; fd 1 is stderr, and these keep the log readable.

@@ -53,7 +53,7 @@ ENVELOPE_IGNORED = frozenset(
     "candidates usageMetadata modelVersion responseId createTime promptFeedback error sdkHttpResponse modelStatus".split()
 )
 _PART_MEMBERS = frozenset(("text", "thought", "thoughtSignature"))
-_AFTER_BOM = b"\xef\xbb\xbf \t\r\n"
+_BOM, _BLANKS = b"\xef\xbb\xbf", b" \t\r\n"
 
 
 class Gemini(EventStreamDecoder):
@@ -62,6 +62,7 @@ class Gemini(EventStreamDecoder):
     __slots__ = (
         "_audio",
         "_audio_format",
+        "_before",
         "_begun",
         "_calls",
         "_facts",
@@ -78,7 +79,7 @@ class Gemini(EventStreamDecoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self._begun = False
+        self._begun, self._before = False, b""  # the array or the events; bytes before these, without blanks
         self._facts = End()
         self._first: Any = None  # the index of the one candidate that counts
         self._calls = Calls()
@@ -94,9 +95,12 @@ class Gemini(EventStreamDecoder):
         self._finish_message: str | None = None
 
     def feed(self, data: bytes) -> list[Delta]:
-        if not self._begun and (head := data.lstrip(_AFTER_BOM)):
-            self._begun = True
-            if head[:1] == b"[" and not self._events.stray:
+        if not self._begun:
+            head = data.lstrip(_BOM + _BLANKS)
+            before = data[: len(data) - len(head)].translate(None, _BLANKS)
+            self._before = (self._before + before)[: len(_BOM) + 1]
+            self._begun = bool(head)
+            if head[:1] == b"[" and self._before in (b"", _BOM):
                 self._events = JsonArray()
                 data = head
         return super().feed(data)

@@ -109,6 +109,7 @@ class OpenAIChat(EventStreamDecoder):
             choices = event["choices"]
             if choices and len(choices) == 1 and type(choice := choices[0]) is dict and tuple(choice) == self._choice_shape:
                 quiet = not (choice.get("finish_reason") or choice.get("logprobs") or event.get("usage"))
+                quiet = quiet and choice.get("index") == self._first
                 if quiet and type(delta := choice["delta"]) is dict and self._reader.think.decided and _add_plain(delta, out):
                     if text := delta.get("content"):
                         self._repeated.learn(data, text)

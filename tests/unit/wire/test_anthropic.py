@@ -194,6 +194,34 @@ def test_a_member_of_a_text_block_that_is_not_known_is_kept() -> None:
     assert joined.end.kept == ["message.content.text.surprise"]
 
 
+def test_a_delta_that_no_table_has_or_that_has_no_block_is_kept() -> None:
+    deltas = [{"type": "smell_delta", "smell": "tea"}, {"type": "citations_delta", "citation": {"x": 1}}]
+    deltas.append({"type": "input_json_delta", "partial_json": "{"})
+    odd = [{"type": "content_block_delta", "index": index, "delta": delta} for index, delta in zip((0, 7, 8), deltas, strict=True)]
+    joined = streamed(Anthropic, sse(START, BEGUN, HI, *odd, ENDED, END, STOP))
+    assert (joined.error, joined.content, joined.annotations, joined.calls) == (None, "hi", [], [])
+    assert joined.fields == {"deltas": deltas}
+    assert joined.end is not None
+    assert joined.end.kept == ["delta.smell_delta", "delta.citations_delta", "delta.input_json_delta"]
+
+
+def test_what_follows_the_end_is_not_read() -> None:
+    more = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "more"}}
+    for end in ("data: [DONE]\n\n", "data: null\n\n"):
+        assert streamed(Anthropic, sse(START, BEGUN, HI, END) + end.encode() + sse(more)).content == "hi"
+
+
+@pytest.mark.parametrize("content", [5, {"type": "text"}, None])
+def test_a_body_with_content_that_is_neither_blocks_nor_text_is_an_error(content: object) -> None:
+    assert plain(Anthropic, {"id": "m", "content": content, "stop_reason": None}).kind == "bad_upstream_response"
+    assert plain(Anthropic, {"id": "m", "content": None, "stop_reason": "end_turn"}).error is None
+
+
+def test_iterations_count_only_where_the_context_was_compacted() -> None:
+    parts = [{"type": "message", "input_tokens": 9, "output_tokens": 9}]
+    assert anthropic.usage_of({**USAGE, "iterations": parts}) == TokenUsage(3, 2, 5)
+
+
 # ---- any bytes -------------------------------------------------------------------------------------------------------------------
 
 

@@ -73,6 +73,83 @@ def test_each_reason_without_a_message_is_an_error_without_content(word: str) ->
         assert (joined.kind, joined.error.message.endswith(f"{word}: m")) == ("bad_upstream_response", True)
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"functionCall": {"name": "f", "args": {}}},
+        {"inlineData": {"mimeType": "image/png", "data": "QQ=="}},
+        {"fileData": {"mimeType": "image/png", "fileUri": "https://x.example/a.png"}},
+        {"executableCode": {"code": "1"}},
+        {"text": "a"},
+    ],
+    ids=lambda part: next(iter(part)),
+)
+def test_a_reason_without_a_message_fails_no_response_with_any_content(part: Json) -> None:
+    for _, joined in results(case("", {}, part, finish="OTHER")):
+        assert joined.error is None
+        assert joined.end is not None
+        assert (joined.end.finish_reason, joined.end.raw_finish_reason) == (None, "OTHER")
+
+
+def test_a_call_that_was_to_continue_ends_with_the_response() -> None:
+    open_call = {"functionCall": {"name": "f", "args": {"a": 1}, "willContinue": True}}
+    for _, joined in results(case("", {}, open_call)):
+        assert [(call["name"], json.loads(call["arguments"])) for call in joined.calls] == [("f", {"a": 1})]
+
+
+def test_the_signature_of_an_image_goes_back_to_the_provider() -> None:
+    part = {"inlineData": {"mimeType": "image/png", "data": "QQ=="}, "thoughtSignature": "c2ln"}
+    for _, joined in results(case("", {}, part)):
+        assert (len(joined.images), joined.fields) == (1, {"thought_signatures": ["c2ln"]})
+
+
+def test_a_text_of_another_type_in_mid_stream_is_an_error() -> None:
+    joined = streamed(Gemini, sse(HI, HI, chunk({"text": 5}), END))
+    assert (joined.kind, joined.content) == ("bad_upstream_response", "hihi")
+
+
+def candidate(*parts: Any, **members: Any) -> Json:
+    return {"content": {"parts": list(parts)}, **members}
+
+
+@pytest.mark.parametrize(
+    ("odd", "content"),
+    [
+        ([candidate(TEXT, index=1)], ""),
+        ([candidate(TEXT, index=1), candidate({"text": "a"}, index=0)], "a"),
+        ([candidate({"text": "a"}, {"text": "b"}, index=0)], "ab"),
+        ([{"index": 0}], ""),
+        ([candidate(index=0)], ""),
+        ([candidate({"text": "a"})], "a"),
+        (["x"], ""),
+    ],
+)
+def test_each_event_in_mid_stream_is_read_as_at_its_beginning(odd: list[Any], content: str) -> None:
+    """After the first event there is a short path for one text, which must change nothing."""
+    joined = streamed(Gemini, sse(HI, {"candidates": odd}, HI, END))
+    assert (joined.error, joined.content) == (None, f"hi{content}hi")
+
+
+@pytest.mark.parametrize("part", ["x", None, 5])
+def test_a_part_that_is_not_an_object_in_mid_stream_is_an_error(part: Any) -> None:
+    assert streamed(Gemini, sse(HI, {"candidates": [candidate(part, index=0)]}, END)).kind == "bad_upstream_response"
+
+
+def test_a_candidate_without_an_index_is_the_first() -> None:
+    events = [{"candidates": [candidate({"text": text}, **index)]} for text, index in (("a", {}), ("b", {"index": 0}), ("c", {}))]
+    assert streamed(Gemini, sse(*events, END)).content == "abc"
+
+
+def test_the_signature_of_a_text_comes_before_that_of_a_thought() -> None:
+    parts = ({"text": "a"}, {"thoughtSignature": "s"}, {"thought": True, "thoughtSignature": "t"})
+    for _, joined in results(case("", {}, *parts)):
+        assert joined.fields == {"thought_signatures": ["s", "t"]}
+
+
+def test_what_follows_the_end_is_not_read() -> None:
+    assert streamed(Gemini, sse(HI, END) + b"data: [DONE]\n\n" + sse(HI)).content == "hi"
+
+
 @pytest.mark.parametrize(("word", "kind"), gemini.FINISH_ERRORS.items())
 def test_each_word_of_a_broken_response_is_an_error(word: str, kind: str) -> None:
     for _, joined in results(case(word, {}, TEXT, finish=word, candidate={"finishMessage": "m"})):

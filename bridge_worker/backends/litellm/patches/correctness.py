@@ -320,6 +320,7 @@ PATCHES = (
         takes=_DISPATCHER_TAKES,
         make=_no_gateway,
         has_fault=_source_has("mcp"),
+        waits=True,
     ),
     Patch(
         name="cache without fastapi",
@@ -329,6 +330,7 @@ PATCHES = (
         takes=("cached_result",),
         make=_ends_as_a_stream,
         has_fault=_source_has("import"),
+        waits=True,
     ),
     Patch(
         name="properties named strict",

@@ -33,7 +33,8 @@ class Patch:
     original and returns the replacement. ``has_fault`` gets the original and returns whether the fault still exists. A patch with
     ``since_gone`` corrects a function that later releases removed together with its fault. ``protects`` are the providers with
     requests or keys that would go astray without the patch: they are refused while it is left out. ``keeps_elsewhere`` is the
-    reason why modules that have imported the function by name keep the original; they get the replacement otherwise.
+    reason why modules that have imported the function by name keep the original; they get the replacement otherwise. One that
+    ``waits`` is applied when its module is loaded, which is slow and which few chats do.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Patch:
     since_gone: bool = False
     protects: frozenset[str] = frozenset()
     keeps_elsewhere: str = ""
+    waits: bool = False
     original: Any = field(default=None, init=False)
     place: str | None = field(default=None, init=False)
     problem: str | None = field(default=None, init=False)  # why it was not applied
@@ -60,7 +62,7 @@ class Patch:
         if self.place is not None:
             return
         found = self.find()
-        if found is None:
+        if found is None or self.place is not None:  # the import of its module has applied it
             return
         place, owner, attribute, original = found
         if not self._fits(taken := _parameters(original)):
@@ -107,8 +109,9 @@ def _parameters(function: Any) -> tuple[str, ...]:
     plain = inspect.unwrap(function)
     if not inspect.isfunction(plain) or hasattr(plain, "__signature__"):
         return tuple(inspect.signature(function).parameters)
-    given = inspect.getargs(plain.__code__)
-    return tuple(name for name in (*given.args, given.varargs, given.varkw) if name)
+    given, positional = inspect.getargs(plain.__code__), plain.__code__.co_argcount
+    names = (*given.args[:positional], given.varargs, *given.args[positional:], given.varkw)
+    return tuple(name for name in names if name)
 
 
 def _replace_elsewhere(owner: Any, name: str, original: Any, made: Any) -> None:

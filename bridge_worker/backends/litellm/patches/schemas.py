@@ -79,5 +79,6 @@ PATCHES = (
         takes=("schema",),
         make=_checked_resolve,
         has_fault=_resolve_loses_a_definition,
+        waits=True,
     ),
 )
