@@ -230,6 +230,9 @@ class Supervisor:
         )
         self.engines.append(engine)
         send_setup(engine, setup(early))
+        if self._closing:  # since it was requested
+            engine.state = State.ENDING
+            engine.link.send(Kind.STOP)
         try:
             self.template.command({"engine": engine.key, "server": self._server}, descriptors)
         finally:
