@@ -17,7 +17,7 @@ from typing import Any
 from bridge_worker.cassettes.canonical import hash_of
 from bridge_worker.cassettes.masking import IN_PARTS, Json, Redact, hides_secret, masked_entry
 from bridge_worker.core.exchange import Tape
-from bridge_worker.protocol.framing import encode
+from bridge_worker.protocol.framing import encode, json_text
 
 FORMAT = 1
 HEADER = re.compile(rb'\{\s*"cassette"\s*:\s*(\d+)\s*[,}]')
@@ -58,10 +58,9 @@ def line_of(done: Exchanged, versions: Mapping[str, str | None], redact: Redact)
 
 def entry_line(entry: Json) -> bytes:
     """The line of an entry that was read."""
-    request = encode(entry["request"])[:-1].decode("utf-8", "surrogatepass")
+    request = json_text(entry["request"])
     rest = {name: value for name, value in entry.items() if name not in ("exchange", "hash", "request")}
-    text = encode(rest)[:-1].decode("utf-8", "surrogatepass")
-    return _line(entry["exchange"], entry["hash"], request, text).encode("utf-8", "backslashreplace") + b"\n"
+    return _line(entry["exchange"], entry["hash"], request, json_text(rest)).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def header_line(**members: object) -> bytes:
@@ -83,7 +82,7 @@ def _rest(done: Exchanged, versions: Mapping[str, str | None]) -> str:
         "wire": {"deltas": [list(delta) for delta in done.deltas]},
     }
     name = "result" if done.error_kind is None else "error"
-    head = encode(members)[:-3].decode("utf-8", "surrogatepass")  # without the two ends of objects and the newline
+    head = json_text(members)[:-2]  # without the two ends of objects
     return f'{head},"{name}":{done.outcome}}}}}'
 
 

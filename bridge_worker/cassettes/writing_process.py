@@ -1,8 +1,8 @@
 """The process that appends exchanges to a cassette: makes each line, masks it, and writes it whole.
 
-Owns the frames that it reads, and `pack`, their content: only processes of this worker write them. One line is one write under a
-lock of the file, so that a process that is killed leaves at most a half line, which the next one to write ends. It ends with its
-input, and writes what it has got when the worker was killed.
+Owns the frames that it reads, and `pack`, their content: only processes of this worker write them. The lines of one read are one
+write under a lock of the file, so that a process that is killed leaves at most a half line, which the next one to write ends. It
+ends with its input, and writes what it has got when the worker was killed.
 Refuses to know the queue of the worker.
 """
 
@@ -18,17 +18,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any, BinaryIO
+from typing import Any
 
 from bridge_worker.cassettes.canonical import canonical
 from bridge_worker.cassettes.entry import Exchanged, chosen_headers, line_of
 from bridge_worker.cassettes.masking import Redact, in_data_too, masked_value
 from bridge_worker.core.exchange import Piece, Tape
-from bridge_worker.protocol.framing import encode
+from bridge_worker.protocol.framing import encode, json_text
 from bridge_worker.security.redaction import Redactor
 from bridge_worker.version import __version__
 
 HEAD = struct.Struct("<cQ")
+_READ_BYTES = 256 * 1024
 _NICE = 10  # chats first: where all processors are busy, lines wait in the worker's queue
 EXCHANGE, MODEL, LINE, SECRETS = b"x", b"m", b"l", b"s"
 
@@ -73,8 +74,7 @@ def unpack(packed: bytes) -> Exchanged:
     request, time, ms, rows, deltas, outcome, error_kind = marshal.loads(packed)  # noqa: S302  # from the worker
     asked = marshal.loads(request)  # noqa: S302
     tapes = [_tape(row) for row in rows]
-    text = encode(outcome)[:-1].decode("utf-8", "surrogatepass")
-    return Exchanged(asked["method"], canonical(asked), time, tapes, deltas, ms, text, error_kind)
+    return Exchanged(asked["method"], canonical(asked), time, tapes, deltas, ms, json_text(outcome), error_kind)
 
 
 def _tape(row: tuple[Any, ...]) -> Tape:
@@ -91,44 +91,59 @@ def main(fd: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends with the worker
     try:
-        _run(sys.stdin.buffer, fd)
+        _run(sys.stdin.fileno(), fd)
     except OSError as error:
         _report(f"recording has stopped, serving continues: {error.strerror}")  # a full disk needs no traceback
     os._exit(0)
 
 
-def _run(frames: BinaryIO, fd: int) -> None:
+def _run(source: int, fd: int) -> None:
     redact = in_data_too(Redactor({}).redact)
-    while head := frames.read(HEAD.size):
-        if len(head) < HEAD.size:
-            return
-        kind, size = HEAD.unpack(head)
-        data = frames.read(size)
-        if len(data) < size:
-            return  # the worker was killed
-        if kind == SECRETS:
-            redact = in_data_too(pickle.loads(data).redact)  # noqa: S301  # from the worker
-        elif kind == LINE:
-            append(fd, data)
-        elif kind == MODEL:
-            append(fd, encode(masked_value(json.loads(data), redact)))
-        elif (line := _line(data, redact)) is not None:
-            append(fd, line)
+    for frames in _frames(source):
+        lines = []
+        for kind, data in frames:
+            if kind == SECRETS:
+                redact = in_data_too(pickle.loads(data).redact)  # noqa: S301  # from the worker
+            else:
+                lines.append(_line(kind, data, redact))
+        append(fd, b"".join(lines))
 
 
-def _line(packed: bytes, redact: Redact) -> bytes | None:
+def _frames(source: int) -> Iterator[list[tuple[bytes, bytes]]]:
+    """The whole frames of each read. What a worker that was killed has left of the last one is not among them."""
+    rest = bytearray()
+    while data := os.read(source, _READ_BYTES):
+        rest += data
+        frames, at = [], 0
+        while len(rest) - at >= HEAD.size:
+            kind, size = HEAD.unpack_from(rest, at)
+            start = at + HEAD.size
+            if len(rest) < start + size:
+                break
+            at = start + size
+            frames.append((kind, bytes(memoryview(rest)[start:at])))
+        if frames:
+            del rest[:at]
+            yield frames
+
+
+def _line(kind: bytes, data: bytes, redact: Redact) -> bytes:
+    if kind == LINE:
+        return data
     try:
-        return line_of(unpack(packed), versions(), redact)
+        if kind == MODEL:
+            return encode(masked_value(json.loads(data), redact))
+        return line_of(unpack(data), versions(), redact)
     except Exception as error:  # one exchange is lost, not the recording
         _report(f"an exchange could not be recorded ({type(error).__name__})")
-        return None
+        return b""
 
 
-def append(fd: int, line: bytes) -> None:
+def append(fd: int, lines: bytes) -> None:
     with locked(fd):
         end_half_line(fd)
-        written = os.write(fd, line)
-    if written < len(line):
+        written = os.write(fd, lines)
+    if written < len(lines):
         raise OSError(28, "no space was left for a whole line")
 
 

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from urllib.parse import quote, quote_plus, unquote
 
 REDACTED = "[redacted]"
@@ -80,6 +80,29 @@ _SHAPES: tuple[tuple[str, str], ...] = (
 )
 _MARKS = tuple(dict.fromkeys(mark for mark, _ in _SHAPES))
 _FEW = 2
+
+
+def _of_last(last: str) -> tuple[Callable[[str], object], tuple[str, ...]]:
+    marks = tuple(mark for mark in _MARKS if mark.endswith(last))
+    ends = {size: "|".join(sorted({re.escape(mark[-4:]) for mark in marks if len(mark[-4:]) == size})) for size in (3, 4)}
+    return re.compile(f"{last}(?:(?<={ends[3]})|(?<={ends[4]}))").search, marks
+
+
+def _with(part: str) -> tuple[Callable[[str], object], tuple[str, ...]]:
+    return re.compile(part).search, tuple(mark for mark in _MARKS if part in mark and mark[-1] not in "-_")
+
+
+# (search for what all marks of a group have, the marks): each search for a mark takes 0.7 ns a character, and half of the marks
+# end with one of two characters, which are found sooner.
+_GROUPS = (*map(_of_last, "-_"), *map(_with, ("api", "auth", "passw")))
+_ALONE = tuple(mark for mark in _MARKS if not any(mark in marks for _, marks in _GROUPS))
+
+
+def _marks_in(lower: str) -> tuple[str, ...]:
+    marks = [mark for search, marks in _GROUPS if search(lower) for mark in marks if mark in lower]
+    return (*marks, *(mark for mark in _ALONE if mark in lower))
+
+
 _FOLDED = "\u0131\u0130\u017f\u212a"  # a regular expression takes them for i, s and k, and `lower` keeps some
 
 
@@ -146,7 +169,7 @@ class Redactor:
                 text = text.replace(spelling, REDACTED)
         lower = text.lower()
         is_plain = text.isascii() or not any(letter in text for letter in _FOLDED)
-        marks = tuple(mark for mark in _MARKS if mark in lower) if is_plain else _MARKS
+        marks = _marks_in(lower) if is_plain else _MARKS
         return _pattern(marks if len(marks) <= _FEW else _MARKS).sub(_mask, text) if marks else text
 
 

@@ -339,3 +339,9 @@ def test_every_letter_can_be_at_every_edge() -> None:
 def test_the_search_for_marks_passes_over_no_shape(parts: list[str]) -> None:
     text = " ".join(parts)
     assert NOBODY.redact(text) == redaction._pattern(redaction._MARKS).sub(redaction._mask, text)
+
+
+@given(st.lists(st.sampled_from(redaction._MARKS) | st.text("-_./: aeikpsty", max_size=4), max_size=6))
+def test_the_marks_of_a_text_are_those_that_are_in_it(parts: list[str]) -> None:
+    text = "".join(parts)
+    assert set(redaction._marks_in(text)) == {mark for mark in redaction._MARKS if mark in text}
