@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import engines, plot, report, run
+from benchmarks import cassettes, engines, plot, report, run
 from benchmarks.bars import BARS, judged
 from benchmarks.measure import Figures
 from benchmarks.peer import FLOOR, PEERS, PLAIN, PROXY_NAME, WORKER_NAME
+from benchmarks.scenarios import Bar
 
 NAMES = {peer.name for peer in PEERS}
 ALWAYS = {PLAIN, WORKER_NAME, FLOOR}
@@ -38,10 +39,18 @@ def test_a_run_reports_every_peer_and_every_bar(tmp_path: Path) -> None:
 
 def test_the_figures_of_engines_are_measured_against_their_bars(capfd: pytest.CaptureFixture[str]) -> None:
     assert engines.main(["--rounds", "1", "--scale", "0.01", "--only", "ready", "--only", "killed"]) == 0
-    lines = capfd.readouterr().out.splitlines()
-    measured = [bar for bar in engines.BARS if "ready" in bar.what or "kill -9" in bar.what]
-    assert len(measured) == 2
-    for bar, line in zip(measured, lines, strict=True):
+    judged = capfd.readouterr().out.splitlines()
+    assert_judged([bar for bar in engines.BARS if "ready" in bar.what or "kill -9" in bar.what], judged, count=2)
+
+
+def test_the_figures_of_cassettes_are_measured_against_their_bars(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cassettes.main(["--rounds", "1", "--scale", "0.01", "--only", "opening"]) == 0
+    assert_judged([bar for bar in cassettes.BARS if "opening" in bar.what], capfd.readouterr().out.splitlines(), count=3)
+
+
+def assert_judged(bars: list[Bar], lines: list[str], *, count: int) -> None:
+    assert len(bars) == count
+    for bar, line in zip(bars, lines, strict=True):
         assert line.startswith(("holds ", "missed"))
         assert bar.what in line
 
