@@ -47,7 +47,7 @@ FAULTS = (
         "get_running_loop()",
     ),
     Fault(
-        "a request whose response has been sent stays in flight",
+        "a request with its response sent stays in flight",
         "engines.pool",
         "        del self._requests[request]\n",
         "        if not request.cancelled:\n            del self._requests[request]\n",
