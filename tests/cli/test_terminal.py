@@ -50,6 +50,7 @@ def test_an_interactive_chat_continues_until_ctrl_d(start: Start) -> None:
     terminal.wait_for("/help lists")
     terminal.type("/clear\n")
     terminal.wait_for("messages deleted")
+    terminal.wait_until(lambda: terminal.text.endswith("> "), "the prompt")  # before it, Ctrl-C ends the command
     prompts = terminal.text.count("> ")
     terminal.type("not to be sent" + CTRL_C)
     terminal.wait_for("> ", times=prompts + 1)
