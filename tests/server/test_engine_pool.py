@@ -172,14 +172,26 @@ class Setting:
         await quiet()
         return pending
 
+    async def swept(self) -> None:
+        """Until the pool has looked at the deadlines of all requests so far: one that is late comes after them."""
+        await (await self.request(-1, ago=3, deadlines={"total_ms": 1})).ended()
+
 
 class Pending:
     def __init__(self) -> None:
         self._outcomes: list[Outcome] = []
         self._cancel: Callable[[], None] = lambda: None
+        self._changes = Changes()
 
     def begin(self, pool: EnginePool, start: Start, received: float, relay: Any) -> None:
-        self._cancel = pool.begin(start, received, relay, self._outcomes.append)
+        self._cancel = pool.begin(start, received, relay, self._end)
+
+    def _end(self, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+        self._changes.tell()
+
+    async def ended(self) -> None:
+        await self._changes.wait_until(lambda: bool(self._outcomes))
 
     @property
     def is_open(self) -> bool:
@@ -347,7 +359,7 @@ def test_a_request_of_a_lost_engine_has_its_error_with_what_was_relayed(progress
             pending = await setting.request(relay=relay)
             number = one.requests()[0].request
             one.board[number] = progress
-            await asyncio.sleep(1)  # the deadlines have been looked at
+            await setting.swept()
             await one.say(number, "half")
             await setting.lose(one)
             error = pending.error()
@@ -366,7 +378,7 @@ async def test_a_request_that_a_lost_engine_never_read_goes_to_another_as_it_was
         one = await setting.engine()
         pending = await setting.request(line=b"the whole line")
         bare = await setting.request(2, temperature=1)
-        await asyncio.sleep(1)
+        await setting.swept()
         await setting.lose(one)
         assert pending.is_open
         two = await setting.engine()
@@ -418,7 +430,8 @@ async def test_an_engine_that_does_not_keep_a_deadline_is_cancelled_and_the_requ
         late = await setting.request(2, ago=3, deadlines={"total_ms": 1})
         number = one.requests()[1].request
         await one.say(number, "half")
-        await asyncio.sleep(0.3)
+        await late.ended()
+        await quiet()
         error = late.error()
         assert (error["kind"], error["deadline"], error["partial"]["content"]) == ("timeout", "total_ms", "half")
         assert [frame.request for frame in one.frames if frame.kind is Kind.CANCEL] == [number]
@@ -433,7 +446,7 @@ async def test_a_request_that_waits_for_an_engine_has_a_deadline_too() -> None:
     async with Setting(default_total_ms=1000) as setting:
         waiting = await setting.request(1, ago=3.5)
         endless = await setting.request(2, ago=3.5, deadlines={"total_ms": 60_000})
-        await asyncio.sleep(0.3)
+        await setting.swept()
         assert waiting.error()["deadline"] == "total_ms"
         assert endless.is_open
 
@@ -442,7 +455,7 @@ async def test_a_request_that_waits_for_an_engine_has_a_deadline_too() -> None:
 async def test_a_request_without_a_deadline_never_is_late() -> None:
     async with Setting() as setting:
         waiting = await setting.request(ago=1e9)
-        await asyncio.sleep(0.3)
+        await setting.swept()
         assert waiting.is_open
 
 
@@ -451,16 +464,16 @@ def test_requests_fail_when_litellm_is_not_loaded_in_time(monkeypatch: pytest.Mo
     async def check() -> None:
         async with Setting() as setting:
             waiting = await setting.request()
-            await asyncio.sleep(1)
+            await setting.swept()
             assert waiting.is_open
             assert not setting.pool.first_result.is_set()
             monkeypatch.setattr(pool_module, "START_SECONDS", 0.0)
-            await asyncio.sleep(0.3)
+            await waiting.ended()
             assert waiting.error()["kind"] == "internal"
             assert setting.pool.first_result.is_set()
             await setting.engine()
             later = await setting.request(2)
-            await asyncio.sleep(1)
+            await setting.swept()
             assert later.is_open  # one has loaded, however long it took
 
     check()
