@@ -30,7 +30,6 @@ from bridge_worker.schema.chat_request import OF_THE_BRIDGE, ChatParams, Deadlin
 # Members that are passed to the model unchanged, besides model and messages.
 _NOT_OPTIONS = {"model", "messages", "stream"} | OF_THE_BRIDGE
 _OPTIONS = tuple(name for name in ChatParams.model_fields if name not in _NOT_OPTIONS)
-_OPTION_NAMES = frozenset(_OPTIONS)
 
 
 class Chat:
@@ -180,7 +179,6 @@ def cost_inputs(request: ChatRequest) -> CostInputs:
 
 
 def _options(params: Mapping[str, Any]) -> dict[str, Any]:
-    given = params.keys() & _OPTION_NAMES
-    options = {name: params[name] for name in _OPTIONS if name in given and params[name] is not None} if given else {}
+    options = {name: params[name] for name in _OPTIONS if params.get(name) is not None}
     metadata = {name: value for name, value in options.pop("metadata", {}).items() if name != BUDGET}
     return options | ({"metadata": metadata} if metadata else {}) | (params.get("provider_params") or {})

@@ -54,7 +54,7 @@ def run_in_task(
     """Calls ``done`` with what ``work`` returns, or with what ``failed`` makes of its error. The result cancels the task."""
 
     def ended(task: asyncio.Task[T]) -> None:
-        if task.cancelled():  # before it began: the cancel was read with the request
+        if task.cancelled():  # perhaps before it began: the cancel was read with the request
             done(failed(cancelled_error(upstream_closed=True)))
         elif (error := task.exception()) is None:
             done(task.result())

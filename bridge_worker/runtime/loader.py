@@ -36,7 +36,6 @@ class Part(Generic[T]):
         self._on_demand = on_demand
         self._begun = threading.Lock()
         self._loaded: Future[T] = Future()
-        self._parts: list[T] = []  # the part, once it is loaded: to look at the future takes two locks
         self._since = time.monotonic()
 
     def load(self) -> None:
@@ -45,9 +44,7 @@ class Part(Generic[T]):
             return
         self._since = time.monotonic()
         try:
-            part = self._load()
-            self._parts.append(part)
-            self._loaded.set_result(part)
+            self._loaded.set_result(self._load())
         except BaseException as error:  # SystemExit too, which an imported module may raise
             _log.critical("%s failed to load", self._name, exc_info=error)
             lines = str(error).strip().splitlines() or [""]
@@ -56,8 +53,6 @@ class Part(Generic[T]):
 
     async def get(self) -> T:
         """Raises BridgeError ``internal`` when loading failed or takes longer than `LOAD_SECONDS`."""
-        if self._parts:
-            return self._parts[0]
         if not self._loaded.done():
             await self._wait()
         try:

@@ -25,7 +25,7 @@ from bridge_worker.engines.pool import EnginePool, Output
 from bridge_worker.engines.requests import Outcome
 from bridge_worker.engines.supervisor import Supervisor
 from bridge_worker.engines.template_process import EngineStarter, TemplateProcess, spawn_template
-from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError, cancelled_error
+from bridge_worker.errors import NO_SUCH_MEMBER, BridgeError
 from bridge_worker.protocol.framing import encode
 from bridge_worker.protocol.link_frames import Kind
 from bridge_worker.protocol.session import Start, error_response, response
@@ -118,10 +118,7 @@ class PooledApp:
 
     async def _run_own(self, start: Start) -> Outcome:
         _check_no_params(start.params)
-        try:
-            return Outcome("ok", None, encode(response(start.id, await self._own[start.method]())), by_engine=False)
-        except asyncio.CancelledError:
-            return _failed(start, cancelled_error(upstream_closed=True))
+        return Outcome("ok", None, encode(response(start.id, await self._own[start.method]())), by_engine=False)
 
     async def _status(self) -> dict[str, object]:
         """The members of `schema.status.Status`."""

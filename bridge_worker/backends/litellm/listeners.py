@@ -18,7 +18,6 @@ from bridge_worker.backends.litellm import receipts
 from bridge_worker.config.gateway_keys import OF_COMPLETION
 from bridge_worker.core.ports import ChatRequest
 
-_SETTINGS = OF_COMPLETION  # each is empty unless the config or other code has set it
 _CALLBACKS = (
     *("callbacks", "input_callback", "success_callback", "failure_callback", "service_callback"),
     *("_async_input_callback", "_async_success_callback", "_async_failure_callback"),
@@ -48,7 +47,7 @@ async def flush_callbacks() -> None:
 
 def needs_wrapper() -> bool:
     """Whether anything in LiteLLM hears of a call, also the Router's own callbacks: then `litellm.client` must wrap it."""
-    if litellm.cache is not None or litellm.max_budget or any(getattr(litellm, name, None) for name in _SETTINGS):
+    if litellm.cache is not None or litellm.max_budget or any(getattr(litellm, name, None) for name in OF_COMPLETION):
         return True
     return any(not _is_own(callback) for name in _CALLBACKS for callback in getattr(litellm, name))
 
@@ -70,7 +69,7 @@ def reason_for_litellm(request: ChatRequest) -> str | None:
     for name in request.options:
         if name in _NOT_PLAIN:
             return f"provider_params.{name} is a parameter of LiteLLM's own"
-    for name in _SETTINGS:
+    for name in OF_COMPLETION:
         if getattr(litellm, name, None):
             return f"litellm_settings.{name} is set"
     return None
