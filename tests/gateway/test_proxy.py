@@ -144,17 +144,17 @@ class Both:
         return self.ask_gateway(model, stream=stream, **params), self.ask_bridge(model, stream=stream, **params)
 
     def ask_gateway(self, model: str, *, stream: bool = False, messages: list[Json] = HELLO, **params: Any) -> Seen:
-        before = len(self.upstream.requests)
+        before = len(self.chats())
         if stream:
             params = {"stream": True, "stream_options": {"include_usage": True}} | params
         reply = self.gateway.chat(model, messages, **params)
-        reached = [request.body for request in self.upstream.requests[before:]]
+        reached = self.chats()[before:]
         return _of_stream(reply, reached) if stream and reply.status == 200 else _of_reply(reply, reached)
 
     def ask_bridge(self, model: str, *, stream: bool = False, messages: list[Json] = HELLO, **params: Any) -> Seen:
-        before = len(self.upstream.requests)
+        before = len(self.chats())
         response = self.bridge.call("chat", {"model": model, "messages": messages, "stream": stream, **params})
-        reached = [_usual(request.body) for request in self.upstream.requests[before:]]
+        reached = [_usual(body) for body in self.chats()[before:]]
         if "error" in response:
             return Seen(response["error"]["data"]["status"], None, None, [], None, None, reached)
         result = response["result"]
@@ -167,6 +167,10 @@ class Both:
             result["cost_usd"],
             reached,
         )
+
+    def chats(self) -> list[Json]:
+        """The bodies that arrived: the proxy also lists its deployments' models, with a GET each, some time after its start."""
+        return [request.body for request in self.upstream.requests if request.method == "POST"]
 
 
 def _usual(body: Json) -> Json:
@@ -340,9 +344,9 @@ def no_such_model(both: Both) -> None:
 
 def says_that_it_is_no_stream(both: Both) -> None:
     both.ask_gateway("single")
-    assert "stream" not in both.upstream.requests[-1].body
+    assert "stream" not in both.chats()[-1]
     both.ask_bridge("single")
-    assert both.upstream.requests[-1].body["stream"] is False
+    assert both.chats()[-1]["stream"] is False
 
 
 def tells_who_answered(both: Both) -> None:
