@@ -107,7 +107,8 @@ def _stands_still(worker: Worker) -> Callable[[], bool]:
 
     def stands_still() -> bool:
         threads = [thread for pid in processes(worker) for thread in Path(f"/proc/{pid}/task").iterdir()]
-        used.append(sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread has just ended: no sample
+            used.append(sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads))
         return len(used) > 5 and used[-1] == used[-6]
 
     return stands_still

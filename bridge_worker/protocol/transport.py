@@ -12,7 +12,9 @@ class Transport(Protocol):
     """Byte stream that a server reads from and writes to."""
 
     async def read(self) -> bytes:
-        """The next bytes, as soon as there are any; b"" at the end of input, and ever after."""
+        """The next bytes, as soon as there are any; b"" at the end of input, and ever after.
+
+        Raises OSError once if the input can't be read."""
 
     def write(self, data: bytes) -> None:
         """Queues whole messages, mostly one; never blocks. Does nothing once the pipe is broken."""

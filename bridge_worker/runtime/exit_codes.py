@@ -12,7 +12,7 @@ from typing import NoReturn
 
 EXIT_DRAINED = 0
 EXIT_USAGE = 2
-EXIT_BROKEN = 3  # the client stopped reading before everything was written
+EXIT_BROKEN = 3  # the client stopped reading before everything was written, or stdin could not be read
 EXIT_INTERNAL = 70
 
 

@@ -160,7 +160,12 @@ class Server:
 
     async def _next_chunk(self) -> bytes:
         await self._pipe.drained(READ_QUEUE_BYTES)
-        return await self._pipe.read()
+        try:
+            return await self._pipe.read()
+        except OSError as error:  # requests may be lost: the end of the input, but no success
+            _log.error("stdin can't be read: %s", error)
+            self._broken = True
+            return b""
 
     def _take(self, item: Message | Fault) -> None:
         if isinstance(item, Fault):

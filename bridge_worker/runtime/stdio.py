@@ -85,6 +85,7 @@ class _Source:
         self._chunk: bytes | None = None  # read, and not taken yet
         self._arrival: asyncio.Future[None] | None = None
         self._ended = False
+        self._error: OSError | None = None  # of the read that ended the input
         self._wanted: threading.Semaphore | None = None  # for the thread, where there is one
         self._paused = False  # the loop has stopped listening
         if _can_watch(fd, loop):
@@ -94,6 +95,7 @@ class _Source:
             threading.Thread(target=fault.watched(self._read_in_thread), name="stdin", daemon=True).start()
 
     async def read(self) -> bytes:
+        """Raises OSError once if a read failed; what follows is the end of input."""
         if self._ended:
             return b""
         while self._chunk is None:
@@ -101,6 +103,8 @@ class _Source:
             await self._arrival
         chunk, self._chunk = self._chunk, None
         self._ended = not chunk
+        if self._ended and self._error is not None:
+            raise self._error
         if self._paused and chunk:
             self._paused = False
             self._loop.add_reader(self._fd, self._on_readable)
@@ -117,7 +121,7 @@ class _Source:
         """Keeps the reader registered: to remove and add it for each chunk would be two system calls a message."""
         if self._chunk is None:
             try:
-                chunk = _read(self._fd)
+                chunk = self._read()
             except BlockingIOError:  # O_NONBLOCK, and another process that shares the pipe was faster
                 return
             self._put(chunk)
@@ -131,9 +135,26 @@ class _Source:
         chunk, wanted = b"-", self._wanted
         while chunk and wanted is not None:
             wanted.acquire()
-            chunk = _read_blocking(self._fd)
+            chunk = self._read_blocking()
             if not _tell(self._loop, self._put, chunk):
                 return
+
+    def _read(self) -> bytes:
+        """Raises BlockingIOError when there is nothing to read yet. Another error ends the input."""
+        try:
+            return os.read(self._fd, _READ_BYTES)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            self._error = error
+            return b""
+
+    def _read_blocking(self) -> bytes:
+        while True:
+            try:
+                return self._read()
+            except BlockingIOError:
+                wait_until_ready(self._fd, write=False)
 
 
 class _Sink:
@@ -231,24 +252,6 @@ def _can_watch(fd: int, loop: asyncio.AbstractEventLoop) -> bool:
         return False
     loop.remove_reader(fd)
     return True
-
-
-def _read(fd: int) -> bytes:
-    """Raises BlockingIOError when there is nothing to read yet."""
-    try:
-        return os.read(fd, _READ_BYTES)
-    except BlockingIOError:
-        raise
-    except OSError:
-        return b""
-
-
-def _read_blocking(fd: int) -> bytes:
-    while True:
-        try:
-            return _read(fd)
-        except BlockingIOError:
-            wait_until_ready(fd, write=False)
 
 
 def _write_all(fd: int, data: memoryview) -> bool:

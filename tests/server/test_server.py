@@ -23,9 +23,20 @@ from bridge_worker.runtime.app import App
 from bridge_worker.runtime.client_requests import NoResult
 from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED
 from bridge_worker.runtime.notifier import DELTA_QUEUE_BYTES
-from bridge_worker.runtime.server import CANCEL_SECONDS, READ_QUEUE_BYTES
+from bridge_worker.runtime.server import CANCEL_SECONDS, READ_QUEUE_BYTES, Server
 from bridge_worker.security.redaction import Redactor
-from tests.support.memory_server import Client, MemoryPipe, TimelessLoop, cancel_message, chat_message, quiet, request, timeless
+from tests.support.memory_server import (
+    Client,
+    MemoryPipe,
+    ScriptedEngine,
+    ScriptedModel,
+    TimelessLoop,
+    cancel_message,
+    chat_message,
+    quiet,
+    request,
+    timeless,
+)
 
 INITIALIZE = {"protocolVersion": "omni-bridge/1", "clientInfo": {"name": "test", "version": "1"}, "capabilities": {}}
 
@@ -910,6 +921,29 @@ async def test_the_process_that_initialize_names_is_watched() -> None:
         client.send(request(0, "initialize", INITIALIZE | {"processId": 4711}))
         await client.answer(0)
         assert watched == [4711]
+
+
+@pytest.mark.rule("EXT-3")
+@timeless
+async def test_input_that_can_not_be_read_ends_with_3_after_the_responses_in_flight() -> None:
+    class FailsOnce(MemoryPipe):
+        async def read(self) -> bytes:
+            if data := await super().read():
+                return data
+            raise OSError(5, "Input/output error")
+
+    pipe = FailsOnce()
+    engine = ScriptedEngine(model := ScriptedModel())
+    running = asyncio.create_task(Server(pipe, engine).run())
+    pipe.feed(encode(chat_message(1)))
+    chat = await model.started("1")
+    pipe.end_input()
+    await quiet()
+    assert not running.done()
+    chat.say("one")
+    chat.finish()
+    assert await running == EXIT_BROKEN
+    assert json.loads(pipe.lines[-1])["result"]["content"] == "one"
 
 
 @pytest.mark.rule("LIF-11")

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
@@ -112,6 +113,23 @@ async def test_the_end_of_input_is_read_again_and_again() -> None:
         ends.close_input()
         assert await ends.pipe.read() == b"last"
         assert [await ends.pipe.read() for _ in range(3)] == [b"", b"", b""]
+
+
+@bounded
+async def test_a_read_that_fails_is_raised_once_and_is_the_end_of_input(tmp_path: Path) -> None:
+    near, far = socket.socketpair()
+    near.send(b"unread")
+    far.close()  # with unread data: a reset
+    folder = os.open(tmp_path, os.O_RDONLY)  # read by the thread
+    unread, sink = os.pipe()
+    for source, error in ((near.fileno(), ConnectionResetError), (folder, IsADirectoryError)):
+        pipe = Stdio(source, sink)
+        with pytest.raises(error):
+            await pipe.read()
+        assert await pipe.read() == b""
+    near.close()
+    for fd in (folder, unread, sink):
+        os.close(fd)
 
 
 @bounded

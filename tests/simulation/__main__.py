@@ -81,6 +81,10 @@ def main() -> int:
     parser.add_argument(
         "--stride", type=float, default=1.15, metavar="X", help="with --syscalls: 1 takes each call, 2 every doubled"
     )
+    parser.add_argument("--call", action="append", default=[], choices=syscalls.FAILURES, help="with --syscalls: of this call only")
+    parser.add_argument(
+        "--engines", action="append", type=int, default=[], help="with --syscalls: 0 without an engine process, 1 with one"
+    )
     parser.add_argument("--mutants", action="store_true", help="changes of the core that no check notices, for M minutes")
     parser.add_argument("--module", action="append", default=[], help="with --mutants: of modules with this in their name only")
     options = parser.parse_args()
@@ -89,7 +93,7 @@ def main() -> int:
     if options.mutants:
         return mutants.main(options.minutes, options.module)
     if options.syscalls:
-        return syscalls.main(options.minutes, options.stride)
+        return syscalls.main(options.minutes, options.stride, options.engines or (0, 1), options.call or tuple(syscalls.FAILURES))
     if options.seed is not None:
         with machine.virtual():
             outcome = simulate.run(schedules.plan(options.seed))

@@ -34,6 +34,7 @@ CORE = (
     "protocol.session",
     "protocol.link_frames",
     "runtime.server",
+    "runtime.dispatch",
     "budgets.store",
     "budgets.spending",
     "budgets.remote_store",
@@ -51,10 +52,12 @@ DECODERS = (
 TESTS: dict[tuple[str, ...], tuple[str, ...]] = {
     CORE: (
         "tests/unit/test_framing.py",
+        "tests/unit/test_outline.py",
         "tests/unit/test_session.py",
         "tests/unit/test_link_frames.py",
         "tests/unit/test_budgets.py",
         "tests/server",
+        "tests/process/test_once.py",
         "tests/gateway/test_spending.py",
         "tests/gateway/test_tasks.py",
         "tests/fuzz/test_differential.py",

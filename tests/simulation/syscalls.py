@@ -139,21 +139,21 @@ def sweep(
         number = max(number + 1, round(number * stride))
 
 
-def main(minutes: float, stride: float, engines: Sequence[int] = (0, 1)) -> int:
+def main(minutes: float, stride: float, engines: Sequence[int], failures: Sequence[str]) -> int:
     if not is_available():
         print("strace can't trace a process here")
         return 2
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "gateway.yaml")
         config.write_text(_CONFIG, encoding="utf-8")
-        return _sweep_all(stride, engines, config, time.monotonic() + minutes * 60)
+        return _sweep_all(stride, engines, failures, config, time.monotonic() + minutes * 60)
 
 
-def _sweep_all(stride: float, engines: Sequence[int], config: Path, ends: float) -> int:
+def _sweep_all(stride: float, engines: Sequence[int], failures: Sequence[str], config: Path, ends: float) -> int:
     failed = 0
     for count in engines:
         flags = [f"--engines={count}", f"--config={config}"]
-        for failure in FAILURES:
+        for failure in failures:
             began, outcomes, last = time.monotonic(), Counter[int](), 0
             for number, result in sweep(failure, stride, flags, WITH_RELOAD):
                 outcomes[result.exit_code] += 1
