@@ -34,7 +34,7 @@ Rows = list[dict[str, str]]  # of `status.degraded`
 class Template:
     """``load_early`` loads what needs no LiteLLM, ``load`` what the first chat needs, ``load_rest`` what any chat may need; all run
     in this process, and between the steps of the last engines are forked. None may leave a thread, a loop or a connection.
-    ``rehearse`` may: it runs in a process of its own, which ends with it, so that what it loads takes no memory for long.
+    ``rehearse`` may: it runs in a separate process, which ends with it, so that what it loads takes no memory for long.
     ``run_engine`` gets the descriptors of a new engine, in that engine's process."""
 
     def __init__(
@@ -180,7 +180,7 @@ class Template:
 
 
 def _not_rehearsed(reason: str) -> Rows:
-    return [{"part": "rehearsal ahead", "reason": reason, "effect": "each format is rehearsed before its first chat"}]
+    return [{"part": "self-test", "reason": reason, "effect": "each format is tested before its first chat"}]
 
 
 def ignore_terminal() -> None:

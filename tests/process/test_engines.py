@@ -373,7 +373,7 @@ def test_a_template_that_is_stopped_is_replaced_when_it_is_needed(one: Worker, u
     assert is_gone(pid)
 
 
-# --- the rehearsal, in a process of its own -----------------------------------------------------------------------------------
+# --- the self-test, in a separate process --------------------------------------------------------------------------------------
 
 
 def rehearsing(worker: Worker) -> set[int]:
@@ -383,7 +383,7 @@ def rehearsing(worker: Worker) -> set[int]:
 
 @pytest.fixture
 def rehearses(own: Callable[..., Worker]) -> tuple[Worker, int]:
-    """A worker whose rehearsal is stopped, and that process."""
+    """A worker whose self-test is stopped, and that process."""
     worker = own(1)
     (engine,) = wait_for_engines(worker, 1)
     wait_until(lambda: bool(rehearsing(worker)), "the template rehearses")
@@ -394,25 +394,25 @@ def rehearses(own: Callable[..., Worker]) -> tuple[Worker, int]:
 
 
 @pytest.mark.rule("STA-5")
-def test_a_rehearsal_that_ends_early_is_reported_and_chats_do_not_depend_on_it(rehearses: tuple[Worker, int]) -> None:
+def test_a_self_test_that_ends_early_is_reported_and_chats_do_not_depend_on_it(rehearses: tuple[Worker, int]) -> None:
     worker, pid = rehearses
     assert worker.call("status")["result"]["degraded"] is None
     os.kill(pid, signal.SIGKILL)
     wait_until_loaded(worker)
     (row,) = worker.call("status")["result"]["degraded"]
-    assert (row["part"], row["reason"]) == ("rehearsal ahead", "its process ended with -9")
+    assert (row["part"], row["reason"]) == ("self-test", "its process ended with -9")
     assert worker.chat("openai/gpt-4o")["content"]
     assert is_gone(pid)
 
 
-def test_the_template_forks_engines_during_the_rehearsal_and_the_end_does_not_wait_for_it(rehearses: tuple[Worker, int]) -> None:
+def test_the_template_forks_engines_during_the_self_test_and_the_end_does_not_wait_for_it(rehearses: tuple[Worker, int]) -> None:
     worker, pid = rehearses
     (engine,) = engines(worker)
     os.kill(engine, signal.SIGKILL)
     assert worker.chat("openai/gpt-4o")["content"]
     worker.end_input()
     assert worker.exit_code() == 0
-    wait_until(lambda: is_gone(pid), "the rehearsal has ended with its template")
+    wait_until(lambda: is_gone(pid), "the self-test has ended with its template")
 
 
 def test_an_engine_loads_what_embeddings_need_when_one_is_requested(spawn: Spawn, upstream: Upstream) -> None:
@@ -424,7 +424,7 @@ def test_an_engine_loads_what_embeddings_need_when_one_is_requested(spawn: Spawn
     before = resident_bytes(engine)
     assert worker.call("embed", {"model": "openai/vectors", "input": "hello"})["result"]["embeddings"] == [[1.0, 2.0]]
     assert resident_bytes(engine) - before > 2**20 * 10
-    wait_until(lambda: not rehearsing(worker), "no process is left of the rehearsal")
+    wait_until(lambda: not rehearsing(worker), "no process is left of the self-test")
 
 
 # --- growing -----------------------------------------------------------------------------------------------------------------
