@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import WorkerFor
 from tests.support.data import tool
-from tests.support.processes import descendants
+from tests.support.processes import children
 from tests.support.request_ledger import Ledger
 from tests.support.upstream import Upstream
 from tests.support.worker import WAIT_SECONDS, Json, Worker, wait_until
@@ -141,7 +141,7 @@ def test_every_request_gets_one_response_whatever_happens(chaotic: Worker, upstr
 def test_after_all_that_it_has_nothing_left_and_ends_well(chaotic: Worker, upstream: Upstream) -> None:
     assert chaotic.call("ping")["result"] == {}
     assert chaotic.chat("openai/gpt-4o-mini")["content"]
-    assert len(descendants(chaotic.process.pid)) == 2  # the template and the engine
+    assert len(children(chaotic.process.pid)) == 2  # the template and the engine
     chaotic.end_input()
     assert chaotic.exit_code() == 0
     upstream.wait_until(lambda: upstream.connections == 0, WAIT_SECONDS)

@@ -25,7 +25,7 @@ from tests.conftest import Spawn
 from tests.support.data import HELLO_ASCII as HELLO
 from tests.support.processes import HOLD_LITELLM, chat, descendants, kind, line, script
 from tests.support.upstream import Gate, Upstream, reply_text
-from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, run, wait_until
+from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, run, wait_until, wait_until_loaded
 
 INITIALIZE = {"protocolVersion": "omni-bridge/1", "clientInfo": {"name": "test", "version": "1"}, "capabilities": {}}
 
@@ -126,6 +126,7 @@ def test_the_end_of_input_waits_for_the_provider_and_exits_0(worker: Worker, ups
     worker.chat("openai/gpt-4o-mini")
     id = chat(worker, "openai/held")
     gate.wait_reached(WAIT_SECONDS)
+    wait_until_loaded(worker)
     wait_until(lambda: len(descendants(worker.process.pid)) == 2, "the engine of the start has ended")
     assert [listening(pid) for pid in (worker.process.pid, *descendants(worker.process.pid))] == [[], [], []]
     worker.end_input()
