@@ -70,7 +70,7 @@ def run(worker: Worker, upstream: Upstream, chats: int, seed: int, pause: float 
         killer.join()
     ledger.check()
     wait_until(lambda: _budget(worker)["reserved_tokens"] == 0, "nothing is reserved")
-    responses = {texts[id]: answers[0] for id, answers in ledger.answers.items() if id in texts}
+    responses = {texts[id]: responses[0] for id, responses in ledger.responses.items() if id in texts}
     outcomes = Counter(map(outcome, responses.values()))
     arrived = Counter(request.body["messages"][0]["content"] for request in upstream.requests)
     sent = _check_sent(responses, arrived)

@@ -64,32 +64,32 @@ def play(worker: Worker) -> None:
     """Some seconds of two agents at work."""
     worker.call("initialize", {"protocolVersion": "omni-bridge/1", "clientInfo": {"name": "agent", "version": "1"}})
     worker.wait_for(lambda message: isinstance(message, dict) and message.get("method") == "notifications/ready")
-    running = [ask(worker, "openai/gpt-4o-mini"), ask(worker, "openai/gpt-4o")]
+    running = [send_chat(worker, "openai/gpt-4o-mini"), send_chat(worker, "openai/gpt-4o")]
     time.sleep(0.3)
-    running += [ask(worker, "openai/gpt-4.1"), ask(worker, "openai/gpt-4o-mini")]
+    running += [send_chat(worker, "openai/gpt-4.1"), send_chat(worker, "openai/gpt-4o-mini")]
     worker.request("embed", {"model": "openai/text-embedding-3-small", "input": "a river"})
     time.sleep(0.4)
     messages: list[Any] = [{"role": "user", "content": "Weather in Oslo?"}]
     turn = worker.call("chat", {"model": "offline/tools", "messages": messages, "tools": [WEATHER]})["result"]
     messages += [turn["message"], {"role": "tool", "tool_call_id": turn["tool_calls"][0]["id"], "content": "4 degrees, rain"}]
     worker.call("chat", {"model": "offline/tools", "messages": messages, "tools": [WEATHER]})
-    stopped = ask(worker, "openai/gpt-4o")
+    stopped = send_chat(worker, "openai/gpt-4o")
     worker.call("chat", {"model": "openai/gpt-4.1-mini", "messages": messages[:1]})
-    running.append(ask(worker, "openai/gpt-4o-mini"))
+    running.append(send_chat(worker, "openai/gpt-4o-mini"))
     worker.wait_for_delta(stopped)
     time.sleep(0.4)
     worker.notify("notifications/cancelled", {"requestId": stopped, "reason": "the user pressed Esc"})
-    running.append(ask(worker, "local/smollm2", max_tokens=30))
+    running.append(send_chat(worker, "local/smollm2", max_tokens=30))
     worker.call("chat", {"model": "openai/gpt-4o", "messages": [{"role": "robot"}]})
     time.sleep(0.2)
-    running += [ask(worker, "openai/gpt-4.1"), ask(worker, "openai/gpt-4o-mini")]
+    running += [send_chat(worker, "openai/gpt-4.1"), send_chat(worker, "openai/gpt-4o-mini")]
     for id in running:
         worker.response(id)
     worker.call("shutdown")
     worker.exit_code()
 
 
-def ask(worker: Worker, model: str, **params: Any) -> int | str:
+def send_chat(worker: Worker, model: str, **params: Any) -> int | str:
     return worker.request(
         "chat", {"model": model, "stream": True, "messages": [{"role": "user", "content": "Tell me a story."}], **params}
     )
@@ -104,10 +104,10 @@ def main() -> int:
         subprocess.run([*COMMAND, "trace", "trace.jsonl", "--html", "trace.html"], cwd=folder, check=True)
         with Browser(program("chromium")) as browser:
             browser.open(folder / "trace.html", width=1360, height=1000)
-            browser.ask("open(all.find(asked => asked.outcome === 'cancelled'))")
-            browser.picture(ROOT / "docs" / "trace.png")
+            browser.evaluate("open(all.find(asked => asked.outcome === 'cancelled'))")
+            browser.screenshot(ROOT / "docs" / "trace.png")
             browser.open(folder / "trace.html", width=1360, height=1000, dark=True)
-            browser.picture(folder / "dark.png")
+            browser.screenshot(folder / "dark.png")
             print(browser.problems, browser.requests)
     return 0
 

@@ -27,7 +27,6 @@ from bridge_worker.backends.litellm import rehearsal, router, warm_up
 from bridge_worker.backends.litellm.chat import LiteLLM
 warm_up.warm_up()
 rehearsal.rehearse_rest(LiteLLM())
-warm_up.warm_up_openai()
 deployment = {"model_name": "any", "litellm_params": {"model": "openai/any", "api_key": "none"}}
 router.make({"model_list": [deployment], "num_retries": 0}, None)
 sources = {vars(module)["__spec__"].loader.path for module in list(sys.modules.values())

@@ -22,16 +22,19 @@ from typing import Any, NoReturn
 from bridge_worker.system.child_processes import end_with_parent
 
 MAX_COMMAND_BYTES = 4096
+MAX_MESSAGE_BYTES = 64 * 1024  # to the server process
 _COMMAND_SECONDS = 5.0  # for the command to fork the early engine, which may not wait for an import of LiteLLM that hangs
 _QUIET_SECONDS = 1.0  # without a command, after which the rest is loaded: the first chats have the processor until then
 DESCRIPTORS = 3  # of an engine: its link, its log, its board
 
 RunEngine = Callable[[socket.socket, int, int], NoReturn]
+Rows = list[dict[str, str]]  # of `status.degraded`
 
 
 class Template:
     """``load_early`` loads what needs no LiteLLM, ``load`` what the first chat needs, ``load_rest`` what any chat may need; all run
     in this process, and between the steps of the last engines are forked. None may leave a thread, a loop or a connection.
+    ``rehearse`` may: it runs in a separate process, which ends with it, so that what it loads takes no memory for long.
     ``run_engine`` gets the descriptors of a new engine, in that engine's process."""
 
     def __init__(
@@ -40,12 +43,15 @@ class Template:
         load_early: Callable[[], None],
         load: Callable[[], None],
         load_rest: Callable[[], Iterator[None]],
+        rehearse: Callable[[], Rows],
         run_engine: RunEngine,
     ) -> None:
         self._control = control
         self._load_early = load_early
         self._load = load
         self._load_rest = load_rest
+        self._rehearse = rehearse
+        self._rehearsal = -1  # the pipe from its process while that runs
         self._run_engine = run_engine
 
     def run(self, server: int) -> NoReturn:
@@ -71,8 +77,49 @@ class Template:
                 self._obey()
         gc.collect()
         gc.freeze()
+        self._tell({"rehearsed": self._rows_of_rehearsal()})
         while True:
             self._obey()
+
+    def _rows_of_rehearsal(self) -> Rows:
+        """Obeys commands until it has ended."""
+        try:
+            self._rehearsal, write = os.pipe()
+            pid = os.fork()
+        except OSError as error:
+            return _not_rehearsed(f"it could not be started: {error}")
+        if pid == 0:
+            self._run_rehearsal(write)
+        os.close(write)
+        report = b""
+        while True:
+            if self._control.fileno() in select.select([self._control.fileno(), self._rehearsal], [], [])[0]:
+                self._obey()
+            elif piece := os.read(self._rehearsal, MAX_MESSAGE_BYTES):
+                report += piece
+            else:
+                break
+        os.close(self._rehearsal)
+        self._rehearsal = -1
+        _, status = os.waitpid(pid, 0)
+        if status or not report:
+            return _not_rehearsed(f"its process ended with {os.waitstatus_to_exitcode(status)}")
+        rows: Rows = json.loads(report)
+        return rows
+
+    def _run_rehearsal(self, write: int) -> NoReturn:
+        code = 70
+        try:
+            template = os.getppid()
+            self._control.close()
+            end_with_parent(template)
+            data = json.dumps(self._rehearse()).encode()
+            while data:
+                data = data[os.write(write, data) :]
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
 
     def _has_command(self, seconds: float) -> bool:
         """Waits so long for one."""
@@ -117,6 +164,8 @@ class Template:
     def _become_engine(self, descriptors: list[int]) -> NoReturn:
         try:
             self._control.close()
+            if self._rehearsal >= 0:
+                os.close(self._rehearsal)
             link, log, board = descriptors
             os.dup2(log, 1)
             os.dup2(log, 2)
@@ -128,6 +177,10 @@ class Template:
     def _tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the server process has ended, and so will this one
             self._control.send(json.dumps(message).encode())
+
+
+def _not_rehearsed(reason: str) -> Rows:
+    return [{"part": "self-test", "reason": reason, "effect": "each format is tested before its first chat"}]
 
 
 def ignore_terminal() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -17,17 +18,20 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
 
 from bridge_worker.engines.handle import LogPipe, OnLog
-from bridge_worker.engines.template import MAX_COMMAND_BYTES
+from bridge_worker.engines.template import MAX_MESSAGE_BYTES, Rows
 
+_log = logging.getLogger(__name__)
 OnMessage = Callable[[dict[str, Any]], None]
 
 
 class EngineStarter(Protocol):
     """``pid`` is its process, None for this one. ``loaded``: it can start engines.
-    ``forks``: an engine is its child, and not this process's."""
+    ``forks``: an engine is its child, and not this process's. ``rehearsed``: what does not fit the installed LiteLLM, None until
+    it is known, and where each engine finds out by itself."""
 
     pid: int | None
     loaded: bool
+    rehearsed: Rows | None
     is_lost: bool
     forks: bool
 
@@ -47,6 +51,7 @@ class SpawnedEngines:
     def __init__(self, module: str) -> None:
         self.pid: int | None = None
         self.loaded = True
+        self.rehearsed: Rows | None = None
         self.is_lost = self.forks = False
         self._module = module
         self._on_message: OnMessage = lambda _: None
@@ -71,6 +76,7 @@ class TemplateProcess:
         self.pid: int | None = pid
         self.forks = True
         self.loaded = False
+        self.rehearsed: Rows | None = None
         self.is_lost = False
         self._control = control
         self._log = log
@@ -100,7 +106,7 @@ class TemplateProcess:
 
     def _read(self) -> None:
         try:
-            data = self._control.recv(MAX_COMMAND_BYTES)
+            data = self._control.recv(MAX_MESSAGE_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -110,7 +116,14 @@ class TemplateProcess:
             return
         message = json.loads(data)
         self.loaded = self.loaded or "loaded_ms" in message
+        if "rehearsed" in message:
+            self._take_rehearsal(message["rehearsed"])
         self._on_message(message)
+
+    def _take_rehearsal(self, rows: Rows) -> None:
+        self.rehearsed = rows
+        for row in rows:
+            _log.warning("degraded: %s (%s); effect: %s", row["part"], row["reason"], row["effect"])
 
 
 def fork_template(run: Callable[[socket.socket, int], NoReturn]) -> TemplateProcess:

@@ -109,12 +109,13 @@ class App(RunsInTasks):
         return {"name": "litellm", "version": self._litellm_version, "ready": self._served is not None}
 
     def degraded(self) -> list[dict[str, str]] | None:
-        """``status.degraded``: what of the bridge does not fit the installed LiteLLM; None until all is rehearsed."""
+        """``status.degraded``: what of the bridge does not fit the installed LiteLLM; None until all is rehearsed that this process
+        rehearses ahead."""
         if self._only_replays:
             return []
         from bridge_worker.backends.litellm import setup
 
-        return setup.degraded() if self._has_rehearsed else None
+        return setup.degraded() if self._has_rehearsed or not self._preloads_rest else None
 
     async def dispatch(self, start: Start, received: float, notify: Notify) -> Response:
         self._in_flight += 1
@@ -269,19 +270,13 @@ class App(RunsInTasks):
         """Loads parts that only some providers need; the first chat does not wait for them."""
         try:
             if self._served is not None:
-                self._rehearse_rest(self._served)
+                from bridge_worker.backends.litellm.rehearsal import rehearse_rest
+
+                rehearse_rest(self._served)
+        except Exception:  # the first request that needs it gets the error
+            _log.warning("what other chats need could not be loaded ahead", exc_info=True)
         finally:
             self._has_rehearsed = True
-
-    def _rehearse_rest(self, served: LiteLLM) -> None:
-        from bridge_worker.backends.litellm.rehearsal import rehearse_rest
-        from bridge_worker.backends.litellm.warm_up import warm_up_openai
-
-        try:
-            warm_up_openai()
-            rehearse_rest(served)
-        except Exception:  # the first request that needs the package gets the error
-            _log.warning("the openai package could not be loaded ahead", exc_info=True)
 
     def _run_in_loop(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         if self._loop is not None:

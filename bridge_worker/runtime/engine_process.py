@@ -21,12 +21,13 @@ from bridge_worker import invariants
 from bridge_worker.config.source import Config, Source
 from bridge_worker.engines.board import Board
 from bridge_worker.engines.engine import Engine, Notifier, receive_setup
-from bridge_worker.engines.template import Template, ignore_terminal
+from bridge_worker.engines.template import Rows, Template, ignore_terminal
 from bridge_worker.runtime.event_loop import close_in_time, closing_seconds, set_executor
 from bridge_worker.system.child_processes import end_with_parent
 from bridge_worker.system.descriptors import keep_from_children
 
 if TYPE_CHECKING:
+    from bridge_worker.backends.litellm.chat import LiteLLM
     from bridge_worker.protocol.session import Response, Start
     from bridge_worker.runtime.app import App
     from bridge_worker.security.redaction import Redactor
@@ -40,7 +41,7 @@ _log = logging.getLogger(__name__)
 class Setup:
     """What an engine receives first. ``redactor`` knows the secrets of the environment and the config. ``source`` has the
     environment before any config, ``environment`` what the config of the start added to it, in the template too. ``preload_rest``:
-    the engine loads what chats of any format need, else what is needed when it is."""
+    the engine loads and rehearses what chats of any format need, else what is needed when it is."""
 
     config: Config
     source: Source
@@ -61,10 +62,10 @@ def run_template(
     control: socket.socket, server: int, *, has_router: bool = True, is_wrapped: bool = True, has_rest: bool = True
 ) -> NoReturn:
     """``has_router``: the first chat needs LiteLLM's Router. ``is_wrapped``: it needs LiteLLM's completion and its wrapper.
-    ``has_rest``: it also loads what engines would load behind their first chat."""
+    ``has_rest``: it also loads what chats of any format need, which its engines share then."""
     logging.disable()  # an engine that has the same to log does so in the log's format
     load = functools.partial(_load, has_router=has_router, is_wrapped=is_wrapped)
-    Template(control, load_early, load, load_rest if has_rest else _load_nothing, run_engine).run(server)
+    Template(control, load_early, load, load_rest if has_rest else _load_nothing, rehearse_all, run_engine).run(server)
 
 
 def load_early() -> None:
@@ -88,13 +89,10 @@ def load_litellm(*, has_router: bool = True, is_wrapped: bool = True) -> None:
 
     setup.prepare(UrlPolicy())
     from bridge_worker.backends.litellm import router_redis  # noqa: F401
-    from bridge_worker.backends.litellm.chat import LiteLLM
     from bridge_worker.backends.litellm.patches.table import install_for_router
     from bridge_worker.backends.litellm.rehearsal import rehearse
     from bridge_worker.backends.litellm.services import LiteLLMServices  # noqa: F401
     from bridge_worker.backends.litellm.warm_up import warm_up, warm_up_pricing
-    from bridge_worker.backends.local.chat import Local
-    from bridge_worker.config.settings import DEFAULTS
     from bridge_worker.methods.params import validate_chat
 
     validate_chat({"model": "warm-up", "messages": [{"role": "user", "content": "hi"}]})  # pydantic builds its validators
@@ -103,7 +101,7 @@ def load_litellm(*, has_router: bool = True, is_wrapped: bool = True) -> None:
         warm_up()
     if has_router:
         install_for_router()  # loads the Router, which all engines share then
-    rehearse(LiteLLM(local=Local(DEFAULTS.local)), is_wrapped=is_wrapped)
+    rehearse(_litellm(), is_wrapped=is_wrapped)
 
 
 def _load_nothing() -> Iterator[None]:
@@ -119,6 +117,26 @@ def load_rest() -> Iterator[None]:
         warm_up_openai()
         yield
         yield from rehearse_without_threads()
+
+
+def rehearse_all() -> Rows:
+    """What of the bridge does not fit the installed LiteLLM, of all that chats may need. It loads 40 MiB and starts threads."""
+    from bridge_worker.backends.litellm import setup
+
+    with suppress(BaseException):  # an engine that fails in the same place reports it
+        from bridge_worker.backends.litellm.rehearsal import rehearse_rest
+
+        rehearse_rest(_litellm())
+    return setup.degraded()
+
+
+def _litellm() -> LiteLLM:
+    """Without a config."""
+    from bridge_worker.backends.litellm.chat import LiteLLM
+    from bridge_worker.backends.local.chat import Local
+    from bridge_worker.config.settings import DEFAULTS
+
+    return LiteLLM(local=Local(DEFAULTS.local))
 
 
 def run_engine(end: socket.socket, log: int, board: int) -> NoReturn:

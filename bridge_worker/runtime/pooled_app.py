@@ -66,7 +66,7 @@ class PooledApp:
         self._on_log = on_log
         self._preload_local = preload_local
         self._preloaded_for: Config | None = None
-        self._degraded: object = None  # as the last engine that is gone had reported it
+        self._degraded: list[object] | None = None  # as it was last known
         self._counters = RequestCounters()
         self._shared = SharedStateService(self._push, credentials)
         self._pool: EnginePool | None = None
@@ -132,7 +132,7 @@ class PooledApp:
             "memory_bytes": None if own is None else own + (forks or 0) + sum(engine.memory_bytes for engine in engines),
             "engine": dict(self.state()),
             "redis": self._reported("redis") or {"state": "none", "since_ms": None},
-            "degraded": self._degraded if (degraded := self._reported("degraded")) is None else degraded,
+            "degraded": self._find_degraded(),
             "engines": [engine.row() for engine in engines],
             "violations": invariants.violations(engine.report.get("violations") for engine in engines),
         }
@@ -141,6 +141,16 @@ class PooledApp:
         """As the newest engine that knows it has it; None until one has reported it."""
         reports = [engine.report.get(name) for engine in (self._supervisor.engines if self._supervisor else [])]
         return next((value for value in reversed(reports) if value is not None), None)
+
+    def _find_degraded(self) -> list[object] | None:
+        """Of each engine what it has rehearsed, and of the template process all that does not depend on a config."""
+        if self._supervisor is not None:
+            reports = [engine.report.get("degraded") for engine in self._supervisor.engines]
+            template = self._supervisor.template
+            if template.rehearsed is not None or (not template.forks and any(rows is not None for rows in reports)):
+                rows = {row["part"]: row for rows in (template.rehearsed, *reports) for row in rows or ()}
+                self._degraded = list(rows.values())
+        return self._degraded
 
     # A reload: engines with the new config take over, and those with the old one end when they have no request.
 
@@ -186,7 +196,7 @@ class PooledApp:
             self._environment,
             self._redactor,
             preload_local=is_first and self._preload_local,
-            preload_rest=is_first or config.settings.engines == 1,  # 40 MiB: several engines load what they need
+            preload_rest=not self._starter.forks,  # it takes 40 MiB, and a template process has it rehearsed for all engines
             early=early,
         )
         return encode_setup(setup)
@@ -203,7 +213,6 @@ class PooledApp:
                 engine.link.send(Kind.PUSH, 0, body)
 
     async def _engine_lost(self, engine: EngineHandle) -> None:
-        self._degraded = engine.report.get("degraded", self._degraded)
         if engine.loss is not None:
             self.on_loss(engine.loss)
         await self._shared.engine_lost(engine.key)

@@ -156,7 +156,7 @@ def _start_engines(config: Config) -> EngineStarter:
         run_template,
         has_router=config.configured,
         is_wrapped=config.needs_completion,
-        has_rest=config.settings.engines > 1,  # a single engine loads it itself, and the template need not hold it too
+        has_rest=config.settings.engines > 1,  # a single engine loads what it needs
     )
     return fork_template(run)
 

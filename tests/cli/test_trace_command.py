@@ -62,13 +62,18 @@ def test_the_table_shows_each_request_and_what_became_of_it(recorded: Path) -> N
 def test_the_same_as_json(recorded: Path) -> None:
     code, out, _ = run("trace", str(recorded), "--json")
     assert code == 0
-    told = json.loads(out)
-    (one,) = told["runs"]
+    report = json.loads(out)
+    (one,) = report["runs"]
     assert one["ended"] is True
-    assert sorted(asked["outcome"] for asked in one["requests"]) == ["cancelled", "model_not_found", *["ok"] * 4, "rate_limited"]
-    streamed = [asked for asked in one["requests"] if asked["deltas"]]
-    assert all(asked["start_ms"] < asked["first_ms"] == asked["deltas"][0] <= asked["end_ms"] for asked in streamed)
-    assert [total["requests"] for total in told["totals"] if total["model"] == "openai/gpt-4o"] == [3]
+    assert sorted(request["outcome"] for request in one["requests"]) == [
+        "cancelled",
+        "model_not_found",
+        *["ok"] * 4,
+        "rate_limited",
+    ]
+    streamed = [request for request in one["requests"] if request["deltas"]]
+    assert all(request["start_ms"] < request["first_ms"] == request["deltas"][0] <= request["end_ms"] for request in streamed)
+    assert [total["requests"] for total in report["totals"] if total["model"] == "openai/gpt-4o"] == [3]
     assert "messages" not in one
 
 
@@ -112,7 +117,7 @@ def page(recorded: Path, browser: Browser, tmp_path: Path) -> Browser:
 
 
 def rows(page: Browser) -> list[str]:
-    found: list[str] = page.ask("[...document.querySelectorAll('#requests tbody tr')].map(row => row.innerText)")
+    found: list[str] = page.evaluate("[...document.querySelectorAll('#requests tbody tr')].map(row => row.innerText)")
     return found
 
 
@@ -120,11 +125,11 @@ def rows(page: Browser) -> list[str]:
 def test_the_page_shows_each_request_in_its_table_and_timeline(page: Browser) -> None:
     assert len(rows(page)) == 7
     assert sum("openai/gpt-4o" in row and "$" in row for row in rows(page)) == 3
-    assert page.ask("document.querySelectorAll('#lanes g.asked').length") == 7
-    assert page.ask("[...document.querySelectorAll('#lanes .ticks')].filter(path => path.getAttribute('d')).length") >= 3
-    assert page.ask("document.querySelectorAll('.mark-cancelled').length") == 1
-    assert page.ask("document.querySelectorAll('.mark-failed').length") == 2
-    models = page.ask("document.querySelector('#models').innerText")
+    assert page.evaluate("document.querySelectorAll('#lanes g.asked').length") == 7
+    assert page.evaluate("[...document.querySelectorAll('#lanes .ticks')].filter(path => path.getAttribute('d')).length") >= 3
+    assert page.evaluate("document.querySelectorAll('.mark-cancelled').length") == 1
+    assert page.evaluate("document.querySelectorAll('.mark-failed').length") == 2
+    models = page.evaluate("document.querySelector('#models').innerText")
     assert "openai/gpt-4o" in models
     assert "$" in models
 
@@ -132,22 +137,22 @@ def test_the_page_shows_each_request_in_its_table_and_timeline(page: Browser) ->
 @pytest.mark.rule("TRC-8")
 def test_the_page_makes_no_network_request_and_logs_no_problem(page: Browser) -> None:
     assert [address.partition(":")[0] for address in page.requests] == ["file"]
-    page.ask("document.querySelector('#requests tbody tr').click()")
+    page.evaluate("document.querySelector('#requests tbody tr').click()")
     assert page.problems == []
     fetched = "const image = new Image(); image.onerror = () => done('no'); image.src = 'https://example.invalid/x'"
-    assert page.ask(f"new Promise(done => {{ {fetched} }})") == "no"
+    assert page.evaluate(f"new Promise(done => {{ {fetched} }})") == "no"
     assert any("Content Security Policy" in problem or "contentSecurityPolicy" in problem for problem in page.problems)
 
 
 @pytest.mark.rule("TRC-8")
 def test_chat_content_is_shown_as_text_whatever_it_contains(page: Browser) -> None:
-    assert page.ask("document.title").startswith("omni-bridge trace: ")
-    page.ask("open(all.find(asked => asked.deltas.length))")
-    shown = page.ask("document.getElementById('details').innerText")
+    assert page.evaluate("document.title").startswith("omni-bridge trace: ")
+    page.evaluate("open(all.find(asked => asked.deltas.length))")
+    shown = page.evaluate("document.getElementById('details').innerText")
     assert "</script><script>document.title=" in shown.replace('\\"', '"')
-    assert page.ask("document.querySelectorAll('img').length") == 0
-    assert page.ask("document.querySelectorAll('script').length") == 2
-    assert page.ask("document.title").startswith("omni-bridge trace: ")
+    assert page.evaluate("document.querySelectorAll('img').length") == 0
+    assert page.evaluate("document.querySelectorAll('script').length") == 2
+    assert page.evaluate("document.title").startswith("omni-bridge trace: ")
 
 
 @pytest.mark.rule("TRC-8")
@@ -155,53 +160,55 @@ def test_the_page_can_be_searched_and_filtered(page: Browser) -> None:
     page.press("/")
     page.type("429")
     assert len(rows(page)) == 1
-    assert page.ask("document.getElementById('count').innerText") == "Requests: 1 of 7"
+    assert page.evaluate("document.getElementById('count').innerText") == "Requests: 1 of 7"
     page.press("Escape")
-    page.ask("document.getElementById('search').value = ''")
-    page.ask(
+    page.evaluate("document.getElementById('search').value = ''")
+    page.evaluate(
         "const chosen = document.getElementById('outcome'); chosen.value = 'cancelled'; chosen.dispatchEvent(new Event('input'))"
     )
     assert ["cancelled" in row for row in rows(page)] == [True]
-    assert page.ask("document.querySelectorAll('#lanes g.asked').length") == 1
+    assert page.evaluate("document.querySelectorAll('#lanes g.asked').length") == 1
 
 
 @pytest.mark.rule("TRC-8")
 def test_the_page_is_used_by_keyboard(page: Browser) -> None:
-    assert page.ask("document.getElementById('details').hidden")
+    assert page.evaluate("document.getElementById('details').hidden")
     page.press("ArrowDown")
     page.press("ArrowDown")
-    assert page.ask("document.activeElement.tagName") == "TR"
-    assert page.ask("document.querySelectorAll('tr.chosen, g.chosen').length") == 2
+    assert page.evaluate("document.activeElement.tagName") == "TR"
+    assert page.evaluate("document.querySelectorAll('tr.chosen, g.chosen').length") == 2
     page.press("Enter")
-    assert page.ask("document.activeElement.id") == "details"
+    assert page.evaluate("document.activeElement.id") == "details"
     page.press("Escape")
-    assert page.ask("document.getElementById('details').hidden")
+    assert page.evaluate("document.getElementById('details').hidden")
     page.press("+")
-    assert page.ask(
+    assert page.evaluate(
         "document.querySelector('#lanes svg').getAttribute('width') > document.getElementById('lanes').clientWidth * 1.5"
     )
     page.press("0")
-    assert page.ask("document.querySelector('#lanes svg').getAttribute('width') <= document.getElementById('lanes').clientWidth")
+    assert page.evaluate(
+        "document.querySelector('#lanes svg').getAttribute('width') <= document.getElementById('lanes').clientWidth"
+    )
 
 
 @pytest.mark.rule("TRC-8")
 def test_the_mouse_finds_the_same(page: Browser) -> None:
     page.mouse("#lanes g.asked .body")
-    assert "total" in page.ask("document.getElementById('tip').innerText")
+    assert "total" in page.evaluate("document.getElementById('tip').innerText")
     page.mouse("#lanes g.asked .body", click=True)
-    assert "Messages" in page.ask("document.getElementById('details').innerText")
-    page.ask("document.querySelector('[data-sort=total]').click()")
-    page.ask("document.querySelector('[data-sort=total]').click()")
-    assert page.ask("document.querySelector('th[aria-sort=descending]').innerText").startswith("total")
+    assert "Messages" in page.evaluate("document.getElementById('details').innerText")
+    page.evaluate("document.querySelector('[data-sort=total]').click()")
+    page.evaluate("document.querySelector('[data-sort=total]').click()")
+    assert page.evaluate("document.querySelector('th[aria-sort=descending]').innerText").startswith("total")
     assert "openai/hang" in rows(page)[0]
 
 
 def test_the_page_is_light_or_dark(page: Browser, tmp_path: Path) -> None:
     def paper() -> str:
-        return str(page.ask("getComputedStyle(document.body).backgroundColor"))
+        return str(page.evaluate("getComputedStyle(document.body).backgroundColor"))
 
     light = paper()
-    page.ask("document.getElementById('theme').click()")
+    page.evaluate("document.getElementById('theme').click()")
     dark = paper()
     assert light != dark
     page.open(tmp_path / "page.html", dark=True)
@@ -209,26 +216,26 @@ def test_the_page_is_light_or_dark(page: Browser, tmp_path: Path) -> None:
 
 
 def test_ten_thousand_messages_and_several_runs_are_shown(browser: Browser, tmp_path: Path) -> None:
-    said: list[tuple[float, str, Any]] = []
+    records: list[tuple[float, str, Any]] = []
     for id in range(1_000):
-        said += [
+        records += [
             (id * 3, "in", request_of(id, stream=True)),
             *((id * 3 + n, "out", delta_of(id)) for n in range(1, 9)),
             (id * 3 + 40, "out", result_of(id)),
         ]
     (tmp_path / "trace.jsonl").write_bytes(
-        trace_file((0, "in", request_of(1)), pid=1) + trace_file(*sorted(said, key=lambda one: one[0]))
+        trace_file((0, "in", request_of(1)), pid=1) + trace_file(*sorted(records, key=lambda one: one[0]))
     )
     code, _, _ = run("trace", str(tmp_path / "trace.jsonl"), "--html", str(tmp_path / "page.html"))
     assert code == 0
     browser.open(tmp_path / "page.html")
-    assert browser.ask("document.querySelectorAll('#lanes g.asked').length") == 1_000
+    assert browser.evaluate("document.querySelectorAll('#lanes g.asked').length") == 1_000
     assert len(rows(browser)) == 300
-    browser.ask("document.getElementById('more').click()")
+    browser.evaluate("document.getElementById('more').click()")
     assert len(rows(browser)) == 1_000
-    browser.ask("const run = document.getElementById('runs'); run.value = '-1'; run.dispatchEvent(new Event('input'))")
-    assert browser.ask("all.length") == 1_001
-    browser.ask("run.value = '0'; run.dispatchEvent(new Event('input'))")
-    assert "killed or still runs" in browser.ask("document.getElementById('about').innerText")
-    assert browser.ask("document.querySelectorAll('.mark-unanswered').length") == 1
+    browser.evaluate("const run = document.getElementById('runs'); run.value = '-1'; run.dispatchEvent(new Event('input'))")
+    assert browser.evaluate("all.length") == 1_001
+    browser.evaluate("run.value = '0'; run.dispatchEvent(new Event('input'))")
+    assert "killed or still runs" in browser.evaluate("document.getElementById('about').innerText")
+    assert browser.evaluate("document.querySelectorAll('.mark-unanswered').length") == 1
     assert browser.problems == []

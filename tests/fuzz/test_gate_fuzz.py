@@ -17,15 +17,15 @@ import pytest
 from bridge_worker.backends.litellm.chat import LiteLLM
 from bridge_worker.errors import KINDS
 from tests.support.every_mode import IGNORED_WARNINGS, EveryMode, Reply, bridge, provider
-from tests.support.provider_formats import FORMATS, Answer, Call, Format, line
+from tests.support.provider_formats import FORMATS, Call, Completion, Format, line
 
 __all__ = ["LiteLLM", "bridge", "provider"]  # fixtures, and the import by which LiteLLM is prepared
 pytestmark = IGNORED_WARNINGS
 ROUNDS = int(os.environ.get("GATE_FUZZ_ROUNDS", "8"))  # by hand: 500
 DEADLINES = {"total_ms": 120_000}
-ANSWERS = (
-    Answer("Grüße ☃", "so", "c2lnbmF0dXJl", [Call("call_aaaaaaaaa", "f", '{"a": [1, {"b": "☃"}]}')], "tool_calls"),
-    Answer("The whole text of an answer, in pieces.", usage=(20, 30, 5, 5, 12)),
+COMPLETIONS = (
+    Completion("Grüße ☃", "so", "c2lnbmF0dXJl", [Call("call_aaaaaaaaa", "f", '{"a": [1, {"b": "☃"}]}')], "tool_calls"),
+    Completion("The whole text of an answer, in pieces.", usage=(20, 30, 5, 5, 12)),
 )
 JUNK = (
     b"\0",
@@ -64,12 +64,12 @@ def reframed(frame: bytes, random: random.Random) -> bytes:
 
 def replies(wire: Format, random: random.Random, *, streamed: bool) -> Iterator[Reply]:
     for _ in range(ROUNDS):
-        answer = random.choice(ANSWERS)
+        completion = random.choice(COMPLETIONS)
         if not streamed:
             status = random.choice((200, 200, 200, 400, 429, 500))
-            yield Reply(damaged(line(wire.whole(answer)), random), status)
+            yield Reply(damaged(line(wire.whole(completion)), random), status)
             continue
-        frames = wire.events(answer)
+        frames = wire.events(completion)
         if wire.stream_type.endswith("eventstream") and random.random() < 0.7:
             at = random.randrange(len(frames))
             data = b"".join([*frames[:at], reframed(frames[at], random), *frames[at + 1 :]])

@@ -19,10 +19,10 @@ from tests.conftest import WorkerFor
 from tests.support.data import HELLO
 from tests.support.gateway_config import deployment, write
 from tests.support.litellm_proxy import MASTER_KEY, ROOT, Proxy, Reply
-from tests.support.upstream import THOUGHTS, Json, Upstream, answer_text
+from tests.support.upstream import THOUGHTS, Json, Upstream, reply_text
 from tests.support.worker import Worker
 
-ANSWER = answer_text("Grüße 🦜")
+REPLY = reply_text("Grüße 🦜")
 TOOLS = [
     {
         "type": "function",
@@ -140,10 +140,10 @@ class Both:
     gateway: Proxy
     bridge: Worker
 
-    def ask(self, model: str, *, stream: bool = False, **params: Any) -> tuple[Seen, Seen]:
-        return self.ask_gateway(model, stream=stream, **params), self.ask_bridge(model, stream=stream, **params)
+    def call(self, model: str, *, stream: bool = False, **params: Any) -> tuple[Seen, Seen]:
+        return self.call_gateway(model, stream=stream, **params), self.call_bridge(model, stream=stream, **params)
 
-    def ask_gateway(self, model: str, *, stream: bool = False, messages: list[Json] = HELLO, **params: Any) -> Seen:
+    def call_gateway(self, model: str, *, stream: bool = False, messages: list[Json] = HELLO, **params: Any) -> Seen:
         before = len(self.chats())
         if stream:
             params = {"stream": True, "stream_options": {"include_usage": True}} | params
@@ -151,7 +151,7 @@ class Both:
         reached = self.chats()[before:]
         return _of_stream(reply, reached) if stream and reply.status == 200 else _of_reply(reply, reached)
 
-    def ask_bridge(self, model: str, *, stream: bool = False, messages: list[Json] = HELLO, **params: Any) -> Seen:
+    def call_bridge(self, model: str, *, stream: bool = False, messages: list[Json] = HELLO, **params: Any) -> Seen:
         before = len(self.chats())
         response = self.bridge.call("chat", {"model": model, "messages": messages, "stream": stream, **params})
         reached = [_usual(body) for body in self.chats()[before:]]
@@ -236,8 +236,8 @@ SERVED = [
 
 @pytest.mark.parametrize("model", SERVED)
 def test_the_same_deployment_returns_the_same_result_at_the_same_cost(both: Both, model: str, streamed: bool) -> None:
-    gateway, bridge = both.ask(model, stream=streamed)
-    assert bridge.content == ANSWER
+    gateway, bridge = both.call(model, stream=streamed)
+    assert bridge.content == REPLY
     assert gateway == bridge
 
 
@@ -262,7 +262,7 @@ PARAMS: dict[str, Json] = {
 
 @pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
 def test_the_same_request_reaches_the_deployment(both: Both, params: Json, streamed: bool) -> None:
-    gateway, bridge = both.ask("single", stream=streamed, **params)
+    gateway, bridge = both.call("single", stream=streamed, **params)
     assert len(bridge.reached) == 1
     assert gateway == bridge
 
@@ -276,27 +276,27 @@ SETTINGS: dict[str, Json] = {
 
 @pytest.mark.parametrize(("model", "params"), SETTINGS.items(), ids=SETTINGS)
 def test_a_deployments_settings_do_the_same(both: Both, model: str, params: Json, streamed: bool) -> None:
-    gateway, bridge = both.ask(model, stream=streamed, **params)
+    gateway, bridge = both.call(model, stream=streamed, **params)
     assert gateway.status == 200
     assert gateway == bridge
 
 
 def test_a_retry_is_made_as_often(both: Both) -> None:
-    gateway, bridge = both.ask("tried-twice")
+    gateway, bridge = both.call("tried-twice")
     assert (len(bridge.reached), bridge.status) == (2, 502)
     assert gateway == bridge
 
 
 def test_the_timeout_of_all_requests_ends_them(both: Both) -> None:
     """Of both at once, because it is long, so that no other test comes near it."""
-    asked, before = time.monotonic(), both.upstream.counts["hang"]
+    began, before = time.monotonic(), both.upstream.counts["hang"]
     id = both.bridge.request("chat", {"model": "hangs", "messages": HELLO})
     both.upstream.wait_for_request("hang", nth=before + 1, timeout=30)
     assert both.gateway.chat("hangs", HELLO).status == 408
     data = both.bridge.response(id)["error"]["data"]
     assert (data["kind"], data["deadline"]) == ("timeout", "provider")
     assert both.upstream.counts["hang"] == before + 2
-    assert time.monotonic() - asked >= REQUEST_TIMEOUT_SECONDS
+    assert time.monotonic() - began >= REQUEST_TIMEOUT_SECONDS
 
 
 REFUSED = (400, 401, 402, 403, 404, 422, 500)
@@ -305,7 +305,7 @@ FAILING = [*(f"fails-{status}" for status in REFUSED), "limited", "plainly-too-l
 
 @pytest.mark.parametrize("model", FAILING)
 def test_an_error_has_the_same_status(both: Both, model: str, streamed: bool) -> None:
-    gateway, bridge = both.ask(model, stream=streamed)
+    gateway, bridge = both.call(model, stream=streamed)
     assert bridge.status is not None
     assert gateway == bridge
 
@@ -331,25 +331,25 @@ def error_of(both: Both, model: str, **params: Any) -> Json:
 def no_status_of_its_own(both: Both) -> None:
     cases = {"impatient": (408, "timeout"), "unreachable": (500, "provider_unavailable"), "rejects": (400, "rejected_by_provider")}
     for model, (status, kind) in cases.items():
-        assert both.ask_gateway(model, temperature=0.5).status == status
+        assert both.call_gateway(model, temperature=0.5).status == status
         data = error_of(both, model, temperature=0.5)["data"]
         assert (data["kind"], data["status"]) == (kind, None)
 
 
 def no_such_model(both: Both) -> None:
-    assert both.ask_gateway("nobody").status == 400
+    assert both.call_gateway("nobody").status == 400
     error = error_of(both, "nobody")
     assert (error["code"], error["data"]["kind"]) == (1003, "model_not_found")
 
 
-def says_that_it_is_no_stream(both: Both) -> None:
-    both.ask_gateway("single")
+def bridge_sends_stream_false(both: Both) -> None:
+    both.call_gateway("single")
     assert "stream" not in both.chats()[-1]
-    both.ask_bridge("single")
+    both.call_bridge("single")
     assert both.chats()[-1]["stream"] is False
 
 
-def tells_who_answered(both: Both) -> None:
+def bridge_reports_the_served_model(both: Both) -> None:
     assert both.gateway.chat("shown", HELLO).json["model"] == "shown"
     assert both.bridge.chat("shown")["model"] == "spare-2026-01-01"
 
@@ -367,10 +367,10 @@ def advises(both: Both) -> None:
     assert error_of(both, "limited")["data"]["retry_after_ms"] == 7000
 
 
-def says_no_more_than_the_provider(both: Both) -> None:
-    told = both.gateway.chat("limited", HELLO).json["error"]["message"]
-    assert "litellm.RateLimitError" in told
-    assert "Fallbacks are configured for: down, breaks-early" in told
+def bridge_sends_the_providers_message_only(both: Both) -> None:
+    message = both.gateway.chat("limited", HELLO).json["error"]["message"]
+    assert "litellm.RateLimitError" in message
+    assert "Fallbacks are configured for: down, breaks-early" in message
     assert error_of(both, "limited")["message"] == "Rate limit reached for retry-after-7. Please try again later."
 
 
@@ -382,8 +382,8 @@ DIFFERENCES = [
         no_status_of_its_own,
     ),
     Difference("a model that the config does not have", "400", "error 1003, `model_not_found`", no_such_model),
-    Difference("the body of a plain chat", "has no `stream`", 'has `"stream": false`', says_that_it_is_no_stream),
-    Difference("`model` of a result", "the requested name", "the model that the provider reports", tells_who_answered),
+    Difference("the body of a plain chat", "has no `stream`", 'has `"stream": false`', bridge_sends_stream_false),
+    Difference("`model` of a result", "the requested name", "the model that the provider reports", bridge_reports_the_served_model),
     Difference(
         "a stream that the provider cuts short",
         "ends with `stop`, like a whole one",
@@ -395,7 +395,7 @@ DIFFERENCES = [
         "the text of an error",
         "has LiteLLM's class names and the config's model groups",
         "the provider's own sentence",
-        says_no_more_than_the_provider,
+        bridge_sends_the_providers_message_only,
     ),
 ]
 
@@ -444,7 +444,7 @@ COST = 9 * 0.5 + 12 * 0.25
 @pytest.mark.rule("RES-16", "RCP-2")
 def test_a_chat_through_a_proxy_has_its_response_usage_and_price(agent: Worker, prefix: str, streamed: bool) -> None:
     result = agent.chat(f"{prefix}/priced", "Grüße 🦜", stream=streamed)
-    assert (result["content"], result["finish_reason"]) == (ANSWER, "stop")
+    assert (result["content"], result["finish_reason"]) == (REPLY, "stop")
     assert (result["usage"]["input_tokens"], result["usage"]["output_tokens"], result["usage"]["cached_input_tokens"]) == (9, 12, 4)
     assert (result["cost_usd"], result["cost_source"]) == (pytest.approx(COST), "provider")
     assert (result["provider"], result["model"]) == ("openai" if prefix == "as-openai" else prefix, "priced")
@@ -464,12 +464,12 @@ def test_reasoning_and_tool_calls_come_through_a_proxy(agent: Worker, prefix: st
     assert agent.chat(f"{prefix}/thinks", stream=streamed)["reasoning"] == THOUGHTS
     tools = [*TOOLS, {"type": "function", "function": {"name": "time", "parameters": {"type": "object", "properties": {}}}}]
     result = agent.chat(f"{prefix}/calls", stream=streamed, tools=tools)
-    told = [(call["id"], call["function"]["name"], json.loads(call["function"]["arguments"])) for call in result["tool_calls"]]
-    assert told == [("call_up0", "weather", {"city": "Zürich ☃"}), ("call_up1", "time", {})]
-    said = [{"role": "tool", "tool_call_id": call["id"], "content": "rain"} for call in result["tool_calls"]]
-    messages = [*HELLO, result["message"], *said]
-    answer = agent.call("chat", {"model": f"{prefix}/calls", "messages": messages, "tools": tools, "stream": streamed})["result"]
-    assert answer["content"] == answer_text("rain")
+    calls = [(call["id"], call["function"]["name"], json.loads(call["function"]["arguments"])) for call in result["tool_calls"]]
+    assert calls == [("call_up0", "weather", {"city": "Zürich ☃"}), ("call_up1", "time", {})]
+    tool_messages = [{"role": "tool", "tool_call_id": call["id"], "content": "rain"} for call in result["tool_calls"]]
+    messages = [*HELLO, result["message"], *tool_messages]
+    result = agent.call("chat", {"model": f"{prefix}/calls", "messages": messages, "tools": tools, "stream": streamed})["result"]
+    assert result["content"] == reply_text("rain")
 
 
 THROUGH: dict[str, tuple[str, int, int | None]] = {

@@ -12,10 +12,10 @@ import pytest
 from tests.conftest import WorkerFor
 from tests.support.data import HELLO
 from tests.support.gateway_config import KEY, deployment, write
-from tests.support.upstream import DONE, End, Gate, Json, Upstream, answer_text, chunk
+from tests.support.upstream import DONE, End, Gate, Json, Upstream, chunk, reply_text
 from tests.support.worker import Worker, run
 
-ANSWER = answer_text("Grüße 🦜")
+REPLY = reply_text("Grüße 🦜")
 VARIABLE_KEY = "variable-key-0815-xyz"
 
 Fail = Callable[..., Json]
@@ -73,7 +73,7 @@ def fail(worker: Worker) -> Fail:
 @pytest.mark.rule("CHT-11", "RES-10")
 def test_a_model_of_the_config_serves_under_its_name(worker: Worker, streamed: bool) -> None:
     result = worker.chat("backup", "Grüße 🦜", stream=streamed)
-    assert result["content"] == ANSWER
+    assert result["content"] == REPLY
     assert (result["requested_model"], result["model"]) == ("backup", "backup-2026-01-01")
     assert result["provider"] == "openai"
 
@@ -148,15 +148,15 @@ def test_when_the_retries_fail_too_the_error_is_the_providers(fail: Fail, upstre
 
 def test_a_fallback_serves_instead_of_a_deployment_that_is_down(worker: Worker, streamed: bool) -> None:
     result = worker.chat("down-with-backup", "Grüße 🦜", stream=streamed)
-    assert result["content"] == ANSWER
+    assert result["content"] == REPLY
     assert (result["requested_model"], result["model"]) == ("down-with-backup", "backup-2026-01-01")
 
 
 def test_a_stream_that_breaks_before_its_first_delta_falls_back(worker: Worker) -> None:
     id = worker.request("chat", {"model": "breaks-early", "messages": HELLO, "stream": True})
     result = worker.response(id)["result"]
-    assert result["content"] == ANSWER
-    assert "".join(note["delta"].get("content", "") for note in worker.deltas(id)) == ANSWER
+    assert result["content"] == REPLY
+    assert "".join(note["delta"].get("content", "") for note in worker.deltas(id)) == REPLY
 
 
 @pytest.mark.rule("STR-7", "STR-8")
@@ -174,11 +174,11 @@ def test_a_stream_that_breaks_after_its_first_delta_does_not(worker: Worker, ups
 def test_a_name_with_only_cooling_deployments_is_rate_limited(fail: Fail, upstream: Upstream) -> None:
     fail("tired")
     fail("tired")
-    asked = upstream.counts["retry-after-7"] + upstream.counts["retry-after-8"]
+    requests = upstream.counts["retry-after-7"] + upstream.counts["retry-after-8"]
     error = fail("tired")
     assert (error["data"]["kind"], error["data"]["model"], error["data"]["retryable"]) == ("rate_limited", "tired", True)
     assert 0 < error["data"]["retry_after_ms"] <= 8000
-    assert upstream.counts["retry-after-7"] + upstream.counts["retry-after-8"] == asked
+    assert upstream.counts["retry-after-7"] + upstream.counts["retry-after-8"] == requests
 
 
 @pytest.mark.rule("ERR-5", "LOG-4")

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import WorkerFor
 from tests.support.agent_provider import THREE, ManyProviders
 from tests.support.data import Json, tool
-from tests.support.provider_formats import Answer, Call, environment
+from tests.support.provider_formats import Call, Completion, environment
 from tests.support.worker import Worker
 
 SIGNATURE = "c2lnbmF0dXJlLW9mLXRoZS1wcm92aWRlcg=="
@@ -40,7 +40,7 @@ def worker(provider: ManyProviders, worker_for: WorkerFor) -> Worker:
 def first_turn(worker: Worker, provider: ManyProviders, name: str, streamed: bool) -> list[Json]:
     """The conversation after a call with thoughts by ``name``, and the result of its tool."""
     calls = [Call("call_1", "weather", ARGUMENTS)]
-    provider.answers[name] = Answer(thoughts="I must look.", signature=SIGNATURE, calls=calls, finish="tool_calls")
+    provider.completions[name] = Completion(thoughts="I must look.", signature=SIGNATURE, calls=calls, finish="tool_calls")
     messages: list[Json] = [{"role": "user", "content": "Weather in Bern?"}]
     params = {"model": name, "messages": messages, "tools": TOOLS, "stream": streamed}
     result = worker.call("chat", params)["result"]
@@ -54,7 +54,7 @@ def test_a_fallback_to_another_provider_works_without_the_state(
     worker: Worker, provider: ManyProviders, home: str, other: str, streamed: bool
 ) -> None:
     messages = first_turn(worker, provider, home, streamed)
-    provider.answers[home] = provider.answers[other] = Answer("It is sunny.")
+    provider.completions[home] = provider.completions[other] = Completion("It is sunny.")
     more: Json = {"tools": TOOLS, "stream": streamed}
     if other == "anthropic":
         more["thinking"] = {"type": "enabled", "budget_tokens": 1024}
@@ -83,7 +83,7 @@ def test_claude_does_not_think_in_a_tool_loop_that_another_model_began(
 ) -> None:
     """Anthropic: a final assistant message must start with a thinking block when thinking is enabled."""
     messages = first_turn(worker, provider, "gemini", streamed)
-    provider.answers["anthropic"] = Answer("It is sunny.")
+    provider.completions["anthropic"] = Completion("It is sunny.")
     for effort in ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, {"reasoning_effort": "low"}):
         params: Json = {"model": "anthropic", "messages": messages, "tools": TOOLS, "stream": streamed, **effort}
         result = worker.call("chat", params)["result"]

@@ -10,11 +10,11 @@ import pytest
 from bridge_worker.schema.errors import Error
 from tests.conftest import Spawn, WorkerFor
 from tests.support.data import HELLO, tool
-from tests.support.upstream import DONE, Gate, Json, Request, Upstream, answer_text, chunk
+from tests.support.upstream import DONE, Gate, Json, Request, Upstream, chunk, reply_text
 from tests.support.upstream_format import words
 from tests.support.worker import Worker
 
-WORDS = words(answer_text("Grüße 🦜"))
+WORDS = words(reply_text("Grüße 🦜"))
 TOOLS = [tool("weather")]
 
 
@@ -36,7 +36,7 @@ def arrived(upstream: Upstream, model: str) -> Request:
 
     def held() -> list[Request]:
         mine = [request for request in upstream.requests if request.model == model]
-        return [request for request in mine if not request.answered.is_set() and not request.closed_by_client.is_set()]
+        return [request for request in mine if not request.replied.is_set() and not request.closed_by_client.is_set()]
 
     upstream.wait_until(lambda: bool(held()), timeout=30)
     return held()[-1]
@@ -128,8 +128,8 @@ def test_a_cancel_without_a_reader_closes_the_connection(upstream: Upstream, spa
         assert request.stalled.wait(30)
         worker.notify("notifications/cancelled", {"requestId": id})
         request.wait_closed(timeout=30)
-        answer = next(message for message in map(json.loads, output) if message.get("id") == id)
-    assert (answer["error"]["data"]["kind"], answer["error"]["data"]["upstream_closed"]) == ("cancelled", True)
+        response = next(message for message in map(json.loads, output) if message.get("id") == id)
+    assert (response["error"]["data"]["kind"], response["error"]["data"]["upstream_closed"]) == ("cancelled", True)
 
 
 @pytest.mark.rule("CAN-2")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import WorkerFor
 from tests.support.data import tool
-from tests.support.processes import descendants
+from tests.support.processes import children
 from tests.support.request_ledger import Ledger
 from tests.support.upstream import Upstream
 from tests.support.worker import WAIT_SECONDS, Json, Worker, wait_until
@@ -85,8 +85,8 @@ class Caller:
                     self._worker.write(self._random.choice(LINES))
                 case "cancel" if open := self.ledger.open:
                     self._cancel(self._random.choice(open))
-                case "again" if self.ledger.answers:  # an id that is free again may be used again, but is then owed twice
-                    self._cancel(self._random.choice(list(self.ledger.answers)))
+                case "again" if self.ledger.responses:  # an id that is free again may be used again, but is then owed twice
+                    self._cancel(self._random.choice(list(self.ledger.responses)))
             if self._random.random() < 0.9:  # and now and then more than fits
                 self.ledger.wait_for_less_than(IN_FLIGHT)
 
@@ -129,19 +129,19 @@ def test_every_request_gets_one_response_whatever_happens(chaotic: Worker, upstr
     caller.run()
     caller.cancel_the_rest()
     outcomes = caller.ledger.check()
-    assert outcomes["internal"] == 0, [a for [a] in caller.ledger.answers.values() if "internal" in json.dumps(a)][:3]
+    assert outcomes["internal"] == 0, [a for [a] in caller.ledger.responses.values() if "internal" in json.dumps(a)][:3]
     for kind in ("ok", "cancelled", "timeout", "invalid_request", "provider_unavailable", "rate_limited", "stream_interrupted"):
         assert outcomes[kind], f"the run never came to {kind}: {outcomes}"
     held = [request for request in upstream.requests if request.model in ENDLESS]
     for request in held:  # a cancelled or late call costs nothing any more
-        wait_until(lambda request=request: request.closed_by_client.is_set() or request.answered.is_set(), f"{request.id} closed")
+        wait_until(lambda request=request: request.closed_by_client.is_set() or request.replied.is_set(), f"{request.id} closed")
 
 
 @pytest.mark.rule("LIF-15", "EXT-1")
 def test_after_all_that_it_has_nothing_left_and_ends_well(chaotic: Worker, upstream: Upstream) -> None:
     assert chaotic.call("ping")["result"] == {}
     assert chaotic.chat("openai/gpt-4o-mini")["content"]
-    assert len(descendants(chaotic.process.pid)) == 2  # the template and the engine
+    assert len(children(chaotic.process.pid)) == 2  # the template and the engine
     chaotic.end_input()
     assert chaotic.exit_code() == 0
     upstream.wait_until(lambda: upstream.connections == 0, WAIT_SECONDS)

@@ -34,9 +34,9 @@ from tests.support.agent_provider import THREE, ManyProviders, wire_of
 from tests.support.data import HELLO, Json
 from tests.support.pages import blocks
 from tests.support.programs import program
-from tests.support.provider_formats import FORMATS, Answer
+from tests.support.provider_formats import FORMATS, Completion
 from tests.support.upstream_format import Request, Steps, embeddings, http
-from tests.support.worker import COMMAND, WAIT_SECONDS, AnswerError, Worker, clean_environment
+from tests.support.worker import COMMAND, WAIT_SECONDS, ResponseError, Worker, clean_environment
 
 GOOD = "client-key-0123456789"
 REVOKED = "client-key-revoked-0001"
@@ -65,7 +65,7 @@ def key_of(request: Request) -> str | None:
 @pytest.fixture(scope="module")
 def providers() -> Iterator[KeyedProviders]:
     with KeyedProviders() as providers:
-        providers.answers = {wire: Answer(f"from {wire}") for wire in THREE}
+        providers.completions = {wire: Completion(f"from {wire}") for wire in THREE}
         yield providers
 
 
@@ -107,7 +107,7 @@ def connected(worker: Worker, **capability: Any) -> Worker:
 @pytest.fixture(params=["direct", "engines", "configured"])
 def worker(request: pytest.FixtureRequest, providers: KeyedProviders) -> Worker:
     worker: Worker = request.getfixturevalue(request.param)
-    worker.asked.clear()
+    worker.received_requests.clear()
     providers.forget()
     return worker
 
@@ -118,7 +118,7 @@ _names = itertools.count()
 @pytest.fixture
 def fresh(configured: Worker, providers: KeyedProviders) -> tuple[Worker, str]:
     """A worker, and a model that it has no key for."""
-    configured.asked.clear()
+    configured.received_requests.clear()
     providers.forget()
     return configured, f"model-{next(_names)}"
 
@@ -141,62 +141,62 @@ def error_of(response: Json) -> Json:
 @pytest.mark.parametrize("wire", THREE)
 def test_the_client_gets_a_request_for_a_key(worker: Worker, providers: KeyedProviders, wire: str, streamed: bool) -> None:
     key = f"{GOOD}-{wire}-{streamed}"
-    worker.answer = lambda _: {"api_key": key, "expires_in_seconds": 0}
+    worker.respond = lambda _: {"api_key": key, "expires_in_seconds": 0}
     response = chat(worker, model_of(worker, wire), stream=streamed)
     assert response["result"]["content"] == f"from {wire}"
-    (asked,) = worker.asked
-    assert asked["method"] == "credentials/get"
-    assert {name: asked["params"][name] for name in ("provider", "reason")} == {"provider": wire, "reason": "missing"}
+    (request,) = worker.received_requests
+    assert request["method"] == "credentials/get"
+    assert {name: request["params"][name] for name in ("provider", "reason")} == {"provider": wire, "reason": "missing"}
     assert [key_of(request) for request in providers.requests] == [key]
 
 
 @pytest.mark.rule("CRD-1")
 def test_a_key_of_the_config_or_the_environment_comes_first(configured: Worker, providers: KeyedProviders, spawn: Spawn) -> None:
-    configured.asked.clear()
+    configured.received_requests.clear()
     assert "result" in chat(configured, "with-key")
     worker = connected(spawn(env=bases(providers) | {"OPENAI_API_KEY": "of-the-environment-123"}))
     assert "result" in chat(worker, "openai/gpt-4o-mini")
     assert [key_of(request) for request in providers.requests[-2:]] == ["of-the-config-123", "of-the-environment-123"]
-    assert not configured.asked
-    assert not worker.asked
+    assert not configured.received_requests
+    assert not worker.received_requests
 
 
 @pytest.mark.rule("CRD-1")
 def test_the_client_has_the_key_that_a_config_names_in_vain(configured: Worker, providers: KeyedProviders) -> None:
-    configured.answer = lambda _: {"api_key": GOOD, "expires_in_seconds": 0}
+    configured.respond = lambda _: {"api_key": GOOD, "expires_in_seconds": 0}
     assert "result" in chat(configured, "unset")
     assert key_of(providers.requests[-1]) == GOOD
-    configured.answer = refuse
+    configured.respond = refuse
     assert "no key for openai" in error_of(chat(configured, "unset"))["message"]
 
 
 @pytest.mark.rule("CRD-2")
 def test_the_client_may_name_the_host_where_the_operator_names_none(providers: KeyedProviders, spawn: Spawn) -> None:
     worker = connected(spawn())
-    worker.answer = lambda _: {"api_key": GOOD, "base_url": f"{providers.origin}/of-the-client/v1"}
+    worker.respond = lambda _: {"api_key": GOOD, "base_url": f"{providers.origin}/of-the-client/v1"}
     assert "result" in chat(worker, "openai/gpt-4o-mini")
     assert providers.requests[-1].path == "/of-the-client/v1/chat/completions"
-    assert "base_url" not in worker.asked[0]["params"]
+    assert "base_url" not in worker.received_requests[0]["params"]
 
 
 @pytest.mark.rule("CRD-2")
 def test_a_host_may_need_no_key(fresh: tuple[Worker, str], providers: KeyedProviders) -> None:
     worker, model = fresh
-    worker.answer = lambda _: {"api_key": None}
+    worker.respond = lambda _: {"api_key": None}
     assert "result" in chat(worker, model)
     assert "result" in chat(worker, model)
-    assert len(worker.asked) == 1
+    assert len(worker.received_requests) == 1
 
 
 @pytest.mark.rule("CRD-3")
 def test_a_key_is_cached_for_all_engines_until_it_expires(engines: Worker, providers: KeyedProviders) -> None:
-    engines.asked.clear()
-    answers = iter([{"api_key": f"{GOOD}-0", "expires_in_seconds": 1.0}, {"api_key": f"{GOOD}-1", "expires_in_seconds": 0}])
-    engines.answer = lambda _: next(answers)
+    engines.received_requests.clear()
+    results = iter([{"api_key": f"{GOOD}-0", "expires_in_seconds": 1.0}, {"api_key": f"{GOOD}-1", "expires_in_seconds": 0}])
+    engines.respond = lambda _: next(results)
     chats = [engines.request("chat", {"model": "openai/gpt-4o-mini", "messages": HELLO}) for _ in range(8)]
     assert all("result" in engines.response(id) for id in chats)
-    assert len(engines.asked) == 1
-    while len(engines.asked) < 2:  # it expires, and the next chat asks again
+    assert len(engines.received_requests) == 1
+    while len(engines.received_requests) < 2:  # it expires, and the next chat asks again
         assert "result" in chat(engines, "openai/gpt-4o-mini")
     assert key_of(providers.requests[-1]) == f"{GOOD}-1"
 
@@ -204,14 +204,14 @@ def test_a_key_is_cached_for_all_engines_until_it_expires(engines: Worker, provi
 @pytest.mark.rule("CRD-4")
 def test_one_question_is_in_flight_however_many_requests_wait(fresh: tuple[Worker, str], providers: KeyedProviders) -> None:
     worker, model = fresh
-    worker.answer = None
+    worker.respond = None
     chats = [worker.request("chat", {"model": model, "messages": HELLO}) for _ in range(6)]
-    worker.wait_for(lambda message: message in worker.asked)
+    worker.wait_for(lambda message: message in worker.received_requests)
     worker.notify("notifications/cancelled", {"requestId": chats[0]})
     assert worker.response(chats[0])["error"]["data"]["kind"] == "cancelled"
-    answer(worker, {"api_key": GOOD})
+    send_result(worker, {"api_key": GOOD})
     assert all("result" in worker.response(id) for id in chats[1:])
-    assert len(worker.asked) == 1
+    assert len(worker.received_requests) == 1
 
 
 @pytest.mark.rule("CRD-4")
@@ -219,23 +219,23 @@ def test_one_question_is_in_flight_however_many_requests_wait(fresh: tuple[Worke
 def test_the_last_cancel_cancels_the_question(mode: str, request: pytest.FixtureRequest, fresh: tuple[Worker, str]) -> None:
     worker: Worker = request.getfixturevalue(mode)
     model = fresh[1] if mode == "configured" else "gemini/gemini-flash-latest"
-    worker.asked.clear()
-    worker.answer = None
+    worker.received_requests.clear()
+    worker.respond = None
     chats = [worker.request("chat", {"model": model, "messages": HELLO}) for _ in range(2)]
-    worker.wait_for(lambda message: message in worker.asked)
+    worker.wait_for(lambda message: message in worker.received_requests)
     for id in chats:
         worker.notify("notifications/cancelled", {"requestId": id})
         assert worker.response(id)["error"]["data"]["kind"] == "cancelled"
-    note = worker.wait_for(lambda message: message_id(message) == worker.asked[0]["id"])
+    note = worker.wait_for(lambda message: message_id(message) == worker.received_requests[0]["id"])
     assert isinstance(note, dict)
     assert note["method"] == "notifications/cancelled"
-    answer(worker, {"api_key": GOOD})  # too late: ignored
+    send_result(worker, {"api_key": GOOD})  # too late: ignored
     assert "result" in worker.call("ping")
-    assert len(worker.asked) == 1
+    assert len(worker.received_requests) == 1
 
 
-def answer(worker: Worker, result: Json) -> None:
-    worker.send({"jsonrpc": "2.0", "id": worker.asked[-1]["id"], "result": result})
+def send_result(worker: Worker, result: Json) -> None:
+    worker.send({"jsonrpc": "2.0", "id": worker.received_requests[-1]["id"], "result": result})
 
 
 def message_id(message: Any) -> object:
@@ -244,7 +244,7 @@ def message_id(message: Any) -> object:
 
 
 def refuse(_: Json) -> object:
-    raise AnswerError("the user said no")
+    raise ResponseError("the user said no")
 
 
 MALFORMED: list[tuple[object, str]] = [
@@ -263,12 +263,12 @@ MALFORMED: list[tuple[object, str]] = [
 
 
 @pytest.mark.rule("CRD-5")
-@pytest.mark.parametrize(("answer", "reason"), MALFORMED)
+@pytest.mark.parametrize(("result", "reason"), MALFORMED)
 def test_a_malformed_result_is_an_error_that_names_what_is_wrong(
-    fresh: tuple[Worker, str], providers: KeyedProviders, answer: object, reason: str
+    fresh: tuple[Worker, str], providers: KeyedProviders, result: object, reason: str
 ) -> None:
     worker, model = fresh
-    worker.answer = lambda _: answer
+    worker.respond = lambda _: result
     message = error_of(chat(worker, model))["message"]
     assert reason in message
     assert "malformed" in message
@@ -279,13 +279,13 @@ def test_a_malformed_result_is_an_error_that_names_what_is_wrong(
 @pytest.mark.rule("CRD-5")
 @pytest.mark.parametrize("wire", THREE)
 def test_a_denied_key_is_an_error_with_the_reason(worker: Worker, providers: KeyedProviders, wire: str, streamed: bool) -> None:
-    worker.answer = refuse
+    worker.respond = refuse
     providers.forget()
     error = error_of(chat(worker, model_of(worker, wire), stream=streamed))
     assert "the user said no" in error["message"]
     assert error["data"]["provider"] == wire
     assert not providers.requests
-    assert len(worker.asked) == 1
+    assert len(worker.received_requests) == 1
 
 
 @pytest.mark.rule("CRD-5")
@@ -294,7 +294,7 @@ def test_a_late_response_is_an_error_of_the_key_not_of_the_deadline(
     mode: str, request: pytest.FixtureRequest, fresh: tuple[Worker, str]
 ) -> None:
     worker: Worker = request.getfixturevalue(mode)
-    worker.answer = None
+    worker.respond = None
     worker.wait_for(lambda message: isinstance(message, dict) and message.get("method") == "notifications/ready")
     model = fresh[1] if mode == "configured" else "gemini/gemini-flash-latest"
     response = chat(worker, model, deadlines={"total_ms": 400})
@@ -305,8 +305,8 @@ def test_a_late_response_is_an_error_of_the_key_not_of_the_deadline(
 def test_a_response_after_the_capabilitys_own_limit_is_late(providers: KeyedProviders, spawn: Spawn) -> None:
     worker = connected(spawn(env=bases(providers)), timeout_ms=50)
     assert "within 50 ms" in error_of(chat(worker, "openai/gpt-4o-mini"))["message"]
-    assert message_id(worker.received[-2]) == worker.asked[0]["id"]  # the question is cancelled
-    worker.answer = lambda _: {"api_key": GOOD}
+    assert message_id(worker.received[-2]) == worker.received_requests[0]["id"]  # the question is cancelled
+    worker.respond = lambda _: {"api_key": GOOD}
     assert "result" in chat(worker, "openai/gpt-4o-mini")
 
 
@@ -315,7 +315,7 @@ def test_a_response_after_the_capabilitys_own_limit_is_late(providers: KeyedProv
 def test_no_response_is_awaited_from_closed_input(providers: KeyedProviders, spawn: Spawn, flags: tuple[str, ...]) -> None:
     worker = connected(spawn(*flags, env=bases(providers)))
     id = worker.request("chat", {"model": "openai/gpt-4o-mini", "messages": HELLO})
-    worker.wait_for(lambda message: message in worker.asked)
+    worker.wait_for(lambda message: message in worker.received_requests)
     worker.end_input()
     assert worker.exit_code() == 0
     assert "closed its end" in error_of(worker.response(id))["message"]
@@ -324,34 +324,34 @@ def test_no_response_is_awaited_from_closed_input(providers: KeyedProviders, spa
 @pytest.mark.rule("CRD-6")
 @pytest.mark.parametrize("wire", THREE)
 def test_a_rejected_key_is_requested_again(worker: Worker, providers: KeyedProviders, wire: str, streamed: bool) -> None:
-    answers = iter([{"api_key": REVOKED, "expires_in_seconds": 3600}, {"api_key": GOOD, "expires_in_seconds": 0}])
-    worker.answer = lambda _: next(answers)
+    results = iter([{"api_key": REVOKED, "expires_in_seconds": 3600}, {"api_key": GOOD, "expires_in_seconds": 0}])
+    worker.respond = lambda _: next(results)
     error = error_of(chat(worker, model_of(worker, wire), stream=streamed))
     assert REVOKED not in json.dumps(error)
     assert "result" in chat(worker, model_of(worker, wire), stream=streamed)
-    assert [asked["params"]["reason"] for asked in worker.asked] == ["missing", "rejected"]
+    assert [request["params"]["reason"] for request in worker.received_requests] == ["missing", "rejected"]
 
 
 @pytest.mark.rule("CRD-1", "CRD-6")
 @pytest.mark.parametrize("mode", ["direct", "engines", "configured"])
 def test_embeddings_and_rankings_request_keys_too(mode: str, request: pytest.FixtureRequest, providers: KeyedProviders) -> None:
     worker: Worker = request.getfixturevalue(mode)
-    worker.asked.clear()
-    worker.answer = lambda _: {"api_key": GOOD, "expires_in_seconds": 0, "base_url": f"{providers.origin}/v1"}
+    worker.received_requests.clear()
+    worker.respond = lambda _: {"api_key": GOOD, "expires_in_seconds": 0, "base_url": f"{providers.origin}/v1"}
     is_configured = mode == "configured"
     embedding = {"model": "embedding" if is_configured else "openai/text-embedding-3-small", "input": "a"}
     assert worker.call("embed", embedding)["result"]["embeddings"] == [[1.0]]
     assert providers.requests[-1].headers["authorization"] == f"Bearer {GOOD}"
     ranking = {"model": "ranking" if is_configured else "cohere/rerank-v3.5", "query": "q", "documents": ["a"]}
     assert "result" in worker.call("rerank", ranking)
-    assert "cohere" in [asked["params"]["provider"] for asked in worker.asked]
-    answers = iter([REVOKED, GOOD])
-    worker.answer = lambda _: {"api_key": next(answers), "expires_in_seconds": 60 * (2 - len(worker.asked))}
-    worker.asked.clear()
+    assert "cohere" in [request["params"]["provider"] for request in worker.received_requests]
+    results = iter([REVOKED, GOOD])
+    worker.respond = lambda _: {"api_key": next(results), "expires_in_seconds": 60 * (2 - len(worker.received_requests))}
+    worker.received_requests.clear()
     if is_configured:
         error_of(worker.call("embed", embedding))
         assert "result" in worker.call("embed", embedding)
-        assert worker.asked[-1]["params"]["reason"] == "rejected"
+        assert worker.received_requests[-1]["params"]["reason"] == "rejected"
 
 
 @pytest.mark.rule("CRD-7")
@@ -362,12 +362,12 @@ def test_a_key_is_in_no_log_error_trace_cassette_or_status(
     trace, cassette = tmp_path / "run.trace", tmp_path / "run.cassette"
     files = ("--trace", str(trace), "--trace-content", "full", "--record", str(cassette), "--log-level", "debug")
     worker = connected(spawn(*flags, *files, env=bases(providers)))
-    answers = iter([{"api_key": REVOKED, "expires_in_seconds": 0}, {"api_key": GOOD}, {"api_key": 7, "secret": GOOD}])
-    worker.answer = lambda _: next(answers)
+    results = iter([{"api_key": REVOKED, "expires_in_seconds": 0}, {"api_key": GOOD}, {"api_key": 7, "secret": GOOD}])
+    worker.respond = lambda _: next(results)
     assert "not valid" in error_of(chat(worker, "openai/gpt-4o-mini"))["message"]
-    providers.answers["openai"] = Answer(f"your key is {GOOD}")  # what models write is passed on, but not kept
+    providers.completions["openai"] = Completion(f"your key is {GOOD}")  # what models write is passed on, but not kept
     assert "result" in chat(worker, "openai/gpt-4o-mini")
-    providers.answers["openai"] = Answer("from openai")
+    providers.completions["openai"] = Completion("from openai")
     error_of(chat(worker, "gemini/gemini-flash-latest"))
     worker.write(f'{{"jsonrpc":"2.0","id":"omni-bridge:9","result":{{"api_key":"{GOOD}"}}\n'.encode())  # not JSON
     worker.send({"jsonrpc": "2.0", "result": {"api_key": GOOD}})
@@ -392,12 +392,12 @@ def test_only_a_client_with_the_capability_gets_requests_and_for_the_providers_t
     assert "result" in chat(without, "openai/gpt-4o-mini")  # the operator's own host may need none
     error_of(chat(without, "anthropic/claude-haiku-4-5"))
     worker = connected(spawn(env=bases(providers) | {"HOSTED_VLLM_API_BASE": f"{providers.origin}/v1"}), providers=["hosted_vllm"])
-    worker.answer = lambda _: {"api_key": GOOD}
+    worker.respond = lambda _: {"api_key": GOOD}
     assert "result" in chat(worker, "hosted_vllm/a")
     assert key_of(providers.requests[-1]) == GOOD
     error_of(chat(worker, "anthropic/claude-haiku-4-5"))
-    assert [asked["params"]["provider"] for asked in worker.asked] == ["hosted_vllm"]
-    assert not without.asked
+    assert [request["params"]["provider"] for request in worker.received_requests] == ["hosted_vllm"]
+    assert not without.received_requests
 
 
 @pytest.mark.parametrize(("page", "language"), [("docs/agents.md", "bash"), ("protocol.md", "py")])
@@ -422,18 +422,18 @@ VALUES = st.none() | st.booleans() | st.floats(-5, 1e6) | st.text(max_size=3) | 
 @pytest.mark.rule("CRD-2", "CRD-5")
 @settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, VALUES)))
-def test_a_result_is_checked_by_hand_as_its_type_is(answer: Json) -> None:
+def test_a_result_is_checked_by_hand_as_its_type_is(result: Json) -> None:
     """By hand it also has a key, and no text that a header can't hold."""
     try:
-        params, _ = read_result(answer)
+        params, _ = read_result(result)
     except _Malformed:
         pass
     else:
-        CredentialsGetResult.model_validate(answer)
-        assert set(params.values()) <= set(map(str.strip, map(str, answer.values())))
-    if not is_valid(CredentialsGetResult, answer):
+        CredentialsGetResult.model_validate(result)
+        assert set(params.values()) <= set(map(str.strip, map(str, result.values())))
+    if not is_valid(CredentialsGetResult, result):
         with pytest.raises(_Malformed):
-            read_result(answer)
+            read_result(result)
 
 
 def is_valid(type: Any, value: Json) -> bool:
@@ -460,13 +460,13 @@ def test_the_capability_is_checked_by_hand_as_its_type_is(capability: Any) -> No
             credentials_capability(params)
 
 
-def client_with(answer: Callable[[Json], object], redactor: Redactor) -> ClientCredentials:
+def client_with(respond: Callable[[Json], object], redactor: Redactor) -> ClientCredentials:
     """Answers at once."""
     credentials = ClientCredentials(redactor)
 
     def write(line: bytes) -> None:
         request = json.loads(line)
-        response = {"jsonrpc": "2.0", "id": request["id"], "result": answer(request)}
+        response = {"jsonrpc": "2.0", "id": request["id"], "result": respond(request)}
         asyncio.get_running_loop().call_soon(client.take, response)
 
     client = ClientRequests(write)

@@ -21,9 +21,10 @@ from bridge_worker.system.engine_starts import TEST_VARIABLE
 from tests.conftest import Spawn
 from tests.support.data import HELLO, Json
 from tests.support.gateway_config import deployment, write
-from tests.support.processes import descendants
+from tests.support.processes import children, descendants
 from tests.support.upstream import Upstream
-from tests.support.worker import COMMAND, Worker, run, wait_until
+from tests.support.upstream_format import embeddings
+from tests.support.worker import COMMAND, Worker, run, wait_until, wait_until_loaded
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="engine processes need Linux")
 
@@ -43,9 +44,9 @@ def wait_for_engines(worker: Worker, count: int) -> list[int]:
 
 
 def others(worker: Worker) -> set[int]:
-    """Its processes that are not engines."""
+    """Its processes that are not engines, nor their children."""
     rows = worker.call("status")["result"]["engines"]
-    return descendants(worker.process.pid) - {row["pid"] for row in rows}
+    return children(worker.process.pid) - {row["pid"] for row in rows}
 
 
 def template(worker: Worker) -> int:
@@ -358,7 +359,7 @@ def test_engines_outlive_the_template_and_another_one_is_started(one: Worker, up
     assert engines(one) == [engine]
     one.notify("notifications/cancelled", {"requestId": stream})
     assert error_of(one.response(stream))["kind"] == "cancelled"
-    wait_until(lambda: len(descendants(one.process.pid)) == 2, "another template has been started")
+    wait_until(lambda: len(children(one.process.pid)) == 2, "another template has been started")
     os.kill(engine, signal.SIGKILL)
     assert one.chat("openai/gpt-4o")["content"]  # by an engine of the new template
 
@@ -370,6 +371,60 @@ def test_a_template_that_is_stopped_is_replaced_when_it_is_needed(one: Worker, u
     os.kill(engine, signal.SIGKILL)
     assert worker.chat("openai/gpt-4o")["content"]
     assert is_gone(pid)
+
+
+# --- the self-test, in a separate process --------------------------------------------------------------------------------------
+
+
+def rehearsing(worker: Worker) -> set[int]:
+    """Process ids; the template has no other child for more than a moment."""
+    return {pid for pid in children(template(worker)) if not is_gone(pid)}
+
+
+@pytest.fixture
+def rehearses(own: Callable[..., Worker]) -> tuple[Worker, int]:
+    """A worker whose self-test is stopped, and that process."""
+    worker = own(1)
+    (engine,) = wait_for_engines(worker, 1)
+    wait_until(lambda: bool(rehearsing(worker)), "the template rehearses")
+    (pid,) = rehearsing(worker)
+    os.kill(pid, signal.SIGSTOP)
+    assert engines(worker) == [engine]
+    return worker, pid
+
+
+@pytest.mark.rule("STA-5")
+def test_a_self_test_that_ends_early_is_reported_and_chats_do_not_depend_on_it(rehearses: tuple[Worker, int]) -> None:
+    worker, pid = rehearses
+    assert worker.call("status")["result"]["degraded"] is None
+    os.kill(pid, signal.SIGKILL)
+    wait_until_loaded(worker)
+    (row,) = worker.call("status")["result"]["degraded"]
+    assert (row["part"], row["reason"]) == ("self-test", "its process ended with -9")
+    assert worker.chat("openai/gpt-4o")["content"]
+    assert is_gone(pid)
+
+
+def test_the_template_forks_engines_during_the_self_test_and_the_end_does_not_wait_for_it(rehearses: tuple[Worker, int]) -> None:
+    worker, pid = rehearses
+    (engine,) = engines(worker)
+    os.kill(engine, signal.SIGKILL)
+    assert worker.chat("openai/gpt-4o")["content"]
+    worker.end_input()
+    assert worker.exit_code() == 0
+    wait_until(lambda: is_gone(pid), "the self-test has ended with its template")
+
+
+def test_an_engine_loads_what_embeddings_need_when_one_is_requested(spawn: Spawn, upstream: Upstream) -> None:
+    upstream.script("vectors", body=embeddings([1.0, 2.0]))
+    env = {"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": upstream.base_url}
+    worker = spawn(command=COMMAND, env=env)  # not forked from a process that has loaded it
+    wait_until_loaded(worker)
+    (engine,) = engines(worker)
+    before = resident_bytes(engine)
+    assert worker.call("embed", {"model": "openai/vectors", "input": "hello"})["result"]["embeddings"] == [[1.0, 2.0]]
+    assert resident_bytes(engine) - before > 2**20 * 10
+    wait_until(lambda: not rehearsing(worker), "no process is left of the self-test")
 
 
 # --- growing -----------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from bridge_worker.config.local_models import packaged_file
 from tests.conftest import Spawn
 from tests.support.data import Json
 from tests.support.gateway_config import KEY, write
+from tests.support.processes import children, descendants, is_zombie
 from tests.support.upstream import Upstream
 from tests.support.worker import Worker, wait_until
 
@@ -79,9 +80,8 @@ class Scene:
         """Of a settled worker."""
         rows = self.worker.call("status")["result"]["engines"]
         engines = {row["pid"]: row["state"] for row in rows if row["pid"] is not None}
-        others = descendants(self.worker.process.pid) - engines.keys()
-        llama = sorted(pid for pid in others if "llama_server" in command_of(pid))
-        (template,) = others - set(llama)
+        llama = sorted(pid for pid in descendants(self.worker.process.pid) if "llama_server" in command_of(pid))
+        (template,) = children(self.worker.process.pid) - engines.keys() - set(llama)
         return Processes(template, engines, llama)
 
     def is_settled(self) -> bool:
@@ -110,15 +110,6 @@ class Scene:
         return len(os.listdir(f"/proc/{self.worker.process.pid}/fd"))
 
 
-def descendants(pid: int) -> set[int]:
-    found: set[int] = set()
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            for child in map(int, task.read_text().split()):
-                found |= {child} | descendants(child)
-    return found
-
-
 def command_of(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_text()
@@ -131,10 +122,6 @@ def state_of(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return "X"
-
-
-def is_zombie(pid: int) -> bool:
-    return state_of(pid) == "Z"
 
 
 @pytest.fixture(scope="module")

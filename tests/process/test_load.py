@@ -68,8 +68,8 @@ def loaded(provider: Upstream) -> Iterator[Worker]:
 @pytest.mark.rule("ERR-8")
 def test_a_thousand_concurrent_chats_complete_and_one_more_is_refused_immediately(loaded: Worker, provider: Upstream) -> None:
     gate = Gate()
-    answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "late"}, "finish_reason": "stop"}]}
-    provider.script("held", body=answer, before=gate)
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "late"}, "finish_reason": "stop"}]}
+    provider.script("held", body=body, before=gate)
     ledger = Ledger(loaded)
     ids = [ledger.owe(loaded.request("chat", {"model": "openai/held", "messages": HELLO})) for _ in range(1000)]
     provider.wait_until(lambda: provider.counts["held"] == 1000, 2 * WAIT_SECONDS)
@@ -78,12 +78,12 @@ def test_a_thousand_concurrent_chats_complete_and_one_more_is_refused_immediatel
     waited = ping(loaded, ledger)
     figure(f"1,000 in flight: {before:.0f} MiB; 5,000 refused and a ping after them: {waited:.0f} ms")
     assert set(ledger.open) == set(ids), "a refusal waited"
-    assert {outcome(ledger.answers[id][0]) for id in refused} == {"overloaded"}
+    assert {outcome(ledger.responses[id][0]) for id in refused} == {"overloaded"}
     assert resident(loaded) < before + SLACK_MIB
     assert provider.counts["held"] == 1000, "a refused chat went to the provider all the same"
     gate.set()
     assert ledger.check() == {"overloaded": 5000, "ok": 1001}
-    assert all(ledger.answers[id][0]["result"]["content"] == "late" for id in ids)
+    assert all(ledger.responses[id][0]["result"]["content"] == "late" for id in ids)
     loaded.received.clear()  # so that later waits have less to look through
 
 
@@ -159,12 +159,12 @@ class NeverWaits:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self.said = 0
+        self.taken = 0
         self.began = asyncio.Event()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         for _ in range(self._count):
-            self.said += 1
+            self.taken += 1
             self.began.set()
             yield [Delta(content="x")]
         yield Facts(End("stop", "stop"))
@@ -199,7 +199,7 @@ def test_a_stream_that_arrives_in_one_piece_can_be_cancelled() -> None:
         chat.cancel()
         with pytest.raises(BridgeError, match="cancelled"):
             await chat
-        return model.said
+        return model.taken
 
     assert asyncio.run(cancelled()) < 1_000_000_000
 
@@ -229,8 +229,8 @@ def test_a_slow_reader_slows_the_provider_and_costs_no_memory(provider: Upstream
     worker.end_input()
     with open(ours, "rb") as pipe:
         messages = [json.loads(line) for line in pipe]
-    answers = {message["id"]: message for message in messages if "method" not in message}
-    assert set(answers) == {*first, short, ping}
-    assert all(answers[id]["error"]["data"]["kind"] == "cancelled" for id in first)
+    responses = {message["id"]: message for message in messages if "method" not in message}
+    assert set(responses) == {*first, short, ping}
+    assert all(responses[id]["error"]["data"]["kind"] == "cancelled" for id in first)
     assert worker.exit_code() == 0
     figure(f"a reader that does not read: {before:.0f} MiB, {sum(sent)} pieces taken from the provider")

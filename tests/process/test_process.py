@@ -24,8 +24,8 @@ from bridge_worker.version import __version__
 from tests.conftest import Spawn
 from tests.support.data import HELLO_ASCII as HELLO
 from tests.support.processes import HOLD_LITELLM, chat, descendants, kind, line, script
-from tests.support.upstream import Gate, Upstream, answer_text
-from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, run, wait_until
+from tests.support.upstream import Gate, Upstream, reply_text
+from tests.support.worker import COMMAND, WAIT_SECONDS, Worker, clean_environment, run, wait_until, wait_until_loaded
 
 INITIALIZE = {"protocolVersion": "omni-bridge/1", "clientInfo": {"name": "test", "version": "1"}, "capabilities": {}}
 
@@ -126,6 +126,7 @@ def test_the_end_of_input_waits_for_the_provider_and_exits_0(worker: Worker, ups
     worker.chat("openai/gpt-4o-mini")
     id = chat(worker, "openai/held")
     gate.wait_reached(WAIT_SECONDS)
+    wait_until_loaded(worker)
     wait_until(lambda: len(descendants(worker.process.pid)) == 2, "the engine of the start has ended")
     assert [listening(pid) for pid in (worker.process.pid, *descendants(worker.process.pid))] == [[], [], []]
     worker.end_input()
@@ -169,13 +170,13 @@ def test_files_in_place_of_pipes_work(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("closed", "code", "answers"),
+    ("closed", "code", "responses"),
     [("0<&-", 0, 0), ("1>&-", 3, 0), ("2>&-", 0, 1), ("0<&- 1>&- 2>&-", 3, 0)],
     ids=["0", "1", "2", "all"],
 )
-def test_descriptors_that_are_closed_from_the_start(closed: str, code: int, answers: int) -> None:
+def test_descriptors_that_are_closed_from_the_start(closed: str, code: int, responses: int) -> None:
     status, stdout, stderr = run("--stdio", input=line(1, "ping"), command=through_shell(closed))
-    assert (status, stdout.count("\n"), stderr) == (code, answers, "")
+    assert (status, stdout.count("\n"), stderr) == (code, responses, "")
 
 
 @pytest.mark.rule("LIF-11")
@@ -545,7 +546,7 @@ def test_a_chat_received_before_litellm_is_loaded_is_served_afterwards(held: Hel
     assert worker.call("ping")["result"] == {}
     assert len(worker.received) == 2
     held.release("go")
-    assert worker.response(id)["result"]["content"] == answer_text("hello")
+    assert worker.response(id)["result"]["content"] == reply_text("hello")
     ready = worker.wait_for(lambda message: isinstance(message, dict) and message.get("method") == "notifications/ready")
     assert isinstance(ready, dict)
     assert ready["params"]["engine"]["ready"] is True

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import WorkerFor
 from tests.support.agent_provider import THREE, AgentProvider, calling
 from tests.support.data import Json, tool
-from tests.support.provider_formats import FORMATS, Answer, Call, environment
+from tests.support.provider_formats import FORMATS, Call, Completion, environment
 from tests.support.worker import Worker
 
 WEATHER = {
@@ -25,7 +25,7 @@ CITY: Json = {
     "json_schema": {"name": "city", "schema": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}},
 }
 HELLO: list[Json] = [{"role": "user", "content": "hello"}]
-Ask = Callable[..., Json]
+Respond = Callable[..., Json]
 
 
 @pytest.fixture(scope="module")
@@ -57,23 +57,23 @@ def worker(request: pytest.FixtureRequest) -> Worker:
 
 
 @pytest.fixture
-def respond(provider: AgentProvider, worker: Worker, wire: str, streamed: bool) -> Ask:
+def respond(provider: AgentProvider, worker: Worker, wire: str, streamed: bool) -> Respond:
     """Gives the answers to one chat, and returns its whole response, with the deltas in ``deltas``."""
 
-    def ask(*answers: Answer, **params: Any) -> Json:
-        provider.play(wire, *answers)
+    def run(*completions: Completion, **params: Any) -> Json:
+        provider.play(wire, *completions)
         id = worker.request("chat", {"model": provider.model, "messages": HELLO, "stream": streamed} | params)
         response = worker.response(id)
         return response | {"deltas": worker.deltas(id)}
 
-    return ask
+    return run
 
 
 # --- tool calls and response formats ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.rule("TLC-1", "TLC-2")
-def test_a_call_that_does_not_fit_its_tool_has_the_problems(respond: Ask) -> None:
+def test_a_call_that_does_not_fit_its_tool_has_the_problems(respond: Respond) -> None:
     (call,) = respond(calling('{"days": 9, "town": "Bern"}'), tools=TOOLS)["result"]["tool_calls"]
     assert call["problems"] == [
         {"kind": "schema", "path": "city", "reason": "is missing"},
@@ -84,13 +84,13 @@ def test_a_call_that_does_not_fit_its_tool_has_the_problems(respond: Ask) -> Non
 
 
 @pytest.mark.rule("TLC-1")
-def test_a_call_that_fits_has_no_mark(respond: Ask) -> None:
+def test_a_call_that_fits_has_no_mark(respond: Respond) -> None:
     (call,) = respond(calling('{"city": "Bern", "days": 3}'), tools=TOOLS)["result"]["tool_calls"]
     assert call.keys() == {"id", "type", "function"}
 
 
 @pytest.mark.rule("TLC-3")
-def test_a_call_of_a_tool_that_the_request_does_not_have_is_marked(respond: Ask) -> None:
+def test_a_call_of_a_tool_that_the_request_does_not_have_is_marked(respond: Respond) -> None:
     (call,) = respond(calling('{"city": "Bern"}', "weather_v2"), tools=TOOLS)["result"]["tool_calls"]
     assert [(one["kind"], one["path"]) for one in call["problems"]] == [("unknown_tool", "")]
     assert "weather_v2" in call["problems"][0]["reason"]
@@ -98,7 +98,7 @@ def test_a_call_of_a_tool_that_the_request_does_not_have_is_marked(respond: Ask)
 
 
 @pytest.mark.rule("TLC-4", "STR-5")
-def test_a_string_instead_of_a_number_is_repaired_and_named(respond: Ask) -> None:
+def test_a_string_instead_of_a_number_is_repaired_and_named(respond: Respond) -> None:
     response = respond(calling('{"city": "Bern", "days": "3"}'), tools=TOOLS, repair="json")
     (call,) = response["result"]["tool_calls"]
     assert call["function"]["arguments"] == '{"city": "Bern", "days": 3}'
@@ -111,7 +111,7 @@ def test_a_string_instead_of_a_number_is_repaired_and_named(respond: Ask) -> Non
 
 @pytest.mark.rule("TLC-4", "STR-5")
 @pytest.mark.parametrize("wire", ["openai"])  # the others send arguments as an object, plain
-def test_code_fences_and_trailing_commas_are_repaired(respond: Ask, streamed: bool) -> None:
+def test_code_fences_and_trailing_commas_are_repaired(respond: Respond, streamed: bool) -> None:
     written = '```json\n{"city": "Bern",}\n```'
     response = respond(calling(written), tools=TOOLS, repair="json")
     (call,) = response["result"]["tool_calls"]
@@ -124,7 +124,7 @@ def test_code_fences_and_trailing_commas_are_repaired(respond: Ask, streamed: bo
 
 @pytest.mark.rule("TLC-5")
 @pytest.mark.parametrize("wire", ["openai"])
-def test_arguments_that_were_cut_off_by_max_tokens_are_marked(respond: Ask) -> None:
+def test_arguments_that_were_cut_off_by_max_tokens_are_marked(respond: Respond) -> None:
     cut = calling('{"city": "Ber', finish="length")
     (call,) = respond(cut, tools=TOOLS, repair="json")["result"]["tool_calls"]
     assert call["function"]["arguments"] == '{"city": "Ber"}'
@@ -138,7 +138,7 @@ def test_arguments_that_were_cut_off_by_max_tokens_are_marked(respond: Ask) -> N
 
 @pytest.mark.rule("TLC-4", "RES-4")
 @pytest.mark.parametrize("wire", ["openai"])
-def test_arguments_beyond_repair_are_an_error(respond: Ask) -> None:
+def test_arguments_beyond_repair_are_an_error(respond: Respond) -> None:
     error = respond(calling("sunny"), tools=TOOLS, repair="json")["error"]
     assert error["data"]["kind"] == "bad_upstream_response"
     assert error["data"]["partial"]["tool_calls"][0]["function"]["arguments"] == "sunny"
@@ -146,23 +146,25 @@ def test_arguments_beyond_repair_are_an_error(respond: Ask) -> None:
 
 
 @pytest.mark.rule("TLC-6")
-def test_content_that_does_not_fit_the_response_format_has_the_problems(respond: Ask) -> None:
-    result = respond(Answer('{"n": "many"}'), response_format=CITY)["result"]
+def test_content_that_does_not_fit_the_response_format_has_the_problems(respond: Respond) -> None:
+    result = respond(Completion('{"n": "many"}'), response_format=CITY)["result"]
     assert result["problems"] == [{"kind": "schema", "path": "n", "reason": "must be an integer, is a string"}]
-    assert "problems" not in respond(Answer('{"n": 3}'), response_format=CITY)["result"]
+    assert "problems" not in respond(Completion('{"n": 3}'), response_format=CITY)["result"]
 
 
 @pytest.mark.rule("TLC-6")
-def test_content_is_repaired_and_named(respond: Ask) -> None:
-    result = respond(Answer('Sure:\n```json\n{"n": "3"}\n```'), response_format=CITY, repair="json")["result"]
+def test_content_is_repaired_and_named(respond: Respond) -> None:
+    result = respond(Completion('Sure:\n```json\n{"n": "3"}\n```'), response_format=CITY, repair="json")["result"]
     assert result["content"] == result["message"]["content"] == '{"n": 3}'
     assert [one["path"] for one in result["repaired"]] == ["", "n"]
     assert "problems" not in result
 
 
 @pytest.mark.rule("ENS-1", "ENS-2", "ENS-3")
-def test_a_response_that_does_not_fit_is_requested_again(respond: Ask, provider: AgentProvider, streamed: bool) -> None:
-    response = respond(Answer("nothing"), Answer('{"n": "x"}'), Answer('{"n": 3}'), response_format=CITY, ensure={"attempts": 4})
+def test_a_response_that_does_not_fit_is_requested_again(respond: Respond, provider: AgentProvider, streamed: bool) -> None:
+    response = respond(
+        Completion("nothing"), Completion('{"n": "x"}'), Completion('{"n": 3}'), response_format=CITY, ensure={"attempts": 4}
+    )
     result = response["result"]
     assert result["content"] == '{"n": 3}'
     assert "problems" not in result
@@ -178,22 +180,22 @@ def test_a_response_that_does_not_fit_is_requested_again(respond: Ask, provider:
 
 
 @pytest.mark.rule("ENS-1", "ENS-3")
-def test_the_cost_is_that_of_all_attempts(respond: Ask) -> None:
-    one = respond(Answer('{"n": 3}'), response_format=CITY)["result"]["cost_usd"]
-    two = respond(Answer("no"), Answer('{"n": 3}'), response_format=CITY, ensure={"attempts": 2})["result"]["cost_usd"]
+def test_the_cost_is_that_of_all_attempts(respond: Respond) -> None:
+    one = respond(Completion('{"n": 3}'), response_format=CITY)["result"]["cost_usd"]
+    two = respond(Completion("no"), Completion('{"n": 3}'), response_format=CITY, ensure={"attempts": 2})["result"]["cost_usd"]
     assert two == pytest.approx(2 * one)
 
 
 @pytest.mark.rule("ENS-1")
-def test_the_attempts_are_bounded_and_the_last_response_has_its_problems(respond: Ask, provider: AgentProvider) -> None:
-    result = respond(Answer('{"n": "x"}'), response_format=CITY, ensure={"attempts": 3})["result"]
+def test_the_attempts_are_bounded_and_the_last_response_has_its_problems(respond: Respond, provider: AgentProvider) -> None:
+    result = respond(Completion('{"n": "x"}'), response_format=CITY, ensure={"attempts": 3})["result"]
     assert len(provider.requests) == 3
     assert [one["path"] for one in result["problems"]] == ["n"]
 
 
 @pytest.mark.rule("ENS-2")
-def test_a_call_that_does_not_fit_is_requested_again_with_a_result_for_each_call(respond: Ask, provider: AgentProvider) -> None:
-    both = Answer(calls=[Call("c1", "weather", "{}"), Call("c2", "weather", '{"city": "Bern"}')], finish="tool_calls")
+def test_a_call_that_does_not_fit_is_requested_again_with_a_result_for_each_call(respond: Respond, provider: AgentProvider) -> None:
+    both = Completion(calls=[Call("c1", "weather", "{}"), Call("c2", "weather", '{"city": "Bern"}')], finish="tool_calls")
     result = respond(both, calling('{"city": "Bern"}'), tools=TOOLS, ensure={"attempts": 2})["result"]
     assert [call.get("problems") for call in result["tool_calls"]] == [None]
     again = str(provider.sent()[1])
@@ -205,7 +207,7 @@ def test_a_call_that_does_not_fit_is_requested_again_with_a_result_for_each_call
 def test_an_error_of_a_later_attempt_has_the_cost_of_the_earlier_ones(
     provider: AgentProvider, direct: Worker, streamed: bool
 ) -> None:
-    provider.play("openai", Answer("no"), calling("sunny"))
+    provider.play("openai", Completion("no"), calling("sunny"))
     params = {"response_format": CITY, "tools": TOOLS, "ensure": {"attempts": 2}, "stream": streamed}
     error = direct.response(direct.request("chat", {"model": provider.model, "messages": HELLO} | params))["error"]
     assert error["data"]["kind"] == "bad_upstream_response"
@@ -237,9 +239,9 @@ LONG: list[Json] = [
 
 
 @pytest.mark.rule("FIT-5")
-def test_a_chat_is_made_to_fit_before_it_is_sent_and_the_receipt_has_it(respond: Ask, provider: AgentProvider) -> None:
+def test_a_chat_is_made_to_fit_before_it_is_sent_and_the_receipt_has_it(respond: Respond, provider: AgentProvider) -> None:
     fit = {"strategy": "oldest_tool_results", "max_input_tokens": 300}
-    receipt = respond(Answer("rain"), messages=LONG, tools=TOOLS, fit=fit)["result"]["receipt"]
+    receipt = respond(Completion("rain"), messages=LONG, tools=TOOLS, fit=fit)["result"]["receipt"]
     assert [(one["index"], one["role"], one["change"]) for one in receipt["fit"]["dropped"]] == [(3, "tool", "shortened")]
     assert receipt["fit"]["input_tokens"] <= receipt["fit"]["max_input_tokens"] == 300
     sent = str(provider.sent()[0])
@@ -249,11 +251,11 @@ def test_a_chat_is_made_to_fit_before_it_is_sent_and_the_receipt_has_it(respond:
 
 
 @pytest.mark.rule("FIT-5", "FIT-4")
-def test_the_limit_of_a_chat_is_that_of_the_model(respond: Ask) -> None:
-    receipt = respond(Answer("rain"), messages=LONG, fit="oldest_turns", max_tokens=100)["result"]["receipt"]
+def test_the_limit_of_a_chat_is_that_of_the_model(respond: Respond) -> None:
+    receipt = respond(Completion("rain"), messages=LONG, fit="oldest_turns", max_tokens=100)["result"]["receipt"]
     assert receipt["fit"]["dropped"] == []
     assert receipt["fit"]["max_input_tokens"] > 90_000
-    error = respond(Answer("rain"), messages=LONG, fit={"max_input_tokens": 3})["error"]
+    error = respond(Completion("rain"), messages=LONG, fit={"max_input_tokens": 3})["error"]
     assert error["data"]["kind"] == "context_length_exceeded"
 
 
@@ -275,10 +277,10 @@ def test_tokens_fit_returns_the_messages_and_their_count(direct: Worker, name: s
 
 @pytest.mark.rule("IDM-1", "IDM-2")
 def test_a_repeated_request_gets_the_result_and_the_deltas_of_the_first(
-    respond: Ask, provider: AgentProvider, worker: Worker, wire: str, streamed: bool, request: pytest.FixtureRequest
+    respond: Respond, provider: AgentProvider, worker: Worker, wire: str, streamed: bool, request: pytest.FixtureRequest
 ) -> None:
     key = request.node.name
-    first = respond(Answer("once only"), idempotency_key=key)
+    first = respond(Completion("once only"), idempotency_key=key)
     params = {"model": provider.model, "messages": HELLO, "stream": streamed, "idempotency_key": key}
     id = worker.request("chat", params)
     again = worker.response(id)

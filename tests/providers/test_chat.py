@@ -12,15 +12,15 @@ from bridge_worker.schema.chat_request import OF_THE_BRIDGE, ChatParams
 from bridge_worker.schema.chat_result import ChatDelta, ChatResult
 from tests.conftest import WorkerFor
 from tests.support.data import HELLO, KEY, tool
-from tests.support.upstream import DONE, THOUGHTS, USAGE, Gate, Json, Step, Upstream, answer_text, chunk, sse
+from tests.support.upstream import DONE, THOUGHTS, USAGE, Gate, Json, Step, Upstream, chunk, reply_text, sse
 from tests.support.worker import Worker
 
-ANSWER = answer_text("Grüße 🦜")
+REPLY = reply_text("Grüße 🦜")
 CITY = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 TOOLS = [tool(name, CITY) for name in ("weather", "news")]
 ARGUMENTS = {"city": "Zürich ☃", "days": 7}
 
-Ask = Callable[..., Json]
+Chat = Callable[..., Json]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def worker(upstream: Upstream, worker_for: WorkerFor) -> Worker:
 
 
 @pytest.fixture
-def ask(worker: Worker, streamed: bool) -> Ask:
+def chat(worker: Worker, streamed: bool) -> Chat:
     """One chat's result, plain or streamed; a streamed one's deltas have been held against it."""
 
     def chat(model: str, messages: list[Json] = HELLO, **params: Any) -> Json:
@@ -74,7 +74,7 @@ def joined_calls(deltas: list[Json]) -> list[Json]:
     return list(calls.values())
 
 
-def script_answer(upstream: Upstream, model: str, message: Json, finish_reason: str = "stop", usage: Json | None = USAGE) -> None:
+def script_message(upstream: Upstream, model: str, message: Json, finish_reason: str = "stop", usage: Json | None = USAGE) -> None:
     """The same answer for a plain request and then for a streamed one; ``message`` is a delta too."""
     choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish_reason}
     whole = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "answering-model", "choices": [choice]}
@@ -97,16 +97,16 @@ def calls_of(result: Json) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.rule("RES-1", "RES-3", "STR-1", "STR-2", "STR-3", "STR-5")
-def test_a_response_arrives_whole_when_chunks_end_inside_characters(ask: Ask) -> None:
-    result = ask("openai/torn")
-    assert result["content"] == ANSWER
-    assert result["message"] == {"role": "assistant", "content": ANSWER}
+def test_a_response_arrives_whole_when_chunks_end_inside_characters(chat: Chat) -> None:
+    result = chat("openai/torn")
+    assert result["content"] == REPLY
+    assert result["message"] == {"role": "assistant", "content": REPLY}
     assert (result["tool_calls"], result["reasoning"], result["finish_reason"], result["logprobs"]) == ([], None, "stop", None)
 
 
 @pytest.mark.rule("RES-10")
-def test_a_response_names_its_provider_and_model(ask: Ask, upstream: Upstream) -> None:
-    result = ask("openai/origin")
+def test_a_response_names_its_provider_and_model(chat: Chat, upstream: Upstream) -> None:
+    result = chat("openai/origin")
     assert result["requested_model"] == "openai/origin"
     assert result["model"] == "origin-2026-01-01"
     assert result["provider"] == "openai"
@@ -114,8 +114,8 @@ def test_a_response_names_its_provider_and_model(ask: Ask, upstream: Upstream) -
 
 
 @pytest.mark.rule("RES-11")
-def test_a_response_has_its_timing(ask: Ask, streamed: bool) -> None:
-    timing = ask("openai/timed")["timing"]
+def test_a_response_has_its_timing(chat: Chat, streamed: bool) -> None:
+    timing = chat("openai/timed")["timing"]
     assert 0 <= timing["queued_ms"] <= timing["total_ms"]
     if streamed:
         assert timing["queued_ms"] <= timing["first_token_ms"] <= timing["total_ms"]
@@ -135,25 +135,25 @@ def test_first_token_comes_before_the_end(worker: Worker, upstream: Upstream) ->
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
-def test_the_finish_reason_is_reported(ask: Ask, reason: str) -> None:
-    assert ask(f"openai/finish-{reason.replace('_', '-')}")["finish_reason"] == reason
+def test_the_finish_reason_is_reported(chat: Chat, reason: str) -> None:
+    assert chat(f"openai/finish-{reason.replace('_', '-')}")["finish_reason"] == reason
 
 
 @pytest.mark.rule("RES-2")
-def test_an_empty_response_is_null(ask: Ask, upstream: Upstream, streamed: bool) -> None:
-    script_answer(upstream, "empty", {"content": ""})
-    result = ask(named("empty", streamed))
+def test_an_empty_response_is_null(chat: Chat, upstream: Upstream, streamed: bool) -> None:
+    script_message(upstream, "empty", {"content": ""})
+    result = chat(named("empty", streamed))
     assert (result["content"], result["message"]["content"], result["finish_reason"]) == (None, None, "stop")
 
 
-def test_reasoning_is_apart_from_the_text(ask: Ask) -> None:
-    result = ask("openai/reasoning")
-    assert (result["reasoning"], result["content"]) == (THOUGHTS, ANSWER)
+def test_reasoning_is_apart_from_the_text(chat: Chat) -> None:
+    result = chat("openai/reasoning")
+    assert (result["reasoning"], result["content"]) == (THOUGHTS, REPLY)
     assert result["message"]["reasoning_content"] == THOUGHTS
     assert result["usage"]["reasoning_tokens"] == 5
 
 
-def test_logprobs_are_handed_on(ask: Ask, upstream: Upstream, streamed: bool) -> None:
+def test_logprobs_are_handed_on(chat: Chat, upstream: Upstream, streamed: bool) -> None:
     token = {
         "token": "hi",
         "bytes": [104, 105],
@@ -164,13 +164,13 @@ def test_logprobs_are_handed_on(ask: Ask, upstream: Upstream, streamed: bool) ->
     message = {"role": "assistant", "content": "hi"}
     upstream.script("logprobs-plain", body=chunk({}) | {"object": "chat.completion", "choices": [choice | {"message": message}]})
     upstream.script("logprobs-streamed", chunks=[chunk({}) | {"choices": [choice | {"delta": message}]}, DONE])
-    result = ask(named("logprobs", streamed), logprobs=True, top_logprobs=1)
+    result = chat(named("logprobs", streamed), logprobs=True, top_logprobs=1)
     assert result["logprobs"]["content"] == [token]
 
 
 @pytest.mark.parametrize("model", ["comments", "crlf", "no-done"])
-def test_an_unusual_but_good_stream_is_whole(ask: Ask, model: str) -> None:
-    assert ask(f"openai/{model}")["content"] == ANSWER
+def test_an_unusual_but_good_stream_is_whole(chat: Chat, model: str) -> None:
+    assert chat(f"openai/{model}")["content"] == REPLY
 
 
 @pytest.mark.parametrize(
@@ -195,12 +195,12 @@ def test_server_sent_events_may_have_other_line_ends_and_comments(
 @pytest.mark.parametrize(
     "text", ["print [DONE] twice: [DONE]", "data: x", '{"error": "none"}', "<|im_end|>", "a\r\nb\n\nc\u2028d", "\x00\x1b[0m"]
 )
-def test_text_that_looks_like_a_format_is_text(ask: Ask, text: str) -> None:
-    assert ask("openai/formats", [{"role": "user", "content": text}])["content"] == answer_text(text)
+def test_text_that_looks_like_a_format_is_text(chat: Chat, text: str) -> None:
+    assert chat("openai/formats", [{"role": "user", "content": text}])["content"] == reply_text(text)
 
 
-def test_120_equal_chunks_are_not_an_error(ask: Ask) -> None:
-    assert ask("openai/repeat-120")["content"] == "––––– " * 120
+def test_120_equal_chunks_are_not_an_error(chat: Chat) -> None:
+    assert chat("openai/repeat-120")["content"] == "––––– " * 120
 
 
 def test_a_stream_of_5000_pieces_is_whole(worker: Worker) -> None:
@@ -210,8 +210,8 @@ def test_a_stream_of_5000_pieces_is_whole(worker: Worker) -> None:
     check_deltas(worker.deltas(id), result, streamed=True)
 
 
-def test_a_huge_response_is_whole(ask: Ask) -> None:
-    result = ask("openai/huge-16")
+def test_a_huge_response_is_whole(chat: Chat) -> None:
+    result = chat("openai/huge-16")
     assert len(result["content"]) == 16 << 20
     assert result["content"] == result["message"]["content"]
 
@@ -225,14 +225,14 @@ def test_many_simultaneous_chats_each_get_their_own_response(worker: Worker) -> 
         for i in range(200)
     }
     for id, text in texts.items():
-        assert worker.response(id)["result"]["content"] == answer_text(text)
+        assert worker.response(id)["result"]["content"] == reply_text(text)
 
 
 # ---- usage and cost ----------------------------------------------------------------------------------------------------------
 
 
-def test_usage_is_what_the_provider_reported(ask: Ask) -> None:
-    assert ask("openai/used")["usage"] == {
+def test_usage_is_what_the_provider_reported(chat: Chat) -> None:
+    assert chat("openai/used")["usage"] == {
         "input_tokens": 9,
         "output_tokens": 12,
         "total_tokens": 21,
@@ -243,28 +243,30 @@ def test_usage_is_what_the_provider_reported(ask: Ask) -> None:
 
 
 @pytest.mark.rule("RES-9")
-def test_usage_without_details_leaves_the_details_unknown(ask: Ask, upstream: Upstream, streamed: bool) -> None:
-    script_answer(upstream, "bare-usage", {"content": "hi"}, usage={"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11})
-    usage = ask(named("bare-usage", streamed))["usage"]
+def test_usage_without_details_leaves_the_details_unknown(chat: Chat, upstream: Upstream, streamed: bool) -> None:
+    script_message(
+        upstream, "bare-usage", {"content": "hi"}, usage={"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
+    )
+    usage = chat(named("bare-usage", streamed))["usage"]
     assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (9, 2, 11)
     assert (usage["cached_input_tokens"], usage["cache_write_tokens"], usage["reasoning_tokens"]) == (None, None, None)
 
 
 @pytest.mark.rule("RES-9")
-def test_unreported_usage_is_null_and_so_is_the_cost(ask: Ask, upstream: Upstream, streamed: bool) -> None:
-    script_answer(upstream, "gpt-4o-mini-unused", {"content": "hi"}, usage=None)
-    result = ask(named("gpt-4o-mini-unused", streamed))
+def test_unreported_usage_is_null_and_so_is_the_cost(chat: Chat, upstream: Upstream, streamed: bool) -> None:
+    script_message(upstream, "gpt-4o-mini-unused", {"content": "hi"}, usage=None)
+    result = chat(named("gpt-4o-mini-unused", streamed))
     assert (result["content"], result["usage"], result["cost_usd"]) == ("hi", None, None)
 
 
-def test_a_priced_model_costs_what_its_price_list_reports(ask: Ask) -> None:
+def test_a_priced_model_costs_what_its_price_list_reports(chat: Chat) -> None:
     cost = 5 * 0.15e-6 + 4 * 0.075e-6 + 12 * 0.6e-6  # a token: input, cached input, output
-    assert ask("openai/gpt-4o-mini")["cost_usd"] == pytest.approx(cost)
+    assert chat("openai/gpt-4o-mini")["cost_usd"] == pytest.approx(cost)
 
 
 @pytest.mark.rule("RES-9")
-def test_the_cost_of_an_unknown_model_is_null(ask: Ask) -> None:
-    assert ask("openai/nobody-knows-its-price")["cost_usd"] is None
+def test_the_cost_of_an_unknown_model_is_null(chat: Chat) -> None:
+    assert chat("openai/nobody-knows-its-price")["cost_usd"] is None
 
 
 USED = chunk({}) | {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}}
@@ -294,8 +296,8 @@ def test_events_out_of_their_usual_order_lose_nothing(worker: Worker, upstream: 
 
 
 @pytest.mark.rule("STR-4", "STR-5")
-def test_a_tool_call_has_openais_shape(ask: Ask) -> None:
-    result = ask("openai/one-call", tools=TOOLS)
+def test_a_tool_call_has_openais_shape(chat: Chat) -> None:
+    result = chat("openai/one-call", tools=TOOLS)
     (call,) = result["tool_calls"]
     assert call == {
         "id": "call_up0",
@@ -308,35 +310,35 @@ def test_a_tool_call_has_openais_shape(ask: Ask) -> None:
 
 @pytest.mark.rule("STR-4", "RES-5")
 @pytest.mark.parametrize("model", ["tools-parallel", "tools-index-jump"])
-def test_parallel_calls_stay_apart(ask: Ask, model: str) -> None:
-    result = ask(f"openai/{model}", tools=TOOLS)
+def test_parallel_calls_stay_apart(chat: Chat, model: str) -> None:
+    result = chat(f"openai/{model}", tools=TOOLS)
     assert calls_of(result) == [("weather", ARGUMENTS), ("news", ARGUMENTS)]
     assert [call["id"] for call in result["tool_calls"]] == ["call_up0", "call_up1"]
 
 
-def test_a_call_may_come_with_text(ask: Ask) -> None:
-    result = ask("openai/tools-with-text", tools=TOOLS)
+def test_a_call_may_come_with_text(chat: Chat) -> None:
+    result = chat("openai/tools-with-text", tools=TOOLS)
     assert (result["content"], calls_of(result)) == ("Let me look that up…", [("weather", ARGUMENTS)])
     assert result["message"]["content"] == "Let me look that up…"
 
 
 @pytest.mark.rule("RES-5")
-def test_a_call_without_an_id_gets_one(ask: Ask) -> None:
-    ids = {ask("openai/tools-no-id", tools=TOOLS)["tool_calls"][0]["id"] for _ in range(2)}
+def test_a_call_without_an_id_gets_one(chat: Chat) -> None:
+    ids = {chat("openai/tools-no-id", tools=TOOLS)["tool_calls"][0]["id"] for _ in range(2)}
     assert len(ids) == 2
     assert all(ids)
 
 
 @pytest.mark.rule("RES-4")
-def test_a_call_without_arguments_has_an_empty_object(ask: Ask) -> None:
-    assert ask("openai/tools-empty-args", tools=TOOLS)["tool_calls"][0]["function"]["arguments"] == "{}"
+def test_a_call_without_arguments_has_an_empty_object(chat: Chat) -> None:
+    assert chat("openai/tools-empty-args", tools=TOOLS)["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
 @pytest.mark.rule("RES-6")
-def test_calls_make_the_finish_reason_tool_calls(ask: Ask, upstream: Upstream, streamed: bool) -> None:
+def test_calls_make_the_finish_reason_tool_calls(chat: Chat, upstream: Upstream, streamed: bool) -> None:
     call = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
-    script_answer(upstream, "stopped-with-a-call", {"content": None, "tool_calls": [call]}, "stop")
-    assert ask(named("stopped-with-a-call", streamed), tools=TOOLS)["finish_reason"] == "tool_calls"
+    script_message(upstream, "stopped-with-a-call", {"content": None, "tool_calls": [call]}, "stop")
+    assert chat(named("stopped-with-a-call", streamed), tools=TOOLS)["finish_reason"] == "tool_calls"
 
 
 def piece(arguments: str, index: int | None = 0, id: str | None = None, name: str | None = None) -> Json:
@@ -392,25 +394,25 @@ def without_nulls(messages: list[Json]) -> list[Json]:
 
 @pytest.mark.rule("RES-7")
 @pytest.mark.parametrize("model", ["turn", "tools-parallel", "tools-with-text", "tools-no-id", "tools-empty-args"])
-def test_an_agents_turn_goes_round(ask: Ask, upstream: Upstream, model: str) -> None:
+def test_an_agents_turn_goes_round(chat: Chat, upstream: Upstream, model: str) -> None:
     """The message is appended as it came, each call gets its result, and the upstream gets all of it unchanged."""
-    first = ask(f"openai/{model}", tools=TOOLS)
+    first = chat(f"openai/{model}", tools=TOOLS)
     results = [{"role": "tool", "tool_call_id": call["id"], "content": "snow – 2 °C ☃"} for call in first["tool_calls"]]
     messages = [*HELLO, first["message"], *results]
-    second = ask(f"openai/{model}", messages, tools=TOOLS)
-    assert second["content"] == answer_text("snow – 2 °C ☃")
+    second = chat(f"openai/{model}", messages, tools=TOOLS)
+    assert second["content"] == reply_text("snow – 2 °C ☃")
     assert upstream.requests[-1].body["messages"] == without_nulls(messages)
     for call in first["tool_calls"]:  # arguments are text, and stay the same text
         assert json.dumps(call["function"]["arguments"]).encode() in upstream.requests[-1].raw
 
 
 @pytest.mark.rule("RES-7")
-def test_reasoning_can_be_sent_back(ask: Ask, upstream: Upstream) -> None:
-    first = ask("openai/reasoning")
+def test_reasoning_can_be_sent_back(chat: Chat, upstream: Upstream) -> None:
+    first = chat("openai/reasoning")
     messages = [*HELLO, first["message"], {"role": "user", "content": "And?"}]
-    assert ask("openai/reasoning", messages)["content"] == answer_text("And?")
-    said = {name: value for name, value in first["message"].items() if name != "origin"}  # that is for the bridge
-    assert upstream.requests[-1].body["messages"] == [messages[0], said, messages[2]]
+    assert chat("openai/reasoning", messages)["content"] == reply_text("And?")
+    sent = {name: value for name, value in first["message"].items() if name != "origin"}  # that is for the bridge
+    assert upstream.requests[-1].body["messages"] == [messages[0], sent, messages[2]]
 
 
 # ---- what goes upstream ------------------------------------------------------------------------------------------------------
@@ -450,15 +452,15 @@ def test_the_table_of_parameters_is_complete() -> None:
 
 @pytest.mark.rule("CHT-9")
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_a_parameter_reaches_the_provider_unchanged(ask: Ask, upstream: Upstream, name: str) -> None:
-    value, model, beside = PARAMETERS[name]
-    ask(model, **{name: value}, **beside)
+def test_a_parameter_reaches_the_provider_unchanged(chat: Chat, upstream: Upstream, name: str) -> None:
+    value, model, others = PARAMETERS[name]
+    chat(model, **{name: value}, **others)
     assert upstream.requests[-1].body[name] == value
 
 
 @pytest.mark.rule("CHT-9")
-def test_nothing_else_reaches_the_provider(ask: Ask, upstream: Upstream, streamed: bool) -> None:
-    ask("openai/bare", deadlines={"total_ms": 60_000}, provider_params={}, metadata={"trace": "t-1"}, temperature=None)
+def test_nothing_else_reaches_the_provider(chat: Chat, upstream: Upstream, streamed: bool) -> None:
+    chat("openai/bare", deadlines={"total_ms": 60_000}, provider_params={}, metadata={"trace": "t-1"}, temperature=None)
     expected: Json = {"model": "bare", "messages": HELLO}
     assert upstream.requests[-1].body == expected | (
         {"stream": True, "stream_options": {"include_usage": True}} if streamed else {}
@@ -466,30 +468,30 @@ def test_nothing_else_reaches_the_provider(ask: Ask, upstream: Upstream, streame
 
 
 @pytest.mark.rule("CHT-9")
-def test_messages_of_every_kind_reach_the_provider_unchanged(ask: Ask, upstream: Upstream) -> None:
-    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}}
+def test_messages_of_every_kind_reach_the_provider_unchanged(chat: Chat, upstream: Upstream) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}}
     call = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{ "a" : 1.0 }'}}
     messages: list[Json] = [
         {"role": "system", "content": "Be brief.\u2028 "},
-        {"role": "user", "content": [{"type": "text", "text": 'What is this? \\ " \x00 𝄞'}, picture], "name": "someone"},
+        {"role": "user", "content": [{"type": "text", "text": 'What is this? \\ " \x00 𝄞'}, image], "name": "someone"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": '{"b":2}'},
         {"role": "assistant", "content": "So it is."},
         {"role": "user", "content": "Sure?"},
     ]
-    ask("openai/all-kinds", messages)
+    chat("openai/all-kinds", messages)
     assert upstream.requests[-1].body["messages"] == without_nulls(messages)
 
 
 @pytest.mark.rule("CHT-10", "SEC-1")
-def test_the_key_and_base_url_of_the_environment_are_used(ask: Ask, upstream: Upstream) -> None:
-    ask("openai/keyed")
+def test_the_key_and_base_url_of_the_environment_are_used(chat: Chat, upstream: Upstream) -> None:
+    chat("openai/keyed")
     request = upstream.requests[-1]
     assert (request.path, request.headers["authorization"]) == ("/v1/chat/completions", f"Bearer {KEY}")
 
 
-def test_openai_is_the_provider_of_a_model_that_litellm_knows_by_its_bare_name(ask: Ask) -> None:
-    assert ask("gpt-4o-mini")["provider"] == "openai"
+def test_openai_is_the_provider_of_a_model_that_litellm_knows_by_its_bare_name(chat: Chat) -> None:
+    assert chat("gpt-4o-mini")["provider"] == "openai"
 
 
 def test_connections_are_kept(worker: Worker, upstream: Upstream) -> None:
@@ -539,9 +541,9 @@ def script_anthropic(upstream: Upstream, model: str) -> None:
     upstream.script(f"{model}-streamed", chunks=[b"event: %b\n%b" % (event["type"].encode(), sse(event)) for event in events])
 
 
-def test_anthropic_is_reached_in_its_own_format(ask: Ask, upstream: Upstream, streamed: bool) -> None:
+def test_anthropic_is_reached_in_its_own_format(chat: Chat, upstream: Upstream, streamed: bool) -> None:
     script_anthropic(upstream, "claude")
-    result = ask(named("claude", streamed).replace("openai", "anthropic"), tools=TOOLS)
+    result = chat(named("claude", streamed).replace("openai", "anthropic"), tools=TOOLS)
     assert (result["content"], result["reasoning"], calls_of(result)) == (
         "I’ll look.",
         THOUGHT["thinking"],
@@ -556,19 +558,23 @@ def test_anthropic_is_reached_in_its_own_format(ask: Ask, upstream: Upstream, st
 
 
 @pytest.mark.rule("RES-8")
-def test_a_thought_goes_back_with_its_signature(ask: Ask, upstream: Upstream, streamed: bool) -> None:
+def test_a_thought_goes_back_with_its_signature(chat: Chat, upstream: Upstream, streamed: bool) -> None:
     script_anthropic(upstream, "claude-sonnet-4-5")
     model = named("claude-sonnet-4-5", streamed).replace("openai", "anthropic")
-    first = ask(model, tools=TOOLS, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048)
+    first = chat(model, tools=TOOLS, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048)
     assert upstream.requests[-1].body["thinking"] == {"type": "enabled", "budget_tokens": 1024}
     assert first["message"]["thinking_blocks"] == [THOUGHT]
-    answer = {"role": "tool", "tool_call_id": first["tool_calls"][0]["id"], "content": "snow"}
-    ask(
-        model, [*HELLO, first["message"], answer], tools=TOOLS, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2048
+    tool_message = {"role": "tool", "tool_call_id": first["tool_calls"][0]["id"], "content": "snow"}
+    chat(
+        model,
+        [*HELLO, first["message"], tool_message],
+        tools=TOOLS,
+        thinking={"type": "enabled", "budget_tokens": 1024},
+        max_tokens=2048,
     )
-    said = upstream.requests[-1].body["messages"][1]["content"]
-    assert said[0] == THOUGHT
-    assert {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": ARGUMENTS}.items() <= said[-1].items()
+    content = upstream.requests[-1].body["messages"][1]["content"]
+    assert content[0] == THOUGHT
+    assert {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": ARGUMENTS}.items() <= content[-1].items()
 
 
 def script_ollama(upstream: Upstream, model: str, before: Gate | None = None) -> None:
@@ -580,9 +586,9 @@ def script_ollama(upstream: Upstream, model: str, before: Gate | None = None) ->
     upstream.script(f"{model}-streamed", chunks=lines, before=before, headers={"content-type": "application/x-ndjson"})
 
 
-def test_ollama_is_reached_in_its_own_format(ask: Ask, upstream: Upstream, streamed: bool) -> None:
+def test_ollama_is_reached_in_its_own_format(chat: Chat, upstream: Upstream, streamed: bool) -> None:
     script_ollama(upstream, "small")
-    result = ask(named("small", streamed).replace("openai", "ollama_chat"))
+    result = chat(named("small", streamed).replace("openai", "ollama_chat"))
     assert (result["content"], result["finish_reason"], result["provider"]) == ("Dobrý den", "stop", "ollama_chat")
     assert (result["usage"]["input_tokens"], result["usage"]["output_tokens"]) == (3, 2)
     (request,) = [request for request in upstream.requests if request.model == named("small", streamed).removeprefix("openai/")]
@@ -592,12 +598,12 @@ def test_ollama_is_reached_in_its_own_format(ask: Ask, upstream: Upstream, strea
 @pytest.mark.rule("ERR-9")
 def test_a_slow_ollama_server_delays_no_other_request(worker: Worker, upstream: Upstream) -> None:
     """LiteLLM asks it about the model again, synchronously, when the answer is there; that must not happen on the loop."""
-    answer, information = Gate(), Gate()
-    script_ollama(upstream, "slow-to-tell", before=answer)
+    reply, information = Gate(), Gate()
+    script_ollama(upstream, "slow-to-tell", before=reply)
     id = worker.request("chat", {"model": "ollama_chat/slow-to-tell-plain", "messages": HELLO})
-    answer.wait_reached()
+    reply.wait_reached()
     upstream.script("None", before=information, body={})  # /api/show, which has no `model`
-    answer.set()
+    reply.set()
     try:
         assert worker.response(id)["result"]["content"] == "Dobrý den"
         assert worker.call("ping")["result"] == {}

@@ -19,7 +19,7 @@ from bridge_worker.backends.litellm import exceptions, gateway_config
 from bridge_worker.config.source import load_config
 from bridge_worker.providers.facts import Package
 from tests.support.gateway_config import write
-from tests.support.provider_formats import Answer, Gemini
+from tests.support.provider_formats import Completion, Gemini
 from tests.support.worker import Json, Worker
 
 TOKEN = "ya29.of-the-stand-in-0001"
@@ -42,7 +42,7 @@ class Google:
                     reply: Any = {"access_token": TOKEN, "expires_in": 3600, "token_type": "Bearer", "issued_token_type": kind}
                 else:
                     owner.keys.append(self.headers["authorization"])
-                    reply = Gemini().whole(Answer("from Vertex"))
+                    reply = Gemini().whole(Completion("from Vertex"))
                 data = json.dumps(reply).encode()
                 self.send_response(200)
                 self.send_header("content-type", "application/json")

@@ -13,11 +13,11 @@ from bridge_worker.errors import KINDS, MAX_MESSAGE_BYTES
 from bridge_worker.schema.errors import Error
 from tests.conftest import WorkerFor
 from tests.support.data import HELLO, KEY, tool
-from tests.support.upstream import End, Gate, Json, Upstream, answer_text, chunk, sse
+from tests.support.upstream import End, Gate, Json, Upstream, chunk, reply_text, sse
 from tests.support.upstream_format import words
 from tests.support.worker import Worker, wait_until
 
-WORDS = words(answer_text("Grüße 🦜"))
+WORDS = words(reply_text("Grüße 🦜"))
 TOOLS = [tool("weather")]
 OURS = (r"Traceback", r"\.py\b", r"site-packages", r"litellm", r"0x[0-9a-f]{6}")  # shows a caller only our implementation
 
@@ -89,7 +89,7 @@ def log_of(worker: Worker, id: int | str) -> Json:
 
 @pytest.mark.rule("ERR-1", "ERR-2", "ERR-5", "LOG-2")
 @pytest.mark.parametrize(
-    ("model", "kind", "status", "says"),
+    ("model", "kind", "status", "part"),
     [
         ("status-400", "rejected_by_provider", 400, "Invalid value for 'temperature'."),
         ("status-401", "authentication", 401, "Incorrect API key provided"),
@@ -113,12 +113,12 @@ def log_of(worker: Worker, id: int | str) -> Json:
         ("html-404", "model_not_found", 404, "404"),
     ],
 )
-def test_an_error_response_has_the_kind_of_its_status(fail: Fail, model: str, kind: str, status: int, says: str) -> None:
+def test_an_error_response_has_the_kind_of_its_status(fail: Fail, model: str, kind: str, status: int, part: str) -> None:
     error = fail(f"openai/{model}")
     data = error["data"]
     assert (data["kind"], data["status"]) == (kind, status)
     assert (data["provider"], data["model"]) == ("openai", f"openai/{model}")
-    assert says in error["message"]
+    assert part in error["message"]
     assert "<" not in error["message"]
 
 
@@ -308,9 +308,9 @@ def test_a_stream_that_breaks_before_any_text_can_be_tried_again(worker: Worker,
 def test_an_error_in_a_stream_with_status_200_is_that_error(worker: Worker, upstream: Upstream, error: Json, kind: str) -> None:
     model = f"error-in-200-{kind}"
     upstream.script(model, chunks=[sse({"error": error})])
-    told = failed(worker, {"model": f"openai/{model}", "messages": HELLO, "stream": True})
-    assert told["data"]["kind"] == kind
-    assert error["message"] in told["message"]
+    streamed = failed(worker, {"model": f"openai/{model}", "messages": HELLO, "stream": True})
+    assert streamed["data"]["kind"] == kind
+    assert error["message"] in streamed["message"]
 
 
 # ---- another provider's format -----------------------------------------------------------------------------------------------
@@ -372,9 +372,9 @@ def anthropic_stream(*events: Json) -> list[bytes]:
 )
 def test_anthropics_stream_that_breaks_off_keeps_what_came(worker: Worker, upstream: Upstream, ending: list[Any]) -> None:
     model = f"claude-breaks-{len(upstream.requests)}"
-    said = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "I was"}}
+    event = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "I was"}}
     gate = Gate()
-    upstream.script(model, chunks=[*anthropic_stream(said), gate, *ending])
+    upstream.script(model, chunks=[*anthropic_stream(event), gate, *ending])
     data = failed(worker, {"model": f"anthropic/{model}", "messages": HELLO, "stream": True}, gate)["data"]
     assert (data["kind"], data["partial"]["content"], data["provider"]) == ("stream_interrupted", "I was", "anthropic")
 
@@ -446,7 +446,7 @@ def test_the_log_never_holds_the_key_or_chat_content(worker: Worker) -> None:
 
 @pytest.mark.rule("ERR-5", "ERR-6")
 @pytest.mark.parametrize(
-    ("said", "left"),
+    ("raw", "left"),
     [
         (f"Incorrect API key provided: {KEY}. Try another.", "Try another"),
         (f"Authorization: Bearer {KEY}", "Authorization"),
@@ -455,9 +455,9 @@ def test_the_log_never_holds_the_key_or_chat_content(worker: Worker) -> None:
         ("wrong " * 10_000, "wrong wrong"),
     ],
 )
-def test_a_providers_message_is_cleaned_before_it_is_sent(worker: Worker, upstream: Upstream, said: str, left: str) -> None:
-    model = f"says-{hash(said)}"
-    upstream.script(model, body={"error": {"message": said}}, status=400)
+def test_a_providers_message_is_cleaned_before_it_is_sent(worker: Worker, upstream: Upstream, raw: str, left: str) -> None:
+    model = f"says-{hash(raw)}"
+    upstream.script(model, body={"error": {"message": raw}}, status=400)
     error = worker.call("chat", {"model": f"openai/{model}", "messages": [{"role": "user", "content": "hi"}]})["error"]
     assert left in error["message"]
     assert not [secret for secret in (KEY, "Traceback", "/srv", "/home/someone") if secret in error["message"]]

@@ -28,9 +28,9 @@ class Provider(Upstream):
     def _reply_to(self, request: Request) -> Steps:
         feature, wire = self._case.feature, self._case.wire
         if feature.status != 200:
-            return http(feature.error or wire.error(feature.status, feature.told), feature.status, feature.headers)
+            return http(feature.error or wire.error(feature.status, feature.message), feature.status, feature.headers)
         if self._case.mode == "plain":
-            return http(line(wire.whole(feature.answer)), headers=feature.headers)
+            return http(line(wire.whole(feature.completion)), headers=feature.headers)
         if self._stalls_after is not None:
             return stream([*self._case.frames()[: self._stalls_after], End.HANG], {"content-type": wire.stream_type})
         body = b"".join(self._case.frames())
@@ -56,8 +56,8 @@ def worker(provider: Provider, worker_for: WorkerFor) -> Worker:
 
 
 def marked(case: Case) -> Any:
-    untold = case.limit and not case.limit.refused and not case.limit.dropped
-    marks = [pytest.mark.xfail(reason=case.limit.why, strict=True)] if case.limit and untold else []
+    unreported = case.limit and not case.limit.refused and not case.limit.dropped
+    marks = [pytest.mark.xfail(reason=case.limit.why, strict=True)] if case.limit and unreported else []
     return pytest.param(case, id=case.id, marks=marks)
 
 
@@ -96,7 +96,7 @@ def test_a_stalled_stream_ends_in_the_idle_deadline_and_is_closed(name: str, pro
 
 def test_every_limit_is_of_a_case() -> None:
     known = {(case.feature.name, case.wire.name, case.mode) for case in cases()}
-    told = {(feature, wire, mode) for (feature, wire), limit in LIMITS.items() for mode in limit.modes}
-    assert told <= known
+    listed = {(feature, wire, mode) for (feature, wire), limit in LIMITS.items() for mode in limit.modes}
+    assert listed <= known
     assert len({feature.name for feature in FEATURES}) == len(FEATURES)
     assert all(name in FORMATS for feature in FEATURES for name in feature.formats)

@@ -16,11 +16,11 @@ import pytest
 from bridge_worker import BridgeError, ChatResult, achat, chat
 from bridge_worker.errors import KINDS
 from tests.support.data import HELLO, KEY
-from tests.support.upstream import Gate, Json, Upstream, answer_text, chunk
+from tests.support.upstream import Gate, Json, Upstream, chunk, reply_text
 from tests.support.upstream_format import words
 from tests.support.worker import WAIT_SECONDS, clean_environment
 
-ANSWER = answer_text("Grüße 🦜")
+REPLY = reply_text("Grüße 🦜")
 TOOLS = [
     {
         "type": "function",
@@ -56,7 +56,7 @@ class Deltas(list[Json]):
 def test_chat_returns_the_result() -> None:
     result = chat(HELLO, "openai/gpt-4o-mini")
     assert isinstance(result, ChatResult)
-    assert (result.content, result.finish_reason, result.provider) == (ANSWER, "stop", "openai")
+    assert (result.content, result.finish_reason, result.provider) == (REPLY, "stop", "openai")
     assert result.usage is not None
     assert result.usage.total_tokens == 21
     assert result.cost_usd is not None
@@ -72,8 +72,8 @@ def test_achat_takes_the_params_of_the_method(upstream: Upstream) -> None:
 def test_achat_hands_out_the_deltas_of_a_stream() -> None:
     deltas = Deltas()
     result = asyncio.run(achat(HELLO, "openai/streamed", stream=True, on_delta=deltas))
-    assert [delta["content"] for delta in deltas] == words(ANSWER)
-    assert result.content == ANSWER
+    assert [delta["content"] for delta in deltas] == words(REPLY)
+    assert result.content == REPLY
 
 
 @pytest.mark.rule("API-3")
@@ -96,14 +96,14 @@ def test_a_stream_waits_for_on_delta(upstream: Upstream) -> None:
 
 
 def test_a_stream_without_on_delta_is_a_whole_result() -> None:
-    assert chat(HELLO, "openai/streamed", stream=True).content == ANSWER
+    assert chat(HELLO, "openai/streamed", stream=True).content == REPLY
 
 
 def test_an_agents_turn_goes_round() -> None:
     first = chat(HELLO, "openai/turn", TOOLS)
     assert first.finish_reason == "tool_calls"
-    answer = {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "snow"}
-    assert chat([*HELLO, first.message, answer], "openai/turn", TOOLS).content == answer_text("snow")
+    tool_message = {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "snow"}
+    assert chat([*HELLO, first.message, tool_message], "openai/turn", TOOLS).content == reply_text("snow")
 
 
 def test_offline_models_are_there_too() -> None:
@@ -235,20 +235,20 @@ def test_chat_works_in_a_thread_that_runs_a_loop() -> None:
     async def main() -> Any:
         return chat(HELLO, "openai/within-a-loop").content
 
-    assert asyncio.run(main()) == ANSWER
+    assert asyncio.run(main()) == REPLY
 
 
 def test_achats_of_one_loop_run_side_by_side() -> None:
     async def main() -> list[Any]:
-        asked = [[{"role": "user", "content": f"I am {i}"}] for i in range(20)]
-        return [result.content for result in await asyncio.gather(*(achat(one, "openai/gathered") for one in asked))]
+        conversations = [[{"role": "user", "content": f"I am {i}"}] for i in range(20)]
+        return [result.content for result in await asyncio.gather(*(achat(one, "openai/gathered") for one in conversations))]
 
-    assert asyncio.run(main()) == [answer_text(f"I am {i}") for i in range(20)]
+    assert asyncio.run(main()) == [reply_text(f"I am {i}") for i in range(20)]
 
 
 def test_each_loop_gets_its_own_connections() -> None:
     for _ in range(3):
-        assert asyncio.run(achat(HELLO, "openai/new-loop")).content == ANSWER
+        assert asyncio.run(achat(HELLO, "openai/new-loop")).content == REPLY
 
 
 # ---- the host ----------------------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def host(upstream: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Host:
 @pytest.mark.rule("API-6")
 def test_a_host_is_left_as_it_was(host: Host) -> None:
     assert host.process.returncode == 0, host.process.stderr
-    expected = [answer_text("a private word")] * 2 + ["authentication", "model_not_found", "provider_unavailable"]
+    expected = [reply_text("a private word")] * 2 + ["authentication", "model_not_found", "provider_unavailable"]
     assert json.loads(host.process.stdout.splitlines()[-1]) == expected
 
 

@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from tests.support.data import HELLO, tool
-from tests.support.upstream import BEHAVIOURS, DONE, ERRORS, THOUGHTS, USAGE, End, Gate, Upstream, answer_text, chunk
+from tests.support.upstream import BEHAVIOURS, DONE, ERRORS, THOUGHTS, USAGE, End, Gate, Upstream, chunk, reply_text
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
 TOOLS: list[Any] = [tool(name, CITY) for name in ("weather", "news")]
@@ -68,10 +68,14 @@ def read_all(connection: socket.socket) -> bytes:
 
 
 def test_a_plain_response_has_openais_shape(upstream: Upstream, client: openai.OpenAI) -> None:
-    answer = create(client, "gpt-test")
-    assert answer.choices[0].message.content == answer_text("Grüße 🦜")
-    assert (answer.object, answer.model, answer.choices[0].finish_reason) == ("chat.completion", "gpt-test-2026-01-01", "stop")
-    assert answer.usage.to_dict() == USAGE
+    completion = create(client, "gpt-test")
+    assert completion.choices[0].message.content == reply_text("Grüße 🦜")
+    assert (completion.object, completion.model, completion.choices[0].finish_reason) == (
+        "chat.completion",
+        "gpt-test-2026-01-01",
+        "stop",
+    )
+    assert completion.usage.to_dict() == USAGE
     request = upstream.wait_for_request(model="gpt-test")
     assert (request.path, request.headers["authorization"]) == ("/v1/chat/completions", "Bearer sk-test")
     assert request.body["messages"] == HELLO
@@ -80,7 +84,7 @@ def test_a_plain_response_has_openais_shape(upstream: Upstream, client: openai.O
 def test_a_stream_goes_from_role_to_finish_reason_to_usage(client: openai.OpenAI) -> None:
     chunks = list(create(client, "gpt-test", stream=True, stream_options={"include_usage": True}))
     assert chunks[0].choices[0].delta.role == "assistant"
-    assert content_of(chunks) == answer_text("Grüße 🦜")
+    assert content_of(chunks) == reply_text("Grüße 🦜")
     assert [chunk.choices[0].finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 2) + ["stop"]
     assert (chunks[-1].choices, chunks[-1].usage.total_tokens) == ([], 21)
     assert len({chunk.id for chunk in chunks}) == 1
@@ -110,14 +114,14 @@ def test_a_tool_is_called_and_its_result_gets_a_response(client: openai.OpenAI, 
         assert (first.choices[0].finish_reason, first.choices[0].message.content) == ("tool_calls", None)
         (id_, name, arguments) = (call.id, call.function.name, call.function.arguments)
     assert (name, json.loads(arguments)) == ("weather", ARGUMENTS)
-    asked = {
+    assistant = {
         "role": "assistant",
         "tool_calls": [{"id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}],
     }
     again = create(
-        client, "gpt-test", tools=TOOLS, messages=[*HELLO, asked, {"role": "tool", "tool_call_id": id_, "content": "snow"}]
+        client, "gpt-test", tools=TOOLS, messages=[*HELLO, assistant, {"role": "tool", "tool_call_id": id_, "content": "snow"}]
     )
-    assert again.choices[0].message.content == answer_text("snow")
+    assert again.choices[0].message.content == reply_text("snow")
 
 
 def test_parallel_calls_are_interleaved_in_small_pieces(client: openai.OpenAI) -> None:
@@ -142,17 +146,17 @@ def test_calls_can_be_odd(client: openai.OpenAI, model: str, expected: dict[int,
 
 
 def test_reasoning_is_separate_from_the_text(client: openai.OpenAI) -> None:
-    answer = create(client, "reasoning")
-    assert answer.choices[0].message.reasoning_content == THOUGHTS
-    assert answer.usage.completion_tokens_details.reasoning_tokens == 5
+    completion = create(client, "reasoning")
+    assert completion.choices[0].message.reasoning_content == THOUGHTS
+    assert completion.usage.completion_tokens_details.reasoning_tokens == 5
     chunks = list(create(client, "reasoning", stream=True))
     assert "".join(getattr(chunk.choices[0].delta, "reasoning_content", None) or "" for chunk in chunks) == THOUGHTS
-    assert content_of(chunks) == answer.choices[0].message.content
+    assert content_of(chunks) == completion.choices[0].message.content
 
 
 @pytest.mark.parametrize("model", ["comments", "crlf", "no-done", "slow-1ms"])
 def test_unusual_but_good_streams_are_whole(client: openai.OpenAI, model: str) -> None:
-    assert content_of(create(client, model, stream=True)) == answer_text("Grüße 🦜")
+    assert content_of(create(client, model, stream=True)) == reply_text("Grüße 🦜")
 
 
 def test_a_stream_has_as_many_chunks_as_the_name_specifies(client: openai.OpenAI) -> None:
@@ -271,7 +275,7 @@ def test_a_client_that_closes_is_noticed_while_the_reply_is_held(upstream: Upstr
         assert not request.closed_by_client.is_set()
         assert upstream.connections == 1
     assert request.wait_closed() >= request.received_at
-    assert not request.answered.is_set()
+    assert not request.replied.is_set()
     upstream.wait_until(lambda: upstream.connections == 0)
 
 
@@ -280,7 +284,7 @@ def test_a_client_that_closes_after_the_reply_has_closed_nothing_early(upstream:
     client.close()
     upstream.wait_until(lambda: upstream.connections == 0)
     request = upstream.wait_for_request()
-    assert request.answered.is_set()
+    assert request.replied.is_set()
     assert not request.closed_by_client.is_set()
     with pytest.raises(TimeoutError, match="gpt-test"):
         request.wait_closed(timeout=0)

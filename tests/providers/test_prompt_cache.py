@@ -18,7 +18,7 @@ from tests.conftest import WorkerFor
 from tests.support.agent_provider import AgentProvider
 from tests.support.anthropic_cache import CachingProvider
 from tests.support.data import Json
-from tests.support.provider_formats import FORMATS, Answer, Call, environment
+from tests.support.provider_formats import FORMATS, Call, Completion, environment
 from tests.support.requests import chat_request
 from tests.support.worker import Worker
 
@@ -77,7 +77,7 @@ def run_agent(worker: Worker, provider: CachingProvider, turns: int = 20, **para
     messages = [SYSTEM, {"role": "user", "content": f"{TASK['content']} {params}"}]
     results = []
     for number in range(turns):
-        provider.answers = [Answer(calls=[Call(f"call_{number}", "read", '{"path": "a.rs"}')], finish="tool_calls")]
+        provider.completions = [Completion(calls=[Call(f"call_{number}", "read", '{"path": "a.rs"}')], finish="tool_calls")]
         rotated = TOOLS[number % 3 :] + TOOLS[: number % 3]
         result = turn(worker, messages, tools=rotated, **params)
         results.append(result)
@@ -111,7 +111,7 @@ def test_an_agent_of_20_turns_reads_70_percent_from_the_cache_and_none_without(
 @pytest.mark.rule("CCH-6")
 def test_the_receipt_has_why_a_turn_missed(direct: Worker, provider: CachingProvider) -> None:
     provider.begin()
-    provider.answers = [Answer("ok")]
+    provider.completions = [Completion("ok")]
     first: list[Json] = [SYSTEM, {"role": "user", "content": "why does it miss?"}]
     then = [*first, {"role": "assistant", "content": "ok"}, {"role": "user", "content": "go on"}]
 
@@ -146,7 +146,7 @@ def test_a_turn_after_the_time_to_live_has_expired() -> None:
 @pytest.mark.rule("CCH-2")
 def test_the_callers_breakpoints_stay_and_count(direct: Worker, provider: CachingProvider) -> None:
     provider.begin()
-    provider.answers = [Answer("ok")]
+    provider.completions = [Completion("ok")]
     marked = [{"type": "text", "text": "word " * 2_000, "cache_control": {"type": "ephemeral"}} for _ in range(4)]
     result = turn(direct, [{"role": "user", "content": marked}, {"role": "assistant", "content": "ok"}, TASK], cache="auto")
     assert result["content"] == "ok"
@@ -157,7 +157,7 @@ def test_the_callers_breakpoints_stay_and_count(direct: Worker, provider: Cachin
 @pytest.mark.rule("CCH-2")
 def test_a_prefix_that_is_too_short_has_no_breakpoint(direct: Worker, provider: CachingProvider) -> None:
     provider.begin()
-    provider.answers = [Answer("ok")]
+    provider.completions = [Completion("ok")]
     turn(direct, [TASK], tools=TOOLS[:1], cache="auto")
     assert "cache_control" not in str(provider.requests[-1].body)
 
@@ -165,7 +165,7 @@ def test_a_prefix_that_is_too_short_has_no_breakpoint(direct: Worker, provider: 
 @pytest.mark.rule("CCH-1", "CCH-3")
 @pytest.mark.parametrize("name", ["openai", "gemini", "bedrock converse"])
 def test_each_provider_gets_what_its_cache_needs(direct: Worker, others: AgentProvider, name: str) -> None:
-    others.play(name, Answer("ok"))
+    others.play(name, Completion("ok"))
     for number in range(2):
         more = [{"role": "assistant", "content": "ok"}, {"role": "user", "content": "go on"}] * number
         params = {"model": others.model, "messages": [SYSTEM, TASK, *more], "tools": TOOLS, "cache": "auto"}
@@ -211,7 +211,7 @@ def test_a_blank_text_gets_no_breakpoint(tail: Any) -> None:
 def test_a_content_of_parts_is_cached_too(direct: Worker, provider: CachingProvider, streamed: bool) -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     provider.begin()
-    provider.answers = [Answer("ok")]
+    provider.completions = [Completion("ok")]
     system = {"role": "system", "content": [{"type": "text", "text": SYSTEM["content"]}]}
     first = {"role": "user", "content": [{"type": "text", "text": "what is it? " * 900}, image, {"type": "text", "text": " "}]}
     turn(direct, [system, first], cache="auto", stream=streamed)

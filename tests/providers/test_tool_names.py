@@ -9,7 +9,7 @@ import pytest
 
 from bridge_worker.backends.litellm.tool_names import new_name
 from tests.support.every_mode import IGNORED_WARNINGS, EveryMode, bridge, provider, reply
-from tests.support.provider_formats import FORMATS, Answer, Call
+from tests.support.provider_formats import FORMATS, Call, Completion
 from tests.support.worker import Json
 
 __all__ = ["bridge", "provider"]  # fixtures
@@ -49,7 +49,7 @@ def test_a_tool_of_any_name_is_called_by_it_in_each_turn(name: str, bridge: Ever
     assert rewritten == {f"tools[{at}].function.name": new for at, (old, new) in enumerate(sent_as) if new != old}
 
     calls = [Call(f"call_{at}aaaaaaaa", new, '{"path": "x"}') for at, new in enumerate(there)]
-    called = Answer(calls=calls, finish="tool_calls")
+    called = Completion(calls=calls, finish="tool_calls")
     outcome = bridge.chat(wire, reply(wire, called, streamed=streamed), streamed=streamed, tools=TOOLS)
     assert [call["function"]["name"] for call in outcome.result["tool_calls"]] == NAMES
 

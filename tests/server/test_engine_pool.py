@@ -44,7 +44,7 @@ class Output:
 
     def hold(self, count: int) -> None:
         self.bytes = count
-        self.changes.tell()
+        self.changes.notify()
 
 
 class Notifications:
@@ -76,7 +76,7 @@ class Played:
     async def respond(self, number: int, line: bytes = b"{}\n", path: bytes = b"direct") -> None:
         await self.send(Kind.RESPONSE, number, b"ok\n" + path + b"\n" + line)
 
-    async def say(self, number: int, text: str) -> None:
+    async def emit(self, number: int, text: str) -> None:
         message = {"method": "notifications/chat/delta", "params": {"requestId": 1, "seq": 0, "delta": {"content": text}}}
         await self.send(Kind.DELTAS, number, json.dumps(message).encode() + b"\n")
 
@@ -188,7 +188,7 @@ class Pending:
 
     def _end(self, outcome: Outcome) -> None:
         self._outcomes.append(outcome)
-        self._changes.tell()
+        self._changes.notify()
 
     async def ended(self) -> None:
         await self._changes.wait_until(lambda: bool(self._outcomes))
@@ -338,7 +338,7 @@ async def test_a_cancel_reaches_the_engine_and_its_response_counts_or_its_loss_c
         assert [frame.request for frame in one.frames if frame.kind is Kind.CANCEL] == [first, second]
         await one.respond(first, b"cancelled\n")
         assert responds.outcome().line == b"cancelled\n"
-        await one.say(second, "so far")
+        await one.emit(second, "so far")
         one.board[second] = Progress.SENT
         await setting.lose(one)
         error = lost.error()
@@ -360,7 +360,7 @@ def test_a_request_of_a_lost_engine_has_its_error_with_what_was_relayed(progress
             number = one.requests()[0].request
             one.board[number] = progress
             await setting.swept()
-            await one.say(number, "half")
+            await one.emit(number, "half")
             await setting.lose(one)
             error = pending.error()
             assert (error["kind"], error["sent_upstream"], error["retryable"]) == ("engine_lost", sent, False)
@@ -429,7 +429,7 @@ async def test_an_engine_that_does_not_keep_a_deadline_is_cancelled_and_the_requ
         in_time = await setting.request(1, ago=11, deadlines={"total_ms": 10_000})  # the engine itself has two seconds more
         late = await setting.request(2, ago=3, deadlines={"total_ms": 1})
         number = one.requests()[1].request
-        await one.say(number, "half")
+        await one.emit(number, "half")
         await late.ended()
         await quiet()
         error = late.error()
@@ -492,11 +492,11 @@ async def test_engines_pause_while_the_client_has_more_than_the_limit_to_read() 
         await setting.request()
         number = one.requests()[0].request
         setting.output.hold(LIMIT)
-        await one.say(number, "a")
+        await one.emit(number, "a")
         assert Kind.PAUSE not in one.kinds()
         setting.output.hold(LIMIT + 1)
         for _ in range(3):
-            await one.say(number, "a")
+            await one.emit(number, "a")
         for engine in (one, two):
             assert [kind for kind in engine.kinds() if kind in (Kind.PAUSE, Kind.RESUME)] == [Kind.PAUSE]
         setting.output.hold(LIMIT)
@@ -505,7 +505,7 @@ async def test_engines_pause_while_the_client_has_more_than_the_limit_to_read() 
             assert engine.kinds()[-2:] == [Kind.PAUSE, Kind.RESUME]
         assert lost.frames == []
         setting.output.hold(LIMIT + 1)
-        await one.say(number, "a")
+        await one.emit(number, "a")
         assert one.kinds()[-1] is Kind.PAUSE
 
 
@@ -513,7 +513,7 @@ async def test_engines_pause_while_the_client_has_more_than_the_limit_to_read() 
 async def test_a_delta_of_a_request_that_is_over_is_dropped() -> None:
     async with Setting() as setting:
         one = await setting.engine()
-        await one.say(7, "late")
+        await one.emit(7, "late")
         await one.respond(7)
         await one.send(Kind.HAND_BACK, 7)
         assert setting.processes.after == []

@@ -49,11 +49,11 @@ def now() -> float:
 
 
 async def cancel_and_check(client: Client, id: int | str, *, within: float = 0.1) -> dict[str, Any]:
-    asked = now()
+    began = now()
     client.cancel(id)
-    error: dict[str, Any] = (await client.answer(id))["error"]
+    error: dict[str, Any] = (await client.response(id))["error"]
     assert error["code"] == -32800
-    assert now() - asked < within
+    assert now() - began < within
     assert error["data"]["upstream_closed"] is True
     return error
 
@@ -62,21 +62,21 @@ async def cancel_and_check(client: Client, id: int | str, *, within: float = 0.1
 @timeless
 async def test_a_request_cancelled_in_the_same_read_gets_its_response_immediately() -> None:
     async with Client() as client:
-        asked = now()
+        began = now()
         client.send(chat_message(1), cancel_message(1))
         assert await client.kind(1) == "cancelled"
-        assert client.answered(1)[0]["error"]["data"]["upstream_closed"] is True
-        assert now() - asked < CANCEL_SECONDS / 2
+        assert client.responses_to(1)[0]["error"]["data"]["upstream_closed"] is True
+        assert now() - began < CANCEL_SECONDS / 2
 
 
 @pytest.mark.rule("CAN-1")
 @timeless
 async def test_a_request_and_its_cancel_in_one_batch_get_their_response_immediately() -> None:
     async with Client() as client:
-        asked = now()
+        began = now()
         client.send([chat_message(1), cancel_message(1), request(2, "ping")])
         assert await client.kind(1) == "cancelled"
-        assert now() - asked < CANCEL_SECONDS / 2
+        assert now() - began < CANCEL_SECONDS / 2
 
 
 @pytest.mark.rule("CAN-1")
@@ -107,7 +107,7 @@ async def test_a_cancel_while_waiting_for_the_engine_gets_its_response() -> None
 async def test_a_cancel_closes_the_model_and_returns_what_had_come(stream: bool) -> None:
     async with Client() as client:
         chat = await client.begin(1, stream=stream)
-        chat.say("half", " an")
+        chat.emit("half", " an")
         await quiet()
         error = await cancel_and_check(client, 1)
         assert chat.closed
@@ -120,12 +120,12 @@ async def test_a_cancel_closes_the_model_and_returns_what_had_come(stream: bool)
 async def test_a_cancel_after_the_response_changes_nothing_and_the_id_is_free() -> None:
     async with Client() as client:
         (await client.begin(1)).finish()
-        assert "result" in await client.answer(1)
+        assert "result" in await client.response(1)
         client.cancel(1)
         await quiet()
         assert len(client.responses()) == 1
         client.send(request("again", "ping"))
-        await client.answer("again")
+        await client.response("again")
 
 
 @pytest.mark.rule("CAN-4")
@@ -137,8 +137,8 @@ async def test_the_id_of_a_cancelled_request_may_be_used_again() -> None:
         client.model.chats.clear()
         client.send(chat_message(1))
         (await client.model.started("1")).finish()
-        await client.pipe.changes.wait_until(lambda: len(client.answered(1)) == 2)
-        assert "result" in client.answered(1)[1]
+        await client.pipe.changes.wait_until(lambda: len(client.responses_to(1)) == 2)
+        assert "result" in client.responses_to(1)[1]
         client.forget()  # the general check counts one answer an id
 
 
@@ -151,7 +151,7 @@ async def test_one_does_not_cancel_the_string_one() -> None:
             client.cancel(id)
         await quiet()
         chat.finish()
-        assert "result" in await client.answer("1")
+        assert "result" in await client.response("1")
 
 
 @pytest.mark.rule("CAN-5")
@@ -165,7 +165,7 @@ async def test_a_second_cancel_does_not_tear_up_the_closing_of_the_first() -> No
         assert chat.cancels == 1
         chat.relent()
         chat.finish()
-        await client.answer(1)
+        await client.response(1)
 
 
 @pytest.mark.rule("CAN-6")
@@ -176,9 +176,9 @@ async def test_a_cancel_leaves_the_other_requests_alone() -> None:
         await cancel_and_check(client, 1)
         assert first.closed
         assert not second.closed
-        second.say("on we go")
+        second.emit("on we go")
         second.finish()
-        assert (await client.answer(2))["result"]["content"] == "on we go"
+        assert (await client.response(2))["result"]["content"] == "on we go"
 
 
 @pytest.mark.rule("CAN-3", "CAN-4", "STR-6")
@@ -186,15 +186,15 @@ async def test_a_cancel_leaves_the_other_requests_alone() -> None:
 async def test_a_task_that_ignores_its_cancel_gets_the_servers_response_and_its_own_is_dropped() -> None:
     async with Client() as client:
         chat = await client.begin(1, stream=True, model="stubborn")
-        chat.say("early")
+        chat.emit("early")
         await quiet()
-        asked = now()
+        began = now()
         client.cancel(1)
-        error = (await client.answer(1))["error"]
-        assert now() - asked == pytest.approx(CANCEL_SECONDS, abs=0.1)
+        error = (await client.response(1))["error"]
+        assert now() - began == pytest.approx(CANCEL_SECONDS, abs=0.1)
         assert error["code"] == -32800
         assert error["data"]["upstream_closed"] is False
-        chat.say("late", "later")
+        chat.emit("late", "later")
         chat.finish()
         await chat.changes.wait_until(lambda: chat.closed)
         await quiet()
@@ -208,17 +208,17 @@ async def test_a_new_request_with_the_id_of_a_task_that_would_not_end_gets_its_o
     async with Client() as client:
         old = await client.begin(1, stream=True, model="stubborn")
         client.cancel(1)
-        await client.answer(1)
+        await client.response(1)
         client.forget()
         client.model.chats.clear()
         client.chat(1, stream=True)
         new = await client.model.started("1")
-        old.say("old")
-        new.say("new")
+        old.emit("old")
+        new.emit("new")
         old.finish()
         await quiet()
         new.finish()
-        assert (await client.answer(1))["result"]["content"] == "new"
+        assert (await client.response(1))["result"]["content"] == "new"
         assert [delta["delta"] for delta in client.deltas(1)] == [{"content": "new"}]
 
 
@@ -228,7 +228,7 @@ async def test_a_stream_that_waits_for_its_reader_can_be_cancelled() -> None:
     async with Client() as client:
         chat = await client.begin(1, stream=True)
         client.pipe.stop_reading()
-        chat.say(*["x" * 10_000] * 100)
+        chat.emit(*["x" * 10_000] * 100)
         await quiet()
         client.cancel(1)
         await quiet()
@@ -246,9 +246,9 @@ async def test_deltas_come_before_the_response_in_order_and_make_it_up() -> None
     async with Client() as client:
         words = [f"{n} " for n in range(200)]
         chat = await client.begin("s", stream=True)
-        chat.say(*words)
+        chat.emit(*words)
         chat.finish()
-        result = (await client.answer("s"))["result"]
+        result = (await client.response("s"))["result"]
         assert [delta["seq"] for delta in client.deltas("s")] == list(range(200))
         assert "".join(delta["delta"]["content"] for delta in client.deltas("s")) == result["content"] == "".join(words)
         assert client.received[-1]["result"] == result
@@ -260,13 +260,13 @@ async def test_streams_side_by_side_count_each_for_itself_and_end_when_they_are_
     async with Client() as client:
         first, second = await client.begin(1, stream=True), await client.begin(2, stream=True)
         for n in range(5):
-            first.say(f"a{n}")
-            second.say(f"b{n}")
+            first.emit(f"a{n}")
+            second.emit(f"b{n}")
             await quiet()
         second.finish()
-        await client.answer(2)
+        await client.response(2)
         first.finish()
-        await client.answer(1)
+        await client.response(1)
         assert [response["id"] for response in client.responses()] == [2, 1]
         assert [delta["seq"] for delta in client.deltas(1)] == [delta["seq"] for delta in client.deltas(2)] == list(range(5))
 
@@ -277,7 +277,7 @@ async def test_a_batch_with_streams_is_one_array_once_the_last_is_ready_and_its_
     async with Client() as client:
         client.send([chat_message(1, stream=True), request(2, "ping"), cancel_message("nobody"), chat_message(3)])
         first, third = await client.model.started("1"), await client.model.started("3")
-        first.say("now")
+        first.emit("now")
         await quiet()
         assert len(client.deltas(1)) == 1
         assert client.responses() == []
@@ -285,7 +285,7 @@ async def test_a_batch_with_streams_is_one_array_once_the_last_is_ready_and_its_
         await quiet()
         assert client.responses() == []
         third.finish()
-        await client.answer(3)
+        await client.response(3)
         assert {response["id"] for response in client.received[-1]} == {1, 2, 3}
 
 
@@ -312,12 +312,12 @@ async def test_one_request_too_many_is_refused_and_there_is_room_again_after_a_r
         client.chat(3)
         assert await client.kind(3) == "overloaded"
         client.send(request("p", "ping"), request("i", "initialize", INITIALIZE))
-        assert "result" in await client.answer("p")
-        assert "result" in await client.answer("i")
+        assert "result" in await client.response("p")
+        assert "result" in await client.response("i")
         first.finish()
-        await client.answer(1)
+        await client.response(1)
         (await client.begin(4)).finish()
-        assert "result" in await client.answer(4)
+        assert "result" in await client.response(4)
         second.finish()
 
 
@@ -332,21 +332,21 @@ async def test_a_second_request_with_the_id_of_one_in_flight_is_refused_and_the_
         client.forget()
         client.sent.append(1)
         chat.finish()
-        assert "result" in await client.answer(1)
+        assert "result" in await client.response(1)
 
 
 @pytest.mark.rule("ERR-7", "ERR-9")
 @timeless
 async def test_a_model_that_breaks_is_an_internal_error_of_that_request_only() -> None:
     async with Client() as client:
-        broken, sound = await client.begin(1, stream=True), await client.begin(2)
-        broken.say("a")
+        broken, intact = await client.begin(1, stream=True), await client.begin(2)
+        broken.emit("a")
         broken.fail(ZeroDivisionError("secret detail"))
-        error = (await client.answer(1))["error"]
+        error = (await client.response(1))["error"]
         assert error["data"]["kind"] == "internal"
         assert "secret detail" not in json.dumps(error)
-        sound.finish()
-        assert "result" in await client.answer(2)
+        intact.finish()
+        assert "result" in await client.response(2)
 
 
 @pytest.mark.rule("STR-8")
@@ -354,9 +354,9 @@ async def test_a_model_that_breaks_is_an_internal_error_of_that_request_only() -
 async def test_an_interrupted_stream_gets_a_response_with_the_received_content() -> None:
     async with Client() as client:
         chat = await client.begin(1, stream=True)
-        chat.say("so ", "far")
+        chat.emit("so ", "far")
         chat.fail(BridgeError("stream_interrupted", "the provider broke off"))
-        error = (await client.answer(1))["error"]
+        error = (await client.response(1))["error"]
         assert error["data"]["kind"] == "stream_interrupted"
         assert error["data"]["partial"]["content"] == "so far"
 
@@ -373,7 +373,7 @@ async def test_a_delta_without_json_form_makes_its_request_fail_and_nothing_else
         assert chat.closed
 
 
-class Answers:
+class FixedResults:
     """A `Dispatcher` with an answer for each method name."""
 
     def __init__(self, **results: object) -> None:
@@ -396,7 +396,7 @@ def circle() -> object:
 @pytest.mark.parametrize("result", [float("nan"), object(), {1: b""}, circle()], ids=["nan", "object", "bytes", "circle"])
 @timeless
 async def test_a_response_without_json_form_becomes_internal(result: object) -> None:
-    async with Client(dispatcher=Answers(bad=result)) as client:
+    async with Client(dispatcher=FixedResults(bad=result)) as client:
         client.send(request(1, "bad"))
         assert await client.kind(1) == "internal"
 
@@ -404,10 +404,10 @@ async def test_a_response_without_json_form_becomes_internal(result: object) -> 
 @pytest.mark.rule("BAT-1", "ERR-9")
 @timeless
 async def test_a_response_without_json_form_spoils_no_other_of_its_batch() -> None:
-    async with Client(dispatcher=Answers(bad=object(), good="fine")) as client:
+    async with Client(dispatcher=FixedResults(bad=object(), good="fine")) as client:
         client.send([request(1, "bad"), request(2, "good"), request(3, "ping")])
         assert await client.kind(1) == "internal"
-        assert (await client.answer(2))["result"] == "fine"
+        assert (await client.response(2))["result"] == "fine"
         assert len(client.received[-1]) == 3
 
 
@@ -415,10 +415,10 @@ async def test_a_response_without_json_form_spoils_no_other_of_its_batch() -> No
 @pytest.mark.parametrize("fault", [RuntimeError("no"), BridgeError("timeout", "late"), asyncio.CancelledError()], ids=str)
 @timeless
 async def test_a_request_gets_a_response_although_the_dispatcher_raises(fault: BaseException) -> None:
-    async with Client(dispatcher=Answers(bad=fault, good=1)) as client:
+    async with Client(dispatcher=FixedResults(bad=fault, good=1)) as client:
         client.send(request(1, "bad"), request(2, "good"))
-        assert "error" in await client.answer(1)
-        assert (await client.answer(2))["result"] == 1
+        assert "error" in await client.response(1)
+        assert (await client.response(2))["result"] == 1
 
 
 @pytest.mark.rule("FRM-8", "RPC-1")
@@ -428,7 +428,7 @@ async def test_lines_that_can_not_be_read_do_not_stop_the_others() -> None:
         client.pipe.feed(b'nonsense\n\xff\xfe\n[]\n{"jsonrpc":"2.0","id":1,"method":"ping"')
         client.pipe.feed(b"}\n[1]\n")
         client.sent.append(1)
-        assert (await client.answer(1))["result"] == {}
+        assert (await client.response(1))["result"] == {}
 
 
 # ---- end of input, shutdown, stop, broken pipe ---------------------------------------------------------------------------------
@@ -442,9 +442,9 @@ async def test_the_end_of_input_waits_for_what_is_in_flight() -> None:
         client.pipe.end_input()
         await quiet()
         assert not client.running.done()
-        streamed.say("still ", "here")
+        streamed.emit("still ", "here")
         streamed.finish()
-        await client.answer(1)
+        await client.response(1)
         assert not client.running.done()
         plain.finish()
         assert await client.running == EXIT_DRAINED
@@ -479,9 +479,9 @@ async def test_shutdown_waits_refuses_and_gets_the_last_response() -> None:
         client.send(chat_message(2), request("p", "ping"), request("i", "initialize", INITIALIZE))
         assert await client.kind(2) == "shutting_down"
         assert await client.kind("i") == "shutting_down"
-        assert (await client.answer("p"))["result"] == {}
-        assert not client.answered("end")
-        chat.say("done")
+        assert (await client.response("p"))["result"] == {}
+        assert not client.responses_to("end")
+        chat.emit("done")
         chat.finish()
         assert await client.running == EXIT_DRAINED
         assert [message["id"] for message in client.responses()][-2:] == [1, "end"]
@@ -532,7 +532,7 @@ async def test_a_shutdown_that_comes_after_the_last_response_is_not_even_read() 
 async def test_shutdown_gets_the_last_response_even_if_the_backend_becomes_ready_then() -> None:
     async with Client(warm=False) as client:
         client.send(request(0, "initialize", INITIALIZE))
-        await client.answer(0)
+        await client.response(0)
         client.pipe.stop_reading()
         client.send(request("end", "shutdown"))
         await quiet()
@@ -560,9 +560,9 @@ async def test_a_shutdown_of_an_unknown_mode_is_refused_and_the_server_continues
     async with Client() as client:
         client.send(request(1, "shutdown", {"mode": "now"}), request(2, "ping"))
         assert await client.kind(1) == "invalid_request"
-        assert "result" in await client.answer(2)
+        assert "result" in await client.response(2)
         (await client.begin(3)).finish()
-        assert "result" in await client.answer(3)
+        assert "result" in await client.response(3)
 
 
 @pytest.mark.rule("EXT-5")
@@ -576,7 +576,7 @@ async def test_stop_grants_a_grace_and_requests_that_end_in_it_get_their_respons
         assert await client.kind(2) == "shutting_down"
         chat.finish()
         assert await client.running == EXIT_DRAINED
-        assert "result" in client.answered(1)[0]
+        assert "result" in client.responses_to(1)[0]
 
 
 @pytest.mark.rule("EXT-5")
@@ -584,10 +584,10 @@ async def test_stop_grants_a_grace_and_requests_that_end_in_it_get_their_respons
 async def test_requests_beyond_the_grace_of_stop_are_cancelled_and_get_a_response() -> None:
     async with Client() as client:
         chat = await client.begin(1)
-        asked = now()
+        began = now()
         client.server.stop()
         assert await client.running == EXIT_DRAINED
-        assert now() - asked == pytest.approx(DEFAULTS.grace_seconds, abs=0.1)
+        assert now() - began == pytest.approx(DEFAULTS.grace_seconds, abs=0.1)
         assert chat.closed
         assert await client.kind(1) == "cancelled"
 
@@ -598,12 +598,12 @@ async def test_a_second_stop_leaves_no_grace() -> None:
     async with Client() as client:
         await client.begin(1)
         await client.begin(2, stream=True)
-        asked = now()
+        began = now()
         client.server.stop()
         await quiet()
         client.server.stop()
         assert await client.running == EXIT_DRAINED
-        assert now() - asked < 0.1
+        assert now() - began < 0.1
         assert await client.kind(1) == await client.kind(2) == "cancelled"
 
 
@@ -689,7 +689,7 @@ async def test_a_pipe_that_breaks_while_a_stream_waits_for_its_reader_closes_the
     async with Client() as client:
         chat = await client.begin(1, stream=True)
         client.pipe.stop_reading()
-        chat.say(*["x" * 10_000] * 100)
+        chat.emit(*["x" * 10_000] * 100)
         await quiet()
         client.pipe.break_off()
         assert await client.running == EXIT_BROKEN
@@ -706,20 +706,20 @@ async def test_a_slow_reader_holds_back_the_stream_and_no_other_response() -> No
     async with Client() as client:
         chat = await client.begin(1, stream=True)
         client.pipe.stop_reading()
-        chat.say(*["x" * 1000] * 2000)
+        chat.emit(*["x" * 1000] * 2000)
         chat.finish()
         await quiet()
-        held = chat.said
+        held = chat.taken
         assert held < 400
         client.send(request("p", "ping"), chat_message(2))
         (await client.model.started("2")).finish()
         await quiet()
         client.pipe.read_on(held + 3)  # what was queued by then, and the two answers
-        assert client.answered("p")
-        assert client.answered(2)
-        assert not client.answered(1)
+        assert client.responses_to("p")
+        assert client.responses_to(2)
+        assert not client.responses_to(1)
         client.pipe.read_on()
-        assert len((await client.answer(1))["result"]["content"]) == 2_000_000
+        assert len((await client.response(1))["result"]["content"]) == 2_000_000
         assert client.pipe.most_queued < DELTA_QUEUE_BYTES + 100_000
 
 
@@ -730,13 +730,13 @@ async def test_many_streams_with_a_slow_reader_cost_one_delta_each_beyond_the_li
         chats = [await client.begin(n, stream=True) for n in range(50)]
         client.pipe.stop_reading()
         for chat in chats:
-            chat.say(*["x" * 1000] * 500)
+            chat.emit(*["x" * 1000] * 500)
             chat.finish()
         await quiet()
         assert client.pipe.queued() < DELTA_QUEUE_BYTES + 50 * 1200
         client.pipe.read_on()
         for n in range(50):
-            assert len((await client.answer(n))["result"]["content"]) == 500_000
+            assert len((await client.response(n))["result"]["content"]) == 500_000
 
 
 @pytest.mark.rule("STR-10")
@@ -745,9 +745,9 @@ async def test_a_reader_that_takes_one_message_at_a_time_gets_the_whole_stream()
     async with Client() as client:
         chat = await client.begin(1, stream=True)
         client.pipe.stop_reading()
-        chat.say(*["x" * 50_000] * 30)
+        chat.emit(*["x" * 50_000] * 30)
         chat.finish()
-        while not client.answered(1):
+        while not client.responses_to(1):
             await quiet()
             client.pipe.read_on(1)
         assert len(client.deltas(1)) == 30
@@ -759,18 +759,18 @@ async def test_waiting_for_a_slow_reader_does_not_count_as_silence_of_the_provid
     async with Client() as client:
         chat = await client.begin(1, stream=True, deadlines={"idle_ms": 1000})
         client.pipe.stop_reading()
-        chat.say(*["x" * 100_000] * 5)
+        chat.emit(*["x" * 100_000] * 5)
         chat.finish()
         await asyncio.sleep(60)
         client.pipe.read_on()
-        assert "result" in await client.answer(1)
+        assert "result" in await client.response(1)
 
 
 @pytest.mark.rule("FRM-10")
 @pytest.mark.parametrize("a_read", [1, 64], ids=["a-line-a-read", "many-lines-a-read"])
 @timeless
 async def test_no_requests_are_read_while_their_responses_are_not(a_read: int) -> None:
-    async with Client(dispatcher=Answers(big="x" * 500_000), max_in_flight=1000) as client:
+    async with Client(dispatcher=FixedResults(big="x" * 500_000), max_in_flight=1000) as client:
         client.pipe.stop_reading()
         for start in range(0, 256, a_read):
             client.send(*(request(id, "big") for id in range(start, start + a_read)))
@@ -778,7 +778,7 @@ async def test_no_requests_are_read_while_their_responses_are_not(a_read: int) -
         assert client.pipe.unread_input, "all was read, though nobody reads the answers"
         assert client.pipe.most_queued < READ_QUEUE_BYTES + (a_read + 1) * 500_100
         client.pipe.read_on()
-        await client.answer(255)
+        await client.response(255)
 
 
 @pytest.mark.rule("FRM-10")
@@ -793,13 +793,13 @@ async def test_a_burst_of_pings_without_a_reader_does_not_fill_the_memory(monkey
         assert client.pipe.unread_input
         assert client.pipe.most_queued < 60_000
         client.pipe.read_on()
-        await client.answer(9_999)
+        await client.response(9_999)
 
 
 @pytest.mark.rule("EXT-5", "FRM-10")
 @timeless
 async def test_a_server_that_waits_for_its_reader_can_be_stopped() -> None:
-    async with Client(dispatcher=Answers(big="x" * 500_000)) as client:
+    async with Client(dispatcher=FixedResults(big="x" * 500_000)) as client:
         client.pipe.stop_reading()
         for id in range(130):
             client.send(request(id, "big"))
@@ -818,15 +818,15 @@ async def test_a_server_that_waits_for_its_reader_can_be_stopped() -> None:
 async def test_methods_without_litellm_get_their_response_before_it_is_loaded_and_chats_wait() -> None:
     async with Client(loaded=False, warm=False) as client:
         client.send(request(0, "initialize", INITIALIZE), request(1, "ping"), chat_message(2))
-        result = (await client.answer(0))["result"]
+        result = (await client.response(0))["result"]
         assert result["engine"]["ready"] is False
-        assert "result" in await client.answer(1)
+        assert "result" in await client.response(1)
         client.engine.loaded.set()
         await quiet()
-        assert not client.answered(2)
+        assert not client.responses_to(2)
         client.engine.warm.set()
         (await client.model.started("2")).finish()
-        assert "result" in await client.answer(2)
+        assert "result" in await client.response(2)
 
 
 @pytest.mark.rule("LIF-8")
@@ -834,7 +834,7 @@ async def test_methods_without_litellm_get_their_response_before_it_is_loaded_an
 async def test_ready_is_sent_once_and_only_after_the_warm_up() -> None:
     async with Client(warm=False) as client:
         client.send(request(0, "initialize", INITIALIZE))
-        await client.answer(0)
+        await client.response(0)
         await quiet()
         assert len(client.received) == 1
         client.engine.warm.set()
@@ -843,19 +843,19 @@ async def test_ready_is_sent_once_and_only_after_the_warm_up() -> None:
         assert ready["method"] == "notifications/ready"
         assert ready["params"] == {"engine": {"name": "litellm", "version": "1.0", "ready": True}, "warmMs": 12.5}
         client.send(request(1, "ping"))
-        await client.answer(1)
+        await client.response(1)
         assert len(client.received) == 3
 
 
 @pytest.mark.rule("LIF-8")
-@pytest.mark.parametrize(("version", "told"), [("omni-bridge/1", True), ("omni-bridge/9", True), ("2025-06-18", False)])
+@pytest.mark.parametrize(("version", "is_sent"), [("omni-bridge/1", True), ("omni-bridge/9", True), ("2025-06-18", False)])
 @timeless
-async def test_ready_is_sent_to_clients_of_this_protocol_only(version: str, told: bool) -> None:
+async def test_ready_is_sent_to_clients_of_this_protocol_only(version: str, is_sent: bool) -> None:
     async with Client() as client:
         client.send(request(0, "initialize", INITIALIZE | {"protocolVersion": version}))
-        await client.answer(0)
+        await client.response(0)
         await quiet()
-        assert (client.received[-1].get("method") == "notifications/ready") is told
+        assert (client.received[-1].get("method") == "notifications/ready") is is_sent
 
 
 @pytest.mark.rule("LIF-8")
@@ -901,12 +901,12 @@ async def test_a_loader_that_fails_or_hangs_is_reported_to_every_chat_that_needs
         app.start()
         client.send(chat_message(1, model="openai/x", deadlines={"total_ms": 3_600_000}), request(2, "ping"))
         client.send(chat_message(3, model="offline/echo"))
-        error = (await client.answer(1))["error"]
+        error = (await client.response(1))["error"]
         assert error["data"]["kind"] == "internal"
         assert "LiteLLM" in error["message"]
         assert "restart the worker" in error["message"]
-        assert "result" in await client.answer(2)
-        assert "result" in await client.answer(3)
+        assert "result" in await client.response(2)
+        assert "result" in await client.response(3)
 
 
 @pytest.mark.rule("LIF-16")
@@ -915,11 +915,11 @@ async def test_the_process_that_initialize_names_is_watched() -> None:
     watched: list[int] = []
     async with Client(watch_process=watched.append) as client:
         client.send(request(0, "initialize", INITIALIZE))
-        await client.answer(0)
+        await client.response(0)
         assert watched == []
     async with Client(watch_process=watched.append) as client:
         client.send(request(0, "initialize", INITIALIZE | {"processId": 4711}))
-        await client.answer(0)
+        await client.response(0)
         assert watched == [4711]
 
 
@@ -959,7 +959,7 @@ async def test_a_shutdown_that_drains_waits_for_a_slow_reader_to_the_last_byte()
         await quiet()
         assert not client.running.done()
         client.pipe._queued = 0
-        client.pipe.changes.tell()
+        client.pipe.changes.notify()
         assert await client.running == EXIT_DRAINED
 
 
@@ -968,7 +968,7 @@ async def test_a_burst_of_messages_leaves_turns_to_everything_else() -> None:
     turns = 0
     async with Client() as client:
         client.send(*(request(id, "ping") for id in range(640)))
-        while not client.answered(639):
+        while not client.responses_to(639):
             turns += 1
             await asyncio.sleep(0)
         assert turns > 640 / 64
@@ -998,20 +998,20 @@ async def test_the_workers_own_requests_get_the_clients_response_or_the_end_of_i
     needs_key: Any = NeedsKey()
     async with Client(dispatcher=needs_key, on_credentials=needs_key.on_credentials) as client:
         client.send(request(0, "initialize", INITIALIZE))
-        await client.answer(0)
+        await client.response(0)
         assert needs_key.client is None
     async with Client(dispatcher=needs_key, on_credentials=needs_key.on_credentials) as client:
         client.send(request(0, "initialize", WITH_CREDENTIALS))
-        await client.answer(0)
+        await client.response(0)
         client.send(request(1, "chat"))
         await quiet()
         sent = json.loads(client.pipe.lines[-1])
         client.pipe.feed(encode({"jsonrpc": "2.0", "id": sent["id"], "result": "sk-1"}))
-        assert (await client.answer(1))["result"] == "sk-1"
+        assert (await client.response(1))["result"] == "sk-1"
         client.send(request(2, "chat"))
         await quiet()
         client.pipe.end_input()
-        assert "closed" in (await client.answer(2))["result"]
+        assert "closed" in (await client.response(2))["result"]
         await client.running
         client.forget()  # the general check knows no requests of the worker
 
@@ -1094,15 +1094,15 @@ class AnyConversation(RuleBasedStateMachine):
         text = data.draw(st.sampled_from(sorted(self.client.model.chats)))
         self.send([cancel_message(int(text) if text.isdigit() else text)], turns)
         self.runner.run(asyncio.sleep(wait))
-        self.do(lambda: self.client.model.chats[text].say("late "), turns=turns)
+        self.do(lambda: self.client.model.chats[text].emit("late "), turns=turns)
 
     @precondition(lambda self: self.client.model.chats)
     @rule(data=st.data(), what=st.sampled_from(["say", "flood", "finish", "fail", "interrupt", "break"]), turns=turns)
     def model_acts(self, data: st.DataObject, what: str, turns: int) -> None:
         chat = self.client.model.chats[data.draw(st.sampled_from(sorted(self.client.model.chats)))]
         acts = {
-            "say": lambda: chat.say("one ", "two "),
-            "flood": lambda: chat.say(*["x" * 60_000] * 8),
+            "say": lambda: chat.emit("one ", "two "),
+            "flood": lambda: chat.emit(*["x" * 60_000] * 8),
             "finish": chat.finish,
             "fail": lambda: chat.fail(BridgeError("rate_limited", "slower")),
             "interrupt": lambda: chat.fail(BridgeError("stream_interrupted", "broke off")),
@@ -1172,11 +1172,11 @@ class AnyConversation(RuleBasedStateMachine):
             client.running.result() == (EXIT_BROKEN if self.pipe_broken else EXIT_DRAINED) or self.pipe_broken or not self.accepts
         )
         if self.pipe_broken:
-            client.check(answered=lambda times: times <= 1)
+            client.check(is_allowed=lambda times: times <= 1)
             return
         sure = [id for id in client.sent if id not in self.unsure]
-        client.check(answered=lambda times: times <= 1)
-        missing = [id for id in sure if not client.answered(id)]
+        client.check(is_allowed=lambda times: times <= 1)
+        missing = [id for id in sure if not client.responses_to(id)]
         assert not missing, f"never answered: {missing}"
 
 

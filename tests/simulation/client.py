@@ -46,8 +46,8 @@ class Client:
         for when, kind, argument in self.machine.plan.actions:
             self.machine.kernel.after(when, self._act, kind, argument)
 
-    def is_answered(self) -> bool:
-        return not self._outgoing and not self.machine.stdin.data and self.conversation.is_answered()
+    def is_complete(self) -> bool:
+        return not self._outgoing and not self.machine.stdin.data and self.conversation.is_complete()
 
     def read_on(self) -> None:
         self._reads = True

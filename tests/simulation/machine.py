@@ -246,7 +246,9 @@ class TemplateStub:
 
     def __init__(self, machine: Machine) -> None:
         self.pid = machine.new_pid()
+        self.forks = True
         self.loaded = False
+        self.rehearsed: list[dict[str, str]] | None = None
         self.is_lost = False
         self._machine = machine
         self._held: list[tuple[int, Endpoint, Board]] = []

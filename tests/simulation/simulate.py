@@ -19,7 +19,7 @@ from tests.simulation.machine import Machine
 from tests.simulation.provider import INPUT_TOKENS, NANO_A_TOKEN
 from tests.simulation.schedules import GRACE_SECONDS, MAX_TASK_REQUESTS, MAX_TOKENS, TOTAL_MS, Plan
 
-_LAST_ANSWER = TOTAL_MS / 1000 + 75  # a cancel, a deadline, an engine that does not load: the slowest of them
+_LAST_RESPONSE = TOTAL_MS / 1000 + 75  # a cancel, a deadline, an engine that does not load: the slowest of them
 _STARTED = 2.0  # by then every engine has loaded, unless something befell it
 _EXIT = 12.0
 _RUNS_A_COLLECTION = 10  # what more runs leave is in no cache of the processor when it is collected
@@ -63,10 +63,10 @@ class _Run:
         last_action = machine.plan.actions[-1][0] if machine.plan.actions else 0.0
         kernel.run(lambda: machine.exit_code is not None, kernel.now + last_action + 0.0005)
         client.read_on()
-        ended = lambda: machine.exit_code is not None or client.is_answered()  # noqa: E731
-        kernel.run(ended, kernel.now + _LAST_ANSWER)
+        ended = lambda: machine.exit_code is not None or client.is_complete()  # noqa: E731
+        kernel.run(ended, kernel.now + _LAST_RESPONSE)
         if machine.exit_code is None and not self._is_ending():
-            self._check_answers()
+            self._check_responses()
             quiet = max(kernel.now + machine.plan.quiet_seconds(), 1000 + _STARTED)
             kernel.run(lambda: machine.exit_code is not None, quiet)
             if machine.exit_code is None:
@@ -78,7 +78,7 @@ class _Run:
         server = self.machine.server
         return server is None or server._drain.is_set()
 
-    def _check_answers(self) -> None:
+    def _check_responses(self) -> None:
         self.client.conversation.end(whole=True)
         keys = {message["id"]: message["params"] for message in self._chats()}
         for (_, id), responses in self.client.conversation.responses.items():
@@ -101,7 +101,7 @@ class _Run:
     def _finish(self) -> None:
         kernel, client, machine = self.machine.kernel, self.client, self.machine
         client.end_input()
-        kernel.run(lambda: machine.exit_code is not None, kernel.now + _LAST_ANSWER + GRACE_SECONDS + _EXIT)
+        kernel.run(lambda: machine.exit_code is not None, kernel.now + _LAST_RESPONSE + GRACE_SECONDS + _EXIT)
         kernel.run(lambda: client.is_read_to_its_end() and not machine.children, kernel.now + 3)
         if machine.exit_code is None:
             self._broken("exit", "the worker does not end")

@@ -49,7 +49,7 @@ class Result:
 
     injected: bool
     exit_code: int
-    answered: int
+    responses: int
     wrong: str
     stderr: str
 
@@ -110,7 +110,7 @@ def _judged(messages: Sequence[Any], out: bytes, err: str, code: int, *, hangs: 
         wrong.append(f"half a line: {rest[:60]!r}")
     if code not in (0, EXIT_BROKEN) and not has_crashed and not err.strip():
         wrong.append(f"exit code {code} without a word on stderr")
-    return sum(conversation.answered.values()), "; ".join(wrong), _tail(err)
+    return sum(conversation.response_counts.values()), "; ".join(wrong), _tail(err)
 
 
 EXIT_BROKEN = 3

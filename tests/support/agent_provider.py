@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from tests.support.data import Json
-from tests.support.provider_formats import FORMATS, Answer, Call, Format, line
+from tests.support.provider_formats import FORMATS, Call, Completion, Format, line
 from tests.support.upstream import Upstream
 from tests.support.upstream_format import Request, Steps, http, stream
 
@@ -16,11 +16,11 @@ THREE = ("openai", "anthropic", "gemini")
 
 
 class AgentProvider(Upstream):
-    """``answers`` are given in turn, the last for good."""
+    """``completions`` are given in turn, the last for good."""
 
-    def play(self, wire: str, *answers: Answer) -> None:
+    def play(self, wire: str, *completions: Completion) -> None:
         self.forget()
-        self._wire, self._answers = FORMATS[wire], list(answers)
+        self._wire, self._completions = FORMATS[wire], list(completions)
 
     @property
     def model(self) -> str:
@@ -36,14 +36,14 @@ class AgentProvider(Upstream):
 
     def _reply_to(self, request: Request) -> Steps:
         wire: Format = self._wire
-        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        completion = self._completions.pop(0) if len(self._completions) > 1 else self._completions[0]
         if json.loads(request.raw).get("stream") or "stream" in request.path:
-            return stream(wire.events(answer), {"content-type": wire.stream_type})
-        return http(line(wire.whole(answer)))
+            return stream(wire.events(completion), {"content-type": wire.stream_type})
+        return http(line(wire.whole(completion)))
 
 
-def calling(arguments: str, name: str = "weather", finish: str = "tool_calls") -> Answer:
-    return Answer(calls=[Call("call_1", name, arguments)], finish=finish)
+def calling(arguments: str, name: str = "weather", finish: str = "tool_calls") -> Completion:
+    return Completion(calls=[Call("call_1", name, arguments)], finish=finish)
 
 
 class ManyProviders(Upstream):
@@ -51,7 +51,7 @@ class ManyProviders(Upstream):
 
     def __init__(self) -> None:
         super().__init__()
-        self.answers: dict[str, Answer] = {}
+        self.completions: dict[str, Completion] = {}
         self.down: set[str] = set()
 
     @property
@@ -67,8 +67,8 @@ class ManyProviders(Upstream):
         if name in self.down:
             return http(wire.error(500, "down"), 500)
         if request.body.get("stream") or "stream" in request.path:
-            return stream(wire.events(self.answers[name]), {"content-type": wire.stream_type})
-        return http(line(wire.whole(self.answers[name])))
+            return stream(wire.events(self.completions[name]), {"content-type": wire.stream_type})
+        return http(line(wire.whole(self.completions[name])))
 
 
 def wire_of(request: Request) -> str:

@@ -33,7 +33,7 @@ class Aimock:
         self._process = subprocess.Popen(["node", str(_PROGRAM), *flags], stdin=subprocess.DEVNULL)
 
     def __enter__(self) -> Self:
-        wait_until(self._answers, "aimock answers")
+        wait_until(self._is_up, "aimock answers")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,11 +42,11 @@ class Aimock:
 
     def last_request(self) -> Json:
         """What came last: ``path`` and ``headers`` as they were, ``body`` as aimock understood it, in OpenAI's terms."""
-        with urllib.request.urlopen(f"{self.origin}/__aimock/journal", timeout=WAIT_SECONDS) as answer:
-            journal: list[Json] = json.load(answer)
+        with urllib.request.urlopen(f"{self.origin}/__aimock/journal", timeout=WAIT_SECONDS) as response:
+            journal: list[Json] = json.load(response)
         return journal[-1]
 
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
         assert self._process.poll() is None, "aimock has ended; what it said is above"
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.origin}/health", timeout=1):
             return True

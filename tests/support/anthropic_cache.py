@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 from tests.support.data import Json
-from tests.support.provider_formats import FORMATS, Answer, line
+from tests.support.provider_formats import FORMATS, Completion, line
 from tests.support.upstream import Upstream
 from tests.support.upstream_format import Request, Steps, http, stream
 
@@ -26,7 +26,7 @@ class CachingProvider(Upstream):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
-        self.answers: list[Answer] = []
+        self.completions: list[Completion] = []
         self.usages: list[tuple[int, int, int]] = []  # (input with cached tokens, read, written)
         self._cache: dict[str, float] = {}
 
@@ -45,15 +45,17 @@ class CachingProvider(Upstream):
         blocks = list(blocks_of(body))
         marked = [at for at, block in enumerate(blocks) if "cache_control" in block]
         if len(marked) > MAX_BREAKPOINTS:
-            told = f"A maximum of 4 blocks with cache_control may be provided. Found {len(marked)}."
-            return http(wire.error(400, told), 400)
+            message = f"A maximum of 4 blocks with cache_control may be provided. Found {len(marked)}."
+            return http(wire.error(400, message), 400)
         total, read, written = self._count(blocks, marked)
         self.usages.append((total, read, written))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        answer = Answer(answer.text, calls=answer.calls, finish=answer.finish, usage=(total, 20, read, written, 0))
+        completion = self.completions.pop(0) if len(self.completions) > 1 else self.completions[0]
+        completion = Completion(
+            completion.text, calls=completion.calls, finish=completion.finish, usage=(total, 20, read, written, 0)
+        )
         if body.get("stream"):
-            return stream(wire.events(answer), {"content-type": wire.stream_type})
-        return http(line(wire.whole(answer)))
+            return stream(wire.events(completion), {"content-type": wire.stream_type})
+        return http(line(wire.whole(completion)))
 
     def _count(self, blocks: list[Json], marked: list[int]) -> tuple[int, int, int]:
         prefixes: list[tuple[str, int]] = []

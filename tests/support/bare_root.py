@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-NOBODY = "65534"
 # A mount namespace of its own: nothing of this is seen outside, and all of it goes with the process.
 ENTER = """
 set -e

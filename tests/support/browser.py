@@ -41,7 +41,7 @@ class Browser:
         )
         self.problems: list[str] = []
         self.requests: list[str] = []
-        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._responses: dict[int, asyncio.Future[Any]] = {}
         self._ids = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -67,44 +67,44 @@ class Browser:
         self.problems.clear()
         self.requests.clear()
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.say("Emulation.setEmulatedMedia", features=scheme)
-        self.say("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.send("Emulation.setEmulatedMedia", features=scheme)
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         self._loaded.clear()
-        self.say("Page.navigate", url=page.absolute().as_uri())
+        self.send("Page.navigate", url=page.absolute().as_uri())
         assert self._loaded.wait(WAIT_SECONDS), f"the page did not load: {self.problems}"
 
-    def ask(self, expression: str) -> Any:
+    def evaluate(self, expression: str) -> Any:
         """The value of a JavaScript expression on the page."""
-        answer = self.say("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
+        response = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in response, response["exceptionDetails"]
+        return response["result"].get("value")
 
     def press(self, key: str) -> None:
         """As a person at the keyboard does."""
         codes = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Escape": 27, "Tab": 9}
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
         about = {"key": key, "windowsVirtualKeyCode": codes.get(key, ord(key[0].upper()))}
-        self.say("Input.dispatchKeyEvent", type="keyDown", **about, **text)
-        self.say("Input.dispatchKeyEvent", type="keyUp", **about)
+        self.send("Input.dispatchKeyEvent", type="keyDown", **about, **text)
+        self.send("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def type(self, text: str) -> None:
-        self.say("Input.insertText", text=text)
+        self.send("Input.insertText", text=text)
 
     def mouse(self, selector: str, *, click: bool = False) -> None:
         """Over the middle of the first such element, which is in view."""
         found = f"document.querySelector({json.dumps(selector)}).getBoundingClientRect()"
-        box = self.ask(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({found})")
+        box = self.evaluate(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({found})")
         at = {"x": box[0], "y": box[1]}
-        self.say("Input.dispatchMouseEvent", type="mouseMoved", **at)
+        self.send("Input.dispatchMouseEvent", type="mouseMoved", **at)
         if click:
             for type in ("mousePressed", "mouseReleased"):
-                self.say("Input.dispatchMouseEvent", type=type, button="left", clickCount=1, **at)
+                self.send("Input.dispatchMouseEvent", type=type, button="left", clickCount=1, **at)
 
-    def picture(self, file: Path) -> None:
-        file.write_bytes(base64.b64decode(self.say("Page.captureScreenshot", format="png")["data"]))
+    def screenshot(self, file: Path) -> None:
+        file.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))
 
-    def say(self, method: str, **params: Any) -> Any:
-        return self._run(self._say(method, params))
+    def send(self, method: str, **params: Any) -> Any:
+        return self._run(self._send(method, params))
 
     async def _connect(self, port: int) -> None:
         self._session = aiohttp.ClientSession()
@@ -114,20 +114,20 @@ class Browser:
         self._loaded = threading.Event()
         self._listening = asyncio.create_task(self._listen())
         for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
-            await self._say(f"{domain}.enable", {})
+            await self._send(f"{domain}.enable", {})
 
-    async def _say(self, method: str, params: dict[str, Any]) -> Any:
+    async def _send(self, method: str, params: dict[str, Any]) -> Any:
         self._ids += 1
-        self._answers[self._ids] = answer = asyncio.get_running_loop().create_future()
+        self._responses[self._ids] = response = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": self._ids, "method": method, "params": params})
-        return await answer
+        return await response
 
     async def _listen(self) -> None:
         async for frame in self._socket:
             message = json.loads(frame.data)
             if "id" in message:
-                answer = self._answers.pop(message["id"])
-                answer.set_result(
+                response = self._responses.pop(message["id"])
+                response.set_result(
                     message.get("result") or {"exceptionDetails": message["error"]} if "error" in message else message["result"]
                 )
             else:

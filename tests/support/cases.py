@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from tests.support.provider_formats import FORMATS, Answer, Call, Format, Json, aws
+from tests.support.provider_formats import FORMATS, Call, Completion, Format, Json, aws
 
 MODES = ("plain", "streamed")
 ALL = tuple(FORMATS)
@@ -23,7 +23,7 @@ BINARY = ("bedrock converse", "bedrock invoke")
 NO_SSE = (*BINARY, "ollama")
 # No host ever has such a name (RFC 2606): a fetch of it for the provider gets nothing, and no request leaves this machine.
 IMAGE_URL = "https://images.invalid/some/image.png"
-SOUND = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA="
+AUDIO = "UklGRiQAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQAAAAA="
 PDF = "data:application/pdf;base64,JVBERi0xLjQKMSAwIG9iago8PD4+CmVuZG9iagp0cmFpbGVyCjw8Pj4KJSVFT0YK"
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
@@ -50,12 +50,12 @@ Edit = Callable[[Format, list[bytes]], list[bytes]]
 @dataclass(frozen=True)
 class Feature:
     name: str
-    answer: Answer
+    completion: Completion
     check: Check
     params: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     status: int = 200
-    told: str = "It went wrong."  # in the provider's error
+    message: str = "It went wrong."  # in the provider's error
     error: Json | None = None  # the provider's error, where its shape matters
     edit: Edit | None = None  # of a stream's frames
     modes: Sequence[str] = MODES
@@ -74,8 +74,8 @@ class Case(NamedTuple):
 
     @property
     def limit(self) -> Limit | None:
-        told = LIMITS.get((self.feature.name, self.wire.name))
-        return told if told and self.mode in told.modes else None
+        limit = LIMITS.get((self.feature.name, self.wire.name))
+        return limit if limit and self.mode in limit.modes else None
 
     def check(self, seen: Seen) -> None:
         """Where the provider lacks the feature, the agent learns it from an error or from the receipt."""
@@ -88,11 +88,11 @@ class Case(NamedTuple):
             self.feature.check(seen)
 
     def params(self) -> Json:
-        asked: Json = {"model": self.wire.model, "messages": [{"role": "user", "content": "hello"}]}
-        return asked | dict(self.feature.params) | ({"stream": True} if self.mode == "streamed" else {})
+        params: Json = {"model": self.wire.model, "messages": [{"role": "user", "content": "hello"}]}
+        return params | dict(self.feature.params) | ({"stream": True} if self.mode == "streamed" else {})
 
     def frames(self) -> list[bytes]:
-        frames = self.wire.events(self.feature.answer)
+        frames = self.wire.events(self.feature.completion)
         return self.feature.edit(self.wire, frames) if self.feature.edit else frames
 
 
@@ -105,7 +105,7 @@ def cases() -> Iterator[Case]:
 # --- what is asserted -----------------------------------------------------------------------------------------------------------
 
 
-def says(text: str | None, finish: str = "stop", **members: Any) -> Check:
+def returns(text: str | None, finish: str = "stop", **members: Any) -> Check:
     def check(seen: Seen) -> None:
         assert not seen.error, seen.error
         result = seen.result
@@ -177,8 +177,8 @@ def uses(**counts: int) -> Check:
 
 def has_no_usage(seen: Seen) -> None:
     assert not seen.error, seen.error
-    told = {name: seen.result[name] for name in ("usage", "cost_usd", "cost_source")}
-    assert told == {"usage": None, "cost_usd": None, "cost_source": None}
+    reported = {name: seen.result[name] for name in ("usage", "cost_usd", "cost_source")}
+    assert reported == {"usage": None, "cost_usd": None, "cost_source": None}
 
 
 def has_a_price(seen: Seen) -> None:
@@ -256,16 +256,24 @@ def user(content: Any) -> Json:
 
 def turn(*calls: Call, results: Sequence[Any]) -> list[Json]:
     made = [{"id": c.id, "type": "function", "function": {"name": c.name, "arguments": c.arguments}} for c in calls]
-    said = {"role": "assistant", "content": None, "tool_calls": made}
-    answers = [{"role": "tool", "tool_call_id": call.id, "content": told} for call, told in zip(calls, results, strict=True)]
-    return [user("hello"), said, *answers]
+    assistant = {"role": "assistant", "content": None, "tool_calls": made}
+    tool_messages = [
+        {"role": "tool", "tool_call_id": call.id, "content": result} for call, result in zip(calls, results, strict=True)
+    ]
+    return [user("hello"), assistant, *tool_messages]
 
 
 def thought(**origin: Any) -> list[Json]:
     """A conversation whose second message holds another model's thoughts."""
     block = {"type": "thinking", "thinking": THOUGHTS, "signature": SIGNATURE}
-    said = {"role": "assistant", "content": "Done.", "reasoning_content": THOUGHTS, "thinking_blocks": [block], "origin": origin}
-    return [user("hello"), said, user("and on")]
+    assistant = {
+        "role": "assistant",
+        "content": "Done.",
+        "reasoning_content": THOUGHTS,
+        "thinking_blocks": [block],
+        "origin": origin,
+    }
+    return [user("hello"), assistant, user("and on")]
 
 
 def signed_call(**origin: Any) -> list[Json]:
@@ -282,8 +290,8 @@ def reasoned(**origin: Any) -> list[Json]:
         "encrypted_content": SIGNATURE,
         "summary": [{"type": "summary_text", "text": THOUGHTS}],
     }
-    said = {"role": "assistant", "content": "Done.", "reasoning_items": [item], "origin": origin}
-    return [user("hello"), said, user("and on")]
+    assistant = {"role": "assistant", "content": "Done.", "reasoning_items": [item], "origin": origin}
+    return [user("hello"), assistant, user("and on")]
 
 
 # --- faults: edits of a stream's frames -----------------------------------------------------------------------------------------
@@ -317,7 +325,7 @@ def malformed(wire: Format, frames: list[bytes]) -> list[bytes]:
 LONG = "0123456789 ☃ and so on, line after line.\n" * 150
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "place", "schema": NESTED, "strict": True}}
 JSON_TEXT = '{"place": {"name": "Zürich", "tags": ["alpine"]}}'
-THINKS = Answer("Done.", THOUGHTS, SIGNATURE, usage=(20, 30, 0, 0, 12))
+THINKS = Completion("Done.", THOUGHTS, SIGNATURE, usage=(20, 30, 0, 0, 12))
 THINKING = ("openai", "vllm", "azure", "responses", "anthropic", "gemini", "bedrock converse", "bedrock invoke", "ollama", "cohere")
 LIMIT_HEADERS = {
     "x-ratelimit-remaining-requests": "41",
@@ -333,18 +341,21 @@ ANTHROPIC_LIMIT_HEADERS = {
 MANY = {"temperature": 0.25, "top_p": 0.75, "max_tokens": 77}
 
 FEATURES: Sequence[Feature] = (
-    Feature("text", Answer(TEXT), says(TEXT)),
-    Feature("empty content", Answer(""), says(None)),
-    Feature("very long output", Answer(LONG), says(LONG)),
-    Feature("one tool call", Answer(calls=[ONE], finish="tool_calls"), calls(ONE), {"tools": TOOLS}),
-    Feature("parallel tool calls", Answer(calls=[ONE, TWO], finish="tool_calls"), calls(ONE, TWO), {"tools": TOOLS}),
+    Feature("text", Completion(TEXT), returns(TEXT)),
+    Feature("empty content", Completion(""), returns(None)),
+    Feature("very long output", Completion(LONG), returns(LONG)),
+    Feature("one tool call", Completion(calls=[ONE], finish="tool_calls"), calls(ONE), {"tools": TOOLS}),
+    Feature("parallel tool calls", Completion(calls=[ONE, TWO], finish="tool_calls"), calls(ONE, TWO), {"tools": TOOLS}),
     Feature(
-        "a call and text", Answer("Let me see.", calls=[ONE], finish="tool_calls"), calls(ONE, text="Let me see."), {"tools": TOOLS}
+        "a call and text",
+        Completion("Let me see.", calls=[ONE], finish="tool_calls"),
+        calls(ONE, text="Let me see."),
+        {"tools": TOOLS},
     ),
-    Feature("a call without arguments", Answer(calls=[EMPTY], finish="tool_calls"), calls(EMPTY), {"tools": TOOLS}),
+    Feature("a call without arguments", Completion(calls=[EMPTY], finish="tool_calls"), calls(EMPTY), {"tools": TOOLS}),
     Feature(
         "arguments that are not JSON",
-        Answer(calls=[BROKEN], finish="tool_calls"),
+        Completion(calls=[BROKEN], finish="tool_calls"),
         fails("bad_upstream_response"),
         {"tools": TOOLS},
         formats=("openai", "azure", "mistral", "vllm", "responses", "cohere"),
@@ -352,7 +363,7 @@ FEATURES: Sequence[Feature] = (
     ),
     Feature(
         "streamed arguments that are not JSON",
-        Answer(calls=[Call(BROKEN.id, BROKEN.name, "{}")], finish="tool_calls"),
+        Completion(calls=[Call(BROKEN.id, BROKEN.name, "{}")], finish="tool_calls"),
         fails("bad_upstream_response"),
         {"tools": TOOLS},
         modes=("streamed",),
@@ -362,44 +373,50 @@ FEATURES: Sequence[Feature] = (
     ),
     Feature(
         "tool results",
-        Answer("Fine."),
+        Completion("Fine."),
         arrives(["21 degrees"], ["it failed"]),
         {"messages": turn(ONE, TWO, results=["21 degrees", "it failed"]), "tools": TOOLS},
     ),
     Feature(
         "an image in a tool result",
-        Answer("Fine."),
+        Completion("Fine."),
         arrives([PIXEL[-40:]]),
         {
             "messages": turn(ONE, results=[[{"type": "text", "text": "this"}, {"type": "image_url", "image_url": {"url": PIXEL}}]]),
             "tools": TOOLS,
         },
     ),
-    Feature("tool_choice none", Answer("Fine."), arrives(["none", "NONE"]), {"tools": TOOLS, "tool_choice": "none"}),
+    Feature("tool_choice none", Completion("Fine."), arrives(["none", "NONE"]), {"tools": TOOLS, "tool_choice": "none"}),
     Feature(
         "tool_choice required",
-        Answer("Fine."),
+        Completion("Fine."),
         arrives(["required", "any", "ANY", "REQUIRED"]),
         {"tools": TOOLS, "tool_choice": "required"},
     ),
     Feature(
         "tool_choice by name",
-        Answer("Fine."),
+        Completion("Fine."),
         arrives(['"name": "get_time"', '"allowed_function_names": ["get_time"]', '"allowedFunctionNames": ["get_time"]']),
         {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "get_time"}}},
     ),
     Feature(
         "nested, strict tool schema",
-        Answer("Fine."),
+        Completion("Fine."),
         arrives(["sea_side"], ["alpine"]),
         {"tools": [tool("find", NESTED, strict=True)]},
     ),
-    Feature("JSON mode", Answer(JSON_TEXT), says(JSON_TEXT), {"response_format": {"type": "json_object"}}),
-    Feature("JSON Schema", Answer(JSON_TEXT), arrives(["sea_side"]), {"response_format": SCHEMA}),
-    Feature("temperature, top_p, max_tokens", Answer("Fine."), arrives(["0.25"], ["0.75"], ["77"]), MANY),
-    Feature("stop", Answer("Fine."), arrives(["XYZZY"]), {"stop": ["XYZZY"]}, formats=tuple(n for n in ALL if n != "responses")),
+    Feature("JSON mode", Completion(JSON_TEXT), returns(JSON_TEXT), {"response_format": {"type": "json_object"}}),
+    Feature("JSON Schema", Completion(JSON_TEXT), arrives(["sea_side"]), {"response_format": SCHEMA}),
+    Feature("temperature, top_p, max_tokens", Completion("Fine."), arrives(["0.25"], ["0.75"], ["77"]), MANY),
     Feature(
-        "seed", Answer("Fine."), arrives(["4711"]), {"seed": 4711}, formats=tuple(n for n in ALL if n not in (*CLAUDE, "responses"))
+        "stop", Completion("Fine."), arrives(["XYZZY"]), {"stop": ["XYZZY"]}, formats=tuple(n for n in ALL if n != "responses")
+    ),
+    Feature(
+        "seed",
+        Completion("Fine."),
+        arrives(["4711"]),
+        {"seed": 4711},
+        formats=tuple(n for n in ALL if n not in (*CLAUDE, "responses")),
     ),
     Feature("reasoning", THINKS, thinks, formats=THINKING, elsewhere="not offered"),
     Feature(
@@ -411,7 +428,7 @@ FEATURES: Sequence[Feature] = (
     ),
     Feature(
         "signed thinking goes back",
-        Answer("Fine."),
+        Completion("Fine."),
         keeps_its_state,
         {
             "messages": thought(provider="anthropic", model="claude-sonnet-4-5"),
@@ -423,7 +440,7 @@ FEATURES: Sequence[Feature] = (
     ),
     Feature(
         "a signed call goes back",
-        Answer("Fine."),
+        Completion("Fine."),
         keeps_its_state,
         {"messages": signed_call(provider="gemini", model="gemini-2.5-flash"), "tools": TOOLS},
         formats=("gemini",),
@@ -431,38 +448,38 @@ FEATURES: Sequence[Feature] = (
     ),
     Feature(
         "encrypted reasoning goes back",
-        Answer("Fine."),
+        Completion("Fine."),
         keeps_its_state,
         {"messages": reasoned(provider="openai", model="gpt-5")},
         formats=("responses",),
         elsewhere="not offered",
     ),
-    Feature("another provider's state is dropped", Answer("Fine."), drops_foreign_state, {"messages": thought(**ORIGIN)}),
+    Feature("another provider's state is dropped", Completion("Fine."), drops_foreign_state, {"messages": thought(**ORIGIN)}),
     Feature(
         "an image in",
-        Answer("Fine."),
+        Completion("Fine."),
         arrives([PIXEL[-40:]]),
         {"messages": [user([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": PIXEL}}])]},
     ),
     Feature(
         "an image by URL",
-        Answer("Fine."),
+        Completion("Fine."),
         arrives([IMAGE_URL]),
         {"messages": [user([{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": IMAGE_URL}}])]},
     ),
     Feature(
         "sound in",
-        Answer("Fine."),
-        arrives([SOUND]),
+        Completion("Fine."),
+        arrives([AUDIO]),
         {
             "messages": [
-                user([{"type": "text", "text": "hear"}, {"type": "input_audio", "input_audio": {"data": SOUND, "format": "wav"}}])
+                user([{"type": "text", "text": "hear"}, {"type": "input_audio", "input_audio": {"data": AUDIO, "format": "wav"}}])
             ]
         },
     ),
     Feature(
         "a file in",
-        Answer("Fine."),
+        Completion("Fine."),
         arrives([PDF[-40:]]),
         {
             "messages": [
@@ -470,55 +487,55 @@ FEATURES: Sequence[Feature] = (
             ]
         },
     ),
-    Feature("several choices are refused", Answer("Fine."), refuses("n"), {"n": 2}),
+    Feature("several choices are refused", Completion("Fine."), refuses("n"), {"n": 2}),
     Feature(
         "cached tokens",
-        Answer("Fine.", usage=(1000, 10, 600, 0, 0)),
+        Completion("Fine.", usage=(1000, 10, 600, 0, 0)),
         uses(input_tokens=1000, cached_input_tokens=600, output_tokens=10),
         formats=("openai", "azure", "vllm", "mistral", "responses", "gemini", *CLAUDE),
         elsewhere="not offered",
     ),
     Feature(
         "tokens written to the cache",
-        Answer("Fine.", usage=(1000, 10, 0, 600, 0)),
+        Completion("Fine.", usage=(1000, 10, 0, 600, 0)),
         uses(input_tokens=1000, cache_write_tokens=600),
         formats=CLAUDE,
         elsewhere="not offered",
     ),
     Feature(
         "cache_control",
-        Answer("Fine."),
+        Completion("Fine."),
         arrives(["cache_control", "cachePoint"]),
         {"messages": [user([{"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}])]},
         formats=CLAUDE,
         elsewhere="not offered",
     ),
-    Feature("finish reason length", Answer("cut", finish="length"), says("cut", "length")),
+    Feature("finish reason length", Completion("cut", finish="length"), returns("cut", "length")),
     Feature(
         "finish reason content_filter",
-        Answer("no", finish="content_filter"),
-        says("no", "content_filter"),
+        Completion("no", finish="content_filter"),
+        returns("no", "content_filter"),
         formats=("openai", "azure", "vllm", "responses", "anthropic", "gemini", "bedrock converse", "bedrock invoke", "cohere"),
         elsewhere="not offered",
     ),
-    Feature("usage", Answer("Fine."), uses(input_tokens=20, output_tokens=10, total_tokens=30)),
+    Feature("usage", Completion("Fine."), uses(input_tokens=20, output_tokens=10, total_tokens=30)),
     Feature(
         "usage that is not reported is null",
-        Answer("Fine.", usage=None),
+        Completion("Fine.", usage=None),
         has_no_usage,
         formats=("openai", "azure", "vllm", "mistral", "responses", "anthropic", "bedrock invoke", "ollama"),
         elsewhere="always reported",
     ),
     Feature(
         "a price",
-        Answer("Fine."),
+        Completion("Fine."),
         has_a_price,
         formats=tuple(name for name in ALL if name not in ("ollama", "vllm")),
         elsewhere="free of charge",
     ),
     Feature(
         "rate limits",
-        Answer("Fine."),
+        Completion("Fine."),
         has_limits,
         headers=LIMIT_HEADERS,
         formats=("openai", "azure", "vllm", "mistral", "responses"),
@@ -526,18 +543,18 @@ FEATURES: Sequence[Feature] = (
     ),
     Feature(
         "rate limits, Anthropic's headers",
-        Answer("Fine."),
+        Completion("Fine."),
         has_limits,
         headers=ANTHROPIC_LIMIT_HEADERS,
         formats=("anthropic",),
         elsewhere="not offered",
     ),
-    Feature("a stream cut short", Answer(TEXT), fails("stream_interrupted"), edit=cut_short, modes=("streamed",)),
-    Feature("a malformed event", Answer(TEXT), fails("stream_interrupted"), edit=malformed, modes=("streamed",)),
+    Feature("a stream cut short", Completion(TEXT), fails("stream_interrupted"), edit=cut_short, modes=("streamed",)),
+    Feature("a malformed event", Completion(TEXT), fails("stream_interrupted"), edit=malformed, modes=("streamed",)),
     Feature(
         "no [DONE]",
-        Answer(TEXT),
-        says(TEXT),
+        Completion(TEXT),
+        returns(TEXT),
         edit=without_done,
         modes=("streamed",),
         formats=OPENAI_LIKE,
@@ -545,8 +562,8 @@ FEATURES: Sequence[Feature] = (
     ),
     Feature(
         "keep-alive comments",
-        Answer(TEXT),
-        says(TEXT),
+        Completion(TEXT),
+        returns(TEXT),
         edit=with_comments,
         modes=("streamed",),
         formats=tuple(n for n in ALL if n not in NO_SSE),
@@ -554,15 +571,15 @@ FEATURES: Sequence[Feature] = (
     ),
     Feature(
         "CRLF",
-        Answer(TEXT),
-        says(TEXT),
+        Completion(TEXT),
+        returns(TEXT),
         edit=with_crlf,
         modes=("streamed",),
         formats=tuple(n for n in ALL if n not in BINARY),
         elsewhere="no lines",
     ),
     *(
-        Feature(f"status {status}", Answer(), fails(kind, status=status), status=status)
+        Feature(f"status {status}", Completion(), fails(kind, status=status), status=status)
         for status, kind in {
             400: "rejected_by_provider",
             401: "authentication",
@@ -578,26 +595,28 @@ FEATURES: Sequence[Feature] = (
         }.items()
     ),
     Feature(
-        "retry-after in seconds", Answer(), fails("rate_limited", retry_after_ms=7000), status=429, headers={"retry-after": "7"}
+        "retry-after in seconds", Completion(), fails("rate_limited", retry_after_ms=7000), status=429, headers={"retry-after": "7"}
     ),
-    Feature("retry-after-ms", Answer(), fails("rate_limited", retry_after_ms=1500), status=429, headers={"retry-after-ms": "1500"}),
+    Feature(
+        "retry-after-ms", Completion(), fails("rate_limited", retry_after_ms=1500), status=429, headers={"retry-after-ms": "1500"}
+    ),
     Feature(
         "retry-after as a date",
-        Answer(),
+        Completion(),
         fails("rate_limited", retry_after_ms=30_000),
         status=429,
         headers={"date": "Thu, 01 Jan 2026 00:00:00 GMT", "retry-after": "Thu, 01 Jan 2026 00:00:30 GMT"},
     ),
     Feature(
         "advice in the error's words",
-        Answer(),
+        Completion(),
         fails("rate_limited", retry_after_ms=1200),
         status=429,
-        told="Rate limit reached. Please try again in 1.2s.",
+        message="Rate limit reached. Please try again in 1.2s.",
     ),
     Feature(
         "x-ratelimit-reset-*",
-        Answer(),
+        Completion(),
         fails("rate_limited", retry_after_ms=360_000),
         status=429,
         headers=LIMIT_HEADERS | {"x-ratelimit-remaining-tokens": "0"},
@@ -606,7 +625,7 @@ FEATURES: Sequence[Feature] = (
     ),
     Feature(
         "Gemini's retryDelay",
-        Answer(),
+        Completion(),
         fails("rate_limited", retry_after_ms=7000),
         status=429,
         error={

@@ -34,7 +34,7 @@ class Conversation:
     def __init__(self) -> None:
         self.problems: list[tuple[str, str]] = []
         self.owed: Counter[Key] = Counter()
-        self.answered: Counter[Key] = Counter()
+        self.response_counts: Counter[Key] = Counter()
         self.responses: dict[Key, list[Any]] = {}
         self.refused = 0  # responses with a null id
         self._may_be_silent: Counter[Key] = Counter()  # MCP-9, and what the worker may not have read before its end
@@ -61,9 +61,13 @@ class Conversation:
 
     def _requested(self, message: dict[str, Any], in_batch: bool) -> None:
         key = _key(message["id"])
-        if in_batch and self.answered[key] == self.owed[key]:
+        if in_batch and self.response_counts[key] == self.owed[key]:
             self._first_in_batch.add(key)
-        if self.answered[key] == self.owed[key] and message.get("method") == "chat" and message["params"].get("stream") is True:
+        if (
+            self.response_counts[key] == self.owed[key]
+            and message.get("method") == "chat"
+            and message["params"].get("stream") is True
+        ):
             self._streamed.add(key)
         self.owed[key] += 1
         if message.get("method") == "tools/call":
@@ -85,10 +89,10 @@ class Conversation:
             if "method" in message:
                 self._notified(message)
             else:
-                self._answered(message, isinstance(value, list))
+                self._responded(message, isinstance(value, list))
         return messages
 
-    def is_answered(self) -> bool:
+    def is_complete(self) -> bool:
         return not self._open
 
     def open_ids(self) -> Iterator[Any]:
@@ -106,7 +110,7 @@ class Conversation:
             return
         params = message["params"]
         key = _key(params["requestId"])
-        if self.answered[key] >= self.owed[key]:
+        if self.response_counts[key] >= self.owed[key]:
             self._broken("nothing_after", f"a delta of {key[1]!r} after its response")
         stream = self._streams.setdefault(key, _Stream())
         if params["seq"] != stream.seq:
@@ -115,7 +119,7 @@ class Conversation:
         stream.content.append(params["delta"].get("content") or "")
         stream.reasoning.append(params["delta"].get("reasoning_content") or "")
 
-    def _answered(self, message: Any, in_batch: bool) -> None:
+    def _responded(self, message: Any, in_batch: bool) -> None:
         if message["id"] is None:
             self.refused += 1
             return
@@ -125,11 +129,13 @@ class Conversation:
             self._first_in_batch.discard(key)
         elif key in self._first_in_batch and not is_refusal:
             self._broken("one_response", f"{key[1]!r} was taken a second time before the batch of the first was sent")
-        self.answered[key] += 1
+        self.response_counts[key] += 1
         self.responses.setdefault(key, []).append(message)
         self._note_open(key)
-        if self.answered[key] > self.owed[key]:
-            self._broken("one_response", f"{self.answered[key]} responses to {self.owed[key]} requests with the id {key[1]!r}")
+        if self.response_counts[key] > self.owed[key]:
+            self._broken(
+                "one_response", f"{self.response_counts[key]} responses to {self.owed[key]} requests with the id {key[1]!r}"
+            )
         if is_refusal:
             return
         stream = self._streams.pop(key, None)
@@ -140,7 +146,7 @@ class Conversation:
             self._compare(key, stream, message)
 
     def _note_open(self, key: Key) -> None:
-        if self.answered[key] + self._may_be_silent[key] < self.owed[key]:
+        if self.response_counts[key] + self._may_be_silent[key] < self.owed[key]:
             self._open.add(key)
         else:
             self._open.discard(key)

@@ -20,7 +20,7 @@ from bridge_worker.config.gateway import Gateway
 from bridge_worker.core.accumulator import WireDelta
 from bridge_worker.core.chat_runner import run_chat
 from bridge_worker.errors import BridgeError
-from tests.support.provider_formats import FORMATS, Answer, Format, environment, line
+from tests.support.provider_formats import FORMATS, Completion, Format, environment, line
 from tests.support.requests import chat_request
 from tests.support.upstream import Upstream
 from tests.support.upstream_format import Request, Steps, http, stream
@@ -35,7 +35,7 @@ IGNORED_WARNINGS = [
 MODES = ("direct", "lane", "full")
 HI = [{"role": "user", "content": "hi"}]
 _GROUPS = 40  # of one Router; each chat in the lane has its own, because a failure closes it
-_GOOD = Answer("taught")
+_GOOD = Completion("taught")
 _READ = 4096  # bytes of a stream that are sent at a time
 
 
@@ -79,11 +79,11 @@ class Outcome(NamedTuple):
         return kind
 
 
-def reply(wire: Format, answer: Answer = _GOOD, *, streamed: bool) -> Reply:
+def reply(wire: Format, completion: Completion = _GOOD, *, streamed: bool) -> Reply:
     """A good response in the provider's format."""
     if streamed:
-        return Reply(headers={"content-type": wire.stream_type}, frames=wire.events(answer))
-    return Reply(line(wire.whole(answer)))
+        return Reply(headers={"content-type": wire.stream_type}, frames=wire.events(completion))
+    return Reply(line(wire.whole(completion)))
 
 
 def raw(wire: Format, data: Any, *, streamed: bool) -> Reply:

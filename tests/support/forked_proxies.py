@@ -51,7 +51,7 @@ class Proxies:
         start."""
         port = self._command({"config": str(config), "environment": dict(environment)})["port"]
         end = time.monotonic() + READY_SECONDS
-        while not _answers(port):
+        while not _is_up(port):
             if (code := self._command({"poll": True})["code"]) is not None:
                 raise RuntimeError(f"the proxy ended with {code}: {self._reason()}")
             assert time.monotonic() < end, self._reason()
@@ -64,8 +64,8 @@ class Proxies:
         self._process.stdin.flush()
         line = self._process.stdout.readline()
         assert line, self._reason()
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+        response: dict[str, Any] = json.loads(line)
+        return response
 
     def _reason(self) -> str:
         lines = [
@@ -74,7 +74,7 @@ class Proxies:
         return lines[-1][:300] if lines else "no reason on its log"
 
 
-def _answers(port: int) -> bool:
+def _is_up(port: int) -> bool:
     """Waits for a response: the port listens before the proxy reads from it."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
@@ -112,12 +112,12 @@ def _main() -> None:
         command = json.loads(line)
         if "poll" in command:
             ended, status = os.waitpid(child or 0, os.WNOHANG)
-            answer: dict[str, Any] = {"code": os.waitstatus_to_exitcode(status) if ended else None}
+            response: dict[str, Any] = {"code": os.waitstatus_to_exitcode(status) if ended else None}
             child = None if ended else child
         else:
             _end(child)
             listener = socket.create_server(("127.0.0.1", 0))
-            answer = {"port": listener.getsockname()[1]}
+            response = {"port": listener.getsockname()[1]}
             child = os.fork()
             if child == 0:
                 out.close()
@@ -126,7 +126,7 @@ def _main() -> None:
                 finally:
                     os._exit(4)
             listener.close()
-        out.write(json.dumps(answer) + "\n")
+        out.write(json.dumps(response) + "\n")
         out.flush()
     _end(child)
 

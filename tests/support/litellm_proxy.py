@@ -90,7 +90,7 @@ class Proxy:
 
     def wait_ready(self) -> None:
         end = time.monotonic() + START_SECONDS
-        while not self._answers():
+        while not self._is_up():
             assert self._process.poll() is None, f"the proxy ended: {self._log.read_text(errors='replace')[-4000:]}"
             assert time.monotonic() < end, f"the proxy is not ready: {self._log.read_text(errors='replace')[-4000:]}"
             time.sleep(0.1)
@@ -101,13 +101,13 @@ class Proxy:
             headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
             body = {"model": model, "messages": messages, **params}
             connection.request("POST", "/v1/chat/completions", json.dumps(body).encode(), headers)
-            answer = connection.getresponse()
-            told = {name.lower(): value for name, value in answer.getheaders()}
-            return Reply(answer.status, told, answer.read().decode())
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, headers, response.read().decode())
         finally:
             connection.close()
 
-    def _answers(self) -> bool:
+    def _is_up(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=5)
         try:
             connection.request("GET", "/health/readiness")

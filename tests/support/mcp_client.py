@@ -61,14 +61,14 @@ async def with_progress(client: Client) -> list[list[Any]]:
 
 async def cancel_in_flight(client: Client) -> bool:
     """A call of a model that never answers, cancelled once its provider has it: the SDK sends the worker a notification."""
-    told = anyio.Event()
+    notified = anyio.Event()
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
-        told.set()
+        notified.set()
 
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: client.call_tool("chat", conversation("hello", "openai/hang-after-first"), progress_callback=note))
-        await told.wait()
+        await notified.wait()
         group.cancel_scope.cancel()
     return True
 

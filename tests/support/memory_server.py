@@ -82,7 +82,7 @@ class Changes:
     def __init__(self) -> None:
         self._changed = asyncio.Event()
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         self._changed.set()
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
@@ -111,11 +111,11 @@ class MemoryPipe:
         assert data
         assert not self._input_ended
         self.unread_input.append(data)
-        self.changes.tell()
+        self.changes.notify()
 
     def end_input(self) -> None:
         self._input_ended = True
-        self.changes.tell()
+        self.changes.notify()
 
     def stop_reading(self) -> None:
         self._reads = False
@@ -126,11 +126,11 @@ class MemoryPipe:
         for _ in range(len(self._written) if messages is None else min(messages, len(self._written))):
             self._queued -= len(self._written[0])
             self.lines.append(self._written.popleft())
-        self.changes.tell()
+        self.changes.notify()
 
     def break_off(self) -> None:
         self._broken = True
-        self.changes.tell()
+        self.changes.notify()
 
     def forget(self) -> None:
         self.lines.clear()
@@ -154,7 +154,7 @@ class MemoryPipe:
             self._written.append(data)
             self._queued += len(data)
             self.most_queued = max(self.most_queued, self._queued)
-        self.changes.tell()
+        self.changes.notify()
 
     def queued(self) -> int:
         return self._queued
@@ -174,11 +174,11 @@ class ScriptedChat:
         self.changes = Changes()
         self.cancels = 0
         self.closed = False
-        self.said = 0  # deltas that were taken
+        self.taken = 0  # deltas that were taken
         self._stubborn = stubborn
         self._steps: asyncio.Queue[Delta | Facts | Exception | None] = asyncio.Queue()
 
-    def say(self, *words: str) -> None:
+    def emit(self, *words: str) -> None:
         for word in words:
             self._steps.put_nowait(Delta(content=word))
 
@@ -203,12 +203,12 @@ class ScriptedChat:
                 if isinstance(step, Exception):
                     raise step
                 yield [step] if isinstance(step, Delta) else step
-                self.said += 1
-                self.changes.tell()
+                self.taken += 1
+                self.changes.notify()
         finally:
             self.request.upstream_open = False
             self.closed = True
-            self.changes.tell()
+            self.changes.notify()
 
     async def _next(self) -> Delta | Facts | Exception | None:
         while True:
@@ -216,7 +216,7 @@ class ScriptedChat:
                 return await self._steps.get()
             except asyncio.CancelledError:
                 self.cancels += 1
-                self.changes.tell()
+                self.changes.notify()
                 if not self._stubborn:
                     raise
 
@@ -231,7 +231,7 @@ class ScriptedModel:
     def chat(self, request: ChatRequest) -> AsyncGenerator[list[Delta] | Facts, None]:
         chat = ScriptedChat(request, stubborn=request.model == "stubborn")
         self.chats[request.messages[0]["content"]] = chat
-        self.changes.tell()
+        self.changes.notify()
         return chat.run()
 
     async def started(self, text: str) -> ScriptedChat:
@@ -309,7 +309,7 @@ class Client:
         self.running = asyncio.create_task(self.server.run())
         self._received: list[Any] = []
         self._responses: list[Json] = []
-        self._answers: defaultdict[tuple[type, object], list[Json]] = defaultdict(list)
+        self._by_id: defaultdict[tuple[type, object], list[Json]] = defaultdict(list)
 
     async def __aenter__(self) -> Self:
         return self
@@ -325,7 +325,7 @@ class Client:
         await self.running
         self.check()
 
-    # What the client says.
+    # What the client sends.
 
     def send(self, *messages: object) -> None:
         """All in one piece, as one read finds them."""
@@ -355,7 +355,7 @@ class Client:
         for message in (member for line in new for member in (line if isinstance(line, list) else [line])):
             if "method" not in message:
                 self._responses.append(message)
-                self._answers[_key(message["id"])].append(message)
+                self._by_id[_key(message["id"])].append(message)
         return self._received
 
     def responses(self) -> list[Json]:
@@ -366,35 +366,35 @@ class Client:
         notes = [line["params"] for line in self.received if isinstance(line, dict) and line.get("method") == DELTA]
         return [note for note in notes if _key(note["requestId"]) == _key(id)]
 
-    def answered(self, id: int | str) -> list[Json]:
-        return self._answers[_key(id)] if self.received else []
+    def responses_to(self, id: int | str) -> list[Json]:
+        return self._by_id[_key(id)] if self.received else []
 
     def forget(self) -> None:
         """All that was sent and received so far is of no interest to what follows, nor to the check at the end."""
         self.pipe.forget()
-        for seen in (self._received, self._responses, self._answers, self.sent):
+        for seen in (self._received, self._responses, self._by_id, self.sent):
             seen.clear()
 
-    async def answer(self, id: int | str) -> Json:
+    async def response(self, id: int | str) -> Json:
         """The response to ``id``, past or to come."""
-        await self.pipe.changes.wait_until(lambda: bool(self.answered(id)))
-        return self.answered(id)[0]
+        await self.pipe.changes.wait_until(lambda: bool(self.responses_to(id)))
+        return self.responses_to(id)[0]
 
     async def kind(self, id: int | str) -> str:
         """The response's kind of error; fails the test if it is a result."""
-        kind: str = (await self.answer(id))["error"]["data"]["kind"]
+        kind: str = (await self.response(id))["error"]["data"]["kind"]
         return kind
 
-    def check(self, *, answered: Callable[[int], bool] = lambda times: times == 1) -> None:
+    def check(self, *, is_allowed: Callable[[int], bool] = lambda times: times == 1) -> None:
         """What holds for every conversation: one response a request, its deltas before it and without gaps, and nothing else."""
-        answers = {key: len(found) for key, found in self._answers.items()} if self.received else {}
-        refused = answers.pop(_key(None), 0)
+        counts = {key: len(found) for key, found in self._by_id.items()} if self.received else {}
+        refused = counts.pop(_key(None), 0)
         assert refused == len(
             [found for found in self.responses() if found["id"] is None and found["error"]["code"] in (-32700, -32600)]
         )
         for id in self.sent:
-            assert answered(answers.pop(_key(id), 0)), f"request {id!r} has {self.answered(id)}"
-        assert not any(answers.values()), "a response that nobody asked for"
+            assert is_allowed(counts.pop(_key(id), 0)), f"request {id!r} has {self.responses_to(id)}"
+        assert not any(counts.values()), "a response without a request"
         for message in self._check_deltas():
             assert message["method"] == "notifications/ready", message
 

@@ -33,17 +33,23 @@ main()
 """
 
 
-def descendants(pid: int) -> set[int]:
-    """Process ids of its children, and of theirs."""
+def children(pid: int) -> set[int]:
+    """Process ids; of a worker's its template and its engines."""
     found: set[int] = set()
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found |= {child} | descendants(child)
+        with suppress(OSError):  # it has ended
+            found |= set(map(int, task.read_text().split()))
     return found
 
 
+def descendants(pid: int) -> set[int]:
+    """Process ids of its children, and of theirs: of a worker's also the one that its template rehearses in for a second."""
+    direct = children(pid)
+    return direct.union(*map(descendants, direct))
+
+
 def processes(worker: Worker) -> list[int]:
-    """The process that was started, its template and its engines."""
+    """The process that was started, its template, its engines and their own."""
     return [worker.process.pid, *descendants(worker.process.pid)]
 
 

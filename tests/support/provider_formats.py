@@ -1,4 +1,4 @@
-"""The wire formats of providers, spoken as their documentation has them: one `Answer`, said in each, whole and streamed.
+"""The wire formats of providers, spoken as their documentation has them: one `Completion`, said in each, whole and streamed.
 
 Owns what a good answer looks like on each wire. Refuses to know the bridge and LiteLLM: what is asserted, and of which format
 LiteLLM can't do it, is in `tests.support.cases`. Each class names the page of the provider's that it follows.
@@ -26,7 +26,7 @@ class Call(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """``usage`` is (input with cached ones, output, cached, written to the cache, reasoning)."""
 
     text: str | None = None
@@ -57,10 +57,10 @@ class Format:
     stream_type: ClassVar[str] = "text/event-stream"
     ends_with: ClassVar[bytes] = b""
 
-    def whole(self, answer: Answer) -> Json:
+    def whole(self, completion: Completion) -> Json:
         raise NotImplementedError
 
-    def events(self, answer: Answer) -> Events:
+    def events(self, completion: Completion) -> Events:
         raise NotImplementedError
 
     def error(self, status: int, message: str) -> Json:
@@ -75,37 +75,37 @@ class OpenAI(Format):
     ends_with = b"data: [DONE]\n\n"
     usage_in_last_choice = False
 
-    def usage(self, answer: Answer) -> Json | None:
-        if not answer.usage:
+    def usage(self, completion: Completion) -> Json | None:
+        if not completion.usage:
             return None
-        asked, said, cached, _, thought = answer.usage
+        prompt, output, cached, _, thought = completion.usage
         details = {"prompt_tokens_details": {"cached_tokens": cached}, "completion_tokens_details": {"reasoning_tokens": thought}}
-        return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said, **details}
+        return {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output, **details}
 
-    def whole(self, answer: Answer) -> Json:
-        message: Json = {"role": "assistant", "content": answer.text}
-        if answer.thoughts:
-            message["reasoning_content"] = answer.thoughts
-        if answer.calls:
-            message["tool_calls"] = [_openai_call(call) for call in answer.calls]
-        choice = {"index": 0, "message": message, "finish_reason": answer.finish, "logprobs": None}
+    def whole(self, completion: Completion) -> Json:
+        message: Json = {"role": "assistant", "content": completion.text}
+        if completion.thoughts:
+            message["reasoning_content"] = completion.thoughts
+        if completion.calls:
+            message["tool_calls"] = [_openai_call(call) for call in completion.calls]
+        choice = {"index": 0, "message": message, "finish_reason": completion.finish, "logprobs": None}
         body = _openai("chat.completion", [choice])
-        return body | ({"usage": self.usage(answer)} if answer.usage else {})
+        return body | ({"usage": self.usage(completion)} if completion.usage else {})
 
-    def events(self, answer: Answer) -> Events:
+    def events(self, completion: Completion) -> Events:
         deltas: list[Json] = [{"role": "assistant", "content": ""}]
-        deltas += [{"reasoning_content": piece} for piece in pieces(answer.thoughts)]
-        deltas += [{"content": piece} for piece in pieces(answer.text)]
-        for index, call in enumerate(answer.calls):
+        deltas += [{"reasoning_content": piece} for piece in pieces(completion.thoughts)]
+        deltas += [{"content": piece} for piece in pieces(completion.text)]
+        for index, call in enumerate(completion.calls):
             head = {"index": index, "id": call.id, "type": "function", "function": {"name": call.name, "arguments": ""}}
             deltas.append({"tool_calls": [head]})
             parts = ({"index": index, "function": {"arguments": piece}} for piece in pieces(call.arguments, 4))
             deltas += [{"tool_calls": [part]} for part in parts]
-        chunks = [_openai_chunk(delta, None) for delta in deltas] + [_openai_chunk({}, answer.finish)]
-        if answer.usage and self.usage_in_last_choice:
-            chunks[-1]["usage"] = self.usage(answer)
-        elif answer.usage:
-            chunks.append(_openai("chat.completion.chunk", []) | {"usage": self.usage(answer)})
+        chunks = [_openai_chunk(delta, None) for delta in deltas] + [_openai_chunk({}, completion.finish)]
+        if completion.usage and self.usage_in_last_choice:
+            chunks[-1]["usage"] = self.usage(completion)
+        elif completion.usage:
+            chunks.append(_openai("chat.completion.chunk", []) | {"usage": self.usage(completion)})
         return [*map(sse, chunks), self.ends_with]
 
 
@@ -148,23 +148,27 @@ class Responses(Format):
     name = "responses"
     model = "openai/responses/gpt-4.1"
 
-    def items(self, answer: Answer) -> list[Json]:
+    def items(self, completion: Completion) -> list[Json]:
         items: list[Json] = []
-        if answer.thoughts:
-            summary = [{"type": "summary_text", "text": answer.thoughts}]
-            items.append({"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": answer.signature})
-        if answer.text is not None:
-            part = {"type": "output_text", "text": answer.text, "annotations": []}
+        if completion.thoughts:
+            summary = [{"type": "summary_text", "text": completion.thoughts}]
+            items.append({"type": "reasoning", "id": "rs_1", "summary": summary, "encrypted_content": completion.signature})
+        if completion.text is not None:
+            part = {"type": "output_text", "text": completion.text, "annotations": []}
             items.append({"type": "message", "id": "msg_1", "role": "assistant", "status": "completed", "content": [part]})
-        for at, call in enumerate(answer.calls):
+        for at, call in enumerate(completion.calls):
             called = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
             items.append({"type": "function_call", "id": f"fc_{at}", "status": "completed", **called})
         return items
 
-    def whole(self, answer: Answer) -> Json:
-        details = {"length": {"reason": "max_output_tokens"}, "content_filter": {"reason": "content_filter"}}.get(answer.finish)
+    def whole(self, completion: Completion) -> Json:
+        details = {"length": {"reason": "max_output_tokens"}, "content_filter": {"reason": "content_filter"}}.get(completion.finish)
         body: Json = {"id": "resp_1", "object": "response", "created_at": 1_767_225_600, "model": "served-model"}
-        body |= {"status": "incomplete" if details else "completed", "incomplete_details": details, "output": self.items(answer)}
+        body |= {
+            "status": "incomplete" if details else "completed",
+            "incomplete_details": details,
+            "output": self.items(completion),
+        }
         body |= {
             "parallel_tool_calls": True,
             "tool_choice": "auto",
@@ -173,19 +177,19 @@ class Responses(Format):
             "instructions": None,
             "metadata": {},
         }
-        if answer.usage:
-            asked, said, cached, _, thought = answer.usage
+        if completion.usage:
+            prompt, output, cached, _, thought = completion.usage
             body["usage"] = {
-                "input_tokens": asked,
-                "output_tokens": said,
-                "total_tokens": asked + said,
+                "input_tokens": prompt,
+                "output_tokens": output,
+                "total_tokens": prompt + output,
                 "input_tokens_details": {"cached_tokens": cached},
                 "output_tokens_details": {"reasoning_tokens": thought},
             }
         return body
 
-    def events(self, answer: Answer) -> Events:
-        whole = self.whole(answer)
+    def events(self, completion: Completion) -> Events:
+        whole = self.whole(completion)
         started = whole | {"status": "in_progress", "output": []}
         events: list[Json] = [{"type": "response.created", "response": started}]
         for index, item in enumerate(whole["output"]):
@@ -223,43 +227,43 @@ class Anthropic(Format):
         "content_filter": "refusal",
     }
 
-    def blocks(self, answer: Answer) -> list[Json]:
+    def blocks(self, completion: Completion) -> list[Json]:
         blocks: list[Json] = []
-        if answer.thoughts:
-            blocks.append({"type": "thinking", "thinking": answer.thoughts, "signature": answer.signature or ""})
-        if answer.text:
-            blocks.append({"type": "text", "text": answer.text})
+        if completion.thoughts:
+            blocks.append({"type": "thinking", "thinking": completion.thoughts, "signature": completion.signature or ""})
+        if completion.text:
+            blocks.append({"type": "text", "text": completion.text})
         return blocks + [
             {"type": "tool_use", "id": call.id, "name": call.name, "input": json.loads(call.arguments or "{}")}
-            for call in answer.calls
+            for call in completion.calls
         ]
 
-    def usage(self, answer: Answer) -> Json:
-        asked, said, cached, written, _ = answer.usage or (0, 0, 0, 0, 0)
-        used = {"input_tokens": asked - cached - written, "output_tokens": said}
+    def usage(self, completion: Completion) -> Json:
+        prompt, output, cached, written, _ = completion.usage or (0, 0, 0, 0, 0)
+        used = {"input_tokens": prompt - cached - written, "output_tokens": output}
         return used | {"cache_read_input_tokens": cached, "cache_creation_input_tokens": written}
 
-    def whole(self, answer: Answer) -> Json:
+    def whole(self, completion: Completion) -> Json:
         body: Json = {"id": "msg_1", "type": "message", "role": "assistant", "model": "served-model"}
-        body |= {"content": self.blocks(answer), "stop_reason": self.reasons[answer.finish], "stop_sequence": None}
-        return body | {"usage": self.usage(answer)}
+        body |= {"content": self.blocks(completion), "stop_reason": self.reasons[completion.finish], "stop_sequence": None}
+        return body | {"usage": self.usage(completion)}
 
-    def raw_events(self, answer: Answer) -> Iterator[Json]:
-        usage = self.usage(answer)
-        start = self.whole(answer) | {
+    def raw_events(self, completion: Completion) -> Iterator[Json]:
+        usage = self.usage(completion)
+        start = self.whole(completion) | {
             "content": [],
             "stop_reason": None,
-            "usage": usage | {"output_tokens": 1 if answer.usage else 0},
+            "usage": usage | {"output_tokens": 1 if completion.usage else 0},
         }
         yield {"type": "message_start", "message": start}
         yield {"type": "ping"}
-        for index, block in enumerate(self.blocks(answer)):
-            yield from self._block_events(index, block, answer)
-        ending = {"stop_reason": self.reasons[answer.finish], "stop_sequence": None}
+        for index, block in enumerate(self.blocks(completion)):
+            yield from self._block_events(index, block, completion)
+        ending = {"stop_reason": self.reasons[completion.finish], "stop_sequence": None}
         yield {"type": "message_delta", "delta": ending, "usage": {"output_tokens": usage["output_tokens"]}}
         yield {"type": "message_stop"}
 
-    def _block_events(self, index: int, block: Json, answer: Answer) -> Iterator[Json]:
+    def _block_events(self, index: int, block: Json, completion: Completion) -> Iterator[Json]:
         empty = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""}, "tool_use": {"input": {}}}[block["type"]]
         yield {"type": "content_block_start", "index": index, "content_block": block | empty}
         deltas: list[Json] = [{"type": "text_delta", "text": piece} for piece in pieces(block.get("text"))]
@@ -267,13 +271,13 @@ class Anthropic(Format):
         if block.get("signature"):
             deltas.append({"type": "signature_delta", "signature": block["signature"]})
         if block["type"] == "tool_use":
-            text = next(call.arguments for call in answer.calls if call.id == block["id"])
+            text = next(call.arguments for call in completion.calls if call.id == block["id"])
             deltas += [{"type": "input_json_delta", "partial_json": piece} for piece in ["", *pieces(text, 4)]]
         yield from ({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas)
         yield {"type": "content_block_stop", "index": index}
 
-    def events(self, answer: Answer) -> Events:
-        return [sse(event, event["type"]) for event in self.raw_events(answer)]
+    def events(self, completion: Completion) -> Events:
+        return [sse(event, event["type"]) for event in self.raw_events(completion)]
 
     def error(self, status: int, message: str) -> Json:
         return {"type": "error", "error": {"type": "api_error", "message": message}}
@@ -298,8 +302,8 @@ class BedrockInvoke(Anthropic):
     model = "bedrock/invoke/anthropic.claude-sonnet-4-5-20250929-v1:0"
     stream_type = "application/vnd.amazon.eventstream"
 
-    def events(self, answer: Answer) -> Events:
-        return [aws({"bytes": base64.b64encode(line(event)).decode()}, "chunk") for event in self.raw_events(answer)]
+    def events(self, completion: Completion) -> Events:
+        return [aws({"bytes": base64.b64encode(line(event)).decode()}, "chunk") for event in self.raw_events(completion)]
 
     def error(self, status: int, message: str) -> Json:
         return {"message": message}
@@ -318,43 +322,45 @@ class BedrockConverse(Format):
         "content_filter": "content_filtered",
     }
 
-    def usage(self, answer: Answer) -> Json:
-        asked, said, cached, written, _ = answer.usage or (0, 0, 0, 0, 0)
-        used = {"inputTokens": asked - cached - written, "outputTokens": said, "totalTokens": asked + said}
+    def usage(self, completion: Completion) -> Json:
+        prompt, output, cached, written, _ = completion.usage or (0, 0, 0, 0, 0)
+        used = {"inputTokens": prompt - cached - written, "outputTokens": output, "totalTokens": prompt + output}
         return used | {"cacheReadInputTokens": cached, "cacheWriteInputTokens": written}
 
-    def whole(self, answer: Answer) -> Json:
+    def whole(self, completion: Completion) -> Json:
         blocks: list[Json] = []
-        if answer.thoughts:
-            blocks.append({"reasoningContent": {"reasoningText": {"text": answer.thoughts, "signature": answer.signature}}})
-        if answer.text:
-            blocks.append({"text": answer.text})
-        blocks += [{"toolUse": {"toolUseId": c.id, "name": c.name, "input": json.loads(c.arguments or "{}")}} for c in answer.calls]
+        if completion.thoughts:
+            blocks.append({"reasoningContent": {"reasoningText": {"text": completion.thoughts, "signature": completion.signature}}})
+        if completion.text:
+            blocks.append({"text": completion.text})
+        blocks += [
+            {"toolUse": {"toolUseId": c.id, "name": c.name, "input": json.loads(c.arguments or "{}")}} for c in completion.calls
+        ]
         message = {"role": "assistant", "content": blocks}
-        body = {"output": {"message": message}, "stopReason": self.reasons[answer.finish], "metrics": {"latencyMs": 5}}
-        return body | ({"usage": self.usage(answer)} if answer.usage else {})
+        body = {"output": {"message": message}, "stopReason": self.reasons[completion.finish], "metrics": {"latencyMs": 5}}
+        return body | ({"usage": self.usage(completion)} if completion.usage else {})
 
-    def events(self, answer: Answer) -> Events:
+    def events(self, completion: Completion) -> Events:
         frames: list[tuple[str, Json]] = [("messageStart", {"role": "assistant"})]
         index = 0
-        for kind, text in (("reasoningContent", answer.thoughts), ("text", answer.text)):
+        for kind, text in (("reasoningContent", completion.thoughts), ("text", completion.text)):
             if text:
                 deltas: list[Json] = [{kind: {"text": piece} if kind == "reasoningContent" else piece} for piece in pieces(text)]
                 if kind == "reasoningContent":
-                    deltas.append({kind: {"signature": answer.signature}})
+                    deltas.append({kind: {"signature": completion.signature}})
                 frames += [("contentBlockDelta", {"contentBlockIndex": index, "delta": delta}) for delta in deltas]
                 frames.append(("contentBlockStop", {"contentBlockIndex": index}))
                 index += 1
-        for call in answer.calls:
+        for call in completion.calls:
             start = {"toolUse": {"toolUseId": call.id, "name": call.name}}
             frames.append(("contentBlockStart", {"contentBlockIndex": index, "start": start}))
             parts = ({"toolUse": {"input": piece}} for piece in pieces(call.arguments, 4))
             frames += [("contentBlockDelta", {"contentBlockIndex": index, "delta": part}) for part in parts]
             frames.append(("contentBlockStop", {"contentBlockIndex": index}))
             index += 1
-        frames.append(("messageStop", {"stopReason": self.reasons[answer.finish]}))
-        if answer.usage:
-            frames.append(("metadata", {"usage": self.usage(answer), "metrics": {"latencyMs": 5}}))
+        frames.append(("messageStop", {"stopReason": self.reasons[completion.finish]}))
+        if completion.usage:
+            frames.append(("metadata", {"usage": self.usage(completion), "metrics": {"latencyMs": 5}}))
         return [aws(event, name) for name, event in frames]
 
     def error(self, status: int, message: str) -> Json:
@@ -373,33 +379,33 @@ class Gemini(Format):
         "content_filter": "SAFETY",
     }
 
-    def parts(self, answer: Answer, size: int) -> list[Json]:
-        parts: list[Json] = [{"text": piece, "thought": True} for piece in pieces(answer.thoughts, size)]
-        texts: list[Json] = [{"text": piece} for piece in pieces(answer.text, size)]
-        calls: list[Json] = [{"functionCall": {"name": c.name, "args": json.loads(c.arguments or "{}")}} for c in answer.calls]
-        if answer.signature and (calls or texts):  # on the first call, else on the last text
-            (calls[0] if calls else texts[-1])["thoughtSignature"] = answer.signature
+    def parts(self, completion: Completion, size: int) -> list[Json]:
+        parts: list[Json] = [{"text": piece, "thought": True} for piece in pieces(completion.thoughts, size)]
+        texts: list[Json] = [{"text": piece} for piece in pieces(completion.text, size)]
+        calls: list[Json] = [{"functionCall": {"name": c.name, "args": json.loads(c.arguments or "{}")}} for c in completion.calls]
+        if completion.signature and (calls or texts):  # on the first call, else on the last text
+            (calls[0] if calls else texts[-1])["thoughtSignature"] = completion.signature
         return parts + texts + calls
 
-    def usage(self, answer: Answer) -> Json:
-        if not answer.usage:
+    def usage(self, completion: Completion) -> Json:
+        if not completion.usage:
             return {}
-        asked, said, cached, _, thought = answer.usage
-        counts = {"promptTokenCount": asked, "candidatesTokenCount": said - thought, "totalTokenCount": asked + said}
+        prompt, output, cached, _, thought = completion.usage
+        counts = {"promptTokenCount": prompt, "candidatesTokenCount": output - thought, "totalTokenCount": prompt + output}
         return {"usageMetadata": counts | {"cachedContentTokenCount": cached, "thoughtsTokenCount": thought}}
 
-    def _body(self, parts: list[Json], finish: str | None, answer: Answer) -> Json:
+    def _body(self, parts: list[Json], finish: str | None, completion: Completion) -> Json:
         candidate: Json = {"index": 0, "content": {"role": "model", "parts": parts}} | ({"finishReason": finish} if finish else {})
         body = {"candidates": [candidate], "modelVersion": "served-model", "responseId": "resp-1"}
-        return body | self.usage(answer)
+        return body | self.usage(completion)
 
-    def whole(self, answer: Answer) -> Json:
-        return self._body(self.parts(answer, 10**9), self.reasons[answer.finish], answer)
+    def whole(self, completion: Completion) -> Json:
+        return self._body(self.parts(completion, 10**9), self.reasons[completion.finish], completion)
 
-    def events(self, answer: Answer) -> Events:
-        parts = self.parts(answer, 5) or [{"text": ""}]
+    def events(self, completion: Completion) -> Events:
+        parts = self.parts(completion, 5) or [{"text": ""}]
         return [
-            sse(self._body([part], self.reasons[answer.finish] if at == len(parts) - 1 else None, answer))
+            sse(self._body([part], self.reasons[completion.finish] if at == len(parts) - 1 else None, completion))
             for at, part in enumerate(parts)
         ]
 
@@ -414,33 +420,38 @@ class Ollama(Format):
     model = "ollama_chat/llama3.1"
     stream_type = "application/x-ndjson"
 
-    def message(self, answer: Answer) -> Json:
-        message: Json = {"role": "assistant", "content": answer.text or ""}
-        if answer.thoughts:
-            message["thinking"] = answer.thoughts
-        if answer.calls:
-            functions = [{"name": c.name, "arguments": json.loads(c.arguments or "{}")} for c in answer.calls]
+    def message(self, completion: Completion) -> Json:
+        message: Json = {"role": "assistant", "content": completion.text or ""}
+        if completion.thoughts:
+            message["thinking"] = completion.thoughts
+        if completion.calls:
+            functions = [{"name": c.name, "arguments": json.loads(c.arguments or "{}")} for c in completion.calls]
             message["tool_calls"] = [{"function": function} for function in functions]
         return message
 
-    def _line(self, message: Json, answer: Answer | None) -> Json:
-        body: Json = {"model": "served-model", "created_at": "2026-01-01T00:00:00Z", "message": message, "done": answer is not None}
-        if answer:
-            body["done_reason"] = "length" if answer.finish == "length" else "stop"
-            if answer.usage:
-                body |= {"prompt_eval_count": answer.usage[0], "eval_count": answer.usage[1]}
+    def _line(self, message: Json, completion: Completion | None) -> Json:
+        body: Json = {
+            "model": "served-model",
+            "created_at": "2026-01-01T00:00:00Z",
+            "message": message,
+            "done": completion is not None,
+        }
+        if completion:
+            body["done_reason"] = "length" if completion.finish == "length" else "stop"
+            if completion.usage:
+                body |= {"prompt_eval_count": completion.usage[0], "eval_count": completion.usage[1]}
         return body
 
-    def whole(self, answer: Answer) -> Json:
-        return self._line(self.message(answer), answer)
+    def whole(self, completion: Completion) -> Json:
+        return self._line(self.message(completion), completion)
 
-    def events(self, answer: Answer) -> Events:
-        said = self.message(answer)
-        messages: list[Json] = [{"role": "assistant", "content": "", "thinking": piece} for piece in pieces(answer.thoughts)]
-        messages += [{"role": "assistant", "content": piece} for piece in pieces(answer.text)]
-        messages += [{"role": "assistant", "content": "", "tool_calls": [call]} for call in said.get("tool_calls", ())]
+    def events(self, completion: Completion) -> Events:
+        message = self.message(completion)
+        messages: list[Json] = [{"role": "assistant", "content": "", "thinking": piece} for piece in pieces(completion.thoughts)]
+        messages += [{"role": "assistant", "content": piece} for piece in pieces(completion.text)]
+        messages += [{"role": "assistant", "content": "", "tool_calls": [call]} for call in message.get("tool_calls", ())]
         lines = [self._line(message, None) for message in messages]
-        lines.append(self._line({"role": "assistant", "content": ""}, answer))
+        lines.append(self._line({"role": "assistant", "content": ""}, completion))
         return [line(one) + b"\n" for one in lines]
 
     def error(self, status: int, message: str) -> Json:
@@ -459,37 +470,37 @@ class Cohere(Format):
         "content_filter": "ERROR_TOXIC",
     }
 
-    def usage(self, answer: Answer) -> Json:
-        if not answer.usage:
+    def usage(self, completion: Completion) -> Json:
+        if not completion.usage:
             return {}
-        tokens = {"input_tokens": answer.usage[0], "output_tokens": answer.usage[1]}
+        tokens = {"input_tokens": completion.usage[0], "output_tokens": completion.usage[1]}
         return {"usage": {"billed_units": tokens, "tokens": tokens}}
 
-    def whole(self, answer: Answer) -> Json:
+    def whole(self, completion: Completion) -> Json:
         message: Json = {"role": "assistant"}
-        content = [{"type": "thinking", "thinking": answer.thoughts}] if answer.thoughts else []
-        content += [{"type": "text", "text": answer.text}] if answer.text is not None else []
+        content = [{"type": "thinking", "thinking": completion.thoughts}] if completion.thoughts else []
+        content += [{"type": "text", "text": completion.text}] if completion.text is not None else []
         if content:
             message["content"] = content
-        if answer.calls:
-            message["tool_calls"] = [_openai_call(call) for call in answer.calls]
-        return {"id": "cohere-1", "finish_reason": self.reasons[answer.finish], "message": message} | self.usage(answer)
+        if completion.calls:
+            message["tool_calls"] = [_openai_call(call) for call in completion.calls]
+        return {"id": "cohere-1", "finish_reason": self.reasons[completion.finish], "message": message} | self.usage(completion)
 
-    def events(self, answer: Answer) -> Events:
+    def events(self, completion: Completion) -> Events:
         events: list[Json] = [{"type": "message-start", "id": "cohere-1", "delta": {"message": {"role": "assistant"}}}]
-        for index, (kind, text) in enumerate((("thinking", answer.thoughts), ("text", answer.text))):
+        for index, (kind, text) in enumerate((("thinking", completion.thoughts), ("text", completion.text))):
             if text:
                 events.append(_content("content-start", index, {"type": kind, kind: ""}))
                 events += [_content("content-delta", index, {kind: piece}) for piece in pieces(text)]
                 events.append({"type": "content-end", "index": index})
-        for index, call in enumerate(answer.calls):
+        for index, call in enumerate(completion.calls):
             head = _openai_call(call._replace(arguments=""))
             events.append({"type": "tool-call-start", "index": index, "delta": {"message": {"tool_calls": head}}})
             for piece in pieces(call.arguments, 4):
                 part = {"message": {"tool_calls": {"function": {"arguments": piece}}}}
                 events.append({"type": "tool-call-delta", "index": index, "delta": part})
             events.append({"type": "tool-call-end", "index": index})
-        events.append({"type": "message-end", "delta": {"finish_reason": self.reasons[answer.finish]} | self.usage(answer)})
+        events.append({"type": "message-end", "delta": {"finish_reason": self.reasons[completion.finish]} | self.usage(completion)})
         return [sse(event, event["type"]) for event in events]
 
     def error(self, status: int, message: str) -> Json:

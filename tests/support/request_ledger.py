@@ -21,7 +21,7 @@ class Ledger:
         self._seen = len(worker.received)
         self._lock = threading.Lock()
         self.owed: set[Id] = set()
-        self.answers: dict[Id, list[Json]] = {}
+        self.responses: dict[Id, list[Json]] = {}
         self.seqs: dict[Id, list[int]] = {}
         self.text: dict[Id, str] = {}
         self.faults: list[str] = []
@@ -33,7 +33,7 @@ class Ledger:
     @property
     def open(self) -> list[Id]:
         self._read()
-        return [id for id in list(self.owed) if id not in self.answers]  # another thread may add to it
+        return [id for id in list(self.owed) if id not in self.responses]  # another thread may add to it
 
     def wait_for_less_than(self, count: int) -> None:
         wait_until(lambda: len(self.open) < count, f"fewer than {count} requests in flight; open are {self.open[:9]}")
@@ -42,14 +42,14 @@ class Ledger:
         """Waits for the last answer and holds all of it against the rules; returns how often each outcome was."""
         self.wait_for_less_than(1)
         assert not self.faults, self.faults[:5]
-        assert set(self.answers) == self.owed, set(self.answers) ^ self.owed
-        twice = {id: answers for id, answers in self.answers.items() if len(answers) != 1}
+        assert set(self.responses) == self.owed, set(self.responses) ^ self.owed
+        twice = {id: responses for id, responses in self.responses.items() if len(responses) != 1}
         assert not twice, twice
         for id, seqs in self.seqs.items():
             assert seqs == list(range(len(seqs))), f"gaps in the deltas of {id}: {seqs}"
-            result = self.answers[id][0].get("result")
+            result = self.responses[id][0].get("result")
             assert result is None or (result["content"] or "") == self.text[id], f"the deltas of {id} do not make up its result"
-        return Counter(outcome(answers[0]) for answers in self.answers.values())
+        return Counter(outcome(responses[0]) for responses in self.responses.values())
 
     def _read(self) -> None:
         with self._lock:
@@ -62,12 +62,12 @@ class Ledger:
         if message.get("method") == "notifications/chat/delta":
             params = message["params"]
             id = params["requestId"]
-            if id in self.answers or id not in self.owed:
+            if id in self.responses or id not in self.owed:
                 self.faults.append(f"a delta after the answer, or without a request: {message}")
             self.seqs.setdefault(id, []).append(params["seq"])
             self.text[id] = self.text.get(id, "") + (params["delta"].get("content") or "")
         elif "method" not in message and message["id"] is not None:
-            self.answers.setdefault(message["id"], []).append(message)
+            self.responses.setdefault(message["id"], []).append(message)
 
 
 def outcome(response: Json) -> str:

@@ -24,11 +24,11 @@ import yaml
 from tests.support import litellm_proxy, provider_formats
 from tests.support.data import Json
 from tests.support.forked_proxies import Proxies
-from tests.support.provider_formats import Answer, Format
+from tests.support.provider_formats import Completion, Format
 from tests.support.worker import Worker, clean_environment
 
 KEY = "sk-try-config-master-0001"
-SAID = "Grüße"
+REPLY = "Grüße"
 _REPEATS = 6  # requests for a name with several deployments, of which one is chosen at random
 _UNSET = re.compile(r"UNSET|MISSING")  # a reference to such a variable stays without a value
 
@@ -117,10 +117,10 @@ class StandIn:
         elif body.get("stream") or "stream" in bare:
             self._stream(handler, made(), body)
         else:
-            self.send(handler, 200, made().whole(Answer(SAID)) | ({"model": body["model"]} if "model" in body else {}))
+            self.send(handler, 200, made().whole(Completion(REPLY)) | ({"model": body["model"]} if "model" in body else {}))
 
     def _stream(self, handler: BaseHTTPRequestHandler, spoken: Format, body: Json) -> None:
-        data = b"".join(spoken.events(Answer(SAID)))
+        data = b"".join(spoken.events(Completion(REPLY)))
         data = data.replace(b'"served-model"', json.dumps(body.get("model", "served-model")).encode())
         self._write(handler, 200, spoken.stream_type, data)
 
@@ -268,16 +268,16 @@ class Comparison:
     def _compare(self, name: str, count: int, port: int) -> Iterator[str]:
         gateway, worker = Seen(), Seen()
         for at in range(count):
-            for seen, ask in ((gateway, self._ask_gateway), (worker, self._ask_worker)):
+            for seen, call in ((gateway, self._call_gateway), (worker, self._call_worker)):
                 self.stand_in.take()
-                seen.ends.add(ask(name, port, stream=at % 2 == 1))
+                seen.ends.add(call(name, port, stream=at % 2 == 1))
                 seen.attempts.add(tuple(map(str, self.stand_in.take())))
         if gateway.attempts != worker.attempts and (count == 1 or not _overlap(gateway.attempts, worker.attempts)):
             yield f"{name}: the gateway sends {_shown(gateway.attempts)}, the worker {_shown(worker.attempts)}"
         if gateway.ends != worker.ends:
             yield f"{name}: the gateway ends with {sorted(gateway.ends)}, the worker with {sorted(worker.ends)}"
 
-    def _ask_gateway(self, name: str, port: int, *, stream: bool) -> str:
+    def _call_gateway(self, name: str, port: int, *, stream: bool) -> str:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:
             body: Json = {"model": name, "messages": _MESSAGES} | ({"stream": True} if stream else {})
@@ -295,7 +295,7 @@ class Comparison:
         finally:
             connection.close()
 
-    def _ask_worker(self, name: str, _: int, *, stream: bool) -> str:
+    def _call_worker(self, name: str, _: int, *, stream: bool) -> str:
         if "embed" in name:
             response = self._worker.call("embed", {"model": name, "input": "hello"})
         else:

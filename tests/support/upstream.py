@@ -32,9 +32,9 @@ from tests.support.upstream_format import (
     Request,
     Step,
     Steps,
-    answer_text,
     chunk,
     http,
+    reply_text,
     reply_to,
     sse,
     stream,
@@ -54,8 +54,8 @@ __all__ = [  # with what a test needs of the format, so that it imports one modu
     "Request",
     "Step",
     "Upstream",
-    "answer_text",
     "chunk",
+    "reply_text",
     "sse",
 ]
 
@@ -115,7 +115,7 @@ class Connection(asyncio.StreamReaderProtocol):
                 self._request = request = await self._read()
                 await self._write(request, self._upstream._reply_to(request))
                 self._request = None
-                self._upstream._seen(request.answered.set)
+                self._upstream._seen(request.replied.set)
                 if request.headers.get("connection") == "close":
                     await self._end(End.CLOSE)
         except (ConnectionError, asyncio.IncompleteReadError):

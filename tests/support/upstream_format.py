@@ -90,7 +90,7 @@ class Request:
     received_at: float = field(default_factory=time.monotonic)
     closed_at: float | None = None
     sent: int = 0  # writes that the socket has taken
-    answered: threading.Event = field(default_factory=threading.Event)  # the whole reply was written
+    replied: threading.Event = field(default_factory=threading.Event)  # the whole reply was written
     closed_by_client: threading.Event = field(default_factory=threading.Event)  # ... or the client closed before that
     stalled: threading.Event = field(default_factory=threading.Event)  # set while the client reads slower than the server writes
 
@@ -113,7 +113,7 @@ class Request:
     def wait_closed(self, timeout: float = 5) -> float:
         """Returns when (monotonic) the client closed the connection while the server was still holding the reply open."""
         if not self.closed_by_client.wait(timeout):
-            raise TimeoutError(f"the client left the request for {self.model!r} open (answered: {self.answered.is_set()})")
+            raise TimeoutError(f"the client left the request for {self.model!r} open (replied: {self.replied.is_set()})")
         assert self.closed_at is not None
         return self.closed_at
 
@@ -171,7 +171,7 @@ THOUGHTS = "The user asks – so I think: “why not?”"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """What the model says, before it is put into either wire form. A call without an id has none on the wire."""
 
     text: str | None = None
@@ -184,7 +184,7 @@ class Answer:
         return THINKING_USAGE if self.reasoning else USAGE
 
 
-def answer_text(heard: str) -> str:
+def reply_text(heard: str) -> str:
     """The text that answers a user's (or a tool's) message: recognisable, several words, characters of 2, 3 and 4 bytes."""
     return f"Upstream heard: “{heard}” – žádný problém 🦜"
 
@@ -193,14 +193,14 @@ def words(text: str) -> list[str]:
     return re.findall(r"\S*\s+|\S+", text)
 
 
-def completion(request: Request, answer: Answer) -> Json:
-    message: Json = {"role": "assistant", "content": answer.text, "refusal": None, "annotations": []}
-    if answer.reasoning:
-        message["reasoning_content"] = answer.reasoning
-    if answer.calls:
-        message["tool_calls"] = [{k: v for k, v in call.items() if k != "index"} for call in answer.calls]
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": answer.finish_reason}
-    return envelope("chat.completion", request.model, request.id) | {"choices": [choice], "usage": answer.usage}
+def completion_body(request: Request, completion: Completion) -> Json:
+    message: Json = {"role": "assistant", "content": completion.text, "refusal": None, "annotations": []}
+    if completion.reasoning:
+        message["reasoning_content"] = completion.reasoning
+    if completion.calls:
+        message["tool_calls"] = [{k: v for k, v in call.items() if k != "index"} for call in completion.calls]
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": completion.finish_reason}
+    return envelope("chat.completion", request.model, request.id) | {"choices": [choice], "usage": completion.usage}
 
 
 def envelope(kind: str, model: str, id: str) -> Json:
@@ -221,14 +221,14 @@ def sse(payload: Json) -> bytes:
 DONE = b"data: [DONE]\n\n"
 
 
-def deltas(answer: Answer) -> Iterator[Json]:
+def deltas(completion: Completion) -> Iterator[Json]:
     """The role, the thoughts, the text, then the calls' arguments in small pieces, taken in turn from each call."""
-    yield {"role": "assistant", "content": "" if answer.text is not None else None, "refusal": None}
-    yield from ({"reasoning_content": piece} for piece in words(answer.reasoning or ""))
-    yield from ({"content": piece} for piece in words(answer.text or ""))
-    for call in answer.calls:
+    yield {"role": "assistant", "content": "" if completion.text is not None else None, "refusal": None}
+    yield from ({"reasoning_content": piece} for piece in words(completion.reasoning or ""))
+    yield from ({"content": piece} for piece in words(completion.text or ""))
+    for call in completion.calls:
         yield {"tool_calls": [call | {"function": call["function"] | {"arguments": ""}}]}
-    pieces = [pieces_of(call) for call in answer.calls]
+    pieces = [pieces_of(call) for call in completion.calls]
     yield from filter(None, itertools.chain.from_iterable(itertools.zip_longest(*pieces)))
 
 
@@ -237,20 +237,20 @@ def pieces_of(call: Json) -> list[Json]:
     return [{"tool_calls": [{"index": call["index"], "function": {"arguments": piece}}]} for piece in pieces]
 
 
-def frames(request: Request, answer: Answer) -> list[bytes]:
+def frames(request: Request, completion: Completion) -> list[bytes]:
     """The answer's server-sent events: [role, piece, ..., finish_reason, (usage), DONE]."""
-    payloads = [chunk(delta, None, request.model, request.id) for delta in deltas(answer)]
-    payloads.append(chunk({}, answer.finish_reason, request.model, request.id))
+    payloads = [chunk(delta, None, request.model, request.id) for delta in deltas(completion)]
+    payloads.append(chunk({}, completion.finish_reason, request.model, request.id))
     if (request.body.get("stream_options") or {}).get("include_usage"):
         payloads = [payload | {"usage": None} for payload in payloads]
-        payloads.append(payloads[-1] | {"choices": [], "usage": answer.usage})
+        payloads.append(payloads[-1] | {"choices": [], "usage": completion.usage})
     return [*map(sse, payloads), DONE]
 
 
-def chat(request: Request, answer: Answer) -> Steps:
+def chat(request: Request, completion: Completion) -> Steps:
     if request.body.get("stream"):
-        return stream(frames(request, answer), headers_of(request))
-    return http(completion(request, answer), headers=headers_of(request))
+        return stream(frames(request, completion), headers_of(request))
+    return http(completion_body(request, completion), headers=headers_of(request))
 
 
 def headers_of(request: Request) -> Mapping[str, str]:
@@ -265,17 +265,17 @@ def text_of(message: Json) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
-def ordinary(request: Request) -> Answer:
+def ordinary(request: Request) -> Completion:
     """Calls the first tool, if there are tools and no result has come since the user's message; else repeats the last text."""
     heard = [message for message in request.body["messages"] if message.get("role") in ("user", "tool")]
     last = heard[-1] if heard else {}
     if request.body.get("tools") and request.body.get("tool_choice") != "none" and last.get("role") != "tool":
         return calling(call_of(request, 0))
-    return Answer(answer_text(text_of(last)))
+    return Completion(reply_text(text_of(last)))
 
 
-def calling(*calls: Json, text: str | None = None) -> Answer:
-    return Answer(text, calls, finish_reason="tool_calls")
+def calling(*calls: Json, text: str | None = None) -> Completion:
+    return Completion(text, calls, finish_reason="tool_calls")
 
 
 def call_of(request: Request, index: int, **function: str) -> Json:
@@ -294,7 +294,7 @@ def example_of(schema: Json) -> Any:
     return {"integer": 7, "number": 1.5, "boolean": True, "array": [], "null": None}.get(str(schema.get("type")), "Zürich ☃")
 
 
-Calls = Callable[[Request], Answer]
+Calls = Callable[[Request], Completion]
 
 CALLS: Mapping[str, Calls] = {  # what a model says in place of the ordinary call; afterwards it answers as usual
     "tools-parallel": lambda r: calling(call_of(r, 0), call_of(r, 1)),
@@ -305,13 +305,13 @@ CALLS: Mapping[str, Calls] = {  # what a model says in place of the ordinary cal
     "tools-with-text": lambda r: calling(call_of(r, 0), text="Let me look that up…"),
 }
 
-ANSWERS: Mapping[str, Callable[..., Answer]] = {  # other good answers; `n` is the number at the end of the name
+COMPLETIONS: Mapping[str, Callable[..., Completion]] = {  # other good answers; `n` is the number at the end of the name
     "reasoning": lambda r: replace(ordinary(r), reasoning=THOUGHTS),
     "finish-length": lambda r: replace(ordinary(r), finish_reason="length"),
-    "finish-content-filter": lambda r: Answer("", finish_reason="content_filter"),
-    "huge": lambda r, n=50: Answer("x" * (n << 20)),  # n MiB in one piece
-    "repeat": lambda r, n=120: Answer("––––– " * n),  # like a ruled line; LiteLLM counts pieces of more than 2 characters
-    "chunks": lambda r, n=5000: Answer("".join(f"{i} " for i in range(n))),
+    "finish-content-filter": lambda r: Completion("", finish_reason="content_filter"),
+    "huge": lambda r, n=50: Completion("x" * (n << 20)),  # n MiB in one piece
+    "repeat": lambda r, n=120: Completion("––––– " * n),  # like a ruled line; LiteLLM counts pieces of more than 2 characters
+    "chunks": lambda r, n=5000: Completion("".join(f"{i} " for i in range(n))),
 }
 
 # ---- faults ------------------------------------------------------------------------------------------------------------------
@@ -351,7 +351,7 @@ def html(status: int) -> Steps:
 
 
 def too_short(request: Request, missing: int) -> Steps:
-    body = json_bytes(completion(request, ordinary(request)))
+    body = json_bytes(completion_body(request, ordinary(request)))
     return [*http(body, headers={"content-length": str(len(body) + missing)}), End.CLOSE]
 
 
@@ -364,7 +364,7 @@ def endless(request: Request) -> Steps:
 
 
 def empty_choices(request: Request) -> Steps:
-    plain = completion(request, Answer()) | {"choices": []}
+    plain = completion_body(request, Completion()) | {"choices": []}
     return stream([sse(plain | {"object": "chat.completion.chunk"}), DONE]) if request.body.get("stream") else http(plain)
 
 
@@ -411,18 +411,18 @@ def faulty_stream(request: Request, edit: Callable[[list[bytes], int], Steps], n
     edited = list(edit(frames(request, ordinary(request)), n))
     if request.body.get("stream"):
         return stream(edited, headers_of(request))
-    whole = http(completion(request, ordinary(request)))
+    whole = http(completion_body(request, ordinary(request)))
     return [*whole[:2], edited[-1]] if isinstance(edited[-1], End) else whole
 
 
-def in_place_of_the_call(request: Request, say: Calls) -> Steps:
+def in_place_of_the_call(request: Request, calls: Calls) -> Steps:
     usual = ordinary(request)
-    return chat(request, say(request) if usual.calls else usual)
+    return chat(request, calls(request) if usual.calls else usual)
 
 
 BEHAVIOURS: Mapping[str, Callable[..., Steps]] = {  # (request, the number at the end of the name, if it has one) -> the reply
-    **{name: lambda r, *n, of=of: chat(r, of(r, *n)) for name, of in ANSWERS.items()},
-    **{name: lambda r, say=say: in_place_of_the_call(r, say) for name, say in CALLS.items()},
+    **{name: lambda r, *n, of=of: chat(r, of(r, *n)) for name, of in COMPLETIONS.items()},
+    **{name: lambda r, calls=calls: in_place_of_the_call(r, calls) for name, calls in CALLS.items()},
     **{name: lambda r, *n, edit=edit: faulty_stream(r, edit, *n) for name, edit in STREAM_FAULTS.items()},
     **FAULTS,
 }
@@ -430,7 +430,7 @@ BEHAVIOURS: Mapping[str, Callable[..., Steps]] = {  # (request, the number at th
 
 def reply_to(request: Request) -> Steps:
     """The table's reply, `slow-50ms` being `slow` with 50; the ordinary answer, torn in awkward places, to any other name."""
-    if fault := mistake_in(request):
+    if fault := refusal_of(request):
         return fault
     if request.model in BEHAVIOURS:
         return BEHAVIOURS[request.model](request)
@@ -440,7 +440,7 @@ def reply_to(request: Request) -> Steps:
     return torn(chat(request, ordinary(request)))
 
 
-def mistake_in(request: Request) -> Steps | None:
+def refusal_of(request: Request) -> Steps | None:
     """What OpenAI itself would refuse, so that a test of the worker can't pass with a request that is worth nothing."""
     messages = request.body.get("messages")
     if (request.method, request.path) != ("POST", "/v1/chat/completions"):

@@ -37,8 +37,8 @@ fork_server: ForkServer | None = None
 WAIT_SECONDS = 60.0  # generous: a wait that works ends when its condition does, whatever the machine's load
 
 
-class AnswerError(Exception):
-    """Raised by `Worker.answer`: the client returns an error with this message."""
+class ResponseError(Exception):
+    """Raised by `Worker.respond`: the client returns an error with this message."""
 
 
 class Worker:
@@ -67,8 +67,8 @@ class Worker:
             )
         self.received: list[Json | list[Json]] = []
         self.stderr = ""
-        self.answer: Callable[[Json], object] | None = None  # to a request of the worker's: a result, or an `AnswerError`
-        self.asked: list[Json] = []  # requests of the worker's
+        self.respond: Callable[[Json], object] | None = None  # to a request of the worker's: a result, or a `ResponseError`
+        self.received_requests: list[Json] = []  # requests of the worker's
         self.ended = False  # stdout has
         self._ids = itertools.count(1)
         self._changed = threading.Condition()
@@ -175,20 +175,20 @@ class Worker:
         for line in self.process.stdout:
             message = json.loads(line)
             if isinstance(message, dict) and "method" in message and "id" in message:
-                self.asked.append(message)
+                self.received_requests.append(message)
             with self._changed:
                 self.received.append(message)
                 self._changed.notify_all()
-            if self.answer is not None and message in self.asked[-1:]:
-                self._answer(self.answer, message)
+            if self.respond is not None and message in self.received_requests[-1:]:
+                self._respond(self.respond, message)
         with self._changed:
             self.ended = True
             self._changed.notify_all()
 
-    def _answer(self, answer: Callable[[Json], object], request: Json) -> None:
+    def _respond(self, respond: Callable[[Json], object], request: Json) -> None:
         try:
-            outcome: Json = {"result": answer(request)}
-        except AnswerError as error:
+            outcome: Json = {"result": respond(request)}
+        except ResponseError as error:
             outcome = {"error": {"code": -32000, "message": str(error)}}
         self.send({"jsonrpc": "2.0", "id": request["id"], **outcome})
 

@@ -108,7 +108,7 @@ def test_the_message_of_each_response_in_each_format_is_accepted(name: str) -> N
     messages: list[Json] = []
     for feature in FEATURES:
         if feature.status == 200 and name in feature.formats and feature.edit is None:
-            for form in ({"body": json.dumps(wire.whole(feature.answer)).encode()}, {"data": wire.events(feature.answer)}):
+            for form in ({"body": json.dumps(wire.whole(feature.completion)).encode()}, {"data": wire.events(feature.completion)}):
                 with suppress(BridgeError):  # a call with broken arguments, say
                     messages.append(message_of(*decoded(MAKERS[name], **form)))
     assert len(messages) > 10

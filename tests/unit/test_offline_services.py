@@ -81,7 +81,7 @@ class Slow(OfflineServices):
     """Each question about a model blocks its thread until a test lets it go."""
 
     def __init__(self) -> None:
-        self.asked, self.free = threading.Event(), threading.Event()
+        self.called, self.free = threading.Event(), threading.Event()
 
     def names(self, *, every: bool) -> list[ModelSummary]:
         self._wait()
@@ -96,7 +96,7 @@ class Slow(OfflineServices):
         return super().count("offline/echo", messages, tools)
 
     def _wait(self) -> None:
-        self.asked.set()
+        self.called.set()
         assert self.free.wait(WAIT_SECONDS)
 
 
@@ -113,9 +113,9 @@ def test_what_takes_long_holds_up_nothing_and_can_be_cancelled(method: str, para
         async with Client() as client:
             client.engine.services = slow = Slow()
             client.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
-            assert await asyncio.to_thread(slow.asked.wait, WAIT_SECONDS)
+            assert await asyncio.to_thread(slow.called.wait, WAIT_SECONDS)
             client.send({"jsonrpc": "2.0", "id": 2, "method": "status"})
-            assert (await client.answer(2))["result"]["requests"]["in_flight"] == 2
+            assert (await client.response(2))["result"]["requests"]["in_flight"] == 2
             client.cancel(1)
             assert await client.kind(1) == "cancelled"
             slow.free.set()
@@ -139,7 +139,7 @@ def test_what_takes_long_holds_up_nothing_and_can_be_cancelled(method: str, para
 async def test_what_needs_no_litellm_does_not_wait_for_it(method: str, params: Json) -> None:
     async with Client(warm=False, configured=False) as client:
         client.send({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
-        result = (await client.answer(1))["result"]
+        result = (await client.response(1))["result"]
         assert method != "status" or result["engine"]["ready"] is False
 
 
@@ -150,8 +150,8 @@ def test_a_list_of_more_than_the_offline_models_waits_for_litellm(configured: bo
         async with Client(warm=False, configured=configured) as client:
             client.send({"jsonrpc": "2.0", "id": 1, "method": "models/list", "params": params})
             client.send({"jsonrpc": "2.0", "id": 2, "method": "status"})
-            assert (await client.answer(2))["result"]["requests"]["in_flight"] == 2
+            assert (await client.response(2))["result"]["requests"]["in_flight"] == 2
             client.engine.warm.set()
-            assert "models" in (await client.answer(1))["result"]
+            assert "models" in (await client.response(1))["result"]
 
     asyncio.run(converse())

@@ -70,7 +70,8 @@ _ONLY: Mapping[Format, frozenset[str]] = {
 }
 _off: set[Format] = set()
 _not_captured: set[str] = set()  # providers
-_rehearsals: dict[Format, Callable[[], None]] = {}  # of the formats that have not been rehearsed in this process
+# Of the formats that have not been rehearsed in this process; None: of LiteLLM's own path.
+_rehearsals: dict[Format | None, Callable[[], None]] = {}
 
 
 def may_capture(model: str, provider: str) -> bool:
@@ -106,17 +107,27 @@ def switch_capture_off(found: Format) -> None:
     _not_captured.update(_ONLY.get(found, _PROVIDERS.difference(*_ONLY.values())))
 
 
-def rehearse_before_use(found: Format, rehearse: Callable[[], None]) -> None:
+def rehearse_before_use(found: Format | None, rehearse: Callable[[], None]) -> None:
+    """``found`` is None for LiteLLM's own path."""
     _rehearsals[found] = rehearse
 
 
 async def rehearsed(provider: str) -> None:
     """Returns when the formats of ``provider`` are rehearsed, which is done in a thread, for it also imports what they need, and
     without the context of the chat."""
-    for found in [each for each in _rehearsals if provider in _ONLY[each]]:
-        if rehearse := _rehearsals.get(found):
-            await asyncio.get_running_loop().run_in_executor(None, rehearse)
-            _rehearsals.pop(found, None)
+    for found in [each for each in _rehearsals if each is not None and provider in _ONLY[each]]:
+        await _rehearse_now(found)
+
+
+async def own_path_rehearsed() -> None:
+    """The same before a call by LiteLLM's own path, which needs the openai package for Azure, embeddings and some others."""
+    await _rehearse_now(None)
+
+
+async def _rehearse_now(found: Format | None) -> None:
+    if rehearse := _rehearsals.get(found):
+        await asyncio.get_running_loop().run_in_executor(None, rehearse)
+        _rehearsals.pop(found, None)
 
 
 def _is_registered(provider: str) -> bool:

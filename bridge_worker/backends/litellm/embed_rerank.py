@@ -16,6 +16,7 @@ import litellm
 from litellm.types.utils import CallTypes
 
 from bridge_worker.backends.litellm import pricing, receipts, request_diff
+from bridge_worker.backends.litellm.decoders import own_path_rehearsed
 from bridge_worker.backends.litellm.model_names import Routed
 from bridge_worker.backends.litellm.responses import counts
 from bridge_worker.backends.litellm.router_errors import fault_of
@@ -37,6 +38,7 @@ _DIRECT = {"timeout": REQUEST_TIMEOUT_SECONDS, "max_retries": 0}  # the Router h
 
 async def embed(router: Any, request: EmbedRequest, routed: Routed | None = None) -> Embeddings:
     """Raises BridgeError. Cancelling the task closes the connection before it ends. ``routed``: what the Router gets."""
+    await own_path_rehearsed()
     call = {"input": request.input, **request.options, **_model(request.model, routed)}
     made = router.aembedding(**call) if router else litellm.aembedding(**call, **_DIRECT)
     response, target = await _answer(made, request, CallTypes.aembedding)
@@ -65,6 +67,7 @@ def _embeddings(response: Any, request: EmbedRequest, target: Target) -> Embeddi
 
 async def rerank(router: Any, request: RerankRequest, routed: Routed | None = None) -> Ranking:
     """Raises BridgeError. Cancelling the task closes the connection before it ends."""
+    await own_path_rehearsed()
     call = {
         "query": request.query,
         "documents": request.documents,

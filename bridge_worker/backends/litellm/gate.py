@@ -22,6 +22,7 @@ from bridge_worker.backends.litellm import usage_limits
 from bridge_worker.backends.litellm.cache_marks import with_cache
 from bridge_worker.backends.litellm.capture import SilentLogging
 from bridge_worker.backends.litellm.chat_call import ChatCall, NoDecoder, Outcome, Ready, current, request_key
+from bridge_worker.backends.litellm.decoders import own_path_rehearsed
 from bridge_worker.backends.litellm.listeners import needs_wrapper
 from bridge_worker.backends.litellm.model_response import model_response
 from bridge_worker.backends.litellm.pricing import model_usage
@@ -106,6 +107,7 @@ async def call_without_router(call: ChatCall, kwargs: dict[str, Any]) -> Any:
 
 async def call_litellm(call: ChatCall, kwargs: dict[str, Any]) -> Any:
     """One call by LiteLLM's own path: it sends, reads and maps errors by itself."""
+    await own_path_rehearsed()
     target = call.target_of(kwargs)
     call.begin(target, fallback=bool(kwargs.get("fallback_depth")))
     messages, held_back = for_provider(kwargs["messages"], target.provider, target.model)

@@ -24,6 +24,7 @@ from bridge_worker.backends.litellm.capture import capture
 from bridge_worker.backends.litellm.chat import LiteLLM
 from bridge_worker.backends.litellm.listeners import needs_wrapper
 from bridge_worker.backends.litellm.patches import table
+from bridge_worker.backends.litellm.warm_up import warm_up_openai
 from bridge_worker.backends.wire import formats
 from bridge_worker.backends.wire.formats import Format
 
@@ -80,6 +81,7 @@ def rehearse(model: LiteLLM, *, is_wrapped: bool = True) -> None:
     for found in FORMATS:
         if found not in _AHEAD:
             decoders.rehearse_before_use(found, functools.partial(_rehearse_format, found))
+    decoders.rehearse_before_use(None, functools.partial(_rehearse_own_path, model))
     for found in _AHEAD:
         _rehearse_format(found)
     if any(map(decoders.is_off, _AHEAD)):
@@ -111,10 +113,16 @@ def degraded() -> list[dict[str, str]]:
 
 def rehearse_rest(model: LiteLLM) -> None:
     """What `rehearse` left out, which the first chat does not wait for."""
-    table.install_rest()
+    _rehearse_own_path(model)
     for found in FORMATS:
         if found not in _AHEAD:
             _rehearse_format(found)
+
+
+def _rehearse_own_path(model: LiteLLM) -> None:
+    with suppress(Exception):  # the first call that needs the package gets the error
+        warm_up_openai()
+    table.install_rest()
     _require_wrapper(model)
 
 
