@@ -21,8 +21,9 @@ from bridge_worker.protocol.session import Start, response
 from bridge_worker.runtime import server as server_module
 from bridge_worker.runtime.app import App
 from bridge_worker.runtime.client_requests import NoResult
+from bridge_worker.runtime.dispatch import response_of
 from bridge_worker.runtime.exit_codes import EXIT_BROKEN, EXIT_DRAINED
-from bridge_worker.runtime.notifier import DELTA_QUEUE_BYTES
+from bridge_worker.runtime.notifier import DELTA_QUEUE_BYTES, Notifier
 from bridge_worker.runtime.server import CANCEL_SECONDS, READ_QUEUE_BYTES, Server
 from bridge_worker.security.redaction import Redactor
 from tests.support.memory_server import (
@@ -923,6 +924,33 @@ async def test_the_process_that_initialize_names_is_watched() -> None:
         assert watched == [4711]
 
 
+@timeless
+async def test_a_request_whose_begin_raises_gets_internal_and_the_next_one_its_response() -> None:
+    async with Client() as client:
+        begin = client.engine.begin
+
+        def raises(*_: Any) -> Any:
+            client.engine.begin = begin  # type: ignore[method-assign]
+            raise RuntimeError("a fault")
+
+        client.engine.begin = raises  # type: ignore[method-assign]
+        client.send(chat_message(1), request(2, "ping"))
+        assert await client.kind(1) == "internal"
+        assert (await client.response(2))["result"] == {}
+
+
+@timeless
+async def test_a_cancel_of_the_task_that_waits_for_a_response_cancels_the_request() -> None:
+    engine = ScriptedEngine(model := ScriptedModel())
+    message = chat_message(1)
+    start = Start(1, "chat", message["params"])
+    task = asyncio.create_task(response_of(engine, start, 0.0, Notifier(MemoryPipe())))
+    await model.started("1")
+    task.cancel()
+    result: Any = await task
+    assert result["error"]["code"] == -32800
+
+
 @pytest.mark.rule("EXT-3")
 @timeless
 async def test_input_that_can_not_be_read_ends_with_3_after_the_responses_in_flight() -> None:
@@ -940,7 +968,7 @@ async def test_input_that_can_not_be_read_ends_with_3_after_the_responses_in_fli
     pipe.end_input()
     await quiet()
     assert not running.done()
-    chat.say("one")
+    chat.emit("one")
     chat.finish()
     assert await running == EXIT_BROKEN
     assert json.loads(pipe.lines[-1])["result"]["content"] == "one"
