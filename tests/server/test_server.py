@@ -925,7 +925,7 @@ async def test_the_process_that_initialize_names_is_watched() -> None:
 
 
 @timeless
-async def test_a_request_whose_begin_raises_gets_internal_and_the_next_one_its_response() -> None:
+async def test_a_begin_that_raises_gives_internal_and_the_next_request_its_response() -> None:
     async with Client() as client:
         begin = client.engine.begin
 
