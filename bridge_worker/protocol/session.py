@@ -154,7 +154,7 @@ class Session:
         """Returns the response to an unreadable line. An id that is in flight keeps its own response."""
         return [Send(error_response(None if id in self._in_flight else id, error))]
 
-    def answer(self, id: Id, response: Response | Encoded) -> list[Event]:
+    def respond(self, id: Id, response: Response | Encoded) -> list[Event]:
         """Returns the events that send ``response``: none while its batch is incomplete, after an earlier response, or for a
         silent request."""
         if id not in self._in_flight:

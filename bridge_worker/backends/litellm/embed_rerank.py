@@ -105,7 +105,9 @@ def _model(requested: str, routed: Routed | None) -> dict[str, Any]:
 async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, call_type: CallTypes) -> tuple[Any, Target]:
     """``made`` has not begun: the record is there before it does."""
     receipts.watch()
-    record = receipts.Record(request.model, request.receipt, request_diff.Asked(request.options, [], marked=False), call_type)
+    record = receipts.Record(
+        request.model, request.receipt, request_diff.ExpectedRequest(request.options, [], marked=False), call_type
+    )
     try:
         with heard(record.tape):
             response = await made
