@@ -277,7 +277,7 @@ class TemplateStub:
     def _load(self) -> None:
         if self._process.exit_code is None:
             self._is_loaded = True
-            self._tell({"loaded_ms": 1.0})
+            self._send({"loaded_ms": 1.0})
 
     def _fork(self) -> None:
         if self._process.exit_code is not None or not self._held:
@@ -287,9 +287,9 @@ class TemplateStub:
             return
         key, end, board = self._held.pop(0)
         engine = EngineProcess(self._machine, key, end, board)
-        self._tell({"engine": key, "pid": engine.pid})
+        self._send({"engine": key, "pid": engine.pid})
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         self._machine.kernel.after(self._machine.kernel.random.random() * 0.01, self._arrive, message)
 
     def _arrive(self, message: dict[str, Any]) -> None:
