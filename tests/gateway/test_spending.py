@@ -95,8 +95,8 @@ def budget(worker: Worker, path: str) -> Json:
 def test_a_chat_beyond_the_budget_is_refused_with_all_its_numbers(refused: Refused, worker: Worker, streamed: bool) -> None:
     error = refused("priced", "poor/task", stream=streamed)
     assert (error["code"], error["data"]["kind"], error["data"]["retryable"]) == (1008, "budget_exceeded", False)
-    budget = error["data"]["budget"]
-    assert {name: budget[name] for name in ("path", "window_ms", "max_usd", "used_usd", "reserved_usd", "max_tokens")} == {
+    refused_by = error["data"]["budget"]
+    assert {name: refused_by[name] for name in ("path", "window_ms", "max_usd", "used_usd", "reserved_usd", "max_tokens")} == {
         "path": "poor",
         "window_ms": 86_400_000,
         "max_usd": 0.01,
@@ -104,13 +104,13 @@ def test_a_chat_beyond_the_budget_is_refused_with_all_its_numbers(refused: Refus
         "reserved_usd": 0,
         "max_tokens": None,
     }
-    assert budget["needed_usd"] >= COST
-    assert budget["needed_tokens"] >= 21
-    assert 0 < budget["resets_ms"] <= 86_400_000
+    assert refused_by["needed_usd"] >= COST
+    assert refused_by["needed_tokens"] >= 21
+    assert 0 < refused_by["resets_ms"] <= 86_400_000
     assert error["data"]["receipt"]["attempts"] == []
     assert "0.01 USD" in error["message"]
     known = budget(worker, "poor/task")
-    assert known == {name: budget[name] for name in known} | {"resets_ms": known["resets_ms"]}
+    assert known == {name: refused_by[name] for name in known} | {"resets_ms": known["resets_ms"]}
 
 
 @pytest.mark.rule("BUD-7")
