@@ -83,7 +83,7 @@ def leaks(worker: Worker, upstream: Upstream, config: Path, count: int, only: st
     opens what is kept."""
     for kind, params in (FAILING | CANCELLED).items():
         _chats(worker, upstream, params, WAVE, cancelled=kind in CANCELLED)
-    wait_until(_stands_still(worker), "the worker has loaded in the background what only some providers need", 30)
+    wait_until(_is_flat(worker), "the worker has loaded in the background what only some providers need", 30)
     for kind, params in (FAILING | CANCELLED).items():
         if only not in kind:
             continue
@@ -101,17 +101,17 @@ def leaks(worker: Worker, upstream: Upstream, config: Path, count: int, only: st
     yield Row(RELOADS, count, before, _settled(worker, upstream, before))
 
 
-def _stands_still(worker: Worker) -> Callable[[], bool]:
+def _is_flat(worker: Worker) -> Callable[[], bool]:
     """Whether it has used no processor time since the last five calls."""
     used: list[int] = []
 
-    def stands_still() -> bool:
+    def is_flat() -> bool:
         threads = [thread for pid in processes(worker) for thread in Path(f"/proc/{pid}/task").iterdir()]
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread has just ended: no sample
             used.append(sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads))
         return len(used) > 5 and used[-1] == used[-6]
 
-    return stands_still
+    return is_flat
 
 
 def sample(worker: Worker, upstream: Upstream) -> Sample:

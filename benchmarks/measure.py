@@ -21,7 +21,7 @@ from benchmarks.peer import FLOOR, PEERS, PLAIN, WORKER_NAME, Peer, Running, Ups
 from benchmarks.setting_up import PYTHON, WORKER, Absent
 
 WORDS = 'The quick brown fox — ein schöner Fuchs — said "so what?" and went on.\n'
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 class Plan(NamedTuple):
@@ -69,7 +69,7 @@ class Figures:
         return statistics.median(ratios) if ratios else None
 
 
-def measure(plan: Plan, peers: tuple[Peer, ...], say: Say) -> Figures:
+def measure(plan: Plan, peers: tuple[Peer, ...], log: Log) -> Figures:
     figures = Figures()
     present = []
     for peer in peers:
@@ -78,10 +78,10 @@ def measure(plan: Plan, peers: tuple[Peer, ...], say: Say) -> Figures:
             present.append(peer)
         except Absent as reason:
             figures.absent[peer.name] = str(reason)
-            say(f"{peer.name} is absent: {reason}")
+            log(f"{peer.name} is absent: {reason}")
     with Upstream() as upstream:
         _starts(figures, plan, upstream)
-        say(f"{plan.starts} starts measured")
+        log(f"{plan.starts} starts measured")
         for number in range(plan.rounds):
             began = time.monotonic()
             order = present if number % 2 == 0 else present[::-1]
@@ -89,7 +89,7 @@ def measure(plan: Plan, peers: tuple[Peer, ...], say: Say) -> Figures:
                 _round(figures, plan, upstream, order, stack)
             _own_part(figures, plan, upstream)
             _formats(figures, plan, upstream)
-            say(f"round {number + 1} of {plan.rounds}: {time.monotonic() - began:.0f} s")
+            log(f"round {number + 1} of {plan.rounds}: {time.monotonic() - began:.0f} s")
     return figures
 
 
@@ -178,8 +178,8 @@ def _cancels(figures: Figures, one: Running, upstream: Upstream, count: int) -> 
 
 
 def _closed(upstream: Upstream) -> list[int]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{upstream.port}/closed", timeout=10) as answer:
-        times: list[int] = json.load(answer)
+    with urllib.request.urlopen(f"http://127.0.0.1:{upstream.port}/closed", timeout=10) as response:
+        times: list[int] = json.load(response)
         return times
 
 
@@ -187,7 +187,7 @@ def _growth(figures: Figures, plan: Plan, each: Callable[[Callable[[Running], No
     sizes = {"1kb": messages(1024), "100kb": messages(100 * 1024), "5mb": messages(5 * 1024 * 1024)}
     histories = {f"history_{count}": messages(200 * count, count) for count in (10, 100, 1000)}
 
-    def said(one: Running, name: str, conversation: list[dict[str, str]]) -> None:
+    def measure_size(one: Running, name: str, conversation: list[dict[str, str]]) -> None:
         one.messages(conversation)
         if one.peer.name not in (PLAIN, WORKER_NAME, FLOOR):
             return
@@ -198,7 +198,7 @@ def _growth(figures: Figures, plan: Plan, each: Callable[[Callable[[Running], No
         figures.add(one.peer.name, f"cpu_us_{name}", load["cpu_s"] / load["chats"] * 1e6 if load["chats"] else None)
 
     for name, conversation in (sizes | histories).items():
-        each(lambda one, name=name, conversation=conversation: said(one, name, conversation))
+        each(lambda one, name=name, conversation=conversation: measure_size(one, name, conversation))
 
 
 def _added(figures: Figures, peer: str) -> None:
@@ -241,11 +241,11 @@ def _starts(figures: Figures, plan: Plan, upstream: Upstream) -> None:
             worker.stdin.write(line)
             worker.stdin.flush()
             worker.stdout.readline()
-            answered = time.perf_counter() - began
+            initialized = time.perf_counter() - began
             worker.kill()
         if warm:
             figures.add(PLAIN, "bare_start_ms", bare * 1000)
-            figures.add(WORKER_NAME, "initialize_ms", answered * 1000)
+            figures.add(WORKER_NAME, "initialize_ms", initialized * 1000)
 
 
 def _formats(figures: Figures, plan: Plan, upstream: Upstream) -> None:

@@ -182,10 +182,10 @@ class Running:
         )
         if self._server:
             threading.Thread(target=self._end_with_server, daemon=True).start()
-        told = self._hear()
+        ready = self._hear()
         self.first_chat_s = time.perf_counter() - began
         self.chats = 1
-        self.pid: int = self._server.pid if self._server else told["pid"]
+        self.pid: int = self._server.pid if self._server else ready["pid"]
         self.settle()
 
     def settle(self) -> None:
@@ -200,19 +200,19 @@ class Running:
                 since = time.monotonic()
 
     def messages(self, messages: list[Json]) -> None:
-        self._say({"op": "messages", "messages": messages})
+        self._send({"op": "messages", "messages": messages})
 
     def load(self, *, stream: bool = False, seconds: float = 0.0, count: int = 0, in_flight: int = 1, **more: str) -> Json:
         """The client's figures, with ``cpu_s``: the processor time of the peer's processes meanwhile."""
         before = self._cpu()
-        self._say({"op": "load", "stream": stream, "seconds": seconds, "count": count, "in_flight": in_flight, **more})
+        self._send({"op": "load", "stream": stream, "seconds": seconds, "count": count, "in_flight": in_flight, **more})
         load: Json = self._hear()
         self.chats += load["chats"]
         return load | {"cpu_s": self._cpu() - before}
 
     def cancel(self, count: int) -> list[int]:
         """When so many streams were cancelled: CLOCK_MONOTONIC, ns."""
-        self._say({"op": "cancel", "count": count})
+        self._send({"op": "cancel", "count": count})
         times: list[int] = self._hear()
         return times
 
@@ -236,7 +236,7 @@ class Running:
         self._server.wait()
         self._client.kill()
 
-    def _say(self, command: Json) -> None:
+    def _send(self, command: Json) -> None:
         assert self._client.stdin
         self._client.stdin.write(json.dumps(command, ensure_ascii=False).encode() + b"\n")
         self._client.stdin.flush()

@@ -63,5 +63,5 @@ def _bar(value: float | None, scale: float, y: int, colour: str) -> Iterator[str
     yield f'<rect x="{LABELS}" y="{y}" width="{length:.0f}" height="{BAR}" rx="2" fill="{colour}"/>'
     if value > scale:
         yield f'<text x="{LABELS + length - 6:.0f}" y="{y + 14}" text-anchor="end" fill="#475569">»</text>'
-    told = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-    yield f'<text x="{LABELS + length + 6:.0f}" y="{y + 13}">{told}</text>'
+    label = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    yield f'<text x="{LABELS + length + 6:.0f}" y="{y + 13}">{label}</text>'

@@ -80,8 +80,8 @@ def markdown(results: Results) -> str:
     peers = [(name, peer) for name, peer in results["peers"].items() if peer["rounds"]]
     rows = [[name, *(_number(peer["medians"].get(figure)) for figure in _ON_THE_PAGE)] for name, peer in peers]
     bars = [[bar["what"], bar["bar"], _number(bar["measured"]), _verdict(bar)] for bar in results["bars"]]
-    told = f"{results['date']}, {results['machine']}, medians of {results['rounds']} rounds."
-    return "\n".join([told, "", *_markdown(_PAGE_HEADS, rows), "", *_markdown(("", "bar", "measured", ""), bars)])
+    heading = f"{results['date']}, {results['machine']}, medians of {results['rounds']} rounds."
+    return "\n".join([heading, "", *_markdown(_PAGE_HEADS, rows), "", *_markdown(("", "bar", "measured", ""), bars)])
 
 
 def _head(results: Results) -> Iterator[str]:

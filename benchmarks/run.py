@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     peers = tuple(peer for peer in PEERS if (peer.name in named if options.only else options.all or not peer.is_extra))
     began = time.monotonic()
     figures = measure(plan, peers, lambda text: print(text, file=sys.stderr, flush=True))
-    results = told(figures, plan, time.monotonic() - began)
+    results = results_of(figures, plan, time.monotonic() - began)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (options.out / "results.svg").write_text(plot.svg(results), encoding="utf-8")
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def told(figures: Figures, plan: Plan, seconds: float) -> report.Results:
+def results_of(figures: Figures, plan: Plan, seconds: float) -> report.Results:
     """A run as JSON has it."""
     return {
         "date": datetime.now(UTC).date().isoformat(),

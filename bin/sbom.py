@@ -89,8 +89,8 @@ def differences() -> Iterator[str]:
             yield f"{entry.name} needs {needed}, which is not locked: run bin/lock"
 
 
-def document(entries: list[Locked], asked: list[Requirement]) -> dict[str, Any]:
-    """Of ``entries``, of which the application itself asks for ``asked``."""
+def document(entries: list[Locked], required: list[Requirement]) -> dict[str, Any]:
+    """Of ``entries``, of which the application itself asks for ``required``."""
     root = {
         "type": "application",
         "bom-ref": "omni-bridge",
@@ -99,7 +99,7 @@ def document(entries: list[Locked], asked: list[Requirement]) -> dict[str, Any]:
         "licenses": [{"license": {"id": "MIT"}}],
     }
     names = {entry.name: entry.purl for entry in entries}
-    direct = [names[canonicalize_name(requirement.name)] for requirement in asked]
+    direct = [names[canonicalize_name(requirement.name)] for requirement in required]
     needed = {entry.purl: set(_needs(entry)) & set(names) for entry in entries}
     graph = [{"ref": purl, "dependsOn": sorted(names[name] for name in each)} for purl, each in needed.items()]
     known = "".join(f"{entry.purl} {entry.hashes}" for entry in entries)

@@ -59,12 +59,12 @@ def make(out: Path, with_local: bool) -> Path:
         shutil.rmtree(out / NAME, ignore_errors=True)
         root.rename(out / NAME)
     size = sum(file.stat().st_size for file in archive.files_in(out / NAME))
-    _say(f"{out / NAME}: {size / 1e6:.0f} MB; {packed.name}: {packed.stat().st_size / 1e6:.0f} MB")
+    _print_line(f"{out / NAME}: {size / 1e6:.0f} MB; {packed.name}: {packed.stat().st_size / 1e6:.0f} MB")
     return packed
 
 
 def fill(root: Path, target: str, with_local: bool) -> None:
-    whole, alone = bill.asked(with_local)
+    whole, alone = bill.required(with_local)
     shipped: dict[str, Distribution] = {}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -165,15 +165,15 @@ def verify(made: Path, with_local: bool) -> None:
         subprocess.run(again, cwd=copy, env=os.environ | {"PYTHONHASHSEED": "random"}, check=True)
         if not filecmp.cmp(made, copy / "dist" / made.name, shallow=False):
             raise ValueError(f"{made.name} is another when it is made elsewhere")
-    _say("made once more elsewhere: the same, byte for byte")
+    _print_line("made once more elsewhere: the same, byte for byte")
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     print(f"omni-bridge: {text}", file=sys.stderr)
 
 
 def _failed(reason: str) -> int:
-    _say(f"no bundle: {reason}")
+    _print_line(f"no bundle: {reason}")
     return 1
 
 

@@ -26,7 +26,7 @@ import sbom  # noqa: E402
 VERSION: str = sbom.VERSION
 
 
-def asked(with_local: bool) -> tuple[list[Requirement], list[Requirement]]:
+def required(with_local: bool) -> tuple[list[Requirement], list[Requirement]]:
     """What pyproject.toml asks for and whose needs go along; and what goes along alone, see requirements-local.lock."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]

@@ -84,13 +84,13 @@ def is_left_out(path: str, rules: tuple[LeftOut, ...]) -> bool:
     return any(fnmatchcase(path, pattern) for rule in rules for pattern in rule.patterns)
 
 
-def closure(asked: Iterable[Requirement], alone: Iterable[Requirement]) -> dict[str, Distribution]:
-    """``asked``, with what those need in turn, and ``alone``, without; by name. Raises ValueError for what is not installed."""
+def closure(required: Iterable[Requirement], alone: Iterable[Requirement]) -> dict[str, Distribution]:
+    """``required``, with what those need in turn, and ``alone``, without; by name. Raises ValueError for what is not installed."""
     site = sysconfig.get_path("purelib")
     installed = {canonicalize_name(each.name): each for each in importlib.metadata.distributions(path=[site])}
     found = {canonicalize_name(each.name): installed[canonicalize_name(each.name)] for each in alone}
     seen: set[tuple[str, str]] = set()
-    waiting = list(asked)
+    waiting = list(required)
     while waiting:
         requirement = waiting.pop()
         name = canonicalize_name(requirement.name)

@@ -47,11 +47,11 @@ def owner_of(library: Path) -> str:
     """The Debian package that brought it, and its version: ``libssl3 3.0.17-1``."""
     real = os.path.realpath(library)
     for path in (real, str(library), real.removeprefix("/usr")):  # where /lib is a link, either may be on the list
-        if owner := _ask("--search", path):
+        if owner := _query("--search", path):
             package = owner.split(":")[0]
-            return f"{package} {_ask('--show', '--showformat=${Version}', package)}"
+            return f"{package} {_query('--show', '--showformat=${Version}', package)}"
     raise ValueError(f"no package owns {library}, so its licence is not known")
 
 
-def _ask(*question: str) -> str:
+def _query(*question: str) -> str:
     return subprocess.run(["dpkg-query", *question], capture_output=True, text=True, check=False).stdout.strip()

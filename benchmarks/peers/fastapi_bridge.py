@@ -17,10 +17,10 @@ app = FastAPI()
 @app.post("/chat")
 async def chat(request: dict[str, Any]) -> Any:
     request["model"] = f"openai/{request['model']}"
-    answer = await litellm.acompletion(**request)
+    response = await litellm.acompletion(**request)
     if request.get("stream"):
-        return StreamingResponse(events(answer), media_type="text/event-stream")
-    return JSONResponse(answer.model_dump())
+        return StreamingResponse(events(response), media_type="text/event-stream")
+    return JSONResponse(response.model_dump())
 
 
 async def events(stream: Any) -> AsyncIterator[str]:

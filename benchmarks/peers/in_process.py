@@ -30,8 +30,8 @@ class LiteLLM:
     async def whole(self, messages: Messages) -> str:
         import litellm
 
-        answer = await litellm.acompletion(model=f"openai/{MODEL}", messages=messages)
-        return answer.choices[0].message.content
+        response = await litellm.acompletion(model=f"openai/{MODEL}", messages=messages)
+        return response.choices[0].message.content
 
     @asynccontextmanager
     async def stream(self, model: str, messages: Messages) -> AsyncIterator[Texts]:
@@ -99,25 +99,25 @@ class Client:
             nonlocal left
             while left > 0 or time.perf_counter() - began < seconds:
                 left -= 1
-                asked = time.perf_counter()
+                sent_at = time.perf_counter()
                 try:
-                    await (self._streamed(load, asked) if stream else self._peer.whole(self._messages))
+                    await (self._streamed(load, sent_at) if stream else self._peer.whole(self._messages))
                 except Exception as error:
                     load["failed"] += 1
                     load["error"] = str(error)
                 else:
-                    load["latencies_us"].append(_us_since(asked))
+                    load["latencies_us"].append(_us_since(sent_at))
 
         await asyncio.gather(*(slot() for _ in range(in_flight)))
         return load | {"chats": len(load["latencies_us"]), "seconds": time.perf_counter() - began}
 
-    async def _streamed(self, load: Json, asked: float) -> None:
+    async def _streamed(self, load: Json, sent_at: float) -> None:
         first = True
         async with self._peer.stream(MODEL, self._messages) as texts:
             async for text in texts:
                 if text:
                     if first:
-                        load["first_us"].append(_us_since(asked))
+                        load["first_us"].append(_us_since(sent_at))
                         first = False
                     load["chunks"] += 1
 
@@ -144,17 +144,17 @@ def _us_since(start: float) -> int:
 async def main(kind: str) -> None:
     client = Client(LiteLLM() if kind == "litellm" else Aiohttp())
     await client.first_chat()
-    say({"pid": os.getpid()})
+    send({"pid": os.getpid()})
     loop = asyncio.get_running_loop()
     lines = asyncio.StreamReader(limit=LONGEST_LINE)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin.buffer)
     while line := await lines.readline():
-        if (answer := await client.obey(json.loads(line))) is not None:
-            say(answer)
+        if (response := await client.obey(json.loads(line))) is not None:
+            send(response)
     os._exit(0)
 
 
-def say(value: object) -> None:
+def send(value: object) -> None:
     print(json.dumps(value), flush=True)
 
 

@@ -19,12 +19,12 @@ from bridge_worker.errors import BridgeError
 _SHOWN = 10  # problems that the model reads
 
 Result = dict[str, Any]
-Ask = Callable[[Emit | None], Awaitable[Result]]
+Run = Callable[[Emit | None], Awaitable[Result]]
 Check = Callable[[Result], Awaitable[list[Problem]]]
 
 
-async def ask_until_valid(request: ChatRequest, ask: Ask, check: Check, attempts: int, emit: Emit | None) -> Result:
-    """The last response, with its problems marked, and with the usage and cost of all attempts. ``ask`` runs ``request`` once.
+async def chat_until_valid(request: ChatRequest, run: Run, check: Check, attempts: int, emit: Emit | None) -> Result:
+    """The last response, with its problems marked, and with the usage and cost of all attempts. ``run`` runs ``request`` once.
 
     Raises BridgeError: that of an attempt, with the cost of the earlier ones; ``bad_upstream_response`` when arguments are not JSON
     in the last attempt too.
@@ -33,7 +33,7 @@ async def ask_until_valid(request: ChatRequest, ask: Ask, check: Check, attempts
     while True:
         held: list[WireDelta] = []
         try:
-            result = await ask(_holder(held) if emit is not None else None)
+            result = await run(_holder(held) if emit is not None else None)
         except BridgeError as error:
             _note_cost(error, earlier)
             raise

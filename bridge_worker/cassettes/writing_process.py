@@ -72,9 +72,9 @@ def _row(tape: Tape) -> tuple[Any, ...]:
 
 def unpack(packed: bytes) -> Exchanged:
     request, time, ms, rows, deltas, outcome, error_kind = marshal.loads(packed)  # noqa: S302  # from the worker
-    asked = marshal.loads(request)  # noqa: S302
+    message = marshal.loads(request)  # noqa: S302
     tapes = [_tape(row) for row in rows]
-    return Exchanged(asked["method"], canonical(asked), time, tapes, deltas, ms, json_text(outcome), error_kind)
+    return Exchanged(message["method"], canonical(message), time, tapes, deltas, ms, json_text(outcome), error_kind)
 
 
 def _tape(row: tuple[Any, ...]) -> Tape:

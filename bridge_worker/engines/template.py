@@ -69,7 +69,7 @@ class Template:
             self._obey()
         self._load()
         gc.freeze()  # no collection of an engine touches these pages, so that they stay shared
-        self._tell({"loaded_ms": round((time.monotonic() - started) * 1000, 1)})
+        self._send({"loaded_ms": round((time.monotonic() - started) * 1000, 1)})
         while self._has_command(_QUIET_SECONDS):
             self._obey()
         for _ in self._load_rest():
@@ -77,7 +77,7 @@ class Template:
                 self._obey()
         gc.collect()
         gc.freeze()
-        self._tell({"rehearsed": self._rows_of_rehearsal()})
+        self._send({"rehearsed": self._rows_of_rehearsal()})
         while True:
             self._obey()
 
@@ -142,7 +142,7 @@ class Template:
             pid = os.fork()
             if pid == 0:
                 self._become_engine(descriptors)
-            self._tell({"engine": engine, "pid": pid})
+            self._send({"engine": engine, "pid": pid})
             return
         between = os.fork()
         if between:
@@ -154,7 +154,7 @@ class Template:
         except OSError:
             os._exit(1)
         if pid:
-            self._tell({"engine": engine, "pid": pid})
+            self._send({"engine": engine, "pid": pid})
             os._exit(0)
         while os.getppid() == between:
             time.sleep(0.0002)
@@ -174,7 +174,7 @@ class Template:
             traceback.print_exc()
         os._exit(70)  # never back into the template's loop
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the server process has ended, and so will this one
             self._control.send(json.dumps(message).encode())
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge_worker.agent.cached_turn import CachedTurn, TurnCache
-from bridge_worker.agent.ensure import ask_until_valid
+from bridge_worker.agent.ensure import chat_until_valid
 from bridge_worker.agent.fit import DEFAULT_STRATEGY, fit_to_model
 from bridge_worker.agent.response_check import ResponseCheck
 from bridge_worker.budgets.estimate import CostInputs
@@ -71,15 +71,15 @@ class Chat:
 
         turn = CachedTurn(self._cache, params, request) if params.get("cache") is not None else None
 
-        async def ask(emit: Emit | None) -> dict[str, Any]:
+        async def run(emit: Emit | None) -> dict[str, Any]:
             result = await self._run_once(params, request, emit)
             if turn is not None:
                 turn.finish(result)
             return result
 
         if ensured is not None:
-            return await ask_until_valid(request, ask, check.apply, ensured["attempts"], emit)
-        result = await ask(emit)
+            return await chat_until_valid(request, run, check.apply, ensured["attempts"], emit)
+        result = await run(emit)
         try:
             await check.apply(result)
         except BridgeError as error:

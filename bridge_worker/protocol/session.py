@@ -1,7 +1,7 @@
 """JSON-RPC session: lifecycle, ids in flight, batches. Sans-IO: messages in, events out.
 
 Owns the JSON-RPC envelope and the lifecycle methods, which are handled here so that they work before any heavy import.
-Refuses to know the other methods, clocks, bytes and tasks: `Start` passes a request to the server, and `Session.answer` takes the
+Refuses to know the other methods, clocks, bytes and tasks: `Start` passes a request to the server, and `Session.respond` takes the
 response.
 
 Invariants: every request with a readable id gets exactly one response, except a ``tools/call`` that an MCP client has cancelled:
@@ -36,7 +36,7 @@ MAX_BATCH = 1_000  # more requests than may be in flight; the members are taken 
 
 @dataclass(slots=True)
 class Start:
-    """Run this request; give its response to `Session.answer`. ``line`` is what it was read from; b"" where that was not kept."""
+    """Run this request; give its response to `Session.respond`. ``line`` is what it was read from; b"" where that was not kept."""
 
     id: Id
     method: str
@@ -46,7 +46,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Stop this request, which is in flight, because its client cancelled it; `Session.answer` still needs its response."""
+    """Stop this request, which is in flight, because its client cancelled it; `Session.respond` still needs its response."""
 
     id: Id
 
@@ -154,7 +154,7 @@ class Session:
         """Returns the response to an unreadable line. An id that is in flight keeps its own response."""
         return [Send(error_response(None if id in self._in_flight else id, error))]
 
-    def answer(self, id: Id, response: Response | Encoded) -> list[Event]:
+    def respond(self, id: Id, response: Response | Encoded) -> list[Event]:
         """Returns the events that send ``response``: none while its batch is incomplete, after an earlier response, or for a
         silent request."""
         if id not in self._in_flight:

@@ -107,7 +107,7 @@ class Server:
             for id in list(self._requests):
                 self._cancel(id)
                 if self._failed and id in self._requests:
-                    self._answer(id, error_response(id, BridgeError("internal", INTERNAL_MESSAGE)))
+                    self._send_response(id, error_response(id, BridgeError("internal", INTERNAL_MESSAGE)))
             await self._idle.wait()
             reading.cancel()  # later requests could get no response
             self._write(self._session.end())
@@ -208,16 +208,16 @@ class Server:
         """Does nothing for a request that has its response already: its cancel took too long."""
         if self._requests.get(id) is request:
             try:
-                self._answer(id, response)
+                self._send_response(id, response)
             except Exception as error:
                 self._fail(error)
 
-    def _answer(self, id: Id, response: Response | Encoded) -> None:
+    def _send_response(self, id: Id, response: Response | Encoded) -> None:
         request = self._requests.pop(id)
         request.notify.close()
         request.cancel = None  # it refers to this request: a cycle for the collector
-        before, events = self._session.in_flight, self._session.answer(id, response)
-        self._checks.answered(id, in_flight=self._session.in_flight < before)
+        before, events = self._session.in_flight, self._session.respond(id, response)
+        self._checks.responded(id, in_flight=self._session.in_flight < before)
         try:
             self._write(events)
         finally:  # else a write that fails would keep the process from its end
@@ -236,7 +236,7 @@ class Server:
     def _give_up(self, id: Id, request: _Request) -> None:
         if self._requests.get(id) is request:
             _log.error("a cancelled request did not end", extra={"fields": {"id": id, "after_seconds": CANCEL_SECONDS}})
-            self._answer(id, error_response(id, cancelled_error(upstream_closed=False)))
+            self._send_response(id, error_response(id, cancelled_error(upstream_closed=False)))
 
     def _on_initialized(self, client: ClientInitialized) -> None:
         if client.process_id is not None:

@@ -29,7 +29,7 @@ class ServerChecks:
     def cancelled(self, id: Id) -> None:
         self._cancelled[id] = time.monotonic()
 
-    def answered(self, id: Id, *, in_flight: bool) -> None:
+    def responded(self, id: Id, *, in_flight: bool) -> None:
         check("one_response", in_flight, id=id)
         began = self._cancelled.pop(id, None)
         seconds = 0.0 if began is None else time.monotonic() - began

@@ -65,7 +65,7 @@ class _Fault:
             try:
                 callback(*args)
             except Exception as error:
-                _tell(self._loop, self._set, error, ended)
+                _call_soon(self._loop, self._set, error, ended)
 
         return run
 
@@ -136,7 +136,7 @@ class _Source:
         while chunk and wanted is not None:
             wanted.acquire()
             chunk = self._read_blocking()
-            if not _tell(self._loop, self._put, chunk):
+            if not _call_soon(self._loop, self._put, chunk):
                 return
 
     def _read(self) -> bytes:
@@ -230,7 +230,7 @@ class _Sink:
     def _write_in_thread(self) -> None:
         while True:
             count, data = self._work.get()
-            if not _tell(self._loop, self._on_written, count, _write_all(self._fd, data)):
+            if not _call_soon(self._loop, self._on_written, count, _write_all(self._fd, data)):
                 return
 
     def _written(self, count: int, whole: bool) -> None:
@@ -262,7 +262,7 @@ def _write_all(fd: int, data: memoryview) -> bool:
     return True
 
 
-def _tell(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> bool:
+def _call_soon(loop: asyncio.AbstractEventLoop, callback: Callable[..., object], *args: object) -> bool:
     """Calls ``callback`` on the loop; False when the loop has ended."""
     try:
         loop.call_soon_threadsafe(callback, *args)

@@ -43,9 +43,9 @@ def attempt(*texts: str, format: str = "openai_chat") -> Json:
     return known | {"body": body, "reads": [[2.0, len(body.encode())]]}
 
 
-def exchange(text: str, *answer: str, cost: float = 0.5, **members: Any) -> Json:
+def exchange(text: str, *pieces: str, cost: float = 0.5, **members: Any) -> Json:
     request = {"method": "chat", "params": {"messages": [{"content": text, "role": "user"}], "model": "openai/m", "stream": True}}
-    content = "".join(answer)
+    content = "".join(pieces)
     nothing = ("reasoning", "refusal", "annotations", "usage", "cost_source", "price_map_date", "rate_limits", "logprobs")
     result: Json = dict.fromkeys(nothing) | {"content": content, "tool_calls": [], "finish_reason": "stop", "cost_usd": cost}
     attempts = [{"outcome": "ok", "status": None, "ms": 1.0, "model": "m", "provider": "openai", "deployment": None}]
@@ -53,8 +53,8 @@ def exchange(text: str, *answer: str, cost: float = 0.5, **members: Any) -> Json
     result |= {"requested_model": "openai/m", "provider": "openai", "timing": {"queued_ms": 0}}
     result |= {"receipt": {"attempts": attempts, "engine": {"name": "litellm-direct", "version": "1"}}}
     about = {"exchange": "chat", "hash": hash_of(canonical(request)), "request": request, "time": "2026-11-27T12:00:00.000Z"}
-    wire = {"deltas": [[2.0, piece] for piece in answer], "result": result}
-    return about | {"ms": 3.0, "versions": {}, "provider": [attempt(*answer)], "wire": wire} | members
+    wire = {"deltas": [[2.0, piece] for piece in pieces], "result": result}
+    return about | {"ms": 3.0, "versions": {}, "provider": [attempt(*pieces)], "wire": wire} | members
 
 
 def write(path: Path, *exchanges: Json) -> str:

@@ -258,20 +258,20 @@ def test_tokens_are_counted_in_a_file_a_pipe_and_a_text(tmp_path: Path) -> None:
 
 def test_lines_are_replayed_unchanged_and_both_directions_are_shown(tmp_path: Path) -> None:
     recorded = tmp_path / "recorded"
-    asked = {
+    request = {
         "jsonrpc": "2.0",
         "id": 1,
         "method": "chat",
         "params": {"model": "offline/echo", "messages": [{"role": "user", "content": "hi"}]},
     }
-    recorded.write_text(json.dumps(asked) + "\nno JSON\n")
+    recorded.write_text(json.dumps(request) + "\nno JSON\n")
     code, out, err = run("replay", str(recorded))
     assert (code, err) == (0, "")
     lines = [line.split(None, 2) for line in out.splitlines()]
-    assert [line[2] for line in lines if line[1] == "-->"] == [json.dumps(asked), "no JSON"]
-    answers = {(message := json.loads(line[2]))["id"]: message for line in lines if line[1] == "<--"}
-    assert answers[1]["result"]["content"] == "hi"
-    assert answers[None]["error"]["code"] == -32700
+    assert [line[2] for line in lines if line[1] == "-->"] == [json.dumps(request), "no JSON"]
+    responses = {(message := json.loads(line[2]))["id"]: message for line in lines if line[1] == "<--"}
+    assert responses[1]["result"]["content"] == "hi"
+    assert responses[None]["error"]["code"] == -32700
     assert "2 lines to the worker, 2 from it" in out
 
 
@@ -299,8 +299,8 @@ def test_what_replay_printed_can_be_replayed_and_a_line_waits_for_what_it_waited
 
 def test_the_last_run_of_a_trace_can_be_replayed(tmp_path: Path) -> None:
     trace, ping = tmp_path / "trace", '{"jsonrpc":"2.0","id":1,"method":"ping"}'
-    for said in ('{"jsonrpc":"2.0","id":"old","method":"ping"}\n', f"{ping}\nno JSON\n"):
-        assert run("--stdio", "--trace", str(trace), "--trace-content", "full", input=said.encode())[0] == 0
+    for lines in ('{"jsonrpc":"2.0","id":"old","method":"ping"}\n', f"{ping}\nno JSON\n"):
+        assert run("--stdio", "--trace", str(trace), "--trace-content", "full", input=lines.encode())[0] == 0
     code, out, err = run("replay", "-", input=trace.read_bytes() + b'{"pid":2,"cut')
     assert (code, err) == (0, "")
     sent = [line.split(None, 2)[2] for line in out.splitlines() if "-->" in line]

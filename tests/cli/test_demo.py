@@ -18,17 +18,18 @@ def test_the_demo_shows_every_line_with_its_time_and_direction() -> None:
     assert [ms for _, _, ms in lines] == sorted(ms for _, _, ms in lines)
     sent = [message for arrow, message, _ in lines if arrow == "-->"]
     received = [message for arrow, message, _ in lines if arrow == "<--"]
-    asked = [message["id"] for message in sent if "id" in message]
-    assert [message["id"] for message in received if "id" in message] == asked  # each has one response
-    answers = {message["id"]: message for message in received if "id" in message}
+    requested = [message["id"] for message in sent if "id" in message]
+    assert [message["id"] for message in received if "id" in message] == requested  # each has one response
+    responses = {message["id"]: message for message in received if "id" in message}
     chats = {message["id"]: message["params"] for message in sent if message["method"] == "chat"}
-    told = next(id for id, params in chats.items() if params["model"] == "local/smollm2")
-    deltas = [m["params"]["delta"]["content"] for m in received if m.get("params", {}).get("requestId") == told]
+    local_id = next(id for id, params in chats.items() if params["model"] == "local/smollm2")
+    deltas = [m["params"]["delta"]["content"] for m in received if m.get("params", {}).get("requestId") == local_id]
     assert len(deltas) > 5
-    assert "".join(deltas) == answers[told]["result"]["content"]
+    assert "".join(deltas) == responses[local_id]["result"]["content"]
     outcomes = [
-        answers[id]["error"]["data"]["kind"] if "error" in answers[id] else answers[id]["result"]["finish_reason"] for id in chats
+        responses[id]["error"]["data"]["kind"] if "error" in responses[id] else responses[id]["result"]["finish_reason"]
+        for id in chats
     ]
-    assert outcomes == [answers[told]["result"]["finish_reason"], "tool_calls", "stop", "cancelled", "model_not_found"]
+    assert outcomes == [responses[local_id]["result"]["finish_reason"], "tool_calls", "stop", "cancelled", "model_not_found"]
     assert "Next steps" in out
     assert err == ""

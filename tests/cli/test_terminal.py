@@ -116,9 +116,9 @@ def test_without_a_key_the_chat_names_the_variables_and_offers_the_local_model(s
     terminal.type("\n")
     terminal.wait_for("no cost")
     assert terminal.exit_code() == 0
-    answer = terminal.text.partition("[Y/n]")[2]
-    assert "local/smollm2  " in answer
-    assert len(answer.split()) > 8  # words of a real model
+    output = terminal.text.partition("[Y/n]")[2]
+    assert "local/smollm2  " in output
+    assert len(output.split()) > 8  # words of a real model
 
 
 def test_a_user_who_declines_gets_the_flag_that_names_a_model(start: Start) -> None:
@@ -201,8 +201,8 @@ def test_lines_of_the_protocol_have_colours_and_are_cut_to_the_width(start: Star
     recorded.write_text('{"jsonrpc":"2.0","id":1,"method":"ping","params":{"_meta":{"long":"' + 100 * "x" + '"}}}\nnot JSON\n')
     terminal = start("replay", str(recorded), columns=60)
     assert terminal.exit_code() == 0
-    sent, wrong, answer, error = (next(line for line in terminal.shown.splitlines() if text in line) for text in _SHOWN)
-    assert ["\x1b[36m" in sent, "\x1b[36m" in wrong, "\x1b[32m" in answer, "\x1b[31m" in error] == [True] * 4
+    sent, wrong, response, error = (next(line for line in terminal.shown.splitlines() if text in line) for text in _SHOWN)
+    assert ["\x1b[36m" in sent, "\x1b[36m" in wrong, "\x1b[32m" in response, "\x1b[31m" in error] == [True] * 4
     assert "…" in sent
     assert [line for line in terminal.text.splitlines() if ("-->" in line or "<--" in line) and len(line) > 60] == []
 

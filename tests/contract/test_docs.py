@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from bin import picture
+from bin import terminal_image
 from tests.conftest import Spawn
 from tests.support.data import ROOT
 from tests.support.pages import BUILD_SECONDS, Block, blocks, run_block
@@ -32,8 +32,8 @@ FIRST_COMMAND = (
     """echo '{"jsonrpc":"2.0","id":1,"method":"chat","params":{"model":"offline/echo","messages":"""
     """[{"role":"user","content":"hello"}]}}' | bin/omni-bridge --stdio"""
 )
-FOR_PEOPLE = ("bin/omni-bridge chat", "PATH=$PWD/bin:$PATH cargo run")
-PICTURE = ROOT / "docs" / "first-five-minutes.svg"
+INTERACTIVE = ("bin/omni-bridge chat", "PATH=$PWD/bin:$PATH cargo run")
+IMAGE = ROOT / "docs" / "first-five-minutes.svg"
 _RUNNERS = {"sh", "rust", "python"}
 LINKED_FROM_A_PAGE = {"matrix.md", "hosts.md"}
 
@@ -78,7 +78,7 @@ def test_the_readme_examples_run_and_print_the_output_shown(block: Block, folder
     expected = PRINTED.get(block)
     if "demo" in block.text:  # its output is held by test_demo
         assert "Next steps" in printed
-    elif block.text.startswith(FOR_PEOPLE):
+    elif block.text.startswith(INTERACTIVE):
         assert len(printed.split()) > 5  # words of a real model
     elif expected is None or expected.mark != "prints":
         assert all("result" in json.loads(line) for line in printed.splitlines()), printed
@@ -132,7 +132,7 @@ def test_each_language_of_the_pages_is_run() -> None:
     )
 
 
-def picture_of(file: Path) -> str:
+def words_of(file: Path) -> str:
     """The words in it. rich writes a space as one that does not break, and folds at the terminal's width."""
     texts = xml.etree.ElementTree.parse(file).getroot().iter("{http://www.w3.org/2000/svg}text")
     return re.sub(r"\s", "", "".join("".join(text.itertext()) for text in texts))
@@ -141,15 +141,15 @@ def picture_of(file: Path) -> str:
 def test_the_image_is_generated_and_shows_the_commands_of_the_readme(folder: Path) -> None:
     program("cargo")
     new = folder / "new.svg"
-    make = [sys.executable, "bin/picture.py", "--in", str(folder), "--out", str(new)]
+    make = [sys.executable, "bin/terminal_image.py", "--in", str(folder), "--out", str(new)]
     subprocess.run(make, cwd=ROOT, check=True, capture_output=True, env=clean_environment(), timeout=BUILD_SECONDS)
-    old = picture_of(PICTURE)
-    assert "://" not in PICTURE.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")  # it fetches nothing
+    old = words_of(IMAGE)
+    assert "://" not in IMAGE.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")  # it fetches nothing
     lines = {line for block in RUNNABLE for line in block.text.splitlines()}
-    for command in picture.COMMANDS:
-        assert command in lines, "README.md and bin/picture.py show different commands"
-        for words in (old, picture_of(new)):
-            assert re.sub(r"\s", "", command) in words, "make docs/first-five-minutes.svg anew: bin/picture.py"
+    for command in terminal_image.COMMANDS:
+        assert command in lines, "README.md and bin/terminal_image.py show different commands"
+        for words in (old, words_of(new)):
+            assert re.sub(r"\s", "", command) in words, "make docs/first-five-minutes.svg anew: bin/terminal_image.py"
 
 
 EXAMPLES = [block for block in blocks("protocol.md") if block.language == "jsonl"]

@@ -54,7 +54,10 @@ def test_every_method_and_notification_is_in_some_transcript(method: str) -> Non
 @pytest.mark.parametrize("method", ALL_METHODS)
 def test_every_method_has_a_recorded_result(method: str) -> None:
     recorded = {
-        asked["method"] for transcript in TRANSCRIPTS.values() for asked, answer in exchanges(transcript) if "result" in answer
+        request["method"]
+        for transcript in TRANSCRIPTS.values()
+        for request, response in exchanges(transcript)
+        if "result" in response
     }
     assert method in recorded, f"no transcript has a result of {method}: record it in tests/golden/"
 
@@ -68,10 +71,10 @@ def test_recorded_messages_fit_the_schema(name: str) -> None:
             assert_fits(message["params"], SCHEMA["notifications"]["fromBridge"][method])
         if "error" in message and not is_response(message):  # the client's own errors have no data
             assert_fits(message["error"], SCHEMA["error"])
-    for asked, answer in exchanges(transcript):
-        if "result" in answer:
-            assert_fits(asked.get("params") or {}, ALL_METHODS[asked["method"]]["params"])
-            assert_fits(answer["result"], ALL_METHODS[asked["method"]]["result"])
+    for request, response in exchanges(transcript):
+        if "result" in response:
+            assert_fits(request.get("params") or {}, ALL_METHODS[request["method"]]["params"])
+            assert_fits(response["result"], ALL_METHODS[request["method"]]["result"])
 
 
 def test_a_difference_is_reported_with_its_path() -> None:
@@ -85,10 +88,10 @@ def test_a_difference_is_reported_with_its_path() -> None:
 
 def exchanges(transcript: Transcript) -> list[tuple[Any, Any]]:
     """(request, response) by id; a response that a wildcard stands for is left out."""
-    asked = {json.dumps(message["id"]): message for message in transcript.messages() if "method" in message and "id" in message}
-    answers = [message for message in transcript.messages() if "method" not in message and message.get("id") is not None]
-    pairs = [(asked.get(json.dumps(answer["id"])), answer) for answer in answers]
-    return [(request, answer) for request, answer in pairs if request and answer.get("result") != "«any»"]
+    requests = {json.dumps(message["id"]): message for message in transcript.messages() if "method" in message and "id" in message}
+    responses = [message for message in transcript.messages() if "method" not in message and message.get("id") is not None]
+    pairs = [(requests.get(json.dumps(response["id"])), response) for response in responses]
+    return [(request, response) for request, response in pairs if request and response.get("result") != "«any»"]
 
 
 def assert_fits(value: Any, schema: Any) -> None:

@@ -1,4 +1,4 @@
-"""Plain technical English in the package, the pages, the command line's help and the names of tests.
+"""Plain technical English in the package, the pages, the command line's help, the names of tests and all identifiers.
 
 `WORDS` are the words that the project does not use in prose, each with the words to write instead. `python -m
 tests.contract.test_language` prints all findings.
@@ -54,6 +54,11 @@ IN_NAMES = {
     r"sounds?": "audio",
     r"rehearsals?|lessons?": "self-test",
 }
+# Where the verb is meant, prose may have it; an identifier names what is sent or returned.
+IN_IDENTIFIERS = {
+    r"ask|asking": "request, call, evaluate: name what is sent",
+    r"sounds?": "audio",
+}
 
 
 def compiled(words: Mapping[str, str]) -> dict[re.Pattern[str], str]:
@@ -62,6 +67,7 @@ def compiled(words: Mapping[str, str]) -> dict[re.Pattern[str], str]:
 
 FORBIDDEN = compiled(WORDS)
 FORBIDDEN_IN_NAMES = compiled(WORDS | IN_NAMES)
+FORBIDDEN_IN_IDENTIFIERS = compiled(WORDS | IN_IDENTIFIERS)
 
 # Phrases that are meant as they are, with the reason.
 ALLOWED = {
@@ -136,6 +142,21 @@ def names() -> Iterator[tuple[str, int, str]]:
                         yield file, part.lineno, part.value.replace("_", " ").replace("-", " ")
 
 
+def identifiers(file: str, source: str) -> Iterator[Finding]:
+    """The forbidden words of a module's names, which are split at underscores and before capitals."""
+    lines: dict[str, int] = {}
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.NAME:
+            lines.setdefault(token.string, token.start[0])
+    for name, line in lines.items():
+        yield from findings(file, line, re.sub(r"_|(?<=[a-z])(?=[A-Z])", " ", name), FORBIDDEN_IN_IDENTIFIERS)
+
+
+def programs() -> list[Path]:
+    folders = ("bridge_worker", "tests", "benchmarks", "bin", "bundle", "docs", "clients")
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py") if "target" not in path.parts)
+
+
 def modules() -> list[Path]:
     return sorted((ROOT / "bridge_worker").rglob("*.py"))
 
@@ -163,6 +184,16 @@ def test_the_help_is_written_in_plain_english(command: str) -> None:
 
 def test_names_of_tests_are_in_plain_english() -> None:
     assert not listed(one for file, line, name in names() for one in findings(file, line, name, FORBIDDEN_IN_NAMES))
+
+
+def test_identifiers_are_in_plain_english() -> None:
+    found = (one for path in programs() for one in identifiers(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")))
+    assert not listed(found)
+
+
+def test_a_forbidden_word_is_found_in_an_identifier_and_not_in_a_string() -> None:
+    source = 'class AnswerError: ...\ntask = "whoever"\ndef is_told(ask): ...\n'
+    assert [(one.line, one.word) for one in identifiers("module.py", source)] == [(1, "Answer"), (3, "told"), (3, "ask")]
 
 
 def test_a_forbidden_word_is_found_in_prose_and_not_in_code() -> None:

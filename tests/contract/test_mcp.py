@@ -33,7 +33,7 @@ def worker(provider: Upstream) -> Iterator[Worker]:
 
 
 @pytest.fixture(scope="module")
-def greeted(provider: Upstream) -> Iterator[Worker]:
+def initialized(provider: Upstream) -> Iterator[Worker]:
     """Of the era that greets."""
     with Worker(env={"OPENAI_API_KEY": "sk-secret-123", "OPENAI_BASE_URL": provider.base_url}) as worker:
         worker.call(
@@ -68,17 +68,17 @@ def progress(worker: Worker, token: int | str) -> list[Json]:
     [*((version, {"tools": {}}) for version in MCP_VERSIONS), (PROTOCOL_VERSION, {}), ("2026-07-28", {"tools": {}})],
 )
 def test_an_mcp_client_receives_the_tools_capability(version: str, capabilities: Json) -> None:
-    (answer, _) = session().receive(asked("initialize", {"protocolVersion": version}))
-    assert isinstance(answer, Send)
-    assert answer.value["result"]["capabilities"] == capabilities  # type: ignore[call-overload, index]
+    (sent, _) = session().receive(request("initialize", {"protocolVersion": version}))
+    assert isinstance(sent, Send)
+    assert sent.value["result"]["capabilities"] == capabilities  # type: ignore[call-overload, index]
 
 
 @pytest.mark.rule("MCP-2")
 @pytest.mark.parametrize("params", [{"_meta": ENVELOPE}, {}])
 def test_discover_returns_the_revisions_in_one_request(params: Json) -> None:
-    (answer,) = session().receive(asked("server/discover", params))
-    assert isinstance(answer, Send)
-    result: Any = answer.value["result"]  # type: ignore[call-overload]
+    (sent,) = session().receive(request("server/discover", params))
+    assert isinstance(sent, Send)
+    result: Any = sent.value["result"]  # type: ignore[call-overload]
     assert result["supportedVersions"] == ["2026-07-28", *MCP_VERSIONS]
     assert result["capabilities"] == {"tools": {}}
     assert (result["resultType"], result["cacheScope"]) == ("complete", "public")
@@ -88,10 +88,10 @@ def test_discover_returns_the_revisions_in_one_request(params: Json) -> None:
 @pytest.mark.rule("MCP-2")
 def test_a_client_may_initialize_after_it_has_discovered_the_revisions() -> None:
     one = session()
-    one.receive(asked("server/discover", {"_meta": ENVELOPE}))
-    (answer, _) = one.receive(asked("initialize", {"protocolVersion": "2025-11-25"}, id=2))
-    assert isinstance(answer, Send)
-    assert "result" in answer.value
+    one.receive(request("server/discover", {"_meta": ENVELOPE}))
+    (sent, _) = one.receive(request("initialize", {"protocolVersion": "2025-11-25"}, id=2))
+    assert isinstance(sent, Send)
+    assert "result" in sent.value
 
 
 @pytest.mark.rule("MCP-3")
@@ -237,12 +237,12 @@ def test_without_a_token_no_progress_is_sent(worker: Worker, meta: Json) -> None
 
 
 @pytest.mark.rule("MCP-9")
-@pytest.mark.parametrize("era", ["greeted", "enveloped"])
+@pytest.mark.parametrize("era", ["initialized", "enveloped"])
 @pytest.mark.parametrize("meta", [{}, {"progressToken": "t"}], ids=["plain", "streamed"])
 def test_a_cancelled_call_is_closed_upstream_and_gets_no_response(
-    greeted: Worker, worker: Worker, provider: Upstream, era: str, meta: Json
+    initialized: Worker, worker: Worker, provider: Upstream, era: str, meta: Json
 ) -> None:
-    client = greeted if era == "greeted" else worker
+    client = initialized if era == "initialized" else worker
     params = call("chat", conversation(model="openai/hang"), **meta, **(ENVELOPE if era == "enveloped" else {}))
     nth = provider.counts["hang"] + 1
     id = client.request("tools/call", params, id=f"{era}-{bool(meta)}")
@@ -267,7 +267,7 @@ def session() -> Session:
     return Session(lambda: {"name": "litellm", "version": None, "ready": False}, max_message_bytes=1000)
 
 
-def asked(method: str, params: Json | None = None, id: int | str = 1) -> Json:
+def request(method: str, params: Json | None = None, id: int | str = 1) -> Json:
     return {"jsonrpc": "2.0", "id": id, "method": method, "params": params or {}}
 
 
@@ -277,57 +277,57 @@ def cancelled(id: int | str) -> Json:
 
 def of_mcp() -> Session:
     one = session()
-    one.receive(asked("initialize", {"protocolVersion": "2025-11-25"}, id="greeting"))
+    one.receive(request("initialize", {"protocolVersion": "2025-11-25"}, id="greeting"))
     return one
 
 
 @pytest.mark.rule("MCP-9", "RPC-1")
 def test_the_cancelled_calls_id_is_free_again_after_its_response_would_have_been_sent() -> None:
     one = of_mcp()
-    (start,) = one.receive(asked("tools/call"))
+    (start,) = one.receive(request("tools/call"))
     assert start == Start(1, "tools/call", {})
     assert one.receive(cancelled(1)) == [Cancel(1)]
     assert one.in_flight == 1
-    assert one.receive(asked("tools/call")) != [start]  # the id is still in flight
-    assert one.answer(1, response(1, "late")) == []
+    assert one.receive(request("tools/call")) != [start]  # the id is still in flight
+    assert one.respond(1, response(1, "late")) == []
     assert one.in_flight == 0
-    assert one.receive(asked("tools/call")) == [start]
-    assert one.answer(1, response(1, {})) == [Send(response(1, {}))]
+    assert one.receive(request("tools/call")) == [start]
+    assert one.respond(1, response(1, {})) == [Send(response(1, {}))]
 
 
 @pytest.mark.rule("MCP-9", "CAN-1")
 @pytest.mark.parametrize("method", ["chat", "tools/list", "models/list"])
 def test_only_a_tools_call_falls_silent(method: str) -> None:
     one = of_mcp()
-    one.receive(asked(method))
+    one.receive(request(method))
     one.receive(cancelled(1))
-    assert one.answer(1, response(1, {})) == [Send(response(1, {}))]
+    assert one.respond(1, response(1, {})) == [Send(response(1, {}))]
 
 
 @pytest.mark.rule("MCP-9", "LIF-12")
 def test_a_call_that_its_client_has_not_cancelled_gets_its_response_at_the_end() -> None:
     one = of_mcp()
-    one.receive(asked("tools/call"))
+    one.receive(request("tools/call"))
     one.drain()
-    assert one.answer(1, response(1, {})) == [Send(response(1, {}))]
+    assert one.respond(1, response(1, {})) == [Send(response(1, {}))]
 
 
 @pytest.mark.rule("MCP-9", "BAT-1", "BAT-2")
 def test_a_silent_call_has_no_place_in_its_batch() -> None:
     one = of_mcp()
-    one.receive([asked("tools/call", id=1), asked("tools/call", id=2)])
+    one.receive([request("tools/call", id=1), request("tools/call", id=2)])
     one.receive(cancelled(1))
-    assert one.answer(2, response(2, {})) == []
-    assert one.answer(1, response(1, {})) == [Send([response(2, {})])]
-    one.receive([asked("tools/call", id=3)])
+    assert one.respond(2, response(2, {})) == []
+    assert one.respond(1, response(1, {})) == [Send([response(2, {})])]
+    one.receive([request("tools/call", id=3)])
     one.receive(cancelled(3))
-    assert one.answer(3, response(3, {})) == []
+    assert one.respond(3, response(3, {})) == []
 
 
 @pytest.mark.rule("MCP-9")
 @pytest.mark.parametrize("meta", [{}, None, 5, {"io.modelcontextprotocol": "2026-07-28"}])
 def test_a_meta_without_a_revision_makes_no_mcp_client(meta: object) -> None:
     one = session()
-    one.receive(asked("tools/call", {"_meta": meta}))
+    one.receive(request("tools/call", {"_meta": meta}))
     one.receive(cancelled(1))
-    assert one.answer(1, response(1, {})) == [Send(response(1, {}))]
+    assert one.respond(1, response(1, {})) == [Send(response(1, {}))]

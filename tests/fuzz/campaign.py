@@ -152,10 +152,10 @@ def owed(line: bytes) -> Counter[Any]:
     members = value if isinstance(value, list) else [value]
     if len(members) > MAX_BATCH:
         return Counter()  # one error with a null id
-    return Counter((type(m["id"]), m["id"]) for m in members if isinstance(m, dict) and _wants_answer(m))
+    return Counter((type(m["id"]), m["id"]) for m in members if isinstance(m, dict) and _needs_response(m))
 
 
-def _wants_answer(message: dict[str, Any]) -> bool:
+def _needs_response(message: dict[str, Any]) -> bool:
     is_response = message.get("jsonrpc") == "2.0" and "method" not in message and ("result" in message or "error" in message)
     id = message.get("id")
     is_too_long = type(id) in (int, str) and len(str(id).lstrip("-")) > MAX_ID
@@ -170,10 +170,10 @@ def check(worker: Worker, sent: list[bytes]) -> None:
     worker.write(b"\n".join(sent) + b"\n")
     worker.request("ping", id=sentinel)
     try:
-        wait_until(lambda: worker.ended or sum(answered(worker).values()) >= sum(due.values()), "all answers")
-        got = answered(worker)
+        wait_until(lambda: worker.ended or sum(response_counts(worker).values()) >= sum(due.values()), "all answers")
+        got = response_counts(worker)
     except AssertionError:
-        got = answered(worker)
+        got = response_counts(worker)
     if worker.ended or got != due:
         raise Found(
             f"owed and not given: {due - got}; given and not owed: {got - due}; ended: {worker.ended}\n{worker.stderr[-2000:]}"
@@ -186,7 +186,7 @@ def check(worker: Worker, sent: list[bytes]) -> None:
                 raise Found(f"the bridge broke: {one}\n{worker.stderr[-2000:]}")
 
 
-def answered(worker: Worker) -> Counter[Any]:
+def response_counts(worker: Worker) -> Counter[Any]:
     singles = [one for message in worker.received for one in (message if isinstance(message, list) else [message])]
     return Counter((type(m["id"]), m["id"]) for m in singles if "method" not in m and m["id"] is not None)
 

@@ -90,7 +90,7 @@ async def held(store: Store, mine: tuple[Account, ...], amount: Amount, lease: i
 # --- the config and the paths ---------------------------------------------------------------------------------------------------
 
 
-def told(budgets: Budgets, path: str | None) -> list[tuple[str, float | None, int | None]]:
+def limits_of(budgets: Budgets, path: str | None) -> list[tuple[str, float | None, int | None]]:
     return [
         (account.path, limit.max_nano_usd and limit.max_nano_usd / 1e9, limit.window)
         for account in budgets.accounts(path)
@@ -108,16 +108,16 @@ def test_a_request_counts_against_each_prefix_of_its_path_that_has_a_limit() -> 
             {"path": "agent-7/*", "max_usd": 1},
         ]
     )
-    assert told(budgets, None) == [("/", 100, 86400)]
-    assert told(budgets, "agent-1") == [("/", 100, 86400), ("agent-1", 5, 3600)]
-    assert told(budgets, "agent-1/task") == [("/", 100, 86400), ("agent-1", 5, 3600)]
-    assert told(budgets, "agent-7/task-12/step") == [
+    assert limits_of(budgets, None) == [("/", 100, 86400)]
+    assert limits_of(budgets, "agent-1") == [("/", 100, 86400), ("agent-1", 5, 3600)]
+    assert limits_of(budgets, "agent-1/task") == [("/", 100, 86400), ("agent-1", 5, 3600)]
+    assert limits_of(budgets, "agent-7/task-12/step") == [
         ("/", 100, 86400),
         ("agent-7", 20, None),  # the most specific pattern counts, with all of its rows
         ("agent-7", 2, 60),
         ("agent-7/task-12", 1, None),
     ]
-    assert told(Budgets(), "agent-7") == []
+    assert limits_of(Budgets(), "agent-7") == []
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def ready(worker: Worker) -> bool:
     return bool(worker.call("status")["result"]["engine"]["ready"])
 
 
-def ask(model: str, path: str = "nobody", **params: Any) -> Json:
+def chat_params(model: str, path: str = "nobody", **params: Any) -> Json:
     return {"model": model, "messages": HELLO, "max_tokens": 12, "metadata": {"budget": path}, **params}
 
 
@@ -104,8 +104,8 @@ def all_at_once(workers: Sequence[Worker], times: int, params: Json) -> list[Jso
     return [worker.response(id) for worker, id in sent]
 
 
-def kinds(answers: Sequence[Json]) -> set[str]:
-    return {answer["error"]["data"]["kind"] for answer in answers if "error" in answer}
+def kinds(responses: Sequence[Json]) -> set[str]:
+    return {response["error"]["data"]["kind"] for response in responses if "error" in response}
 
 
 def states(fleet: Fleet) -> set[str]:
@@ -137,29 +137,31 @@ def test_the_workers_are_on_different_machines(fleet: Fleet) -> None:
 @pytest.mark.rule("BUD-4", "BUD-10")
 def test_budgets_are_exact_for_simultaneous_requests_of_all_workers(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     before = fleet.upstream.counts["priced"]
-    answers = all_at_once(fleet.workers, 20, ask("priced", "crowd/rush"))
-    while (more := all_at_once(fleet.workers[:1], 1, ask("priced", "crowd/rush"))) and "result" in more[0]:
-        answers += more
+    responses = all_at_once(fleet.workers, 20, chat_params("priced", "crowd/rush"))
+    while (more := all_at_once(fleet.workers[:1], 1, chat_params("priced", "crowd/rush"))) and "result" in more[0]:
+        responses += more
     served = fleet.upstream.counts["priced"] - before
-    assert served == sum("result" in answer for answer in answers)
-    assert kinds([*answers, *more]) == {"budget_exceeded"}
+    assert served == sum("result" in response for response in responses)
+    assert kinds([*responses, *more]) == {"budget_exceeded"}
     assert served * COST <= LIMIT
     assert {used(worker, "crowd") for worker in fleet.workers} == {round(served * COST, 9)}
     with capsys.disabled():
-        sys.stdout.write(f"\nbudget of {LIMIT} USD, {len(answers)} chats of {COST} USD: {served} served, {served * COST:.3f} USD\n")
+        sys.stdout.write(
+            f"\nbudget of {LIMIT} USD, {len(responses)} chats of {COST} USD: {served} served, {served * COST:.3f} USD\n"
+        )
 
 
 def test_a_cooldown_of_one_worker_is_one_of_all(fleet: Fleet) -> None:
     first, *others = fleet.workers
     looked = time.monotonic()  # or earlier; a Router that has looked in Redis takes what it saw for a second
     wait_until(lambda: time.monotonic() - looked > 1, "a second has passed")
-    assert kinds([first.call("chat", ask("tired")) for _ in range(2)]) == {"rate_limited"}
-    asked = fleet.upstream.counts["retry-after-7"] + fleet.upstream.counts["retry-after-8"]
-    assert asked == 2
-    answers = [worker.call("chat", ask("tired")) for worker in others]
-    assert kinds(answers) == {"rate_limited"}
-    assert [answer["error"]["data"]["receipt"]["attempts"] for answer in answers] == [[]] * len(others)
-    assert fleet.upstream.counts["retry-after-7"] + fleet.upstream.counts["retry-after-8"] == asked
+    assert kinds([first.call("chat", chat_params("tired")) for _ in range(2)]) == {"rate_limited"}
+    requests = fleet.upstream.counts["retry-after-7"] + fleet.upstream.counts["retry-after-8"]
+    assert requests == 2
+    responses = [worker.call("chat", chat_params("tired")) for worker in others]
+    assert kinds(responses) == {"rate_limited"}
+    assert [response["error"]["data"]["receipt"]["attempts"] for response in responses] == [[]] * len(others)
+    assert fleet.upstream.counts["retry-after-7"] + fleet.upstream.counts["retry-after-8"] == requests
 
 
 @pytest.mark.rule("CFG-13")
@@ -175,10 +177,10 @@ def test_rpm_is_exact_over_all_workers_also_for_a_burst(fleet: Fleet) -> None:
 
     def one_after_the_other(model: str) -> None:
         for number in range(5 * WORKERS):
-            fleet.workers[number % WORKERS].call("chat", ask(model))
+            fleet.workers[number % WORKERS].call("chat", chat_params(model))
 
     slow = served_of(one_after_the_other)
-    burst = served_of(lambda model: all_at_once(fleet.workers, 2 * RPM, ask(model)))
+    burst = served_of(lambda model: all_at_once(fleet.workers, 2 * RPM, chat_params(model)))
     assert (slow, burst) == (RPM, RPM)
 
 
@@ -227,16 +229,16 @@ def test_the_config_of_the_docs_is_served_and_cached_responses_are_shared(
         first = left.chat("own", "a question", **task)
         assert first["cost_usd"] == pytest.approx(9 * 2e-7 + 12 * 8e-7)
         budgets = right.call("budgets/get", {"path": "agent-7/task-12"})["result"]["budgets"]
-        told = [(one["path"], one["max_usd"], one["used_usd"], one["used_tokens"]) for one in budgets]
+        reported = [(one["path"], one["max_usd"], one["used_usd"], one["used_tokens"]) for one in budgets]
         spent = pytest.approx(first["cost_usd"], abs=1e-9)
-        assert told == [("/", 200, spent, 21), ("agent-7", 40, spent, 21), ("agent-7/task-12", 2, spent, 21)]
+        assert reported == [("/", 200, spent, 21), ("agent-7", 40, spent, 21), ("agent-7/task-12", 2, spent, 21)]
 
-        def answered_by_the_cache() -> bool:
+        def is_cached() -> bool:
             before = len(upstream.requests)
             second = right.chat("own", "a question", **task)
             return bool(second["content"] == first["content"] and len(upstream.requests) == before)
 
-        wait_until(answered_by_the_cache, "the answer that the other worker got is in the cache")  # LiteLLM writes it behind
+        wait_until(is_cached, "the answer that the other worker got is in the cache")  # LiteLLM writes it behind
         assert right.chat("fast", "another question", max_tokens=100, **task)["finish_reason"] == "stop"
         assert {left.stderr, right.stderr} == {""}
         redis.stop()

@@ -328,7 +328,7 @@ def error_of(both: Both, model: str, **params: Any) -> Json:
     return error
 
 
-def no_status_of_its_own(both: Both) -> None:
+def no_status_without_a_response(both: Both) -> None:
     cases = {"impatient": (408, "timeout"), "unreachable": (500, "provider_unavailable"), "rejects": (400, "rejected_by_provider")}
     for model, (status, kind) in cases.items():
         assert both.call_gateway(model, temperature=0.5).status == status
@@ -379,7 +379,7 @@ DIFFERENCES = [
         "an error without a response of the provider (timeout, no connection, a parameter that the model lacks)",
         "fills in a status: 408, 500, 400",
         "`status` is null; `kind` has the reason",
-        no_status_of_its_own,
+        no_status_without_a_response,
     ),
     Difference("a model that the config does not have", "400", "error 1003, `model_not_found`", no_such_model),
     Difference("the body of a plain chat", "has no `stream`", 'has `"stream": false`', bridge_sends_stream_false),

@@ -174,8 +174,8 @@ def write_script(upstream: Upstream, model: str, script: Json, stream: bool) -> 
         body = script.get("body") or {"error": {"message": "no"}}
         upstream.script(model, status=script["status"], body=body, headers=script.get("headers", {}))
     elif stream:
-        said = chunk({"role": "assistant", "content": f"by {model}"})
-        upstream.script(model, chunks=[said, chunk({}, "stop"), {**chunk({}), "choices": [], "usage": USAGE}, DONE])
+        first = chunk({"role": "assistant", "content": f"by {model}"})
+        upstream.script(model, chunks=[first, chunk({}, "stop"), {**chunk({}), "choices": [], "usage": USAGE}, DONE])
     else:
         choice = {"index": 0, "message": {"role": "assistant", "content": f"by {model}"}, "finish_reason": "stop"}
         body = {"id": "x", "object": "chat.completion", "created": 1, "model": model, "choices": [choice], "usage": USAGE}

@@ -154,8 +154,8 @@ def test_an_error_after_a_retry_has_the_facts_of_one_response(upstream: Upstream
     upstream.script("mixed-up", status=503, body={"error": {"message": "down"}})
     upstream.script("mixed-up", status=429, body={"error": {"message": "slow down"}}, headers={"retry-after": "1"})
     data = fail(worker, "mixed-up")
-    told = [(attempt["outcome"], attempt["status"]) for attempt in data["receipt"]["attempts"]]
-    assert told == [("provider_unavailable", 503), ("rate_limited", 429)]
+    attempts = [(attempt["outcome"], attempt["status"]) for attempt in data["receipt"]["attempts"]]
+    assert attempts == [("provider_unavailable", 503), ("rate_limited", 429)]
     assert (data["kind"], data["status"], data["retry_after_ms"]) == ("rate_limited", 429, 1000)
 
 
@@ -184,11 +184,11 @@ def test_a_deployment_comes_back_when_its_retry_after_is_over(worker: Worker, up
     assert attempts(receipt) == [("limited/short", "rate_limited"), ("limited/steady", "ok")]
     limited = upstream.wait_for_request("short").received_at
 
-    def asked_again() -> bool:
+    def is_called_again() -> bool:
         worker.chat("limited")
         return upstream.counts["short"] > 1
 
-    wait_until(asked_again, "the deployment was asked again")
+    wait_until(is_called_again, "the deployment was asked again")
     assert upstream.wait_for_request("short", nth=2).received_at - limited >= 1
     assert time.monotonic() - limited >= 1
 

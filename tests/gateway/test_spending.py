@@ -65,20 +65,20 @@ def worker(upstream: Upstream, worker_for: WorkerFor) -> Worker:
 def refused(worker: Worker, upstream: Upstream) -> Refused:
     """The error of a chat that must not reach the upstream."""
 
-    def chat(model: str, path: str, **params: Any) -> Json:
+    def refused_chat(model: str, path: str, **params: Any) -> Json:
         before = len(upstream.requests)
-        error: Json = ask(worker, model, path, **params)["error"]
+        error: Json = chat(worker, model, path, **params)["error"]
         assert len(upstream.requests) == before
         return error
 
-    return chat
+    return refused_chat
 
 
-def ask(worker: Worker, model: str, path: str, **params: Any) -> Json:
-    return worker.call("chat", asked(model, path, **params))
+def chat(worker: Worker, model: str, path: str, **params: Any) -> Json:
+    return worker.call("chat", chat_params(model, path, **params))
 
 
-def asked(model: str, path: str, **params: Any) -> Json:
+def chat_params(model: str, path: str, **params: Any) -> Json:
     return {"model": model, "messages": HELLO, "max_tokens": 12, "metadata": {"budget": path}, **params}
 
 
@@ -95,8 +95,8 @@ def budget(worker: Worker, path: str) -> Json:
 def test_a_chat_beyond_the_budget_is_refused_with_all_its_numbers(refused: Refused, worker: Worker, streamed: bool) -> None:
     error = refused("priced", "poor/task", stream=streamed)
     assert (error["code"], error["data"]["kind"], error["data"]["retryable"]) == (1008, "budget_exceeded", False)
-    told = error["data"]["budget"]
-    assert {name: told[name] for name in ("path", "window_ms", "max_usd", "used_usd", "reserved_usd", "max_tokens")} == {
+    refused_by = error["data"]["budget"]
+    assert {name: refused_by[name] for name in ("path", "window_ms", "max_usd", "used_usd", "reserved_usd", "max_tokens")} == {
         "path": "poor",
         "window_ms": 86_400_000,
         "max_usd": 0.01,
@@ -104,20 +104,20 @@ def test_a_chat_beyond_the_budget_is_refused_with_all_its_numbers(refused: Refus
         "reserved_usd": 0,
         "max_tokens": None,
     }
-    assert told["needed_usd"] >= COST
-    assert told["needed_tokens"] >= 21
-    assert 0 < told["resets_ms"] <= 86_400_000
+    assert refused_by["needed_usd"] >= COST
+    assert refused_by["needed_tokens"] >= 21
+    assert 0 < refused_by["resets_ms"] <= 86_400_000
     assert error["data"]["receipt"]["attempts"] == []
     assert "0.01 USD" in error["message"]
     known = budget(worker, "poor/task")
-    assert known == {name: told[name] for name in known} | {"resets_ms": known["resets_ms"]}
+    assert known == {name: refused_by[name] for name in known} | {"resets_ms": known["resets_ms"]}
 
 
 @pytest.mark.rule("BUD-7")
 def test_a_model_without_a_price_has_no_place_under_a_limit_in_usd(refused: Refused, worker: Worker) -> None:
     error = refused("unpriced", "poor")
     assert (error["data"]["kind"], "no known price" in error["message"]) == ("budget_exceeded", True)
-    assert "result" in ask(worker, "unpriced", "words")
+    assert "result" in chat(worker, "unpriced", "words")
 
 
 @pytest.mark.rule("BUD-7")
@@ -148,11 +148,11 @@ def test_a_path_that_is_none_is_refused_by_each_method(worker: Worker, method: s
 @pytest.mark.rule("BUD-2", "BUD-5")
 def test_a_response_is_charged_at_its_cost_to_each_prefix(worker: Worker, streamed: bool) -> None:
     agent, task = f"agent-{streamed}", f"tasks/{streamed}"
-    assert ask(worker, "priced", f"{agent}/task", stream=streamed)["result"]["cost_usd"] == pytest.approx(COST)
+    assert chat(worker, "priced", f"{agent}/task", stream=streamed)["result"]["cost_usd"] == pytest.approx(COST)
     now = budget(worker, agent)
     assert (now["used_usd"], now["used_tokens"]) == (pytest.approx(COST), 21)
     assert (now["reserved_usd"], now["reserved_tokens"]) == (0, 0)
-    assert "result" in ask(worker, "priced", task, stream=streamed)
+    assert "result" in chat(worker, "priced", task, stream=streamed)
     first, second = worker.call("budgets/get", {"path": task})["result"]["budgets"]
     assert (first["path"], second["path"], second["used_usd"]) == ("tasks", task, pytest.approx(COST))
     assert (second["window_ms"], second["resets_ms"]) == (None, None)
@@ -161,10 +161,10 @@ def test_a_response_is_charged_at_its_cost_to_each_prefix(worker: Worker, stream
 @pytest.mark.rule("BUD-4")
 def test_however_many_chats_run_together_the_limit_is_not_passed(worker: Worker, upstream: Upstream) -> None:
     before = upstream.counts["priced"]
-    ids = [worker.request("chat", asked("priced", f"crowd/{number}")) for number in range(40)]
-    answers = [worker.response(id) for id in ids]
-    served = [answer["result"] for answer in answers if "result" in answer]
-    kinds = {answer["error"]["data"]["kind"] for answer in answers if "error" in answer}
+    ids = [worker.request("chat", chat_params("priced", f"crowd/{number}")) for number in range(40)]
+    responses = [worker.response(id) for id in ids]
+    served = [response["result"] for response in responses if "result" in response]
+    kinds = {response["error"]["data"]["kind"] for response in responses if "error" in response}
     assert (len(served), kinds) == (upstream.counts["priced"] - before, {"budget_exceeded"})
     assert sum(result["cost_usd"] for result in served) == pytest.approx(budget(worker, "crowd")["used_usd"])
     assert 0 < budget(worker, "crowd")["used_usd"] <= 1
@@ -173,7 +173,7 @@ def test_however_many_chats_run_together_the_limit_is_not_passed(worker: Worker,
 @pytest.mark.rule("BUD-6")
 @pytest.mark.parametrize("model", ["down", "gone"])
 def test_an_error_that_providers_do_not_charge_for_is_not_charged(worker: Worker, model: str, streamed: bool) -> None:
-    assert "error" in ask(worker, model, f"failed-{model}", stream=streamed)
+    assert "error" in chat(worker, model, f"failed-{model}", stream=streamed)
     now = budget(worker, f"failed-{model}")
     assert (now["used_usd"], now["used_tokens"], now["reserved_usd"]) == (0, 0, 0)
 
@@ -181,7 +181,7 @@ def test_an_error_that_providers_do_not_charge_for_is_not_charged(worker: Worker
 @pytest.mark.rule("BUD-6")
 def test_a_cancelled_stream_is_charged_its_input_and_what_had_come(worker: Worker, upstream: Upstream) -> None:
     upstream.script("slow", chunks=[chunk({"content": "a few words only"}), Gate(), DONE])
-    id = worker.request("chat", asked("slow", "stopped", stream=True, max_tokens=1000))
+    id = worker.request("chat", chat_params("slow", "stopped", stream=True, max_tokens=1000))
     worker.wait_for_delta(id)
     held = budget(worker, "stopped")
     worker.notify("notifications/cancelled", {"requestId": id})
@@ -193,7 +193,7 @@ def test_a_cancelled_stream_is_charged_its_input_and_what_had_come(worker: Worke
 
 @pytest.mark.rule("BUD-6")
 def test_a_cancelled_plain_chat_is_charged_all_that_was_reserved(worker: Worker, upstream: Upstream) -> None:
-    id = worker.request("chat", asked("hangs", "lost", max_tokens=1000))
+    id = worker.request("chat", chat_params("hangs", "lost", max_tokens=1000))
     upstream.wait_for_request(model="hang", timeout=30)
     held = budget(worker, "lost")
     worker.notify("notifications/cancelled", {"requestId": id})
@@ -204,7 +204,7 @@ def test_a_cancelled_plain_chat_is_charged_all_that_was_reserved(worker: Worker,
 
 @pytest.mark.rule("BUD-8")
 def test_an_offline_model_costs_nothing_and_counts_its_tokens(worker: Worker, refused: Refused) -> None:
-    assert "result" in ask(worker, "offline/echo", "words/task", max_tokens=None)
+    assert "result" in chat(worker, "offline/echo", "words/task", max_tokens=None)
     assert budget(worker, "words/task")["used_usd"] == 0
     assert budget(worker, "words/task")["used_tokens"] >= 4
     assert refused("offline/echo", "words", max_tokens=400)["data"]["budget"]["max_tokens"] == 300
@@ -225,10 +225,10 @@ def test_embeddings_and_rankings_count_too(worker: Worker, upstream: Upstream) -
 
 @pytest.mark.rule("BUD-14")
 def test_a_path_is_not_sent_to_the_provider(worker: Worker, upstream: Upstream, streamed: bool) -> None:
-    dropped = ask(worker, "priced", "agent", stream=streamed)["result"]["receipt"]["dropped"]
+    dropped = chat(worker, "priced", "agent", stream=streamed)["result"]["receipt"]["dropped"]
     assert "metadata" not in [change["param"] for change in dropped]
     assert "agent" not in upstream.requests[-1].raw.decode()
-    others = ask(worker, "priced", "agent", metadata={"budget": "agent", "trace": "1"})["result"]["receipt"]["dropped"]
+    others = chat(worker, "priced", "agent", metadata={"budget": "agent", "trace": "1"})["result"]["receipt"]["dropped"]
     assert {"param": "metadata", "change": "dropped", "sent": None} in others
 
 

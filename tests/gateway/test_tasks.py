@@ -40,7 +40,7 @@ def params(id: str, model: str = "priced", **limits: Any) -> Json:
     return {"model": model, "messages": HELLO, "max_tokens": 12, "task": {"id": id, **limits}}
 
 
-def ask(worker: Worker, id: str, model: str = "priced", stream: bool = False, **limits: Any) -> Json:
+def chat(worker: Worker, id: str, model: str = "priced", stream: bool = False, **limits: Any) -> Json:
     return worker.call("chat", params(id, model, **limits) | {"stream": stream})
 
 
@@ -56,7 +56,7 @@ def test_a_task_sums_its_requests_and_is_refused_before_its_limit(worker: Worker
     refused: Json | None = None
     for _ in range(6):
         before = len(upstream.requests)
-        response = ask(worker, id, stream=streamed, max_usd=0.6)
+        response = chat(worker, id, stream=streamed, max_usd=0.6)
         if "error" in response:
             refused = response["error"]
             assert len(upstream.requests) == before
@@ -74,12 +74,12 @@ def test_a_task_sums_its_requests_and_is_refused_before_its_limit(worker: Worker
 
 @pytest.mark.rule("TSK-4")
 def test_a_raised_task_continues(worker: Worker) -> None:
-    assert "result" in ask(worker, "raised", max_requests=1)
-    error = ask(worker, "raised", max_requests=1)["error"]
+    assert "result" in chat(worker, "raised", max_requests=1)
+    error = chat(worker, "raised", max_requests=1)["error"]
     assert error["data"]["task"]["spent_requests"] == 1
     assert worker.call("tasks/raise", {"id": "raised", "max_requests": 2})["result"]["max_requests"] == 2
-    assert "result" in ask(worker, "raised", max_requests=1)  # an agent that sends what it sent at first
-    assert ask(worker, "raised")["error"]["data"]["kind"] == "budget_exceeded"
+    assert "result" in chat(worker, "raised", max_requests=1)  # an agent that sends what it sent at first
+    assert chat(worker, "raised")["error"]["data"]["kind"] == "budget_exceeded"
 
 
 @pytest.mark.rule("TSK-1")
@@ -91,9 +91,9 @@ def test_embeddings_count_in_a_task_too(worker: Worker) -> None:
 
 @pytest.mark.rule("TSK-1")
 def test_tokens_are_a_limit_without_a_price(worker: Worker) -> None:
-    assert "result" in ask(worker, "tokens", "unpriced", max_tokens=200)
+    assert "result" in chat(worker, "tokens", "unpriced", max_tokens=200)
     assert task(worker, "tokens")["spent_tokens"] == 21
-    error = ask(worker, "usd", "unpriced", max_usd=5)["error"]
+    error = chat(worker, "usd", "unpriced", max_usd=5)["error"]
     assert error["data"]["kind"] == "budget_exceeded"
     assert "price" in error["message"]
 
@@ -114,7 +114,7 @@ def test_tokens_are_a_limit_without_a_price(worker: Worker) -> None:
     ],
 )
 def test_a_wrong_member_is_an_invalid_request(worker: Worker, method: str, members: Json) -> None:
-    ask(worker, "other", max_usd=1.0)
+    chat(worker, "other", max_usd=1.0)
     assert worker.call(method, members)["error"]["data"]["kind"] == "invalid_request"
 
 
@@ -122,12 +122,12 @@ def test_a_wrong_member_is_an_invalid_request(worker: Worker, method: str, membe
 def test_a_request_that_was_not_charged_costs_nothing_and_a_cancelled_one_what_it_may_have(
     worker: Worker, upstream: Upstream
 ) -> None:
-    assert "error" in ask(worker, "failed", "down", max_usd=1)
+    assert "error" in chat(worker, "failed", "down", max_usd=1)
     assert task(worker, "failed")["spent_usd"] == 0
     id = worker.request("chat", params("failed", "hangs", max_usd=1))
     upstream.wait_for_request("hang")
     assert task(worker, "failed")["reserved_usd"] > 0.12
-    assert ask(worker, "failed", max_usd=1)["result"]
+    assert chat(worker, "failed", max_usd=1)["result"]
     worker.notify("notifications/cancelled", {"requestId": id})
     assert worker.response(id)["error"]["data"]["kind"] == "cancelled"
     row = task(worker, "failed")
@@ -139,7 +139,7 @@ def test_a_request_that_was_not_charged_costs_nothing_and_a_cancelled_one_what_i
 def test_a_task_survives_its_engine(upstream: Upstream, spawn: Spawn, tmp_path: Any) -> None:
     file = write(tmp_path / "gateway.yaml", config_of(upstream))
     worker = spawn("--config", str(file), "--engines", "1")
-    assert "result" in ask(worker, "long", max_usd=1)
+    assert "result" in chat(worker, "long", max_usd=1)
     before = task(worker, "long")
     assert before["spent_usd"] == pytest.approx(COST)
     id = worker.request("chat", params("long", "hangs", max_usd=1))

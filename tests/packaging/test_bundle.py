@@ -222,13 +222,13 @@ def test_each_part_has_its_licence(unpacked: Path, manifest: dict[str, Any]) -> 
 
 
 def test_omitted_parts_are_reported_and_absent(unpacked: Path, manifest: dict[str, Any]) -> None:
-    told = (ROOT / "docs" / "packaging.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "packaging.md").read_text(encoding="utf-8")
     files = [
         file.relative_to(unpacked / contents.SITE).as_posix() for file in (unpacked / contents.SITE).rglob("*") if file.is_file()
     ]
     for rule in contents.FROM_PACKAGES:
         assert manifest["left_out"][rule.reason] == list(rule.patterns)
-        assert rule.reason in told
+        assert rule.reason in page
         there = [file for pattern in rule.patterns for file in fnmatch.filter(files, pattern)]
         assert [file for file in there if not any(fnmatch.fnmatchcase(file, kept) for kept in contents.KEPT)] == []
     assert [file for file in files if file.endswith(".py")] == []

@@ -56,10 +56,10 @@ class Start(NamedTuple):
     stderr: str
 
     @property
-    def answer(self) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         assert self.code == 0, self.stderr
-        answer: dict[str, Any] = json.loads(self.stdout)
-        return answer
+        report: dict[str, Any] = json.loads(self.stdout)
+        return report
 
 
 def popen(launcher: Path, *arguments: str, **changes: Any) -> subprocess.Popen[str]:
@@ -148,26 +148,26 @@ def ready(first: FirstStart, tmp_path: Path) -> Path:
 
 def test_the_first_start_sets_up_and_runs_the_worker_with_its_arguments(first: FirstStart) -> None:
     assert "setting up .venv" in first.start.stderr
-    assert first.start.answer["arguments"] == ["--stdio", "a b"]
-    assert (first.start.answer["isolated"], first.start.answer["utf8"]) == (1, 1)
+    assert first.start.report["arguments"] == ["--stdio", "a b"]
+    assert (first.start.report["isolated"], first.start.report["utf8"]) == (1, 1)
 
 
 def test_stdout_carries_only_what_the_worker_prints(first: FirstStart) -> None:
-    assert first.start.stdout == json.dumps(first.start.answer) + "\n"
+    assert first.start.stdout == json.dumps(first.start.report) + "\n"
 
 
 def test_the_started_process_becomes_the_worker(first: FirstStart, ready: Path) -> None:
-    assert first.start.answer["pid"] == first.start.pid
+    assert first.start.report["pid"] == first.start.pid
     again = start(ready)
-    assert again.answer["pid"] == again.pid
+    assert again.report["pid"] == again.pid
 
 
 def test_lines_written_during_set_up_reach_the_worker(first: FirstStart) -> None:
-    assert first.start.answer["stdin"] == "one\ntwo\n"
+    assert first.start.report["stdin"] == "one\ntwo\n"
 
 
 def test_a_package_on_pythonpath_is_not_taken_for_installed(first: FirstStart) -> None:
-    assert first.start.answer["tiny"] == "1.0"
+    assert first.start.report["tiny"] == "1.0"
 
 
 def test_an_installation_has_bytecode_whatever_the_shell_sets_about_writing_it(first: FirstStart) -> None:
@@ -176,17 +176,17 @@ def test_an_installation_has_bytecode_whatever_the_shell_sets_about_writing_it(f
 
 def test_a_ready_checkout_starts_silently_and_without_other_programs(ready: Path) -> None:
     again = start(ready, env={"PATH": NO_PROGRAMS})
-    assert again.answer["module"] == str(ready / "bridge_worker/__main__.py")
+    assert again.report["module"] == str(ready / "bridge_worker/__main__.py")
     assert again.stderr == ""
 
 
 def test_the_worker_runs_where_the_agent_runs(ready: Path, tmp_path: Path) -> None:
-    assert start(ready, cwd=tmp_path).answer["cwd"] == str(tmp_path)
+    assert start(ready, cwd=tmp_path).report["cwd"] == str(tmp_path)
 
 
 @pytest.mark.parametrize(("given", "seen"), [({}, "2"), ({"MALLOC_ARENA_MAX": "5"}, "5")])
 def test_memory_arenas_are_limited_unless_the_agent_sets_them(ready: Path, given: dict[str, str], seen: str) -> None:
-    assert start(ready, env=given).answer["arenas"] == seen
+    assert start(ready, env=given).report["arenas"] == seen
 
 
 def test_the_launcher_works_through_links_to_links(ready: Path, tmp_path: Path) -> None:
@@ -197,14 +197,14 @@ def test_the_launcher_works_through_links_to_links(ready: Path, tmp_path: Path) 
     folder = tmp_path / "folder"
     folder.symlink_to(ready / "bin")
     for launcher in (absolute, relative, folder / "omni-bridge"):
-        assert start(ready, launcher=launcher).answer["module"] == str(ready / "bridge_worker/__main__.py")
+        assert start(ready, launcher=launcher).report["module"] == str(ready / "bridge_worker/__main__.py")
 
 
 def test_the_launcher_works_by_relative_path_and_by_name(ready: Path) -> None:
     by_path = start(ready, launcher=Path("bin/omni-bridge"), cwd=ready, env={"CDPATH": str(ready)})
-    assert by_path.answer["tiny"] == "1.0"
+    assert by_path.report["tiny"] == "1.0"
     by_name = start(ready, "omni-bridge", launcher=Path("sh"), cwd=ready / "bin")
-    assert by_name.answer["tiny"] == "1.0"
+    assert by_name.report["tiny"] == "1.0"
 
 
 def remove_marker(checkout: Path) -> None:
@@ -243,13 +243,13 @@ def test_an_incomplete_environment_is_rebuilt(ready: Path, damage: Callable[[Pat
     damage(ready)
     again = start(ready)
     assert "setting up .venv" in again.stderr
-    assert again.answer["tiny"] == "1.0"
+    assert again.report["tiny"] == "1.0"
     assert is_ready(ready)
 
 
 def test_a_changed_lock_is_installed_at_the_next_start(ready: Path, wheels: Path) -> None:
     (ready / "requirements.lock").write_text(build_wheel(wheels, "2.0"))
-    assert start(ready).answer["tiny"] == "2.0"
+    assert start(ready).report["tiny"] == "2.0"
     assert is_ready(ready)
 
 
@@ -257,7 +257,7 @@ def test_a_lock_that_is_only_newer_costs_one_look(ready: Path) -> None:
     (ready / "requirements.lock").touch()
     assert not is_ready(ready)
     again = start(ready)
-    assert again.answer["tiny"] == "1.0"
+    assert again.report["tiny"] == "1.0"
     assert again.stderr == ""
     assert is_ready(ready)
 
@@ -274,16 +274,16 @@ def offered(ready: Path, wheels: Path) -> Path:
 )
 def test_a_start_that_needs_the_extra_adds_it_without_its_dependencies_once(offered: Path, arguments: tuple[str, ...]) -> None:
     first = start(offered, *arguments)
-    assert first.answer["arguments"] == list(arguments)
+    assert first.report["arguments"] == list(arguments)
     assert "adding requirements-local.lock" in first.stderr
     assert (site_of(offered) / "engine/__init__.py").is_file()
     again = start(offered, *arguments, env={"PATH": NO_PROGRAMS})
-    assert (again.answer["tiny"], again.stderr) == ("1.0", "")
+    assert (again.report["tiny"], again.stderr) == ("1.0", "")
 
 
 def test_a_start_that_does_not_need_the_extra_does_not_check_it(offered: Path) -> None:
     for arguments in (["--stdio", "demo"], ["chat", "-m", "offline/echo", "demo"], ["--stdio", "--config", "local/a.yaml"]):
-        assert start(offered, *arguments, env={"PATH": NO_PROGRAMS}).answer["arguments"] == arguments
+        assert start(offered, *arguments, env={"PATH": NO_PROGRAMS}).report["arguments"] == arguments
     assert not (site_of(offered) / "engine").exists()
 
 
@@ -309,7 +309,7 @@ def test_an_interrupted_set_up_is_restarted(fresh: Path) -> None:
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGKILL)
     assert not is_ready(fresh)
-    assert start(fresh).answer["tiny"] == "1.0"
+    assert start(fresh).report["tiny"] == "1.0"
 
 
 def test_two_simultaneous_first_starts_set_up_once_and_both_serve(fresh: Path) -> None:
@@ -322,11 +322,11 @@ def test_two_simultaneous_first_starts_set_up_once_and_both_serve(fresh: Path) -
 
 def test_any_path_will_do_and_a_moved_checkout_still_works(tmp_path: Path, lock: str) -> None:
     checkout = make_checkout(tmp_path / "sp ace $HOME 'ü漢", lock)
-    assert start(checkout).answer["tiny"] == "1.0"
+    assert start(checkout).report["tiny"] == "1.0"
     moved = checkout.rename(tmp_path / "moved too")
     again = start(moved, env={"PATH": NO_PROGRAMS})
-    assert again.answer["module"] == str(moved / "bridge_worker/__main__.py")
-    assert again.answer["tiny"] == "1.0"
+    assert again.report["module"] == str(moved / "bridge_worker/__main__.py")
+    assert again.report["tiny"] == "1.0"
 
 
 def test_a_failed_install_prints_a_hint_and_the_next_start_can_succeed(fresh: Path, lock: str) -> None:
@@ -337,7 +337,7 @@ def test_a_failed_install_prints_a_hint_and_the_next_start_can_succeed(fresh: Pa
     assert "to try by hand: " in failed.stderr
     assert not is_ready(fresh)
     (fresh / "requirements.lock").write_text(lock)
-    assert start(fresh).answer["tiny"] == "1.0"
+    assert start(fresh).report["tiny"] == "1.0"
 
 
 def test_without_a_python_one_line_names_what_to_install(fresh: Path) -> None:
@@ -354,7 +354,7 @@ def test_a_python_that_does_not_run_or_is_too_old_is_passed_over(fresh: Path, tm
         (programs / name).write_text("#!/bin/sh\necho no such version; exit 1\n")
         (programs / name).chmod(0o755)
     (programs / "python3.12").symlink_to(sys.executable)
-    assert start(fresh, env={"PATH": str(programs)}).answer["tiny"] == "1.0"
+    assert start(fresh, env={"PATH": str(programs)}).report["tiny"] == "1.0"
 
 
 def test_the_lock_installs_every_version_it_pins_and_no_build_tool() -> None:

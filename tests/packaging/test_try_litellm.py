@@ -176,15 +176,15 @@ def test_the_table_is_worst_first_and_gathers_rows_of_one_subject(tool: ModuleTy
 
 
 def test_what_comes_next_depends_on_what_is_broken(tool: ModuleType) -> None:
-    def said(kind: str, **options: bool) -> str:
+    def next_step(kind: str, **options: bool) -> str:
         given = argparse.Namespace(**{"quick": False, "accept": False, "keep": False} | options)
         text: str = tool.what_next([tool.Row(kind, "a")], "1.0.0", "2.0.0", given)
         return text
 
-    assert said("broken").startswith("Next: 1 broken and 0 to look at. bin/try-litellm 2.0.0 --keep")
-    assert said("look at") == "Next: nothing is broken, 1 to look at; then bin/try-litellm 2.0.0 --accept."
-    assert said("broken", accept=True) == "Next: git diff, correct what is broken (1), bin/test, commit."
-    assert "--quick" in said("look at", quick=True)
+    assert next_step("broken").startswith("Next: 1 broken and 0 to look at. bin/try-litellm 2.0.0 --keep")
+    assert next_step("look at") == "Next: nothing is broken, 1 to look at; then bin/try-litellm 2.0.0 --accept."
+    assert next_step("broken", accept=True) == "Next: git diff, correct what is broken (1), bin/test, commit."
+    assert "--quick" in next_step("look at", quick=True)
     assert tool.what_next([], "1.0.0", "1.0.0", argparse.Namespace(quick=False)) == "Everything holds."
 
 

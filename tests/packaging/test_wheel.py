@@ -78,8 +78,8 @@ def test_its_metadata_is_that_of_pyproject(wheel: Path, metadata: Message) -> No
     assert (metadata["Name"], metadata["License-Expression"]) == ("omni-bridge", "MIT")
     assert metadata["Summary"] == PROJECT["description"]
     assert set(metadata.get_all("Provides-Extra", [])) == set(PROJECT["optional-dependencies"]) >= {"local", "redis", "otel"}
-    asked = [*PROJECT["dependencies"], *(one for extra in PROJECT["optional-dependencies"].values() for one in extra)]
-    assert len(metadata.get_all("Requires-Dist", [])) == len(asked)
+    required = [*PROJECT["dependencies"], *(one for extra in PROJECT["optional-dependencies"].values() for one in extra)]
+    assert len(metadata.get_all("Requires-Dist", [])) == len(required)
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata.get_payload() == (ROOT / "README.md").read_text(encoding="utf-8")
     with zipfile.ZipFile(wheel) as opened:

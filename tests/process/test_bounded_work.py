@@ -30,7 +30,7 @@ BOUND_SECONDS = 0.25
 BOUND_OF_50_MB_SECONDS = 0.5
 SHARED = 1.5  # processor time is longer where others use the same cores and caches
 STALLED_SECONDS = 10.0  # on the clock, whatever else the machine does: a worker that waits for something uses no processor
-MEMORY_BESIDE_INPUT = 64 * 1024 * 1024
+MEMORY_ABOVE_INPUT = 64 * 1024 * 1024
 HELLO: list[Json] = [{"role": "user", "content": "hello"}]
 CHAT: Json = {"model": "openai/good", "messages": HELLO}
 MB = 1_000_000
@@ -99,8 +99,8 @@ def with_image(url: str, method: str = "chat", **params: Any) -> Callable[[], by
 def calling(arguments: str, model: str) -> Callable[[], bytes]:
     """The conversation's last turn but one called a tool with ``arguments``, which some providers get as an object."""
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
-    said = [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "x"}]
-    return chat(model=model, messages=[*HELLO, *said])
+    turn = [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "x"}]
+    return chat(model=model, messages=[*HELLO, *turn])
 
 
 def chosen(schema: Json) -> Callable[[], bytes]:
@@ -302,7 +302,7 @@ def check(worker: Worker, row: Row, *, taken: int = 0) -> None:
     assert kind is None or len(json.dumps(response["error"] | {"data": response["error"]["data"] | {"partial": None}})) < 8_000
     assert pings.slowest < SHARED * row.bound
     assert pings.slowest_on_the_clock < STALLED_SECONDS
-    assert memory(worker) - before < 4 * (len(line) + taken) + MEMORY_BESIDE_INPUT
+    assert memory(worker) - before < 4 * (len(line) + taken) + MEMORY_ABOVE_INPUT
     assert worker.chat("openai/good")["content"]
 
 

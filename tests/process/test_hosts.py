@@ -315,8 +315,8 @@ def test_a_redirect_within_the_origin_is_followed_by_litellms_clients(redirected
     ids=lambda member: next(iter(member)),
 )
 def test_a_url_elsewhere_in_a_message_goes_through_the_policy(keyed: Worker, nowhere: Recorder, member: Json) -> None:
-    said = {"role": "assistant", "content": "x", **member}
-    error = keyed.call("chat", {"model": "openai/x", "messages": [*HELLO, said, *HELLO]})["error"]
+    assistant = {"role": "assistant", "content": "x", **member}
+    error = keyed.call("chat", {"model": "openai/x", "messages": [*HELLO, assistant, *HELLO]})["error"]
     assert error["data"]["kind"] == "invalid_request", error
     assert f"messages[1].{next(iter(member))}" in error["message"], error
     assert nowhere.received == []
@@ -326,8 +326,13 @@ def test_a_url_elsewhere_in_a_message_goes_through_the_policy(keyed: Worker, now
 def test_a_citation_of_a_public_page_is_passed_on(upstream: Upstream, spawn: Spawn) -> None:
     worker = spawn(env={"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": upstream.base_url})
     cited = {"type": "url_citation", "url_citation": {"url": "http://example.com/x", "title": "x"}}
-    said = {"role": "assistant", "content": "x", "annotations": [cited], "provider_specific_fields": {"url": "https://example.com"}}
-    response = worker.call("chat", {"model": "openai/echo", "messages": [*HELLO, said, *HELLO]})
+    assistant = {
+        "role": "assistant",
+        "content": "x",
+        "annotations": [cited],
+        "provider_specific_fields": {"url": "https://example.com"},
+    }
+    response = worker.call("chat", {"model": "openai/echo", "messages": [*HELLO, assistant, *HELLO]})
     assert "result" in response, response
 
 

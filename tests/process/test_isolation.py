@@ -216,7 +216,7 @@ def test_it_connects_to_the_provider_and_to_no_other_host(
     assert spoken & provider  # the notes were taken
 
 
-IN_A_NETWORK_OF_ITS_OWN = """
+IN_A_SEPARATE_NETWORK = """
 import fcntl, json, socket, struct, sys
 with socket.socket() as any:  # up with the loopback interface, the only one there is
     fcntl.ioctl(any, 0x8914, struct.pack("16sh14x", b"lo", 1 | 64))
@@ -236,7 +236,7 @@ def test_it_needs_no_network_except_the_route_to_its_provider() -> None:
         pytest.skip("this system lets nobody make a network namespace; the test above holds the same rule")
     root = str(Path(__file__).parents[2])
     done: subprocess.CompletedProcess[Any] = subprocess.run(
-        [*alone, sys.executable, "-I", "-c", IN_A_NETWORK_OF_ITS_OWN, root],
+        [*alone, sys.executable, "-I", "-c", IN_A_SEPARATE_NETWORK, root],
         capture_output=True,
         timeout=3 * WAIT_SECONDS,
         check=False,

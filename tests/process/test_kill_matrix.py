@@ -59,7 +59,7 @@ class Scene:
         self.owed: list[int | str] = []
         self.first_template: int | None = None
 
-    def ask(self, method: str, **params: object) -> int | str:
+    def request(self, method: str, **params: object) -> int | str:
         id = self.worker.request(method, dict(params))
         self.owed.append(id)
         return id
@@ -69,7 +69,7 @@ class Scene:
         tokens = {"max_tokens": 2} if model.startswith("local/") else {}
 
         def outcome_of_next() -> str:
-            return outcome(self.worker.response(self.ask("chat", model=model, messages=HELLO, **tokens)))
+            return outcome(self.worker.response(self.request("chat", model=model, messages=HELLO, **tokens)))
 
         found = outcome_of_next()
         while found == "provider_unavailable" and tokens:
@@ -224,27 +224,27 @@ def make(scene: Scene, moment: str, victim: str, before: Processes) -> list[int 
     match moment:
         case "in flight" if victim == "llama.cpp":
             story = {"model": "local/small", "messages": STORY, "temperature": 1.0}
-            ids = [scene.ask("chat", **story), scene.ask("chat", stream=True, **story)]
+            ids = [scene.request("chat", **story), scene.request("chat", stream=True, **story)]
             scene.worker.wait_for_delta(ids[1])
             return ids
         case "in flight":
             reached = scene.upstream.counts["hang"]
             ids = [
-                scene.ask("chat", model="openai/hang", messages=HELLO),
-                scene.ask("chat", model="openai/hang-after-1", messages=HELLO, stream=True),
+                scene.request("chat", model="openai/hang", messages=HELLO),
+                scene.request("chat", model="openai/hang-after-1", messages=HELLO, stream=True),
             ]
             scene.upstream.wait_for_request(model="hang", nth=reached + 1, timeout=60)
             scene.worker.wait_for_delta(ids[1])
             return ids
         case "reload":
-            scene.ask("config/reload")
+            scene.request("config/reload")
             wait_until(lambda: states(scene) == ["ready", "starting"], "the new engine waits for the template")
         case "fork":
             (engine,) = before.engines
             os.kill(engine, signal.SIGKILL)
             wait_until(lambda: states(scene) == ["starting"], "the next engine waits for the template")
             if victim == "llama.cpp" and before.llama and state_of(before.llama[0]) != "X":
-                scene.ask("chat", model="local/small", messages=HELLO, max_tokens=2)  # waits for the engine
+                scene.request("chat", model="local/small", messages=HELLO, max_tokens=2)  # waits for the engine
     return []
 
 

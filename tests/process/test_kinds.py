@@ -71,7 +71,7 @@ def test_a_provider_without_the_method_is_named(nowhere: dict[str, str], method:
     assert (error["code"], error["message"]) == (1004, f"anthropic has no {reason} here")
 
 
-def answer(**changes: Any) -> Json:
+def reply(**changes: Any) -> Json:
     message = {"role": "assistant", "content": "fine", **changes.pop("message", {})}
     choice = {"index": 0, "message": message, "finish_reason": "stop", **changes.pop("choice", {})}
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
@@ -83,28 +83,28 @@ def logprobs(value: object) -> Json:
 
 
 ODD: dict[str, Json] = {
-    "integer-id": answer(id=7),
-    "null-id": answer(id=None),
-    "list-id": answer(id=[1]),
-    "content-list": answer(message={"content": [{"type": "text", "text": "fine"}]}),
-    "content-number": answer(message={"content": 5}),
-    "content-object": answer(message={"content": {"a": 1}}),
-    "reasoning-list": answer(message={"reasoning_content": ["x"]}),
-    "reasoning-number": answer(message={"reasoning_content": 5}),
-    "annotations-text": answer(message={"annotations": "x"}),
-    "annotations-object": answer(message={"annotations": {"a": 1}}),
-    "annotations-numbers": answer(message={"annotations": [1]}),
-    "logprob-nan": answer(**logprobs(float("nan"))),
-    "logprob-infinity": answer(**logprobs(float("-inf"))),
-    "logprobs-text": answer(choice={"logprobs": "x"}),
-    "usage-text": answer(usage="x"),
-    "usage-nan": answer(usage={"prompt_tokens": float("nan"), "completion_tokens": 1, "total_tokens": 1}),
-    "model-number": answer(model=5),
-    "tool-calls-text": answer(message={"tool_calls": "x"}),
-    "tool-calls-empty-objects": answer(message={"tool_calls": [{}]}),
+    "integer-id": reply(id=7),
+    "null-id": reply(id=None),
+    "list-id": reply(id=[1]),
+    "content-list": reply(message={"content": [{"type": "text", "text": "fine"}]}),
+    "content-number": reply(message={"content": 5}),
+    "content-object": reply(message={"content": {"a": 1}}),
+    "reasoning-list": reply(message={"reasoning_content": ["x"]}),
+    "reasoning-number": reply(message={"reasoning_content": 5}),
+    "annotations-text": reply(message={"annotations": "x"}),
+    "annotations-object": reply(message={"annotations": {"a": 1}}),
+    "annotations-numbers": reply(message={"annotations": [1]}),
+    "logprob-nan": reply(**logprobs(float("nan"))),
+    "logprob-infinity": reply(**logprobs(float("-inf"))),
+    "logprobs-text": reply(choice={"logprobs": "x"}),
+    "usage-text": reply(usage="x"),
+    "usage-nan": reply(usage={"prompt_tokens": float("nan"), "completion_tokens": 1, "total_tokens": 1}),
+    "model-number": reply(model=5),
+    "tool-calls-text": reply(message={"tool_calls": "x"}),
+    "tool-calls-empty-objects": reply(message={"tool_calls": [{}]}),
     "no-choices": {"id": "1"},
-    "choices-text": answer(choices="x"),
-    "a-list": [answer()],  # type: ignore[dict-item]
+    "choices-text": reply(choices="x"),
+    "a-list": [reply()],  # type: ignore[dict-item]
     "a-number": 5,  # type: ignore[dict-item]
 }
 HEADERS = ("inf", "9" * 5_000, "-1", "nan", "1e999", "")
@@ -118,7 +118,7 @@ def provider() -> Iterator[Upstream]:
         for number, value in enumerate(HEADERS):
             names = ("x-ratelimit-remaining-tokens", "x-ratelimit-remaining-requests", "x-ratelimit-reset-tokens", "retry-after")
             headers = dict.fromkeys(names, value)
-            upstream.script(f"header-{number}", body=answer(), headers=headers)
+            upstream.script(f"header-{number}", body=reply(), headers=headers)
             upstream.script(f"refused-{number}", body={"error": {"message": "slow down"}}, status=429, headers=headers)
         yield upstream
 

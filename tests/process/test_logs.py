@@ -20,7 +20,7 @@ USER = [{"role": "user", "content": f"tell me of {MARKER}"}]
 # ---- one line a request --------------------------------------------------------------------------------------------------------
 
 
-def ask(*requests: dict[str, Any], format: str = "json", level: str = "info") -> list[str]:
+def log_lines(*requests: dict[str, Any], format: str = "json", level: str = "info") -> list[str]:
     """The log of a process that got this request."""
     lines = [{"jsonrpc": "2.0", "id": n, "method": "chat", **request} for n, request in enumerate(requests)]
     input = "".join(json.dumps(line) + "\n" for line in lines).encode()
@@ -36,7 +36,7 @@ def chat(model: Any = "offline/echo", **params: Any) -> dict[str, Any]:
 
 @pytest.mark.rule("LOG-1", "LOG-2")
 def test_a_chat_is_one_line_with_what_it_cost() -> None:
-    lines = ask(chat(stream=True))
+    lines = log_lines(chat(stream=True))
     assert len(lines) == 1, lines
     line = lines[0]
     members = json.loads(line)
@@ -69,7 +69,7 @@ def test_a_chat_is_one_line_with_what_it_cost() -> None:
     ids=["no such model", "unknown member", "no params"],
 )
 def test_a_chat_that_fails_is_one_line_too(request_: dict[str, Any], outcome: str) -> None:
-    (line,) = ask(request_)
+    (line,) = log_lines(request_)
     members = json.loads(line)
     assert (members["id"], members["method"], members["outcome"]) == (0, "chat", outcome)
     assert {"model", "stream", "provider", "ms"} <= set(members)
@@ -77,7 +77,9 @@ def test_a_chat_that_fails_is_one_line_too(request_: dict[str, Any], outcome: st
 
 @pytest.mark.rule("LOG-2")
 def test_a_method_that_does_not_exist_is_one_line_and_the_lifecycle_none() -> None:
-    lines = ask({"method": "no/such"}, {"method": "ping"}, {"method": "initialize", "params": {"protocolVersion": "2025-06-18"}})
+    lines = log_lines(
+        {"method": "no/such"}, {"method": "ping"}, {"method": "initialize", "params": {"protocolVersion": "2025-06-18"}}
+    )
     assert [json.loads(line)["outcome"] for line in lines] == ["method_not_found"]
 
 
@@ -85,7 +87,7 @@ def test_a_method_that_does_not_exist_is_one_line_and_the_lifecycle_none() -> No
 @pytest.mark.parametrize("format", ["json", "text"])
 def test_each_request_is_one_line_whatever_its_names_hold(format: str) -> None:
     hostile = 'offline/none\n2026-01-01T00:00:00.000Z error forged: {"level":"error"}\r\x85\u2028\x1b[31m'
-    lines = ask(chat(hostile), {"method": hostile}, {"id": hostile, **chat()}, format=format)
+    lines = log_lines(chat(hostile), {"method": hostile}, {"id": hostile, **chat()}, format=format)
     assert len(lines) == 3
     assert all("forged" not in line or line.index("forged") > line.index("request") for line in lines)
     assert "\x1b" not in "".join(lines)
@@ -93,19 +95,19 @@ def test_each_request_is_one_line_whatever_its_names_hold(format: str) -> None:
 
 @pytest.mark.rule("LOG-1")
 def test_the_text_format_is_text_with_the_same_facts() -> None:
-    (line,) = ask(chat(), format="text")
+    (line,) = log_lines(chat(), format="text")
     assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z info bridge_worker\.requests: request id=0 method=chat ", line)
     assert {"outcome=ok", "model=offline/echo", "stream=False", "provider=offline", "input_tokens=4"} <= set(line.split())
 
 
 @pytest.mark.rule("LOG-1")
 def test_nothing_is_logged_of_ordinary_work_by_default() -> None:
-    assert ask(chat(), chat("offline/none"), chat(colour="red"), level="warning") == []
+    assert log_lines(chat(), chat("offline/none"), chat(colour="red"), level="warning") == []
 
 
 # ---- never content, never a secret ---------------------------------------------------------------------------------------------
 
-SAID_ANYWHERE = [
+TEXT_EVERYWHERE = [
     chat(),
     chat(stream=True),
     chat("offline/none"),
@@ -128,8 +130,8 @@ SAID_ANYWHERE = [
 @pytest.mark.rule("LOG-3")
 @pytest.mark.parametrize("format", ["json", "text"])
 def test_no_chat_content_is_logged(format: str) -> None:
-    lines = ask(*SAID_ANYWHERE, format=format)
-    assert len(lines) == len(SAID_ANYWHERE) - 1  # params that are an array never reach a method
+    lines = log_lines(*TEXT_EVERYWHERE, format=format)
+    assert len(lines) == len(TEXT_EVERYWHERE) - 1  # params that are an array never reach a method
     assert [line for line in lines if MARKER in line] == []
 
 
@@ -143,7 +145,7 @@ def test_secrets_are_masked_in_every_member(format: str) -> None:
         chat({"key": SECRET}),
         chat([SECRET]),
     ]
-    lines = ask(*hidden, format=format)
+    lines = log_lines(*hidden, format=format)
     assert len(lines) == len(hidden)
     assert SECRET not in "\n".join(lines)
 

@@ -114,7 +114,7 @@ class Silent:
         pass
 
 
-def ask(made: Once, key: str, **members: Any) -> Any:
+def dispatch(made: Once, key: str, **members: Any) -> Any:
     start = Start(1, "chat", {"idempotency_key": key, **members})
     return response_of(made, start, 0.0, Silent())  # type: ignore[arg-type]
 
@@ -128,18 +128,18 @@ def test_results_are_kept_for_a_time_and_a_size(monkeypatch: pytest.MonkeyPatch)
         app = Counting()
         made = Once(app, clock=lambda: clock[0])
         for _ in range(3):
-            await ask(made, "a")
+            await dispatch(made, "a")
         assert app.runs == 1
         clock[0] = 3_601.0
-        await ask(made, "a")
+        await dispatch(made, "a")
         assert app.runs == 2
-        await asyncio.gather(*(ask(made, "b", size=1_500) for _ in range(5)))
+        await asyncio.gather(*(dispatch(made, "b", size=1_500) for _ in range(5)))
         assert app.runs == 3
-        await ask(made, "c", size=1_500)  # "b" no longer fits
-        await ask(made, "b", size=1_500)
+        await dispatch(made, "c", size=1_500)  # "b" no longer fits
+        await dispatch(made, "b", size=1_500)
         assert app.runs == 5
-        await ask(made, "large", size=5_000)
-        await ask(made, "large", size=5_000)
+        await dispatch(made, "large", size=5_000)
+        await dispatch(made, "large", size=5_000)
         assert app.runs == 7
 
     asyncio.run(story())

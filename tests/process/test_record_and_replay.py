@@ -471,9 +471,9 @@ def test_engines_that_are_killed_amid_long_lines_leave_whole_lines_that_do_not_m
     assert worker.exit_code() == 0
     whole = exchanges_of(path)
     for line in whole:
-        asked = line["request"]["params"]["messages"][0]["content"]
-        assert asked in texts or asked == OFFLINE["messages"][0]["content"]
-        assert line["wire"]["result"]["content"] == asked
+        text = line["request"]["params"]["messages"][0]["content"]
+        assert text in texts or text == OFFLINE["messages"][0]["content"]
+        assert line["wire"]["result"]["content"] == text
     first = Counter(line["request"]["params"]["messages"][0]["content"][0] for line in whole)
     assert all(first[text[0]] >= 1 for text in texts)
     cassette = Cassette(str(path))

@@ -94,9 +94,9 @@ def check_nothing_leaked(victim: Worker, canary: Canary, provider: Upstream) -> 
     first = len(victim.received)
     yield
     assert canary.visitors == []
-    said = json.dumps(victim.received[first:]) + victim.stderr
-    assert KEY not in said
-    assert FILE_SECRET not in said
+    output = json.dumps(victim.received[first:]) + victim.stderr
+    assert KEY not in output
+    assert FILE_SECRET not in output
     assert "Traceback" not in json.dumps(victim.received[first:])
     assert all(FILE_SECRET not in request.raw.decode() for request in provider.requests)
 
@@ -112,7 +112,7 @@ def attempt(worker: Worker, params: Json) -> Json:
 # ---- params ------------------------------------------------------------------------------------------------------------------
 
 HOSTS = dict.fromkeys(("api_base", "base_url", "server_url", "aws_sts_endpoint", "langfuse_host"), "http://127.0.0.1:CANARY/v1")
-WAYS: Json = HOSTS | {
+ROUTES: Json = HOSTS | {
     "api_key": "os.environ/AWS_SECRET_ACCESS_KEY",
     "extra_headers": {"x": "y"},
     "headers": {"authorization": "Bearer x"},
@@ -154,8 +154,8 @@ def in_part(name: str, value: object) -> Json:
 
 
 def in_opaque_state(name: str, value: object) -> Json:
-    said = {"role": "assistant", "content": "x", "provider_specific_fields": {"a": {name: value}}}
-    return {"messages": [*HELLO, said, *HELLO]}
+    assistant = {"role": "assistant", "content": "x", "provider_specific_fields": {"a": {name: value}}}
+    return {"messages": [*HELLO, assistant, *HELLO]}
 
 
 def in_tool(name: str, value: object) -> Json:
@@ -179,7 +179,7 @@ PLACES = {
 @pytest.mark.usefixtures("check_nothing_leaked")
 @pytest.mark.parametrize("place", PLACES)
 def test_no_param_reaches_a_host_a_file_a_key_or_code(victim: Worker, canary: Canary, secret_file: Path, place: str) -> None:
-    for name, value in WAYS.items():
+    for name, value in ROUTES.items():
         error = attempt(victim, PLACES[place](name, placed(value, canary, secret_file)))
         assert error["data"]["kind"] == "invalid_request", (name, error)
         assert name in error["message"], error

@@ -19,7 +19,7 @@ from tests.support.worker import Json, Worker, run
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT_ID = "00f067aa0ba902b7"
 PARENT = {"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01", "tracestate": "vendor=abc"}
-SAID = "Zebra-4711"
+TEXT = "Zebra-4711"
 CLIENT = 3  # SPAN_KIND_CLIENT
 
 
@@ -46,7 +46,7 @@ def scene() -> Iterator[Scene]:
 
 
 def chat(model: str, **params: Any) -> Json:
-    return {"model": model, "messages": [{"role": "user", "content": SAID}], **params}
+    return {"model": model, "messages": [{"role": "user", "content": TEXT}], **params}
 
 
 def span_of(scene: Scene, id: object) -> Span:
@@ -55,7 +55,7 @@ def span_of(scene: Scene, id: object) -> Span:
 
 @pytest.mark.rule("OTL-1", "OTL-2")
 def test_a_chat_is_a_span_below_the_callers(scene: Scene, streamed: bool) -> None:
-    params = chat("openai/gpt-4o", stream=streamed, temperature=1, max_tokens=50, seed=7, stop=[SAID], _meta=PARENT)
+    params = chat("openai/gpt-4o", stream=streamed, temperature=1, max_tokens=50, seed=7, stop=[TEXT], _meta=PARENT)
     before = time.time_ns()
     result = scene.worker.response(id := scene.worker.request("chat", params))["result"]
     span = span_of(scene, id)
@@ -130,8 +130,8 @@ def test_a_cancel_is_recorded_and_is_not_an_error(scene: Scene) -> None:
 
 @pytest.mark.rule("OTL-1")
 def test_a_confused_caller_leaves_no_word_in_a_span(scene: Scene) -> None:
-    asked = {"model": f"offline/{SAID}?", "messages": SAID, "temperature": SAID}
-    for params, kind in ((asked, "invalid_request"), (chat(f"offline/{SAID * 40}"), "model_not_found")):
+    invalid = {"model": f"offline/{TEXT}?", "messages": TEXT, "temperature": TEXT}
+    for params, kind in ((invalid, "invalid_request"), (chat(f"offline/{TEXT * 40}"), "model_not_found")):
         scene.worker.response(id := scene.worker.request("chat", params))
         span = span_of(scene, id)
         assert (span.name, span.attributes["error.type"]) == ("chat", kind)
@@ -142,8 +142,8 @@ def test_a_confused_caller_leaves_no_word_in_a_span(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("method", "params", "operation"),
     [
-        ("embed", {"model": "offline/embed", "input": SAID}, "embeddings"),
-        ("rerank", {"model": "offline/rerank", "query": SAID, "documents": [SAID]}, "rerank"),
+        ("embed", {"model": "offline/embed", "input": TEXT}, "embeddings"),
+        ("rerank", {"model": "offline/rerank", "query": TEXT, "documents": [TEXT]}, "rerank"),
         ("tools/call", {"name": "chat", "arguments": chat("offline/echo")}, "chat"),
         ("tools/call", {"name": "chat", "arguments": chat("offline/none")}, "chat"),
     ],
@@ -162,7 +162,7 @@ def test_so_are_embeddings_rankings_and_the_chats_of_an_mcp_client(scene: Scene,
 def test_no_content_and_no_key_was_sent(scene: Scene) -> None:
     """Last of those that share the worker."""
     assert len(scene.collector.spans) > 10
-    assert SAID.encode() not in scene.collector.raw
+    assert TEXT.encode() not in scene.collector.raw
     assert b"sk-secret" not in scene.collector.raw
     assert not scene.worker.stderr
 

@@ -17,7 +17,7 @@ from tests.conftest import Spawn
 from tests.support.worker import COMMAND, Json, clean_environment, run, wait_until
 
 SECRET = "sk-very-secret-0815"
-SAID = "Zebra-4711"
+TEXT = "Zebra-4711"
 
 
 def read(file: Path) -> list[Json]:
@@ -25,13 +25,13 @@ def read(file: Path) -> list[Json]:
     return [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def messages(file: Path, way: str) -> list[Any]:
-    return [line.get("message") for line in read(file) if line.get("dir") == way]
+def messages(file: Path, direction: str) -> list[Any]:
+    return [line.get("message") for line in read(file) if line.get("dir") == direction]
 
 
-def chat(id: object = 1, text: str = SAID, **params: Any) -> Json:
-    asked = {"model": "offline/echo", "messages": [{"role": "user", "content": text}], **params}
-    return {"jsonrpc": "2.0", "id": id, "method": "chat", "params": asked}
+def chat(id: object = 1, text: str = TEXT, **params: Any) -> Json:
+    body = {"model": "offline/echo", "messages": [{"role": "user", "content": text}], **params}
+    return {"jsonrpc": "2.0", "id": id, "method": "chat", "params": body}
 
 
 def traced(file: Path, *sent: object, flags: tuple[str, ...] = (), env: dict[str, str] | None = None) -> list[Json]:
@@ -108,35 +108,35 @@ def test_without_content_the_trace_holds_no_chat_content(tmp_path: Path) -> None
     file = tmp_path / "trace.jsonl"
     tool = {
         "type": "function",
-        "function": {"name": "find", "description": SAID, "parameters": {"properties": {SAID: {"enum": [SAID]}}}},
+        "function": {"name": "find", "description": TEXT, "parameters": {"properties": {TEXT: {"enum": [TEXT]}}}},
     }
-    odd = {"jsonrpc": "2.0", "id": SAID * 40, "method": "chat", "params": {f"{SAID} and more": SAID, "model": SAID * 30}}
-    parts = [{"role": "user", "name": SAID, "content": [{"type": "text", "text": SAID}]}]
+    odd = {"jsonrpc": "2.0", "id": TEXT * 40, "method": "chat", "params": {f"{TEXT} and more": TEXT, "model": TEXT * 30}}
+    parts = [{"role": "user", "name": TEXT, "content": [{"type": "text", "text": TEXT}]}]
     traced(
         file,
-        chat(stream=True, stop=SAID, user=SAID, metadata={SAID: SAID}, deadlines={"total_ms": 60_000}),
+        chat(stream=True, stop=TEXT, user=TEXT, metadata={TEXT: TEXT}, deadlines={"total_ms": 60_000}),
         chat(
-            2, messages=[*parts, {"role": "assistant", "content": None, "reasoning_content": SAID, "refusal": SAID}], tools=[tool]
+            2, messages=[*parts, {"role": "assistant", "content": None, "reasoning_content": TEXT, "refusal": TEXT}], tools=[tool]
         ),
         chat(
             3,
             model="offline/tools",
-            tools=[{"type": "function", "function": {"name": "say", "parameters": {"const": {"word": SAID}}}}],
+            tools=[{"type": "function", "function": {"name": "say", "parameters": {"const": {"word": TEXT}}}}],
         ),
-        {"jsonrpc": "2.0", "id": 4, "method": "embed", "params": {"model": "offline/embed", "input": [SAID]}},
-        {"jsonrpc": "2.0", "id": 5, "method": "rerank", "params": {"model": "offline/rerank", "query": SAID, "documents": [SAID]}},
+        {"jsonrpc": "2.0", "id": 4, "method": "embed", "params": {"model": "offline/embed", "input": [TEXT]}},
+        {"jsonrpc": "2.0", "id": 5, "method": "rerank", "params": {"model": "offline/rerank", "query": TEXT, "documents": [TEXT]}},
         {"jsonrpc": "2.0", "id": 6, "method": "tools/call", "params": {"name": "chat", "arguments": chat()["params"]}},
         odd,
-        f'"{SAID}"\n{SAID}\n'.encode(),
+        f'"{TEXT}"\n{TEXT}\n'.encode(),
     )
     text = file.read_text()
-    assert SAID not in text
-    asked = messages(file, "in")[0]["params"]
-    assert asked["model"] == "offline/echo"
-    assert asked["messages"] == [{"role": "user", "content": f"[{len(SAID)} characters]"}]
-    assert asked["deadlines"] == {"total_ms": 60_000}
+    assert TEXT not in text
+    params = messages(file, "in")[0]["params"]
+    assert params["model"] == "offline/echo"
+    assert params["messages"] == [{"role": "user", "content": f"[{len(TEXT)} characters]"}]
+    assert params["deadlines"] == {"total_ms": 60_000}
     tool_call = next(m["result"]["tool_calls"][0] for m in messages(file, "out") if m.get("id") == 3)
-    assert tool_call["function"] == {"name": "say", "arguments": f"[{len(json.dumps({'word': SAID}))} characters]"}
+    assert tool_call["function"] == {"name": "say", "arguments": f"[{len(json.dumps({'word': TEXT}))} characters]"}
 
 
 @pytest.mark.rule("TRC-2")
@@ -223,10 +223,10 @@ def test_a_full_disk_ends_the_trace_and_not_the_serving(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write beyond the limit is EFBIG
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # an engine's board takes 64 KiB
 
-    asked = b"".join(json.dumps(chat(id, "word " * 100, stream=True)).encode() + b"\n" for id in range(20))
+    lines = b"".join(json.dumps(chat(id, "word " * 100, stream=True)).encode() + b"\n" for id in range(20))
     done = subprocess.run(
         [*COMMAND, "--stdio", f"--trace={file}"],
-        input=asked,
+        input=lines,
         capture_output=True,
         preexec_fn=small_disk,
         env=clean_environment(),

@@ -52,12 +52,12 @@ def test_aimock_is_heard(name: str, streamed: bool, worker: Worker) -> None:
 
 @pytest.mark.parametrize(("name", "streamed"), modes(BACK))
 def test_aimock_understands_a_tools_result(name: str, streamed: bool, worker: Worker, aimock: Aimock) -> None:
-    asked = {"role": "user", "content": "one call"}
-    called = chat(worker, name, streamed, [asked], tools=TOOLS)
+    user = {"role": "user", "content": "one call"}
+    called = chat(worker, name, streamed, [user], tools=TOOLS)
     call = called["tool_calls"][0]
-    answer = {"role": "tool", "tool_call_id": call["id"], "content": "21 degrees"}
+    tool_message = {"role": "tool", "tool_call_id": call["id"], "content": "21 degrees"}
 
-    result = chat(worker, name, streamed, [asked, called["message"], answer], tools=TOOLS)
+    result = chat(worker, name, streamed, [user, called["message"], tool_message], tools=TOOLS)
 
     assert result["content"] == "It is 21 degrees."
     understood = [(message["role"], message.get("content") or None) for message in aimock.last_request()["body"]["messages"]]

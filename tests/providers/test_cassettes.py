@@ -120,8 +120,8 @@ def is_in(wanted: Any, body: Json) -> bool:
 
 def next_turn(message: Json) -> list[Json]:
     calls = message.get("tool_calls") or ()
-    answers = [{"role": "tool", "tool_call_id": call["id"], "content": "21 degrees"} for call in calls]
-    return [{"role": "user", "content": "hello"}, message, *(answers or [{"role": "user", "content": "and on"}])]
+    tool_messages = [{"role": "tool", "tool_call_id": call["id"], "content": "21 degrees"} for call in calls]
+    return [{"role": "user", "content": "hello"}, message, *(tool_messages or [{"role": "user", "content": "and on"}])]
 
 
 def without_ids(result: Json) -> Json:
@@ -139,15 +139,15 @@ def as_params(canonical: Json) -> Json:
 @pytest.mark.rule("RES-8", "RES-13", "RES-14", "RES-15", "RES-18")
 @pytest.mark.parametrize("exchange", PLAYED)
 def test_a_recorded_response_is_read_and_sent_back_unchanged(exchange: Json, player: Player, worker: Worker) -> None:
-    asked = as_params(exchange["request"]["params"])
+    params = as_params(exchange["request"]["params"])
     player.insert(exchange)
 
-    response = worker.call("chat", asked)
+    response = worker.call("chat", params)
 
     assert "result" in response, response
     assert without_ids(response["result"]) == without_ids(exchange["wire"]["result"])
 
-    again = worker.call("chat", asked | {"messages": next_turn(response["result"]["message"])})
+    again = worker.call("chat", params | {"messages": next_turn(response["result"]["message"])})
 
     assert "result" in again, again
     sent = json.loads(player.requests[-1].raw)

@@ -62,15 +62,15 @@ def test_a_single_input_is_a_list_of_one(provider: Upstream, worker: Worker) -> 
 
 @pytest.mark.rule("EMB-2")
 @pytest.mark.parametrize("sent", ["numbers", "base64"])
-@pytest.mark.parametrize("asked", ["float", "base64", None])
+@pytest.mark.parametrize("requested", ["float", "base64", None])
 def test_the_encoding_is_the_requested_one_whatever_the_provider_sends(
-    provider: Upstream, worker: Worker, sent: str, asked: str | None
+    provider: Upstream, worker: Worker, sent: str, requested: str | None
 ) -> None:
-    model = f"encoded-{sent}-{asked}"
+    model = f"encoded-{sent}-{requested}"
     provider.script(model, body=embeddings([0.5, -3.0] if sent == "numbers" else in_base64(0.5, -3.0)))
-    params = {"model": f"openai/{model}", "input": "a"} | ({"encoding_format": asked} if asked else {})
+    params = {"model": f"openai/{model}", "input": "a"} | ({"encoding_format": requested} if requested else {})
     (embedding,) = worker.call("embed", params)["result"]["embeddings"]
-    assert embedding == (in_base64(0.5, -3.0) if asked == "base64" else [0.5, -3.0])
+    assert embedding == (in_base64(0.5, -3.0) if requested == "base64" else [0.5, -3.0])
 
 
 @pytest.mark.rule("EMB-3")
@@ -117,7 +117,7 @@ def test_a_refusal_is_reported_like_that_of_a_chat_and_not_retried(
     model = f"{method}-{status}"
     body = {"error": {"message": f"no, {MARK}", "type": "x", "code": "x"}, "message": f"no, {MARK}"}
     provider.script(model, status=status, headers={"retry-after": "7"}, body=body)
-    response = worker.call(method, asked(method, model))
+    response = worker.call(method, params_of(method, model))
     assert response["error"]["data"]["kind"] == kind
     assert response["error"]["data"]["status"] == status
     assert (response["error"]["data"]["retry_after_ms"] == 7000) == (status == 429)
@@ -130,7 +130,7 @@ def test_a_refusal_is_reported_like_that_of_a_chat_and_not_retried(
 def test_a_cancel_closes_the_connection_before_the_response(provider: Upstream, worker: Worker, method: str) -> None:
     model = f"held-{method}"
     provider.script(model, body={}, before=Gate())
-    id = worker.request(method, asked(method, model))
+    id = worker.request(method, params_of(method, model))
     held = provider.wait_for_request(model, timeout=30)
     before = worker.call("status")["result"]["requests"]
     worker.notify("notifications/cancelled", {"requestId": id})
@@ -148,12 +148,12 @@ def test_a_cancel_closes_the_connection_before_the_response(provider: Upstream, 
 def test_a_deadline_ends_it_and_is_named(provider: Upstream, worker: Worker, method: str) -> None:
     model = f"late-{method}"
     provider.script(model, body={}, before=Gate())
-    response = worker.call(method, asked(method, model) | {"deadlines": {"total_ms": 50}})
+    response = worker.call(method, params_of(method, model) | {"deadlines": {"total_ms": 50}})
     assert error_of(response) == (1009, "timeout")
     assert response["error"]["data"]["deadline"] == "total_ms"
 
 
-def asked(method: str, model: str) -> Json:
+def params_of(method: str, model: str) -> Json:
     if method == "embed":
         return {"model": f"openai/{model}", "input": "a"}
     return {"model": f"cohere/{model}", "query": "a", "documents": ["b"]}
@@ -163,10 +163,10 @@ def asked(method: str, model: str) -> Json:
 @pytest.mark.parametrize("method", ["embed", "rerank"])
 @pytest.mark.parametrize("member", ["api_base", "temperature"])
 def test_params_are_as_strict_as_those_of_a_chat(worker: Worker, method: str, member: str) -> None:
-    response = worker.call(method, asked(method, "any") | {member: "https://example.com"})
+    response = worker.call(method, params_of(method, "any") | {member: "https://example.com"})
     assert error_of(response) == (-32602, "invalid_request")
     assert member in response["error"]["message"]
-    response = worker.call(method, asked(method, "any") | {"provider_params": {"input_type": "x"}})
+    response = worker.call(method, params_of(method, "any") | {"provider_params": {"input_type": "x"}})
     assert "provider_params.input_type" in response["error"]["message"]
 
 
@@ -218,5 +218,5 @@ def test_a_ranking_of_other_documents_is_a_bad_upstream_response(
 @pytest.mark.rule("EMB-5", "RNK-4")
 def test_a_model_with_an_interactive_login_is_refused(worker: Worker) -> None:
     for method in ("embed", "rerank"):
-        params = asked(method, "any") | {"model": "github_copilot/any"}
+        params = params_of(method, "any") | {"model": "github_copilot/any"}
         assert error_of(worker.call(method, params)) == (1003, "model_not_found")

@@ -47,7 +47,7 @@ class Asker:
 
 
 @pytest.fixture(scope="module", params=["no config", "config"])
-def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
+def chat(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
     with Upstream() as upstream:
         flags: list[str] = []
         if request.param == "config":
@@ -62,7 +62,7 @@ def ask(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
             yield Asker(worker, upstream, "kind")
 
 
-def test_a_null_delta_and_choices_without_content_lose_nothing(ask: Asker, streamed: bool) -> None:
+def test_a_null_delta_and_choices_without_content_lose_nothing(chat: Asker, streamed: bool) -> None:
     nulls = [{**chunk({}), "choices": [{"index": 0, "delta": None, "finish_reason": None}]}, {**chunk({}), "choices": None}]
     chunks = [
         chunk({"role": "assistant", "content": "so"}),
@@ -71,46 +71,46 @@ def test_a_null_delta_and_choices_without_content_lose_nothing(ask: Asker, strea
         {**chunk({}), "choices": [], "usage": USAGE},
         DONE,
     ]
-    result = ask(streamed, message={"content": "so"}, chunks=chunks)
+    result = chat(streamed, message={"content": "so"}, chunks=chunks)
     assert (result["content"], result["usage"]["total_tokens"]) == ("so", USAGE["total_tokens"])
 
 
-def test_content_as_parts_is_text(ask: Asker, streamed: bool) -> None:
+def test_content_as_parts_is_text(chat: Asker, streamed: bool) -> None:
     parts = [{"type": "text", "text": "so "}, {"type": "text", "text": "far"}]
-    result = ask(
+    result = chat(
         streamed, message={"content": parts}, chunks=[chunk({"role": "assistant", "content": parts}), chunk({}, "stop"), DONE]
     )
     assert result["content"] == "so far"
 
 
-def test_a_finish_reason_that_reports_an_error_is_one(ask: Asker, streamed: bool) -> None:
+def test_a_finish_reason_that_reports_an_error_is_one(chat: Asker, streamed: bool) -> None:
     chunks = [chunk({"role": "assistant", "content": "so"}), chunk({}, "error"), DONE]
-    data = ask(streamed, message={"content": "so", "finish_reason": "error"}, chunks=chunks)["data"]
+    data = chat(streamed, message={"content": "so", "finish_reason": "error"}, chunks=chunks)["data"]
     assert data["kind"] == ("stream_interrupted" if streamed else "provider_unavailable")
     assert data["partial"]["content"] == "so"
 
 
-def test_an_error_in_mid_stream_has_the_text_so_far(ask: Asker) -> None:
+def test_an_error_in_mid_stream_has_the_text_so_far(chat: Asker) -> None:
     error = {"error": {"code": 502, "message": "the upstream is gone"}, "choices": []}
-    data = ask(True, chunks=[chunk({"role": "assistant", "content": "half"}), error, DONE])["data"]
+    data = chat(True, chunks=[chunk({"role": "assistant", "content": "half"}), error, DONE])["data"]
     assert (data["kind"], data["partial"]["content"]) == ("stream_interrupted", "half")
 
 
 @pytest.mark.parametrize("body", [b"<html>Bad gateway</html>", b"", b"[]", b'{"choices": []}'])
-def test_a_good_status_with_something_else_is_a_bad_response(ask: Asker, streamed: bool, body: bytes) -> None:
-    error = ask(streamed, body=body)
+def test_a_good_status_with_something_else_is_a_bad_response(chat: Asker, streamed: bool, body: bytes) -> None:
+    error = chat(streamed, body=body)
     assert error["data"]["kind"] == "bad_upstream_response"
     assert ("an HTML page" if body.startswith(b"<") else body.decode()) in error["message"]
 
 
-def test_a_json_error_as_the_response_to_a_stream_is_that_error(ask: Asker, streamed: bool) -> None:
-    error = ask(streamed, body={"error": {"message": "slow down", "type": "rate_limit_error", "code": "rate_limit_exceeded"}})
+def test_a_json_error_as_the_response_to_a_stream_is_that_error(chat: Asker, streamed: bool) -> None:
+    error = chat(streamed, body={"error": {"message": "slow down", "type": "rate_limit_error", "code": "rate_limit_exceeded"}})
     assert (error["data"]["kind"], error["data"]["retryable"]) == ("rate_limited", True)
 
 
-def test_a_failed_tool_call_of_groqs_comes_with_its_text(ask: Asker, streamed: bool) -> None:
+def test_a_failed_tool_call_of_groqs_comes_with_its_text(chat: Asker, streamed: bool) -> None:
     failed = {"message": "Failed to call a function.", "code": "tool_use_failed", "failed_generation": "<function=f>{oops"}
-    error = ask(streamed, status=400, body={"error": failed})
+    error = chat(streamed, status=400, body={"error": failed})
     assert "<function=f>{oops" in error["message"]
 
 
@@ -122,23 +122,23 @@ def test_a_failed_tool_call_of_groqs_comes_with_its_text(ask: Asker, streamed: b
         {"message": "prompt is too long: 200001 tokens > 200000 maximum", "type": "invalid_request_error"},
     ],
 )
-def test_a_full_context_has_its_kind(ask: Asker, streamed: bool, error: Json) -> None:
-    assert ask(streamed, status=400, body={"error": error})["data"]["kind"] == "context_length_exceeded"
+def test_a_full_context_has_its_kind(chat: Asker, streamed: bool, error: Json) -> None:
+    assert chat(streamed, status=400, body={"error": error})["data"]["kind"] == "context_length_exceeded"
 
 
-def test_thoughts_in_tags_are_reasoning(ask: Asker, streamed: bool) -> None:
+def test_thoughts_in_tags_are_reasoning(chat: Asker, streamed: bool) -> None:
     text = "<think>hm</think>so"
     chunks = [
         *(chunk({"role": "assistant", "content": text[at : at + 3]}) for at in range(0, len(text), 3)),
         chunk({}, "stop"),
         DONE,
     ]
-    result = ask(streamed, message={"content": text}, chunks=chunks)
+    result = chat(streamed, message={"content": text}, chunks=chunks)
     assert (result["reasoning"], result["content"]) == ("hm", "so")
 
 
-def test_a_stream_that_is_cut_is_interrupted(ask: Asker) -> None:
-    data = ask(True, chunks=[chunk({"role": "assistant", "content": "half"}), End.CLOSE])["data"]
+def test_a_stream_that_is_cut_is_interrupted(chat: Asker) -> None:
+    data = chat(True, chunks=[chunk({"role": "assistant", "content": "half"}), End.CLOSE])["data"]
     assert (data["kind"], data["partial"]["content"]) == ("stream_interrupted", "half")
 
 
@@ -168,11 +168,11 @@ def test_reasoning_details_of_openrouter_go_back_as_they_came(streamed: bool) ->
     details = [{"type": "reasoning.encrypted", "data": "b3BhcXVlLXNpZ25hdHVyZQ==", "id": "r1", "format": "x-v1", "index": 0}]
     with Upstream() as upstream:
         env = {"OPENROUTER_API_KEY": KEY, "OPENROUTER_API_BASE": upstream.base_url}
-        said = {"role": "assistant", "content": "so", "reasoning": "hm", "reasoning_details": details}
+        assistant = {"role": "assistant", "content": "so", "reasoning": "hm", "reasoning_details": details}
         if streamed:
-            upstream.script("x/y", chunks=[chunk(said), chunk({}, "stop"), DONE])
+            upstream.script("x/y", chunks=[chunk(assistant), chunk({}, "stop"), DONE])
         else:
-            choice = {"index": 0, "message": said, "finish_reason": "stop"}
+            choice = {"index": 0, "message": assistant, "finish_reason": "stop"}
             upstream.script("x/y", body={"id": "a", "object": "chat.completion", "created": 1, "model": "x/y", "choices": [choice]})
         with Worker(env=env) as worker:
             message = worker.chat("openrouter/x/y", stream=streamed)["message"]

@@ -48,18 +48,18 @@ class Upstream:
 
     def __init__(self) -> None:
         self.runner = asyncio.Runner()
-        self.reply: Reply = answers(200)
+        self.reply: Reply = reply_with(200)
         self.url = self.runner.run(self._listen())
 
     async def _listen(self) -> str:
         app = web.Application()
-        app.router.add_route("*", "/{path:.*}", self._answer)
+        app.router.add_route("*", "/{path:.*}", self._reply)
         self._site = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=1)
         await self._site.setup()
         await web.TCPSite(self._site, "127.0.0.1", 0).start()
         return f"http://127.0.0.1:{self._site.addresses[0][1]}"
 
-    async def _answer(self, request: web.Request) -> web.StreamResponse:
+    async def _reply(self, request: web.Request) -> web.StreamResponse:
         await request.read()
         return await self.reply(request)
 
@@ -84,7 +84,7 @@ def upstream() -> Iterator[Upstream]:
 # ---- what an upstream does -------------------------------------------------------------------------------------------------
 
 
-def answers(status: int, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
+def reply_with(status: int, body: Any = None, headers: dict[str, str] | None = None) -> Reply:
     async def reply(_: web.Request) -> web.StreamResponse:
         text = body if isinstance(body, str) else json.dumps(body)
         return web.Response(text=text, status=status, headers=headers, content_type="application/json")
@@ -95,7 +95,7 @@ def answers(status: int, body: Any = None, headers: dict[str, str] | None = None
 def refuses(status: int, message: str = "the provider's own words", headers: dict[str, str] | None = None) -> Reply:
     """The members of all three formats at once."""
     error = {"message": message, "type": "overloaded_error" if status == 529 else "some_error", "code": status, "status": "SOME"}
-    return answers(status, {"type": "error", "error": error}, headers)
+    return reply_with(status, {"type": "error", "error": error}, headers)
 
 
 async def page(_: web.Request) -> web.StreamResponse:
@@ -168,7 +168,7 @@ def fault(
     call |= ({"api_version": "2024-10-21"} if provider == "azure" else {}) | options
     texts: list[str] = []
 
-    async def ask() -> BaseException:
+    async def error() -> BaseException:
         try:
             async with asyncio.timeout(30):  # ends a hang that no fault has ended
                 response = await litellm.acompletion(**call)
@@ -182,7 +182,7 @@ def fault(
                 await response.aclose()
         raise AssertionError(f"{provider} gave an answer: {response} {texts}")
 
-    return from_litellm(upstream.runner.run(ask()), model=call["model"], streamed=bool(texts)), texts
+    return from_litellm(upstream.runner.run(error()), model=call["model"], streamed=bool(texts)), texts
 
 
 def cleaned(error: BridgeError) -> str:
@@ -257,32 +257,32 @@ def test_without_an_http_response_the_status_is_null(upstream: Upstream, provide
     assert error.extra == ({"deadline": "provider"} if kind == "timeout" else {})
 
 
-BAD_ANSWERS: dict[str, Reply] = {
+BAD_REPLIES: dict[str, Reply] = {
     "a page": page,
-    "cut JSON": answers(200, '{"id": "x", "choices": [{"mess'),
-    "a list": answers(200, [1, 2]),
-    "an empty object": answers(200, {}),
-    "nothing": answers(200, ""),
-    "other members": answers(200, {"choices": None, "content": None, "candidates": None}),
+    "cut JSON": reply_with(200, '{"id": "x", "choices": [{"mess'),
+    "a list": reply_with(200, [1, 2]),
+    "an empty object": reply_with(200, {}),
+    "nothing": reply_with(200, ""),
+    "other members": reply_with(200, {"choices": None, "content": None, "candidates": None}),
 }
 
 
-@pytest.mark.parametrize("name", BAD_ANSWERS)
+@pytest.mark.parametrize("name", BAD_REPLIES)
 @each_provider
 def test_a_response_that_is_not_a_completion_is_a_bad_upstream_response(upstream: Upstream, provider: str, name: str) -> None:
-    error, _ = fault(upstream, provider, BAD_ANSWERS[name])
+    error, _ = fault(upstream, provider, BAD_REPLIES[name])
     assert (error.kind, error.status, error.provider) == ("bad_upstream_response", None, provider)
     assert cleaned(error).startswith(f"{provider} sent an unusable response")
     assert "<" not in cleaned(error)
 
 
 def test_an_error_within_a_response_with_200_has_the_kind_of_its_code(upstream: Upstream) -> None:
-    error, _ = fault(upstream, "openai", answers(200, {"error": {"message": "no capacity", "code": 429}}))
+    error, _ = fault(upstream, "openai", reply_with(200, {"error": {"message": "no capacity", "code": 429}}))
     assert (error.kind, error.status, error.message) == ("rate_limited", None, "no capacity")
 
 
 def test_an_error_within_a_response_with_200_and_without_a_code_is_a_bad_upstream_response(upstream: Upstream) -> None:
-    error, _ = fault(upstream, "anthropic", answers(200, {"error": {"message": "no capacity"}}))
+    error, _ = fault(upstream, "anthropic", reply_with(200, {"error": {"message": "no capacity"}}))
     assert (error.kind, error.status) == ("bad_upstream_response", None)
     assert cleaned(error) == "anthropic sent an unusable response: no capacity"
 
@@ -377,12 +377,14 @@ def test_a_400_with_details_has_its_own_kind(upstream: Upstream, provider: str, 
 
 def test_a_content_policy_has_a_separate_kind(upstream: Upstream) -> None:
     body = {"error": {"message": "Your request was rejected", "type": "invalid_request_error", "code": "content_policy_violation"}}
-    error, _ = fault(upstream, "openai", answers(400, body))
+    error, _ = fault(upstream, "openai", reply_with(400, body))
     assert (error.kind, error.status, cleaned(error)) == ("content_policy", 400, "Your request was rejected")
 
 
 def test_a_page_of_a_gateway_is_reduced_to_its_title(upstream: Upstream) -> None:
-    error, _ = fault(upstream, "anthropic", answers(502, "<html><head><title>502 Bad Gateway</title></head></html>"), stream=True)
+    error, _ = fault(
+        upstream, "anthropic", reply_with(502, "<html><head><title>502 Bad Gateway</title></head></html>"), stream=True
+    )
     assert cleaned(error) == 'an HTML page "502 Bad Gateway"'
 
 
@@ -421,7 +423,7 @@ def test_retry_after_is_the_providers_advice(upstream: Upstream, provider: str, 
 def test_geminis_retry_after_is_read_from_the_body(upstream: Upstream, stream: bool) -> None:
     details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "7s"}]
     body = {"error": {"code": 429, "message": "Quota exceeded", "status": "RESOURCE_EXHAUSTED", "details": details}}
-    error, _ = fault(upstream, "gemini", answers(429, body), stream=stream)
+    error, _ = fault(upstream, "gemini", reply_with(429, body), stream=stream)
     assert (error.kind, error.retry_after_ms, cleaned(error)) == ("rate_limited", 7000, "Quota exceeded")
 
 
@@ -486,7 +488,7 @@ def tool_call(arguments: str) -> list[dict[str, Any]]:
     ]
 
 
-PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/picture.png"}}]}
+IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/picture.png"}}]}
 
 
 @pytest.mark.parametrize(
@@ -496,8 +498,8 @@ PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url"
         ("anthropic", {"messages": tool_call("{not JSON")}),
         ("gemini", {"messages": tool_call("{not JSON")}),
         ("anthropic", {"messages": []}),
-        ("gemini", {"messages": [PICTURE]}),
-        ("anthropic", {"messages": [PICTURE]}),
+        ("gemini", {"messages": [IMAGE]}),
+        ("anthropic", {"messages": [IMAGE]}),
         ("openai", {"messages": None}),
         ("openai", {"messages": ["no message"]}),
     ],
@@ -531,7 +533,7 @@ def test_a_budget_that_is_used_up(upstream: Upstream, monkeypatch: pytest.Monkey
 
 
 class TestRouter:
-    def ask(
+    def call(
         self, upstream: Upstream, model: str, reply: Reply, times: int = 1, deployments: int = 1, **settings: Any
     ) -> BridgeError:
         """The error of the last of some calls to the group ``a``."""
@@ -562,30 +564,30 @@ class TestRouter:
     def test_a_cooldown_is_rate_limited_until_it_is_over(self, upstream: Upstream) -> None:
         """LiteLLM 1.110 still calls the only deployment of a group after a 429, so this group has two."""
         reply = refuses(429, headers={"retry-after": "7"})
-        error = self.ask(upstream, "a", reply, times=3, deployments=2, allowed_fails=0)
+        error = self.call(upstream, "a", reply, times=3, deployments=2, allowed_fails=0)
         assert (error.kind, error.status, error.retry_after_ms) == ("rate_limited", None, 7000)
         assert cleaned(error) == "every deployment of a is cooling down or at its limit; try again later"
 
     def test_a_separate_limit_is_rate_limited(self, upstream: Upstream) -> None:
         deployment = {"rpm": 1}
-        error = self.ask(
+        error = self.call(
             upstream, "a", refuses(500), 2, routing_strategy="usage-based-routing-v2", deployment=deployment, disable_cooldowns=True
         )
         assert (error.kind, error.status) == ("rate_limited", None)
         assert "cooling down or at its limit" in error.message
 
     def test_an_unknown_model_is_model_not_found(self, upstream: Upstream) -> None:
-        error = self.ask(upstream, "zzz", hangs)
+        error = self.call(upstream, "zzz", hangs)
         assert (error.kind, error.status, error.provider, error.model) == ("model_not_found", None, None, "zzz")
 
     def test_the_words_of_the_router_are_cut_off(self, upstream: Upstream) -> None:
-        error = self.ask(upstream, "a", refuses(401), fallbacks=[{"a": ["b"]}])
+        error = self.call(upstream, "a", refuses(401), fallbacks=[{"a": ["b"]}])
         assert (error.kind, error.status, error.provider) == ("authentication", 401, "openai")
         assert cleaned(error).startswith("the provider's own words")
         assert "allback" not in cleaned(error)
 
     def test_a_refused_connection_has_no_status(self, upstream: Upstream) -> None:
-        error = self.ask(upstream, "b", hangs)
+        error = self.call(upstream, "b", hangs)
         assert (error.kind, error.status, error.provider) == ("provider_unavailable", None, "openai")
 
 

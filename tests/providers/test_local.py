@@ -132,8 +132,8 @@ def test_a_schema_constrains_the_output(worker: Worker) -> None:
     schema = {"type": "object", "properties": {"age": {"type": "integer"}, "on": {"type": "boolean"}}, "required": ["age", "on"]}
     wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}
     result = worker.chat(MODEL, "Say hi.", max_tokens=60, response_format=wanted, temperature=0)
-    answer = json.loads(result["content"])
-    assert (type(answer["age"]), type(answer["on"])) == (int, bool)
+    content = json.loads(result["content"])
+    assert (type(content["age"]), type(content["on"])) == (int, bool)
     assert result["finish_reason"] == "stop"
 
 
@@ -398,10 +398,10 @@ def test_memory_stays_where_it_is_over_200_chats(worker: Worker) -> None:
 
 @pytest.mark.rule("LOC-7")
 def test_a_gateways_config_falls_back_to_it_when_the_provider_is_down(spawn: Spawn, tmp_path: Path) -> None:
-    nobody = {"model": "openai/gpt-4o-mini", "api_key": "sk-secret", "api_base": "http://127.0.0.1:9/v1"}
+    unreachable = {"model": "openai/gpt-4o-mini", "api_key": "sk-secret", "api_base": "http://127.0.0.1:9/v1"}
     document = {
         "model_list": [
-            {"model_name": "fast", "litellm_params": nobody},
+            {"model_name": "fast", "litellm_params": unreachable},
             {"model_name": "here", "litellm_params": {"model": MODEL}},
         ],
         "router_settings": {"num_retries": 0, "fallbacks": [{"fast": ["here"]}]},
@@ -438,14 +438,14 @@ def test_it_needs_no_litellm(spawn: Spawn, tmp_path: Path) -> None:
 
 
 def test_tokens_are_counted_as_a_chat_counts_them_and_limits_are_the_models() -> None:
-    async def ask() -> tuple[int, Any]:
+    async def query() -> tuple[int, Any]:
         models = Local({"smollm2": LocalModel(context_tokens=256, slots=1)})
         try:
             return await models.count_tokens(MODEL, HELLO), await models.limits(MODEL)
         finally:
             models.close()
 
-    counted, limits = asyncio.run(ask())
+    counted, limits = asyncio.run(query())
     assert (limits.context_tokens, limits.tools, limits.embed) == (256, False, False)
     assert limits.parameters == 134_515_008
     assert counted == chat(HELLO, MODEL, max_tokens=1).usage.input_tokens  # type: ignore[union-attr]

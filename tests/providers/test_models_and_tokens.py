@@ -73,7 +73,7 @@ def got(worker: Worker, model: str) -> Json:
     return result
 
 
-def said(text: str = "hello world", **params: Any) -> Json:
+def conversation(text: str = "hello world", **params: Any) -> Json:
     return {"messages": [{"role": "user", "content": text}], **params}
 
 
@@ -240,7 +240,7 @@ def test_a_name_under_a_wildcard_of_the_config_is_that_model(configured: Worker)
 @pytest.mark.parametrize("model", ["of-nobodys-making", "offline/nothing", "github_copilot/gpt-4o"])
 @pytest.mark.parametrize("method", ["models/get", "tokens/count", "chat/check"])
 def test_a_name_that_nothing_serves_is_not_found(bare: Worker, method: str, model: str) -> None:
-    params = {"model": model} | ({} if method == "models/get" else said())
+    params = {"model": model} | ({} if method == "models/get" else conversation())
     assert bare.call(method, params)["error"]["data"]["kind"] == "model_not_found"
 
 
@@ -257,8 +257,8 @@ def test_with_a_config_only_its_names_are_found(configured: Worker) -> None:
     [
         ("models/list", {}),
         ("models/get", {"model": "offline/echo"}),
-        ("tokens/count", {"model": "offline/echo", **said()}),
-        ("chat/check", {"model": "offline/echo", **said()}),
+        ("tokens/count", {"model": "offline/echo", **conversation()}),
+        ("chat/check", {"model": "offline/echo", **conversation()}),
         ("status", {}),
     ],
 )
@@ -287,7 +287,7 @@ def test_their_params_are_as_strict_as_those_of_a_chat(bare: Worker, method: str
 def test_tokens_are_counted_and_the_tokenizer_is_named(bare: Worker, model: str, tokenizer: str, exact: bool) -> None:
     # 3 for the frame of a message, 1 for its role, 2 words, 3 for the answer's frame: OpenAI's published arithmetic
     expected = {"input_tokens": 9, "tokenizer": tokenizer, "exact": exact}
-    assert bare.call("tokens/count", {"model": model, **said("hello world")})["result"] == expected
+    assert bare.call("tokens/count", {"model": model, **conversation("hello world")})["result"] == expected
 
 
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -296,15 +296,15 @@ WITH_A_CALL = [
     {"role": "assistant", "tool_calls": [CALL]},
     {"role": "tool", "tool_call_id": "1", "content": "x"},
 ]
-PICTURE = {"role": "user", "content": [{"type": "image_url", "image_url": "https://example.com/x.png"}]}
-SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": "https://example.com/x.png"}]}
+AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
 TOOL = {"type": "function", "function": {"name": "f", "description": "does nothing at all"}}
 
 
 @pytest.mark.rule("TOK-1")
 @pytest.mark.parametrize(
     "params",
-    [{**said(), "tools": [TOOL]}, {"messages": WITH_A_CALL}, {"messages": [PICTURE]}],
+    [{**conversation(), "tools": [TOOL]}, {"messages": WITH_A_CALL}, {"messages": [IMAGE]}],
     ids=["tools", "tool-calls", "image"],
 )
 def test_an_estimated_count_is_marked_as_an_estimate(bare: Worker, params: Json) -> None:
@@ -317,21 +317,21 @@ def test_an_estimated_count_is_marked_as_an_estimate(bare: Worker, params: Json)
 def test_parts_without_a_count_are_omitted_and_their_text_counts(bare: Worker) -> None:
     text = {"type": "text", "text": "hello world"}
     file = {"type": "file", "file": {"file_id": "abc"}}
-    params = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": [text, SOUND, file]}]}
+    params = {"model": "openai/gpt-4o-mini", "messages": [{"role": "user", "content": [text, AUDIO, file]}]}
     assert bare.call("tokens/count", params)["result"] == {"input_tokens": 9, "tokenizer": "o200k_base", "exact": False}
 
 
 @pytest.mark.rule("TOK-1", "MOD-5")
 def test_a_deployment_with_a_base_model_is_that_model(configured: Worker) -> None:
     assert got(configured, "in-azure")["limits"] == got(configured, "in-azure")["limits"] | {"context_tokens": 128000}
-    counted = configured.call("tokens/count", {"model": "in-azure", **said("hello world")})["result"]
+    counted = configured.call("tokens/count", {"model": "in-azure", **conversation("hello world")})["result"]
     assert counted == {"input_tokens": 9, "tokenizer": "o200k_base", "exact": True}
 
 
 @pytest.mark.rule("TOK-2")
 def test_words_are_the_tokens_of_an_offline_model(bare: Worker) -> None:
     expected = {"input_tokens": 3, "tokenizer": "words", "exact": True}
-    assert bare.call("tokens/count", {"model": "offline/echo", **said("one two  three")})["result"] == expected
+    assert bare.call("tokens/count", {"model": "offline/echo", **conversation("one two  three")})["result"] == expected
     assert bare.chat("offline/echo", "one two  three")["usage"]["input_tokens"] == 3
 
 
@@ -339,7 +339,7 @@ def test_words_are_the_tokens_of_an_offline_model(bare: Worker) -> None:
 
 
 def check(worker: Worker, model: str, **params: Any) -> Json:
-    response = worker.call("chat/check", {"model": model, **said(), **params})
+    response = worker.call("chat/check", {"model": model, **conversation(), **params})
     assert "result" in response, response
     result: Json = response["result"]
     return result
@@ -373,12 +373,12 @@ def test_a_higher_price_for_long_input_and_for_writing_the_cache_counts(bare: Wo
 @pytest.mark.rule("CHK-4")
 def test_a_cost_that_is_not_known_is_null(bare: Worker) -> None:
     assert check(bare, "openai/of-nobodys-making", max_tokens=5)["max_cost_usd"] is None
-    assert check(bare, "openai/gpt-4o-mini", messages=[PICTURE])["max_cost_usd"] is None
+    assert check(bare, "openai/gpt-4o-mini", messages=[IMAGE])["max_cost_usd"] is None
     assert check(bare, "offline/echo")["max_cost_usd"] == 0.0
 
 
 A_SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}
-WITH_SOUND = [{"role": "user", "content": [{"type": "text", "text": "?"}, SOUND]}]
+WITH_AUDIO = [{"role": "user", "content": [{"type": "text", "text": "?"}, AUDIO]}]
 
 
 @pytest.mark.rule("CHK-2")
@@ -387,10 +387,10 @@ WITH_SOUND = [{"role": "user", "content": [{"type": "text", "text": "?"}, SOUND]
     [
         ("offline/echo", {"tools": [TOOL]}, "tools"),
         ("openai/gpt-4o-mini", {"thinking": {"type": "enabled"}}, "thinking"),
-        ("openai/gpt-4o-mini", {"messages": WITH_SOUND}, "messages[0].content[1]"),
+        ("openai/gpt-4o-mini", {"messages": WITH_AUDIO}, "messages[0].content[1]"),
         ("offline/echo", {"response_format": A_SCHEMA}, "response_format"),
         ("openai/text-embedding-3-small", {}, "model"),
-        ("openai/gpt-4o-mini", said("word " * 130_000), "messages"),
+        ("openai/gpt-4o-mini", conversation("word " * 130_000), "messages"),
     ],
     ids=["tools", "thinking", "audio", "schema", "embedding-model", "too-long"],
 )
@@ -416,7 +416,7 @@ def test_an_unsupported_param_is_a_gap_or_dropped_as_the_config_sets(configured:
     dropped = check(configured, "forgiving", thinking=thinking)
     assert (dropped["ok"], dropped["gaps"], dropped["dropped"]) == (True, [], ["thinking"])
     # and so it is
-    failed = configured.call("chat", {"model": "small", **said(), "thinking": thinking})
+    failed = configured.call("chat", {"model": "small", **conversation(), "thinking": thinking})
     assert failed["error"]["data"]["kind"] == "rejected_by_provider"
     configured.chat("forgiving", thinking=thinking)
     assert "thinking" not in provider.wait_for_request("gpt-4o-mini").body
@@ -425,9 +425,9 @@ def test_an_unsupported_param_is_a_gap_or_dropped_as_the_config_sets(configured:
 @pytest.mark.rule("CHK-1")
 def test_what_a_chat_refuses_its_check_refuses(bare: Worker) -> None:
     for wrong in ({"messages": []}, {"api_base": "https://example.com"}, {"provider_params": {"x": 1}}, {"temperature": "1"}):
-        params = {"model": "openai/gpt-4o-mini", **said(), **wrong}
-        checked, asked = bare.call("chat/check", params)["error"], bare.call("chat", params)["error"]
-        assert checked == asked
+        params = {"model": "openai/gpt-4o-mini", **conversation(), **wrong}
+        checked, called = bare.call("chat/check", params)["error"], bare.call("chat", params)["error"]
+        assert checked == called
 
 
 # --- through the config ---------------------------------------------------------------------------------------------------------
@@ -458,7 +458,7 @@ def test_status_counts_requests(spawn: Spawn) -> None:
     assert first["requests"] == {"in_flight": 1, "total": 1, "outcomes": {}, "engines": {}}
     assert first["memory_bytes"] > 1_000_000
     worker.chat("offline/echo")
-    worker.call("chat", {"model": "offline/nothing", **said()})
+    worker.call("chat", {"model": "offline/nothing", **conversation()})
     worker.call("no/such/method")
     second = worker.call("status")["result"]
     outcomes = {"ok": 2, "model_not_found": 1, "method_not_found": 1}

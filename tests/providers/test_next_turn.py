@@ -182,8 +182,8 @@ def test_an_error_event_of_anthropic_has_its_kind(type: str, kind: str, retryabl
 
 
 def test_an_error_line_of_ollama_and_an_exception_of_bedrock_have_the_providers_words(bridge: EveryMode) -> None:
-    said = {"model": "m", "message": {"role": "assistant", "content": "so"}, "done": False}
-    lines = f"{json.dumps(said)}\n{json.dumps({'error': 'an error was encountered while running the model: CUDA'})}\n"
+    first = {"model": "m", "message": {"role": "assistant", "content": "so"}, "done": False}
+    lines = f"{json.dumps(first)}\n{json.dumps({'error': 'an error was encountered while running the model: CUDA'})}\n"
     error = bridge.chat(FORMATS["ollama"], raw(FORMATS["ollama"], lines.encode(), streamed=True), streamed=True).error
     assert (error["kind"], error["partial"]["content"]) == ("stream_interrupted", "so")
     assert "running the model: CUDA" in error["message"]

@@ -45,8 +45,8 @@ def routed(upstream: Upstream, spawn: Spawn, tmp_path: Path) -> Worker:
 def test_a_fallback_is_reported_with_both_attempts(routed: Worker, stream: bool) -> None:
     receipt = routed.chat("wanted", stream=stream)["receipt"]
 
-    told = [(attempt["outcome"], attempt["status"], attempt["model"], attempt["deployment"]) for attempt in receipt["attempts"]]
-    assert told == [
+    attempts = [(attempt["outcome"], attempt["status"], attempt["model"], attempt["deployment"]) for attempt in receipt["attempts"]]
+    assert attempts == [
         ("provider_unavailable", 503, "status-503", "id-of-status-503"),
         ("ok", None, "gpt-4o-mini", "id-of-gpt-4o-mini"),
     ]
@@ -98,11 +98,11 @@ def test_a_model_of_the_config_that_no_price_is_known_of_is_not_free(routed: Wor
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_providers_own_figure_is_the_cost(spawn: Spawn, upstream: Upstream, stream: bool) -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "cost": 0.0021}
-    said = {"role": "assistant", "content": "hi"}
+    message = {"role": "assistant", "content": "hi"}
     head = {"id": "gen-1", "created": 1, "model": "some/model"}
     choice = {"index": 0, "finish_reason": "stop"}
-    whole = head | {"object": "chat.completion", "choices": [choice | {"message": said}], "usage": usage}
-    chunk = head | {"object": "chat.completion.chunk", "choices": [choice | {"delta": said}]}
+    whole = head | {"object": "chat.completion", "choices": [choice | {"message": message}], "usage": usage}
+    chunk = head | {"object": "chat.completion.chunk", "choices": [choice | {"delta": message}]}
     last = head | {"object": "chat.completion.chunk", "choices": [], "usage": usage}
     upstream.script("some/model", **({"chunks": [chunk, last, b"data: [DONE]\n\n"]} if stream else {"body": whole}))
     worker = spawn(env={"OPENROUTER_API_KEY": "sk-or-test-0001", "OPENROUTER_API_BASE": upstream.base_url})
@@ -205,8 +205,8 @@ def test_an_embedding_reports_both_attempts_of_a_fallback(services: Worker) -> N
     result = services.call("embed", {"model": "wanted-vectors", **EMBED})["result"]
     receipt = result["receipt"]
 
-    told = [(attempt["outcome"], attempt["status"], attempt["model"], attempt["deployment"]) for attempt in receipt["attempts"]]
-    assert told == [
+    attempts = [(attempt["outcome"], attempt["status"], attempt["model"], attempt["deployment"]) for attempt in receipt["attempts"]]
+    assert attempts == [
         ("provider_unavailable", 503, "wanted-vectors", "id-of-wanted-vectors"),
         ("ok", None, "spare-vectors", "id-of-spare-vectors"),
     ]
@@ -220,8 +220,8 @@ def test_an_embedding_reports_both_attempts_of_a_fallback(services: Worker) -> N
 def test_a_ranking_has_the_receipt_of_a_chat(services: Worker) -> None:
     receipt = services.call("rerank", {"model": "ranks", **RERANK})["result"]["receipt"]
 
-    told = [(attempt["outcome"], attempt["provider"], attempt["deployment"]) for attempt in receipt["attempts"]]
-    assert told == [("ok", "cohere", "id-of-ranks")]
+    attempts = [(attempt["outcome"], attempt["provider"], attempt["deployment"]) for attempt in receipt["attempts"]]
+    assert attempts == [("ok", "cohere", "id-of-ranks")]
     assert (receipt["requested_model"], receipt["served_model"], receipt["dropped"]) == ("ranks", "ranks", [])
     assert Receipt.model_validate(receipt).model_dump() == receipt
 
@@ -309,11 +309,11 @@ def test_what_the_bridge_and_litellm_put_into_a_request_is_named(worker: Worker,
 def test_a_member_that_the_result_has_no_place_for_is_named_and_kept_in_the_message(
     stream: bool, worker: Worker, upstream: Upstream
 ) -> None:
-    said = {"role": "assistant", "content": "so", "moon_phase": "full"}
+    message = {"role": "assistant", "content": "so", "moon_phase": "full"}
     if stream:
-        upstream.script("odd", chunks=[chunk(said), chunk({}, "stop"), DONE])
+        upstream.script("odd", chunks=[chunk(message), chunk({}, "stop"), DONE])
     else:
-        choice = {"index": 0, "message": said, "finish_reason": "stop"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
         upstream.script("odd", body={"id": "a", "object": "chat.completion", "created": 1, "model": "odd", "choices": [choice]})
     result = worker.chat("openai/odd", stream=stream)
 

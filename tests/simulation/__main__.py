@@ -34,7 +34,7 @@ def corpus() -> list[Plan]:
 
 def failures(seeds: Iterable[int], seconds: float, progress: bool = False) -> Iterator[tuple[int, Outcome | None]]:
     """(number of runs so far, a failed outcome or None at the end). Call it within `machine.virtual`."""
-    began = said = time.perf_counter()
+    began = reported_at = time.perf_counter()
     done = 0
     for seed in seeds:
         outcome = simulate.run(schedules.plan(seed))
@@ -43,8 +43,8 @@ def failures(seeds: Iterable[int], seconds: float, progress: bool = False) -> It
             yield done, outcome
         simulate.collect_garbage(done)
         now = time.perf_counter()
-        if progress and now - said > 60:
-            said = now
+        if progress and now - reported_at > 60:
+            reported_at = now
             print(f"{done:,} schedules in {now - began:.0f} s, none but those above failed", flush=True)
         if now - began > seconds:
             break

@@ -160,7 +160,7 @@ class Process(asyncio.AbstractEventLoop):
         except Exception as error:
             self.kernel.faults.append(f"a callback of {self.name} failed: {error!r}")
         finally:
-            set_running_loop(NOBODY)
+            set_running_loop(NO_PROCESS)
         if ready and self.exit_code is None:
             self._queue()
 
@@ -273,5 +273,5 @@ def _set(future: Any, result: Any, error: Exception | None) -> None:
 
 
 # Runs where no process does. Handlers of coroutines that are freed then, those of killed processes, find a loop that does nothing.
-NOBODY = Process(Kernel(0), "nobody", 0, lambda code: None)
-NOBODY.exit_code = 0
+NO_PROCESS = Process(Kernel(0), "nobody", 0, lambda code: None)
+NO_PROCESS.exit_code = 0

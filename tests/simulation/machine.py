@@ -37,7 +37,7 @@ from bridge_worker.runtime.engine_process import _Noted
 from bridge_worker.runtime.pooled_app import PooledApp
 from bridge_worker.runtime.shared_state import remote_state
 from bridge_worker.security.redaction import Redactor
-from tests.simulation.kernel import NOBODY, Kernel, Process, ProcessExit
+from tests.simulation.kernel import NO_PROCESS, Kernel, Process, ProcessExit
 from tests.simulation.provider import SimApp
 from tests.simulation.schedules import Plan, plan
 from tests.simulation.wires import Endpoint, Pipe, socket_pair
@@ -277,7 +277,7 @@ class TemplateStub:
     def _load(self) -> None:
         if self._process.exit_code is None:
             self._is_loaded = True
-            self._tell({"loaded_ms": 1.0})
+            self._send({"loaded_ms": 1.0})
 
     def _fork(self) -> None:
         if self._process.exit_code is not None or not self._held:
@@ -287,9 +287,9 @@ class TemplateStub:
             return
         key, end, board = self._held.pop(0)
         engine = EngineProcess(self._machine, key, end, board)
-        self._tell({"engine": key, "pid": engine.pid})
+        self._send({"engine": key, "pid": engine.pid})
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         self._machine.kernel.after(self._machine.kernel.random.random() * 0.01, self._arrive, message)
 
     def _arrive(self, message: dict[str, Any]) -> None:
@@ -424,7 +424,7 @@ class _Errors(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         expected = record.getMessage() in EXPECTED
-        is_freed = events._get_running_loop() is NOBODY  # a coroutine of a process that was killed
+        is_freed = events._get_running_loop() is NO_PROCESS  # a coroutine of a process that was killed
         if record.getMessage() == "a cancelled request did not end" and not current.plan.is_slow():
             current.kernel.faults.append("a cancelled request did not end, although nothing holds it up")
         if (record.exc_info or record.levelno >= logging.CRITICAL) and not expected and not is_freed:
@@ -510,7 +510,7 @@ def virtual() -> Iterator[None]:
             stack.callback(gc.enable)
         gc.collect()
         gc.freeze()  # so that a collection between runs looks at what they have left, and at no module
-        events._set_running_loop(NOBODY)
+        events._set_running_loop(NO_PROCESS)
         stack.callback(events._set_running_loop, None)
         current = current or Machine(plan(0))  # a clock before the first run
         yield

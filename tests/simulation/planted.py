@@ -22,7 +22,7 @@ from tests.simulation import machine, schedules, simulate
 class Fault:
     name: str
     module: str
-    sound: str
+    original: str
     broken: str
     is_quick: bool = False  # found within a few seeds: the suite plants it too
 
@@ -209,9 +209,9 @@ def planted(fault: Fault) -> Iterator[None]:
     """Raises ValueError when the module's source has changed, so that the list is kept up to date."""
     module = importlib.import_module(f"bridge_worker.{fault.module}")
     source = inspect.getsource(module)
-    if source.count(fault.sound) != 1:
-        raise ValueError(f"{fault.name}: {fault.module} has the text {source.count(fault.sound)} times: {fault.sound}")
-    with replaced(fault.module, source.replace(fault.sound, fault.broken)):
+    if source.count(fault.original) != 1:
+        raise ValueError(f"{fault.name}: {fault.module} has the text {source.count(fault.original)} times: {fault.original}")
+    with replaced(fault.module, source.replace(fault.original, fault.broken)):
         yield
 
 
@@ -219,8 +219,8 @@ def planted(fault: Fault) -> Iterator[None]:
 def replaced(name: str, source: str) -> Iterator[None]:
     """The functions of the module ``name`` have the code of ``source`` within it."""
     module = importlib.import_module(f"bridge_worker.{name}")
-    sound, changed = _compiled(module, inspect.getsource(module)), _compiled(module, source)
-    undo = [one for name, new in changed.items() for one in _take_over(module, name, sound.get(name), new)]
+    original, changed = _compiled(module, inspect.getsource(module)), _compiled(module, source)
+    undo = [one for name, new in changed.items() for one in _take_over(module, name, original.get(name), new)]
     try:
         yield
     finally:
@@ -239,13 +239,13 @@ def _compiled(module: types.ModuleType, source: str) -> dict[str, Any]:
     return vars(copy)
 
 
-def _take_over(module: types.ModuleType, name: str, sound: Any, new: Any) -> Iterator[tuple[Any, str, Any]]:
+def _take_over(module: types.ModuleType, name: str, original: Any, new: Any) -> Iterator[tuple[Any, str, Any]]:
     """Gives the functions of ``module`` the code of those in the copy, and a changed constant its value: other modules hold them by
     name."""
     old = vars(module).get(name)
     if isinstance(new, int | str | tuple | dict):
         # The values of a table may be functions, which differ in each copy.
-        is_changed = new.keys() != sound.keys() if isinstance(new, dict) and isinstance(sound, dict) else new != sound
+        is_changed = new.keys() != original.keys() if isinstance(new, dict) and isinstance(original, dict) else new != original
         for one in list(sys.modules.values()) if is_changed else ():
             if (getattr(one, "__name__", None) or "").startswith("bridge_worker") and vars(one).get(name) is old:
                 yield one, name, old
@@ -254,19 +254,19 @@ def _take_over(module: types.ModuleType, name: str, sound: Any, new: Any) -> Ite
         return
     elif isinstance(old, type):
         for member, function in vars(new).items():
-            yield from _take_function(vars(old).get(member), vars(sound).get(member), function)
+            yield from _take_function(vars(old).get(member), vars(original).get(member), function)
     else:
-        yield from _take_function(old, sound, new)
+        yield from _take_function(old, original, new)
 
 
-def _take_function(old: Any, sound: Any, new: Any) -> Iterator[tuple[Any, str, Any]]:
-    old, sound, new = _function(old), _function(sound), _function(new)
+def _take_function(old: Any, original: Any, new: Any) -> Iterator[tuple[Any, str, Any]]:
+    old, original, new = _function(old), _function(original), _function(new)
     if old is None or new is None or old.__code__.co_freevars != new.__code__.co_freevars:
         return
     yield old, "__code__", old.__code__
     old.__code__ = new.__code__
     for member in ("__defaults__", "__kwdefaults__"):
-        if sound is not None and _plain(getattr(sound, member)) != _plain(changed := getattr(new, member)):
+        if original is not None and _plain(getattr(original, member)) != _plain(changed := getattr(new, member)):
             yield old, member, getattr(old, member)
             setattr(old, member, changed)
 

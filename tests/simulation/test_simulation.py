@@ -75,6 +75,6 @@ def test_a_broken_invariant_is_logged_and_counted_in_status(monkeypatch: pytest.
         status = (plan.actions[-1][0] + 30, "status", {"jsonrpc": "2.0", "id": "now", "method": "status"})
         outcome = simulate.run(replace(plan, actions=(*plan.actions, status)))
     assert invariants.violations().keys() == {"in_flight"}
-    (reported,) = [json.loads(text) for _, way, text in outcome.transcript if way == "<" and '"id":"now"' in text]
+    (reported,) = [json.loads(text) for _, direction, text in outcome.transcript if direction == "<" and '"id":"now"' in text]
     assert reported["result"]["violations"] == invariants.violations()
     assert set(logged) == {"invariant broken: no more requests are in flight than the limit"}

@@ -54,9 +54,9 @@ def request(text: str = "hi", **params: Any) -> Json:
 
 
 def with_role(role: str) -> Json:
-    asked = request()
-    asked["params"]["messages"][0]["role"] = role
-    return asked
+    chat = request()
+    chat["params"]["messages"][0]["role"] = role
+    return chat
 
 
 def sse(*texts: str) -> list[bytes]:
@@ -74,10 +74,10 @@ def tape(reads: Sequence[bytes] = (), **members: Any) -> Tape:
     return made
 
 
-def done(asked: Json, *, tapes: Sequence[Tape] = (), deltas: Sequence[Any] = (), **outcome: Any) -> Exchanged:
+def done(chat: Json, *, tapes: Sequence[Tape] = (), deltas: Sequence[Any] = (), **outcome: Any) -> Exchanged:
     (name, value), *_ = (outcome or {"result": RESULT}).items()
     kind = value["data"]["kind"] if name == "error" else None
-    texts = canonical(asked), "2026-11-27T12:00:00.000Z"
+    texts = canonical(chat), "2026-11-27T12:00:00.000Z"
     return Exchanged("chat", *texts, list(tapes), [(1.0, delta) for delta in deltas], 2.0, json.dumps(value), kind)
 
 
@@ -120,8 +120,8 @@ def test_the_canonical_form_is_rfc_8785(value: Any, form: str) -> None:
 def test_the_request_has_what_a_provider_may_receive() -> None:
     params = {"model": "m", "messages": [{"role": "user", "content": None}], "temperature": None, "top_p": 1.0, "stream": False}
     more = {"metadata": {"run": "7"}, "deadlines": {"total_ms": 5}, "provider_params": {"top_k": 3}}
-    asked = chat_request(params | more, time.monotonic())
-    assert canonical(of_chat(asked)) == (
+    chat = chat_request(params | more, time.monotonic())
+    assert canonical(of_chat(chat)) == (
         '{"method":"chat","params":{"messages":[{"content":null,"role":"user"}],"model":"m","top_k":3,"top_p":1}}'
     )
 
@@ -198,18 +198,18 @@ def test_a_secret_within_base64_or_escaped_letters_is_masked_and_the_request_sti
     secret: str, tmp_path: Path
 ) -> None:
     redact = in_data_too(REDACT)
-    picture = base64.b64encode(f"PNG\x00 {secret} \x00".encode()).decode()
-    asked = request("look")
-    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{picture}"}}
-    file = {"type": "input_audio", "input_audio": {"data": picture, "format": "wav"}}
-    asked["params"]["messages"] = [{"role": "user", "content": [url, file]}]
+    image = base64.b64encode(f"PNG\x00 {secret} \x00".encode()).decode()
+    chat = request("look")
+    url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}}
+    file = {"type": "input_audio", "input_audio": {"data": image, "format": "wav"}}
+    chat["params"]["messages"] = [{"role": "user", "content": [url, file]}]
     escaped = b'{"choices": [{"message": {"content": "' + "".join(f"\\u{ord(one):04x}" for one in secret).encode() + b'"}}]}'
-    line = line_of(done(asked, tapes=[tape([escaped])]), VERSIONS, redact)
-    assert picture not in line.decode()
+    line = line_of(done(chat, tapes=[tape([escaped])]), VERSIONS, redact)
+    assert image not in line.decode()
     assert json.loads(line)["provider"] is None
     path = tmp_path / "c"
     path.write_bytes(header_line(version="t") + line)
-    assert Player(Cassette(str(path)), Matching(), redact).find(asked) is not None
+    assert Player(Cassette(str(path)), Matching(), redact).find(chat) is not None
     untouched = base64.b64encode(bytes(range(256)) * 40).decode()
     assert redact(f"data:image/png;base64,{untouched}") == f"data:image/png;base64,{untouched}"
 
@@ -313,7 +313,7 @@ def test_the_nth_same_request_gets_the_nth_exchange_and_then_the_last(tmp_path: 
 
 @pytest.mark.rule("CAS-11")
 @pytest.mark.parametrize(
-    ("ignore", "recorded", "asked", "matches"),
+    ("ignore", "recorded", "chat", "matches"),
     [
         ([], request("a"), request("b"), False),
         (["ids"], request("run 7f3c1d2e-1111-4222-8333-944455556666"), request("run 00000000-1111-4222-8333-944455556666"), True),
@@ -329,9 +329,9 @@ def test_the_nth_same_request_gets_the_nth_exchange_and_then_the_last(tmp_path: 
     ],
 )
 def test_requests_match_except_for_what_is_ignored(
-    ignore: list[str], recorded: Json, asked: Json, matches: bool, tmp_path: Path
+    ignore: list[str], recorded: Json, chat: Json, matches: bool, tmp_path: Path
 ) -> None:
-    assert (player_of(tmp_path, done(recorded), ignore=ignore).find(asked) is not None) == matches
+    assert (player_of(tmp_path, done(recorded), ignore=ignore).find(chat) is not None) == matches
 
 
 @pytest.mark.rule("CAS-8")
@@ -361,9 +361,9 @@ def replay(tmp_path: Path, exchange: Exchanged, *, real: bool = False, deadline_
         sent.extend(deltas)
 
     given = {**json.loads(exchange.canonical)["params"], "deadlines": {"total_ms": deadline_ms}, **params}
-    asked = chat_request(given, time.monotonic())
+    chat = chat_request(given, time.monotonic())
     try:
-        return asyncio.run(run_chat(asked, backends.chat_model, emit if asked.stream else None)), sent
+        return asyncio.run(run_chat(chat, backends.chat_model, emit if chat.stream else None)), sent
     except BridgeError as error:
         return error, sent
 

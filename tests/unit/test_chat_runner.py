@@ -97,9 +97,9 @@ class Scripted:
 
 
 def request(stream: bool = True, **params: Any) -> ChatRequest:
-    asked = {"model": "scripted", "messages": [{"role": "user", "content": "hi"}], "stream": stream} | params
-    validate(asked, ChatParams)
-    return chat_request(asked, time.monotonic())
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "hi"}], "stream": stream} | params
+    validate(body, ChatParams)
+    return chat_request(body, time.monotonic())
 
 
 @dataclass
@@ -111,7 +111,7 @@ class Outcome:
 
 
 async def outcome(
-    model: Scripted, asked: ChatRequest, emit: Callable[[Json], Awaitable[None]] | None = None, find_seconds: float = 0
+    model: Scripted, chat: ChatRequest, emit: Callable[[Json], Awaitable[None]] | None = None, find_seconds: float = 0
 ) -> Outcome:
     deltas: list[Json] = []
 
@@ -128,7 +128,7 @@ async def outcome(
     start = asyncio.get_running_loop().time()
     result = error = None
     try:
-        result = ChatResult.model_validate(await run_chat(asked, find, collect if asked.stream else None))
+        result = ChatResult.model_validate(await run_chat(chat, find, collect if chat.stream else None))
     except BridgeError as caught:
         error = caught
     return Outcome(deltas, result, error, asyncio.get_running_loop().time() - start)
@@ -139,7 +139,7 @@ def play(*steps: Step, **params: Any) -> Outcome:
     return done
 
 
-def answered(*steps: Step, **params: Any) -> ChatResult:
+def result_of(*steps: Step, **params: Any) -> ChatResult:
     done = play(*steps, **params)
     assert done.result is not None, done.error
     return done.result
@@ -179,7 +179,7 @@ def joined(deltas: list[Json]) -> Json:
     return {"content": content or None, "reasoning": reasoning or None, "tool_calls": [calls[index] for index in sorted(calls)]}
 
 
-def said(result: ChatResult) -> Json:
+def parts_of(result: ChatResult) -> Json:
     dumped = result.model_dump(exclude_none=True) | {"content": result.content, "reasoning": result.reasoning}
     return {name: dumped[name] for name in ("content", "reasoning", "tool_calls")}
 
@@ -188,7 +188,7 @@ def said(result: ChatResult) -> Json:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     """What a model means to say, and how its provider cuts it up."""
 
     deltas: list[Delta]
@@ -198,7 +198,7 @@ class Answer:
 
 
 @st.composite
-def answers(draw: st.DrawFn) -> Answer:
+def completions(draw: st.DrawFn) -> Completion:
     """Text, reasoning and tool calls in pieces of all sizes, interleaved as providers do."""
     content, reasoning = draw(st.text(max_size=30)), draw(st.text(max_size=30))
     arguments = st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=8), max_size=3).map(json.dumps)
@@ -231,7 +231,7 @@ def answers(draw: st.DrawFn) -> Answer:
         tracks.append([piece for pieces in of_calls for piece in pieces])  # nothing else would show whose a piece is
     else:
         tracks += of_calls
-    return Answer([*interleaved(draw, tracks, keep_starts=of_calls), STOP], content, reasoning, calls)
+    return Completion([*interleaved(draw, tracks, keep_starts=of_calls), STOP], content, reasoning, calls)
 
 
 def split(draw: st.DrawFn, text: str) -> list[str]:
@@ -263,17 +263,17 @@ def without_receipt(error: BridgeError) -> dict[str, object]:
 
 @pytest.mark.rule("STR-5", "STR-3", "STR-4", "RES-4", "RES-5")
 @quick
-@given(answers())
-def test_joined_deltas_equal_the_result_and_that_is_what_the_model_meant(answer: Answer) -> None:
-    done = play(*answer.deltas)
+@given(completions())
+def test_joined_deltas_equal_the_result_and_that_is_what_the_model_meant(completion: Completion) -> None:
+    done = play(*completion.deltas)
     assert done.result is not None, done.error
-    assert joined(done.deltas) == said(done.result)
-    assert done.result.content == (answer.content or None)
-    assert done.result.reasoning == (answer.reasoning or None)
+    assert joined(done.deltas) == parts_of(done.result)
+    assert done.result.content == (completion.content or None)
+    assert done.result.reasoning == (completion.reasoning or None)
     assert [(c.function.name, c.function.arguments) for c in done.result.tool_calls] == [
-        (name, text or "{}") for name, text in answer.calls
+        (name, text or "{}") for name, text in completion.calls
     ]
-    assert len({c.id for c in done.result.tool_calls}) == len(answer.calls)
+    assert len({c.id for c in done.result.tool_calls}) == len(completion.calls)
     for delta in done.deltas:
         WireDelta.model_validate(delta)
 
@@ -302,7 +302,7 @@ def test_whatever_a_provider_sends_the_chat_has_a_result_that_equals_its_deltas_
         assert done.error.kind == "bad_upstream_response"
         return
     assert done.result is not None
-    assert joined(done.deltas) == said(done.result)
+    assert joined(done.deltas) == parts_of(done.result)
     for made in done.result.tool_calls:
         json.loads(made.function.arguments)
     assert len({made.id for made in done.result.tool_calls}) == len(done.result.tool_calls)
@@ -310,15 +310,15 @@ def test_whatever_a_provider_sends_the_chat_has_a_result_that_equals_its_deltas_
 
 
 @quick
-@given(answers())
-def test_a_plain_chat_and_a_streamed_one_have_the_same_result(answer: Answer) -> None:
+@given(completions())
+def test_a_plain_chat_and_a_streamed_one_have_the_same_result(completion: Completion) -> None:
     def whole(result: ChatResult) -> Json:
         dumped = result.model_dump(exclude={"timing"})
         for made in [*dumped["tool_calls"], *dumped["message"].get("tool_calls", ())]:
             made["id"] = "made by chance" if made["id"].startswith("call_") else made["id"]
         return dumped
 
-    assert whole(answered(*answer.deltas)) == whole(answered(*answer.deltas, stream=False))
+    assert whole(result_of(*completion.deltas)) == whole(result_of(*completion.deltas, stream=False))
 
 
 @pytest.mark.rule("STR-1")
@@ -340,7 +340,7 @@ def test_a_tool_call_without_arguments_has_an_empty_object(arguments: list[str])
     assert done.result is not None
     (made,) = done.result.tool_calls
     assert json.loads(made.function.arguments) == {}
-    assert joined(done.deltas) == said(done.result)
+    assert joined(done.deltas) == parts_of(done.result)
     assert done.result.message["tool_calls"][0]["function"]["arguments"] == made.function.arguments
 
 
@@ -399,18 +399,18 @@ def test_pieces_find_their_tool_call(
     assert done.result is not None, done.error
     assert [(made.function.name, made.function.arguments) for made in done.result.tool_calls] == meant
     assert len({made.id for made in done.result.tool_calls}) == len(meant)
-    assert joined(done.deltas) == said(done.result)
+    assert joined(done.deltas) == parts_of(done.result)
 
 
 def test_the_ids_of_the_provider_are_kept() -> None:
-    result = answered(*call(ToolCallDelta(0, "toolu_1", "f", "{}"), ToolCallDelta(1, "toolu_2", "f", "{}")), STOP)
+    result = result_of(*call(ToolCallDelta(0, "toolu_1", "f", "{}"), ToolCallDelta(1, "toolu_2", "f", "{}")), STOP)
     assert [made.id for made in result.tool_calls] == ["toolu_1", "toolu_2"]
 
 
 @pytest.mark.rule("RES-6")
-@pytest.mark.parametrize(("reason", "told"), [("stop", "tool_calls"), ("tool_calls", "tool_calls"), ("length", "length")])
-def test_a_stop_with_tool_calls_becomes_tool_calls(reason: str, told: str) -> None:
-    assert answered(*call(ToolCallDelta(0, "a", "f", "{}")), Facts(End(reason, reason))).finish_reason == told
+@pytest.mark.parametrize(("reason", "expected"), [("stop", "tool_calls"), ("tool_calls", "tool_calls"), ("length", "length")])
+def test_a_stop_with_tool_calls_becomes_tool_calls(reason: str, expected: str) -> None:
+    assert result_of(*call(ToolCallDelta(0, "a", "f", "{}")), Facts(End(reason, reason))).finish_reason == expected
 
 
 # --- the result --------------------------------------------------------------------------------------------------------------
@@ -418,7 +418,7 @@ def test_a_stop_with_tool_calls_becomes_tool_calls(reason: str, told: str) -> No
 
 @pytest.mark.rule("RES-1", "RES-2", "RES-3", "RES-9")
 def test_missing_content_is_null_and_missing_tool_calls_are_an_empty_list() -> None:
-    result = answered(STOP).model_dump(exclude={"timing", "receipt", "problems", "repaired", "cache"})
+    result = result_of(STOP).model_dump(exclude={"timing", "receipt", "problems", "repaired", "cache"})
     assert result == {
         "content": None,
         "tool_calls": [],
@@ -445,7 +445,7 @@ def test_missing_content_is_null_and_missing_tool_calls_are_an_empty_list() -> N
 def test_the_facts_of_the_response_are_those_of_its_end() -> None:
     usage = Usage(input_tokens=1, output_tokens=2, total_tokens=3)
     end = End("stop", "end_turn", TokenUsage(1, 2, 3), id="1", model="m-2")
-    result = answered(Delta(content="a"), Facts(end, provider="p", cost_usd=0.5, cost_source="provider"))
+    result = result_of(Delta(content="a"), Facts(end, provider="p", cost_usd=0.5, cost_source="provider"))
     assert result.raw_finish_reason == "end_turn"
     assert (result.id, result.model, result.provider, result.usage, result.cost_usd) == ("1", "m-2", "p", usage, 0.5)
 
@@ -453,7 +453,7 @@ def test_the_facts_of_the_response_are_those_of_its_end() -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_logprobs_add_up(stream: bool) -> None:
     a, b = {"token": "a", "logprob": -0.1}, {"token": "b", "logprob": -0.2}
-    assert answered(Delta(content="a", logprobs=[a]), Delta(content="b", logprobs=[b]), STOP, stream=stream).logprobs == {
+    assert result_of(Delta(content="a", logprobs=[a]), Delta(content="b", logprobs=[b]), STOP, stream=stream).logprobs == {
         "content": [a, b]
     }
 
@@ -466,7 +466,7 @@ def accepted_as_input(message: Json) -> None:
 def test_the_message_holds_what_the_provider_needs_again_and_is_accepted_as_it_is() -> None:
     block = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
     state = {"thought_signature": "c2ln"}
-    result = answered(
+    result = result_of(
         Delta(reasoning="hm", thinking_blocks=[block]),
         Delta(content="let me see"),
         *call(ToolCallDelta(0, "a", "f", '{"x":', state), ToolCallDelta(0, arguments="1}")),
@@ -486,9 +486,9 @@ def test_the_message_holds_what_the_provider_needs_again_and_is_accepted_as_it_i
 
 @pytest.mark.rule("RES-7")
 @quick
-@given(answers())
-def test_any_results_message_is_accepted_unchanged(answer: Answer) -> None:
-    accepted_as_input(answered(*answer.deltas).message)
+@given(completions())
+def test_any_results_message_is_accepted_unchanged(completion: Completion) -> None:
+    accepted_as_input(result_of(*completion.deltas).message)
 
 
 @pytest.mark.rule("RES-8")
@@ -500,14 +500,14 @@ def test_a_thinking_block_that_is_streamed_in_pieces_is_one_block_with_its_signa
     ]
     redacted = {"type": "redacted_thinking", "data": "x"}
     second = {"type": "thinking", "thinking": "2", "signature": "t"}
-    result = answered(*(Delta(thinking_blocks=[block]) for block in [*pieces, redacted, second]), STOP)
+    result = result_of(*(Delta(thinking_blocks=[block]) for block in [*pieces, redacted, second]), STOP)
     assert result.message["thinking_blocks"] == [{"type": "thinking", "thinking": "hm", "signature": "s"}, redacted, second]
 
 
 @pytest.mark.rule("RES-11")
 def test_timing_counts_from_the_arrival_of_the_request() -> None:
-    asked = replace(request(), received=time.monotonic() - 5)
-    done: Outcome = run(outcome(Scripted(Delta(content="a"), STOP), asked))
+    chat = replace(request(), received=time.monotonic() - 5)
+    done: Outcome = run(outcome(Scripted(Delta(content="a"), STOP), chat))
     assert done.result is not None
     timing = done.result.timing
     assert timing.first_token_ms is not None
@@ -560,8 +560,8 @@ def test_only_the_total_counts_for_a_plain_chat() -> None:
 
 
 def test_what_has_passed_before_the_chat_began_counts() -> None:
-    asked = replace(request(**limits(total_ms=2000)), received=time.monotonic() - 1.5)
-    done: Outcome = run(outcome(Scripted(FOREVER), asked))
+    chat = replace(request(**limits(total_ms=2000)), received=time.monotonic() - 1.5)
+    done: Outcome = run(outcome(Scripted(FOREVER), chat))
     assert done.seconds == pytest.approx(0.5, abs=0.1)
 
 
@@ -575,10 +575,10 @@ def test_waiting_for_the_model_itself_is_on_the_clock() -> None:
 @pytest.mark.rule("DLN-5")
 @pytest.mark.parametrize("deadlines", [{"total_ms": 500}, {"idle_ms": 500}])
 def test_a_deadline_closes_the_upstream_connection(deadlines: Json) -> None:
-    model, asked = Scripted(Delta(content="a"), FOREVER), request(**limits(**deadlines))
-    run(outcome(model, asked))
+    model, chat = Scripted(Delta(content="a"), FOREVER), request(**limits(**deadlines))
+    run(outcome(model, chat))
     assert model.closed
-    assert not asked.upstream_open
+    assert not chat.upstream_open
 
 
 @pytest.mark.rule("DLN-1", "DLN-5")
@@ -638,9 +638,9 @@ def test_a_deadline_that_passes_while_the_last_delta_is_written_changes_nothing(
 # --- cancel ------------------------------------------------------------------------------------------------------------------
 
 
-async def cancelled_outcome(model: Scripted, asked: ChatRequest) -> BridgeError:
+async def cancelled_outcome(model: Scripted, chat: ChatRequest) -> BridgeError:
     """Cancelled while the model waits."""
-    task = asyncio.create_task(outcome(model, asked))
+    task = asyncio.create_task(outcome(model, chat))
     await model.waiting.wait()
     task.cancel()
     done = await task
@@ -672,14 +672,14 @@ def test_a_connection_that_does_not_close_is_not_called_closed() -> None:
 
 @pytest.mark.rule("CAN-1", "CAN-2")
 def test_a_chat_that_is_cancelled_while_its_reader_is_slow_closes_the_connection_too() -> None:
-    model, asked = Scripted(Delta(content="a"), Delta(content="b"), STOP), request()
+    model, chat = Scripted(Delta(content="a"), Delta(content="b"), STOP), request()
 
     async def stuck(_: Json) -> None:
         model.waiting.set()
         await asyncio.sleep(FOREVER)
 
     async def main() -> BridgeError:
-        task = asyncio.create_task(outcome(model, asked, stuck))
+        task = asyncio.create_task(outcome(model, chat, stuck))
         await model.waiting.wait()
         task.cancel()
         error = (await task).error
@@ -755,10 +755,10 @@ def test_a_model_that_is_not_found_is_the_chats_error() -> None:
 @pytest.mark.rule("CHT-9", "CHT-6")
 def test_params_reach_the_model_as_they_were_sent_and_nulls_do_not() -> None:
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
-    asked = request(tools=tools, tool_choice="auto", temperature=0, seed=None, stop=["a"], provider_params={"top_k": 5})
-    assert asked.options == {"tools": tools, "tool_choice": "auto", "temperature": 0, "stop": ["a"], "top_k": 5}
-    assert asked.options["tools"] is tools
-    assert (asked.model, asked.messages) == ("scripted", [{"role": "user", "content": "hi"}])
+    chat = request(tools=tools, tool_choice="auto", temperature=0, seed=None, stop=["a"], provider_params={"top_k": 5})
+    assert chat.options == {"tools": tools, "tool_choice": "auto", "temperature": 0, "stop": ["a"], "top_k": 5}
+    assert chat.options["tools"] is tools
+    assert (chat.model, chat.messages) == ("scripted", [{"role": "user", "content": "hi"}])
 
 
 @quick
@@ -769,6 +769,6 @@ def test_the_partial_content_of_an_error_is_that_of_the_deltas(deltas: list[Delt
     assert done.error is not None
     partial: Any = done.error.extra["partial"]
     assert partial["content"] == ("".join(delta.get("content", "") for delta in done.deltas) or None)
-    told = "".join(piece["function"]["arguments"] for delta in done.deltas for piece in delta.get("tool_calls", ()))
+    streamed = "".join(piece["function"]["arguments"] for delta in done.deltas for piece in delta.get("tool_calls", ()))
     named = [made["function"] for made in partial["tool_calls"] if made["function"]["name"]]  # others are not reported yet
-    assert sorted("".join(made["arguments"] for made in named)) == sorted(told)
+    assert sorted("".join(made["arguments"] for made in named)) == sorted(streamed)

@@ -549,7 +549,7 @@ def test_all_errors_are_reported_in_one_run(write: Write) -> None:
         )
     )
     assert len(found) == 4
-    assert {mistake.split(": ")[0].rpartition(":")[2] for mistake in found} == {"3", "4", "5"}
+    assert {line.split(": ")[0].rpartition(":")[2] for line in found} == {"3", "4", "5"}
 
 
 NAMES = sorted(
@@ -568,12 +568,12 @@ TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dict
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_file_is_a_config_or_has_errors_of_one_line(write: Write, tree: dict[str, Any]) -> None:
     path = write(yaml.safe_dump(tree))
-    told: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
     try:
         assert render_config(load_config(path))
     except ConfigError as error:
-        told = error.lines
-    assert not any("\n" in line for line in told)
+        lines = error.lines
+    assert not any("\n" in line for line in lines)
 
 
 @pytest.mark.parametrize("setting", [*gateway_keys.CALLBACKS, *gateway_keys.OF_COMPLETION, "cache", "max_budget"])

@@ -216,11 +216,11 @@ def test_a_star_outside_of_the_package_gets_the_deferred_names(load: Load) -> No
 def test_a_failed_import_is_an_import_error_at_each_use(load: Load) -> None:
     source = "from .missing import x\nfrom .broken import y\nfrom .part import z\ndef use(name):\n    return eval(name)"
     package = load({"__init__.py": source, "broken.py": "{}['key']", "part.py": ""})
-    for name, said in (("x", "missing"), ("y", "KeyError"), ("z", "cannot import name 'z'")):
+    for name, message in (("x", "missing"), ("y", "KeyError"), ("z", "cannot import name 'z'")):
         for _ in range(2):
-            with pytest.raises(ImportError, match=said):
+            with pytest.raises(ImportError, match=message):
                 package.use(name)
-            with pytest.raises(ImportError, match=said):
+            with pytest.raises(ImportError, match=message):
                 getattr(package, name)
     with pytest.raises(NameError):
         package.use("never_bound")

@@ -35,7 +35,7 @@ def framed(*pieces: bytes, max_bytes: int = 1000) -> list[Message | Fault]:
     return events + list(framer.close())
 
 
-def told(events: list[Message | Fault]) -> list[object]:
+def values_of(events: list[Message | Fault]) -> list[object]:
     """Values as they are, faults as (kind, message), so that two readings can be compared."""
     return [event.value if isinstance(event, Message) else (event.error.kind, event.error.message) for event in events]
 
@@ -64,9 +64,9 @@ lines = st.lists(
 def test_it_does_not_matter_in_what_pieces_a_stream_arrives(lines: list[bytes], ends_in_newline: bool, cuts: list[int]) -> None:
     stream = b"\n".join(lines) + (b"\n" if ends_in_newline else b"")
     places = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
-    whole = told(framed(stream, max_bytes=50))
-    assert told(framed(*(stream[start:end] for start, end in pairwise(places)), max_bytes=50)) == whole
-    assert told(framed(*(bytes([byte]) for byte in stream), max_bytes=50)) == whole
+    whole = values_of(framed(stream, max_bytes=50))
+    assert values_of(framed(*(stream[start:end] for start, end in pairwise(places)), max_bytes=50)) == whole
+    assert values_of(framed(*(bytes([byte]) for byte in stream), max_bytes=50)) == whole
 
 
 def test_a_message_is_there_as_soon_as_its_newline_is() -> None:
@@ -94,7 +94,7 @@ def test_a_message_is_there_as_soon_as_its_newline_is() -> None:
     ],
 )
 def test_what_is_tolerated_around_messages(stream: bytes, values: list[object]) -> None:
-    assert told(framed(stream)) == values
+    assert values_of(framed(stream)) == values
 
 
 @pytest.mark.rule("FRM-4")
@@ -111,7 +111,7 @@ def test_a_bom_anywhere_but_at_the_start_is_a_fault(stream: bytes) -> None:
 def test_a_line_at_the_limit_is_read_and_one_byte_more_is_not() -> None:
     fits = b'"' + b"x" * 98 + b'"'
     for end in (b"\n", b"\r\n", b"\r", b""):
-        assert told(framed(fits + end, max_bytes=100)) == ["x" * 98]
+        assert values_of(framed(fits + end, max_bytes=100)) == ["x" * 98]
         assert [kind(event) for event in framed(b" " + fits + end, max_bytes=100)] == ["invalid_message"]
 
 
@@ -123,7 +123,7 @@ def test_the_line_after_one_that_is_too_long_works(piece: int, excess: int) -> N
     pieces = [stream[start : start + piece] for start in range(0, len(stream), piece)]
     events = framed(*pieces, max_bytes=50)
     assert [kind(event) for event in events] == ["message", "invalid_message", "message"]
-    assert told(events)[::2] == [1, 2]
+    assert values_of(events)[::2] == [1, 2]
 
 
 def test_a_line_that_is_too_long_names_the_limit_and_the_hint() -> None:
@@ -197,7 +197,7 @@ def test_a_stream_that_ends_inside_a_line_that_is_too_long_yields_one_fault() ->
 def test_what_is_not_json_that_can_be_used_is_a_parse_error_and_the_next_line_works(line: bytes) -> None:
     events = framed(line + b"\n[1]\n", max_bytes=1_000_000)
     assert [kind(event) for event in events] == ["parse_error", "message"]
-    assert told(events)[1] == [1]
+    assert values_of(events)[1] == [1]
 
 
 @quick

@@ -19,7 +19,7 @@ from bridge_worker.telemetry.log import _MAX_LINE_CHARACTERS, _MAX_QUEUED_BYTES,
 from tests.support.worker import WAIT_SECONDS
 
 SECRET = "sk-very-secret-0815"
-say = print  # as a library does; the linter would have none of it
+library_print = print  # as a library does; the linter would have none of it
 
 
 class Log:
@@ -91,9 +91,9 @@ def test_a_traceback_is_logged_whole_and_without_secrets(started: SetUp, format:
 @pytest.mark.rule("LOG-6")
 def test_what_is_printed_becomes_lines_of_the_log(started: SetUp) -> None:
     log = started()
-    say("one line")
-    say("another\nin two, with", SECRET)
-    say("to stderr", file=sys.stderr)
+    library_print("one line")
+    library_print("another\nin two, with", SECRET)
+    library_print("to stderr", file=sys.stderr)
     sys.stdout.write("in pie")
     sys.stdout.write("ces\n\n")
     lines = log.lines()
@@ -107,7 +107,7 @@ def test_what_a_library_does_to_a_stream_works(started: SetUp) -> None:
     sys.stdout.flush()
     assert sys.stdout.writable()
     assert not sys.stdout.isatty()
-    say("100% %s {}", flush=True)
+    library_print("100% %s {}", flush=True)
     sys.stdout.writelines(["a\n", "b\n"])
     assert [line["message"] for line in log.lines()] == ["100% %s {}", "a", "b"]
 
@@ -179,8 +179,8 @@ def test_lines_that_find_no_place_are_dropped_and_counted() -> None:
     writer.flush(WAIT_SECONDS)
     os.close(write)
     reader.join(WAIT_SECONDS)
-    (told,) = [line for line in seen if b"were dropped" in line]
-    dropped = int(json.loads(told)["message"].split()[0])
+    (note,) = [line for line in seen if b"were dropped" in line]
+    dropped = int(json.loads(note)["message"].split()[0])
     assert dropped > 0
     assert len(seen) - 2 + dropped == total  # but for the one that reported it, and the next one
 

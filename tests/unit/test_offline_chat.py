@@ -35,8 +35,8 @@ def tool(name: str = "f", **parameters: Any) -> Json:
 
 def chat(model: str, *messages: Json, **params: Any) -> tuple[ChatResult, list[Json]]:
     """The result and the deltas."""
-    asked = {"model": model, "messages": list(messages or (USER,)), **params}
-    validate(asked, ChatParams)
+    body = {"model": model, "messages": list(messages or (USER,)), **params}
+    validate(body, ChatParams)
     deltas: list[Json] = []
 
     async def find(_: str) -> Offline:
@@ -45,7 +45,7 @@ def chat(model: str, *messages: Json, **params: Any) -> tuple[ChatResult, list[J
     async def emit(wire: list[WireDelta]) -> None:
         deltas.extend({"content": delta} if isinstance(delta, str) else delta for delta in wire)
 
-    result = asyncio.run(run_chat(chat_request(asked, time.monotonic()), find, emit if params.get("stream") else None))
+    result = asyncio.run(run_chat(chat_request(body, time.monotonic()), find, emit if params.get("stream") else None))
     return ChatResult.model_validate(result), deltas
 
 
@@ -236,8 +236,8 @@ def test_a_streamed_call_arrives_in_parts_and_its_message_continues_the_conversa
     arguments = [piece["function"]["arguments"] for delta in deltas for piece in delta["tool_calls"]]
     assert len(arguments) > 1
     assert "".join(arguments) == result.tool_calls[0].function.arguments
-    answer = TOOL | {"tool_call_id": result.tool_calls[0].id}
-    assert chat("offline/tools", USER, result.message, answer, tools=tools)[0].content == "21 degrees"
+    tool_message = TOOL | {"tool_call_id": result.tool_calls[0].id}
+    assert chat("offline/tools", USER, result.message, tool_message, tools=tools)[0].content == "21 degrees"
 
 
 def test_a_tool_without_parameters_gets_an_empty_object() -> None:

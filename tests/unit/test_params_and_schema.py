@@ -259,18 +259,18 @@ PYDANTIC = re.compile(r"instance of|discriminator|expected tags|constrained|lite
 @pytest.mark.rule("CHT-1", "CHT-2", "CHT-5")
 @pytest.mark.parametrize(("params", "path"), WRONG, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_wrong_param_is_named_by_its_path_in_readable_words(params: Json, path: str) -> None:
-    told = refusal(params)
-    assert told.startswith((f"{path}:", f"{path} ")), told
-    assert not PYDANTIC.search(told)
-    assert "\n" not in told
+    message = refusal(params)
+    assert message.startswith((f"{path}:", f"{path} ")), message
+    assert not PYDANTIC.search(message)
+    assert "\n" not in message
 
 
 @pytest.mark.rule("CHT-2")
 def test_several_errors_are_reported_together_and_many_are_counted() -> None:
     assert refusal(chat(a=1, b=2)).count("unknown member") == 2
-    told = refusal(chat(a=1, b=2, c=3, d=4, e=5))
-    assert told.count("unknown member") == 3
-    assert told.endswith("(and 2 more)")
+    message = refusal(chat(a=1, b=2, c=3, d=4, e=5))
+    assert message.count("unknown member") == 3
+    assert message.endswith("(and 2 more)")
 
 
 def test_a_message_repeats_no_value() -> None:
@@ -368,8 +368,8 @@ DATA_PLACES = {
 @pytest.mark.parametrize("place", HIDING_PLACES)
 def test_no_refused_name_gets_in_wherever_it_hides(place: str) -> None:
     for name in REFUSED:
-        told = refusal(HIDING_PLACES[place](name))
-        assert f"{name} is refused" in told or f"{name}: unknown member" in told
+        message = refusal(HIDING_PLACES[place](name))
+        assert f"{name} is refused" in message or f"{name}: unknown member" in message
 
 
 @pytest.mark.rule("CHT-4")
@@ -423,7 +423,11 @@ def test_the_schema_has_every_method_and_every_notification_and_the_error() -> N
     assert set(schema()["notifications"]["toBridge"]) == set(NOTIFICATIONS_IN)
     assert set(schema()["notifications"]["fromBridge"]) == set(NOTIFICATIONS_OUT)
     pairs = [pair for method in schema()["methods"].values() for pair in (method["params"], method["result"])]
-    for reference in [*pairs, *(one for way in schema()["notifications"].values() for one in way.values()), schema()["error"]]:
+    for reference in [
+        *pairs,
+        *(one for direction in schema()["notifications"].values() for one in direction.values()),
+        schema()["error"],
+    ]:
         assert reference["$ref"].removeprefix("#/$defs/") in schema()["$defs"]
 
 
@@ -484,7 +488,7 @@ ENGINE = {"name": "litellm", "version": None, "ready": False}
 @pytest.mark.rule("VER-2", "LIF-3")
 @pytest.mark.parametrize("version", [PROTOCOL_VERSION, *MCP_VERSIONS])
 def test_the_initialize_result_fits_the_schema(version: str) -> None:
-    send = ask("initialize", {"protocolVersion": version})[0]
+    send = events_of("initialize", {"protocolVersion": version})[0]
     assert isinstance(send, Send)
     assert isinstance(send.value, dict)
     fits(at(schema()["methods"]["initialize"]["result"]), send.value["result"])
@@ -493,7 +497,7 @@ def test_the_initialize_result_fits_the_schema(version: str) -> None:
 # --- the types of the lifecycle, and the checks that session.py makes by hand because it can't wait for pydantic --------------
 
 
-def ask(method: str, params: Json) -> list[Any]:
+def events_of(method: str, params: Json) -> list[Any]:
     session = Session(lambda: ENGINE, max_message_bytes=1000)
     return session.receive({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
 
@@ -530,14 +534,16 @@ process_ids = st.sampled_from([1, 0, -1, 2**31 - 1, 2**31, True, 1.0])
 @quick
 @given(params(protocolVersion=st.sampled_from(["omni-bridge/1", "2025-06-18"]), processId=process_ids, clientInfo=anything))
 def test_initialize_is_checked_by_hand_as_its_type_is(params: Json) -> None:
-    assert any(isinstance(event, ClientInitialized) for event in ask("initialize", params)) == is_valid(InitializeParams, params)
+    assert any(isinstance(event, ClientInitialized) for event in events_of("initialize", params)) == is_valid(
+        InitializeParams, params
+    )
 
 
 @pytest.mark.rule("LIF-13")
 @quick
 @given(params(mode=st.sampled_from(["drain", "cancel", "", "Drain"])))
 def test_shutdown_is_checked_by_hand_as_its_type_is(params: Json) -> None:
-    assert any(isinstance(event, Drain) for event in ask("shutdown", params)) == is_valid(ShutdownParams, params)
+    assert any(isinstance(event, Drain) for event in events_of("shutdown", params)) == is_valid(ShutdownParams, params)
 
 
 @pytest.mark.rule("CAN-5")

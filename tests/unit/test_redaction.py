@@ -17,7 +17,7 @@ from bridge_worker.security.error_text import clean, sentence
 from bridge_worker.security.redaction import REDACTED, Redactor
 
 KNOWN = "p@ss/w+rd \"quoted\" \\ 'ü' 日本"
-NOBODY = Redactor({})  # knows no value
+NO_SECRETS = Redactor({})  # knows no value
 
 # ---- values that it was given ------------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ KEYS = [
 @pytest.mark.parametrize("key", KEYS)
 def test_the_key_of_a_provider_is_known_by_its_shape(key: str) -> None:
     for before, behind in (("", ""), ("key ", " is wrong"), ('"', '"'), ("=", "&a=b"), ("(", ").")):
-        assert NOBODY.redact(before + key + behind) == before + REDACTED + behind
+        assert NO_SECRETS.redact(before + key + behind) == before + REDACTED + behind
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_the_key_of_a_provider_is_known_by_its_shape(key: str) -> None:
     ],
 )
 def test_what_a_name_calls_a_credential_is_masked(text: str, shown: str) -> None:
-    assert NOBODY.redact(text) == shown
-    assert NOBODY.redact(shown) == shown
+    assert NO_SECRETS.redact(text) == shown
+    assert NO_SECRETS.redact(shown) == shown
 
 
 @pytest.mark.parametrize(
@@ -200,12 +200,12 @@ def test_what_a_name_calls_a_credential_is_masked(text: str, shown: str) -> None
     ],
 )
 def test_text_without_a_secret_stays(text: str) -> None:
-    assert NOBODY.redact(text) == text
+    assert NO_SECRETS.redact(text) == text
 
 
 @given(st.text(max_size=300))
 def test_masking_twice_is_masking_once(text: str) -> None:
-    assert NOBODY.redact(NOBODY.redact(text)) == NOBODY.redact(text)
+    assert NO_SECRETS.redact(NO_SECRETS.redact(text)) == NO_SECRETS.redact(text)
 
 
 # ---- error messages ----------------------------------------------------------------------------------------------------------
@@ -257,8 +257,8 @@ MESSAGES = {
 
 @pytest.mark.parametrize("text", MESSAGES)
 def test_a_message_is_the_providers_own_sentence(text: str) -> None:
-    assert clean(text, NOBODY, 2048) == MESSAGES[text]
-    assert clean(MESSAGES[text], NOBODY, 2048) == MESSAGES[text]
+    assert clean(text, NO_SECRETS, 2048) == MESSAGES[text]
+    assert clean(MESSAGES[text], NO_SECRETS, 2048) == MESSAGES[text]
 
 
 def test_a_sentence_is_the_same_without_the_masking() -> None:
@@ -267,18 +267,18 @@ def test_a_sentence_is_the_same_without_the_masking() -> None:
 
 @given(text=st.text(max_size=400), max_bytes=st.integers(16, 200))
 def test_a_message_keeps_to_its_bytes_and_splits_no_character(text: str, max_bytes: int) -> None:
-    message = clean(text, NOBODY, max_bytes)
+    message = clean(text, NO_SECRETS, max_bytes)
     assert 0 < len(message.encode()) <= max_bytes
     assert "\n" not in message
     assert "�" not in message or "�" in text
 
 
 def test_a_truncated_message_is_marked() -> None:
-    assert clean("日" * 1000, NOBODY, 2048) == "日" * 681 + "…"
+    assert clean("日" * 1000, NO_SECRETS, 2048) == "日" * 681 + "…"
 
 
 def test_half_a_surrogate_does_not_break_a_message() -> None:
-    assert clean("a\ud800b", NOBODY, 2048) == "a?b"
+    assert clean("a\ud800b", NO_SECRETS, 2048) == "a?b"
 
 
 # ---- time --------------------------------------------------------------------------------------------------------------------
@@ -321,13 +321,13 @@ PIECES = [
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=4), st.sampled_from(PIECES))
 def test_no_text_takes_more_than_linear_time(pieces: list[str], end: str) -> None:
     text = ("".join(pieces) * error_text.MAX_TEXT)[: error_text.MAX_TEXT] + end
-    assert len(clean(text, NOBODY, 2048).encode()) <= 2048
-    NOBODY.redact(text * 3)
+    assert len(clean(text, NO_SECRETS, 2048).encode()) <= 2048
+    NO_SECRETS.redact(text * 3)
 
 
 def test_every_letter_can_be_at_every_edge() -> None:
     for letter in string.printable:
-        assert NOBODY.redact(letter) == letter
+        assert NO_SECRETS.redact(letter) == letter
 
 
 @given(
@@ -338,7 +338,7 @@ def test_every_letter_can_be_at_every_edge() -> None:
 @settings(max_examples=60)
 def test_the_search_for_marks_passes_over_no_shape(parts: list[str]) -> None:
     text = " ".join(parts)
-    assert NOBODY.redact(text) == redaction._pattern(redaction._MARKS).sub(redaction._mask, text)
+    assert NO_SECRETS.redact(text) == redaction._pattern(redaction._MARKS).sub(redaction._mask, text)
 
 
 @given(st.lists(st.sampled_from(redaction._MARKS) | st.text("-_./: aeikpsty", max_size=4), max_size=6))

@@ -84,14 +84,14 @@ MESSAGE: dict[Input, Json] = {
 }
 
 
-def check_greeted(events: list[Event]) -> None:
+def check_initialized(events: list[Event]) -> None:
     assert sent(events[:1])[0]["result"]["protocolVersion"] == PROTOCOL_VERSION
     assert events[1:] == [ClientInitialized(None, True)]
 
 
 # What each action looks like from outside.
 EFFECT = {
-    Action.INITIALIZE: check_greeted,
+    Action.INITIALIZE: check_initialized,
     Action.PONG: lambda events: check(sent(events) == [response(1, {})]),
     Action.DISCOVER: lambda events: check(sent(events) == [response(1, mcp_envelope.discover_result({}))]),
     Action.START: lambda events: check(events == [Start(1, "chat", {})]),
@@ -280,8 +280,8 @@ def test_the_number_1_and_the_string_1_are_two_ids() -> None:
     assert peer.receive(request(id="1")) == [Start("1", "chat", {})]
     assert peer.in_flight == 2
     assert peer.receive(cancelled("1")) == [Cancel("1")]
-    assert sent(peer.answer("1", response("1", "b"))) == [response("1", "b")]
-    assert sent(peer.answer(1, response(1, "a"))) == [response(1, "a")]
+    assert sent(peer.respond("1", response("1", "b"))) == [response("1", "b")]
+    assert sent(peer.respond(1, response(1, "a"))) == [response(1, "a")]
 
 
 @pytest.mark.rule("RPC-5")
@@ -292,7 +292,7 @@ def test_a_duplicate_of_an_id_in_flight_is_refused_and_leaves_the_first_untouche
     assert error_of(peer.receive(request(method, INITIALIZE, id=1))) == (1, -32600, "invalid_message")
     assert peer.in_flight == 1
     assert peer.state is State.OPEN
-    assert sent(peer.answer(1, response(1, "first"))) == [response(1, "first")]
+    assert sent(peer.respond(1, response(1, "first"))) == [response(1, "first")]
 
 
 @pytest.mark.rule("RPC-5")
@@ -308,7 +308,7 @@ def test_an_id_may_be_used_again_after_its_response() -> None:
     peer = session()
     for _ in range(3):
         assert peer.receive(request(id=1)) == [Start(1, "chat", {})]
-        assert sent(peer.answer(1, response(1, "a"))) == [response(1, "a")]
+        assert sent(peer.respond(1, response(1, "a"))) == [response(1, "a")]
         assert peer.receive(request("ping", id=1)) == [Send(response(1, {}))]
 
 
@@ -316,9 +316,9 @@ def test_an_id_may_be_used_again_after_its_response() -> None:
 def test_a_second_response_to_the_same_request_is_not_written() -> None:
     peer = session()
     peer.receive(request(id=1))
-    assert sent(peer.answer(1, response(1, "a"))) == [response(1, "a")]
-    assert peer.answer(1, response(1, "b")) == []
-    assert peer.answer("never", response("never", "c")) == []
+    assert sent(peer.respond(1, response(1, "a"))) == [response(1, "a")]
+    assert peer.respond(1, response(1, "b")) == []
+    assert peer.respond("never", response("never", "c")) == []
 
 
 @pytest.mark.rule("ERR-8")
@@ -329,7 +329,7 @@ def test_one_request_more_than_the_limit_is_overloaded_until_another_gets_its_re
     assert error_of(peer.receive(request(id=3))) == (3, 1012, "overloaded")
     assert sent(peer.receive(request("ping", id=3))) == [response(3, {})]
     assert peer.receive(cancelled(1)) == [Cancel(1)]
-    peer.answer(1, response(1, None))
+    peer.respond(1, response(1, None))
     assert peer.receive(request(id=3)) == [Start(3, "chat", {})]
     assert peer.in_flight == 2
 
@@ -372,7 +372,7 @@ def test_a_cancel_without_a_request_id_is_ignored() -> None:
 def test_a_cancel_of_a_finished_request_is_ignored() -> None:
     peer = session()
     peer.receive(request(id=1))
-    peer.answer(1, response(1, None))
+    peer.respond(1, response(1, None))
     assert peer.receive(cancelled(1)) == []
 
 
@@ -396,7 +396,7 @@ def test_a_shutdown_that_waits_can_not_be_cancelled() -> None:
 # --- initialize --------------------------------------------------------------------------------------------------------------
 
 
-def greet(**params: object) -> list[Event]:
+def initialize(**params: object) -> list[Event]:
     return session().receive(request("initialize", params))
 
 
@@ -416,7 +416,7 @@ def test_initialize_returns_name_version_limits_and_engine() -> None:
 @pytest.mark.rule("LIF-4", "LIF-8")
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"])
 def test_an_mcp_revision_is_echoed_and_its_client_gets_no_ready(version: str) -> None:
-    events = greet(protocolVersion=version)
+    events = initialize(protocolVersion=version)
     assert sent(events[:1])[0]["result"]["protocolVersion"] == version
     assert events[1:] == [ClientInitialized(None, False)]
     assert version in MCP_VERSIONS
@@ -425,7 +425,7 @@ def test_an_mcp_revision_is_echoed_and_its_client_gets_no_ready(version: str) ->
 @pytest.mark.rule("LIF-4")
 @pytest.mark.parametrize("version", ["2026-07-28", "2031-01-01", "1.0", "", "omni-bridge"])
 def test_a_revision_that_is_unknown_gets_the_newest_that_is_known(version: str) -> None:
-    events = greet(protocolVersion=version)
+    events = initialize(protocolVersion=version)
     result = sent(events[:1])[0]["result"]
     assert (result["protocolVersion"], result["capabilities"]) == ("2025-11-25", {"tools": {}})
     assert events[1:] == [ClientInitialized(None, False)]
@@ -434,7 +434,7 @@ def test_a_revision_that_is_unknown_gets_the_newest_that_is_known(version: str) 
 @pytest.mark.rule("LIF-4")
 @pytest.mark.parametrize("version", ["omni-bridge/1", "omni-bridge/2", "omni-bridge/"])
 def test_a_version_of_the_bridge_gets_the_bridges_own(version: str) -> None:
-    events = greet(protocolVersion=version)
+    events = initialize(protocolVersion=version)
     assert sent(events[:1])[0]["result"]["protocolVersion"] == "omni-bridge/1"
     assert events[1:] == [ClientInitialized(None, True)]
 
@@ -442,7 +442,7 @@ def test_a_version_of_the_bridge_gets_the_bridges_own(version: str) -> None:
 @pytest.mark.rule("LIF-6")
 @pytest.mark.parametrize("version", [None, 1, 1.0, True, [], {}, ["2025-06-18"]])
 def test_a_protocol_version_that_is_not_a_string_is_refused(version: object) -> None:
-    assert error_of(greet(protocolVersion=version)) == (1, -32602, "invalid_request")
+    assert error_of(initialize(protocolVersion=version)) == (1, -32602, "invalid_request")
 
 
 @pytest.mark.rule("LIF-6")
@@ -450,28 +450,28 @@ def test_initialize_without_a_protocol_version_is_refused_and_may_be_tried_again
     peer = session()
     assert error_of(peer.receive(request("initialize"))) == (1, -32602, "invalid_request")
     assert peer.state is State.OPEN
-    check_greeted(peer.receive(request("initialize", INITIALIZE)))
+    check_initialized(peer.receive(request("initialize", INITIALIZE)))
 
 
 @pytest.mark.parametrize("process_id", [1, 4711, 2**31 - 1])
 def test_a_process_id_is_handed_on(process_id: int) -> None:
-    assert greet(**INITIALIZE, processId=process_id)[1:] == [ClientInitialized(process_id, True)]
+    assert initialize(**INITIALIZE, processId=process_id)[1:] == [ClientInitialized(process_id, True)]
 
 
 @pytest.mark.rule("LIF-6")
 @pytest.mark.parametrize("process_id", [0, -1, 2**31, 10**30, True, False, 1.0, 1.5, "1", "", [], {}])
 def test_a_process_id_that_can_not_be_one_is_refused(process_id: object) -> None:
-    assert error_of(greet(**INITIALIZE, processId=process_id)) == (1, -32602, "invalid_request")
+    assert error_of(initialize(**INITIALIZE, processId=process_id)) == (1, -32602, "invalid_request")
 
 
 def test_a_process_id_of_null_is_none() -> None:
-    assert greet(**INITIALIZE, processId=None)[1:] == [ClientInitialized(None, True)]
+    assert initialize(**INITIALIZE, processId=None)[1:] == [ClientInitialized(None, True)]
 
 
 @pytest.mark.rule("LIF-5")
 @pytest.mark.parametrize("extra", [{"clientInfo": 5}, {"capabilities": {"roots": {}}}, {"_meta": {}}, {"rootUri": None}])
 def test_what_else_a_client_of_another_protocol_sends_is_ignored(extra: Json) -> None:
-    check_greeted(greet(**(INITIALIZE | extra)))
+    check_initialized(initialize(**(INITIALIZE | extra)))
 
 
 # --- shutdown ----------------------------------------------------------------------------------------------------------------
@@ -483,7 +483,7 @@ def test_the_shutdown_response_follows_those_of_all_requests_in_flight(params: J
     peer = session()
     peer.receive(request(id=1))
     assert peer.receive(request("shutdown", params, id=2)) == [Drain(cancel=cancel)]
-    assert sent(peer.answer(1, response(1, "a"))) == [response(1, "a")]
+    assert sent(peer.respond(1, response(1, "a"))) == [response(1, "a")]
     assert sent(peer.end()) == [response(2, {})]
     assert peer.end() == []
 
@@ -502,7 +502,7 @@ def test_a_second_shutdown_may_be_more_urgent_and_both_get_a_response() -> None:
     peer.receive(request(id=1))
     assert peer.receive(request("shutdown", id=2)) == [Drain(cancel=False)]
     assert peer.receive(request("shutdown", {"mode": "cancel"}, id=3)) == [Drain(cancel=True)]
-    peer.answer(1, response(1, None))
+    peer.respond(1, response(1, None))
     assert sent(peer.end()) == [response(2, {}), response(3, {})]
 
 
@@ -515,7 +515,7 @@ def test_while_draining_requests_are_refused_and_those_in_flight_go_on() -> None
     assert error_of(peer.receive(request("initialize", INITIALIZE, id=3))) == (3, 1013, "shutting_down")
     assert sent(peer.receive(request("ping", id=3))) == [response(3, {})]
     assert peer.receive(cancelled(1)) == [Cancel(1)]
-    assert sent(peer.answer(1, response(1, "a"))) == [response(1, "a")]
+    assert sent(peer.respond(1, response(1, "a"))) == [response(1, "a")]
 
 
 def test_after_the_end_of_input_no_unrequested_response_is_owed() -> None:
@@ -576,9 +576,9 @@ def test_a_batch_is_written_once_with_its_last_members_response() -> None:
     peer = session()
     batch = [request(id=1), request("ping", id=2), notification("x"), request(id=3), "nonsense"]
     assert peer.receive(batch) == [Start(1, "chat", {}), Start(3, "chat", {})]
-    assert peer.answer(3, response(3, "c")) == []
-    assert peer.answer(3, response(3, "again")) == []
-    ((*lines,),) = sent(peer.answer(1, response(1, "a")))
+    assert peer.respond(3, response(3, "c")) == []
+    assert peer.respond(3, response(3, "again")) == []
+    ((*lines,),) = sent(peer.respond(1, response(1, "a")))
     assert len(lines) == 4
     assert [line for line in lines if "result" in line] == [response(2, {}), response(3, "c"), response(1, "a")]
     assert [line["error"]["code"] for line in lines if "error" in line] == [-32600]
@@ -589,16 +589,16 @@ def test_a_batch_is_not_written_while_its_own_line_is_still_being_read() -> None
     peer = session()
     events = peer.receive([request("ping", id=1), request(id=2), request("ping", id=3)])
     assert events == [Start(2, "chat", {})]
-    assert sent(peer.answer(2, response(2, "b"))) == [[response(1, {}), response(3, {}), response(2, "b")]]
+    assert sent(peer.respond(2, response(2, "b"))) == [[response(1, {}), response(3, {}), response(2, "b")]]
 
 
 @pytest.mark.rule("RPC-5")
 def test_a_duplicate_inside_a_batch_is_refused_and_the_first_continues() -> None:
     peer = session()
     assert peer.receive([request(id=1), request(id=1)]) == [Start(1, "chat", {})]
-    ((refusal, answer),) = sent(peer.answer(1, response(1, "a")))
+    ((refusal, result),) = sent(peer.respond(1, response(1, "a")))
     assert (refusal["id"], refusal["error"]["code"]) == (1, -32600)
-    assert answer == response(1, "a")
+    assert result == response(1, "a")
 
 
 def test_an_id_with_an_immediate_response_is_free_for_the_next_member_of_the_batch() -> None:
@@ -608,33 +608,33 @@ def test_an_id_with_an_immediate_response_is_free_for_the_next_member_of_the_bat
 def test_a_batch_beyond_the_limit_of_requests_in_flight_is_cut_there() -> None:
     peer = session(max_in_flight=1)
     assert peer.receive([request(id=1), request(id=2)]) == [Start(1, "chat", {})]
-    ((refusal, answer),) = sent(peer.answer(1, response(1, "a")))
+    ((refusal, result),) = sent(peer.respond(1, response(1, "a")))
     assert (refusal["id"], refusal["error"]["code"]) == (2, 1012)
-    assert answer == response(1, "a")
+    assert result == response(1, "a")
 
 
 def test_a_request_can_be_cancelled_later_in_its_own_batch_and_from_outside() -> None:
     peer = session()
     assert peer.receive([request(id=1), cancelled(1)]) == [Start(1, "chat", {}), Cancel(1)]
     assert peer.receive(cancelled(1)) == [Cancel(1)]
-    assert sent(peer.answer(1, response(1, "a"))) == [[response(1, "a")]]
+    assert sent(peer.respond(1, response(1, "a"))) == [[response(1, "a")]]
 
 
 def test_two_batches_do_not_mix() -> None:
     peer = session()
     peer.receive([request(id=1), request(id=2)])
     peer.receive([request(id=3), request(id=4)])
-    assert peer.answer(1, response(1, "a")) == []
-    assert peer.answer(3, response(3, "c")) == []
-    assert sent(peer.answer(4, response(4, "d"))) == [[response(3, "c"), response(4, "d")]]
-    assert sent(peer.answer(2, response(2, "b"))) == [[response(1, "a"), response(2, "b")]]
+    assert peer.respond(1, response(1, "a")) == []
+    assert peer.respond(3, response(3, "c")) == []
+    assert sent(peer.respond(4, response(4, "d"))) == [[response(3, "c"), response(4, "d")]]
+    assert sent(peer.respond(2, response(2, "b"))) == [[response(1, "a"), response(2, "b")]]
 
 
 def test_a_batch_with_shutdown_is_written_at_the_end() -> None:
     peer = session()
     events = peer.receive([request(id=1), request("shutdown", id=2), request(id=3)])
     assert events == [Start(1, "chat", {}), Drain(cancel=False)]
-    assert peer.answer(1, response(1, "a")) == []
+    assert peer.respond(1, response(1, "a")) == []
     ((refusal, first, last),) = sent(peer.end())
     assert (refusal["id"], refusal["error"]["code"]) == (3, 1013)
     assert [first, last] == [response(1, "a"), response(2, {})]
@@ -642,8 +642,8 @@ def test_a_batch_with_shutdown_is_written_at_the_end() -> None:
 
 def test_initialize_may_be_part_of_a_batch() -> None:
     peer = session()
-    greeted, send = peer.receive([request("initialize", INITIALIZE), notification("notifications/initialized")])
-    assert greeted == ClientInitialized(None, True)
+    initialized, send = peer.receive([request("initialize", INITIALIZE), notification("notifications/initialized")])
+    assert initialized == ClientInitialized(None, True)
     assert sent([send])[0][0]["id"] == 1
 
 
@@ -698,11 +698,11 @@ class Conversation(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
-    def a_request_is_answered(self, data: st.DataObject) -> None:
+    def a_request_gets_its_response(self, data: st.DataObject) -> None:
         id = data.draw(st.sampled_from(sorted(self.running, key=repr)))
         self.running.remove(id)
-        self.watch(self.session.answer(id, response(id, "done")))
-        assert self.session.answer(id, response(id, "again")) == []
+        self.watch(self.session.respond(id, response(id, "done")))
+        assert self.session.respond(id, response(id, "again")) == []
 
     @rule()
     def the_input_ends(self) -> None:
@@ -717,7 +717,7 @@ class Conversation(RuleBasedStateMachine):
         """In the end all have a response, shutdowns last; then nothing is owed."""
         for id in list(self.running):
             self.running.remove(id)
-            self.watch(self.session.answer(id, response(id, "done")))
+            self.watch(self.session.respond(id, response(id, "done")))
         self.watch(self.session.end())
         assert +self.owed == Counter()
 
@@ -782,7 +782,7 @@ def test_an_id_is_in_flight_until_the_array_of_its_batch_is_sent() -> None:
     one = session()
     one.receive([request(id=1), request("ping", id=2)])
     assert error_of(one.receive(request(id=2)))[2] == "invalid_message"
-    one.answer(1, {"jsonrpc": "2.0", "id": 1, "result": {}})
+    one.respond(1, {"jsonrpc": "2.0", "id": 1, "result": {}})
     assert isinstance(one.receive(request(id=2))[0], Start)
 
 
@@ -826,7 +826,7 @@ def test_only_a_tool_call_of_an_mcp_client_gets_no_response_when_it_is_cancelled
         one.receive(request("initialize", {"protocolVersion": MCP_VERSIONS[-1]}, id="first"))
     one.receive(request(method, params))
     assert one.receive(cancelled(1)) == [Cancel(1)]
-    assert len(sent(one.answer(1, response(1, {})))) == (not is_silent)
+    assert len(sent(one.respond(1, response(1, {})))) == (not is_silent)
 
 
 @pytest.mark.rule("MCP-9")
@@ -834,9 +834,9 @@ def test_a_silent_member_of_a_batch_is_left_out_of_the_array_and_its_id_is_free(
     one = session()
     one.receive([request("tools/call", ENVELOPE, id=1), request(id=2)])
     one.receive(cancelled(1))
-    assert one.answer(1, response(1, {})) == []
+    assert one.respond(1, response(1, {})) == []
     assert isinstance(one.receive(request("chat", id=1))[0], Start)
-    assert sent(one.answer(2, response(2, {}))) == [[response(2, {})]]
+    assert sent(one.respond(2, response(2, {}))) == [[response(2, {})]]
     one.receive([request("tools/call", ENVELOPE, id=3)])
     one.receive(cancelled(3))
-    assert one.answer(3, response(3, {})) == []
+    assert one.respond(3, response(3, {})) == []

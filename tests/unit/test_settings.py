@@ -21,7 +21,7 @@ from bridge_worker.security.url_policy import UrlPolicy
 Write = Callable[[str], str]
 
 # Of each setting that is a flag: what is said as text, what it then is, and what the file says instead.
-SAID: dict[str, tuple[str, Any, str]] = {
+EXAMPLES: dict[str, tuple[str, Any, str]] = {
     "max_message_bytes": ("5000", 5000, "11"),
     "max_in_flight": ("7", 7, "11"),
     "grace_seconds": ("0.5", 0.5, "11"),
@@ -75,7 +75,7 @@ def settings(path: str | None = None, **flags: str) -> Settings:
 
 
 def test_each_setting_that_is_a_flag_has_its_example_here() -> None:
-    assert set(SAID) == set(FLAGS), "say it in SAID"
+    assert set(EXAMPLES) == set(FLAGS), "add it to EXAMPLES"
     assert set(SETTINGS) - set(FLAGS) == {"local"}
     assert READERS.keys() <= SETTINGS.keys()
 
@@ -85,7 +85,7 @@ def test_each_setting_that_is_a_flag_has_its_example_here() -> None:
 def test_a_flag_wins_over_a_variable_and_that_over_the_file_and_that_over_the_default(
     name: str, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text, value, written = SAID[name]
+    text, value, written = EXAMPLES[name]
     path = write(f"{name}: {written}")
     of_the_file = getattr(settings(path), name)
     assert of_the_file != value
@@ -114,7 +114,7 @@ def test_the_defaults_are_as_valid_as_configured_values(write: Write) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("text", "words"),
     [
         ("max_in_flight: 0", ":1: omni_bridge.max_in_flight: must be at least 1"),
         ("max_in_flight: 1.5", "must be a whole number"),
@@ -136,9 +136,9 @@ def test_the_defaults_are_as_valid_as_configured_values(write: Write) -> None:
         ("loglevel: info", "omni_bridge.loglevel: is not a setting; did you mean log_level?"),
     ],
 )
-def test_a_wrong_value_in_the_file_names_its_line(write: Write, said: str, words: str) -> None:
+def test_a_wrong_value_in_the_file_names_its_line(write: Write, text: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(write(said))
+        load_config(write(text))
     assert words in str(caught.value)
 
 

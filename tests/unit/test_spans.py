@@ -59,8 +59,8 @@ def test_each_attribute_is_one_of_the_conventions_or_our_own() -> None:
         "id": "i",
         "cost_usd": 1.0,
     }
-    asked = dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "seed", "stream"), 1)
-    span = describe_span(Start(1, "chat", {"model": "m", **asked}), {"result": result})
+    options = dict.fromkeys(("temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "seed", "stream"), 1)
+    span = describe_span(Start(1, "chat", {"model": "m", **options}), {"result": result})
     assert span
     theirs = {name for name in span.attributes if name.startswith("gen_ai.")}
     newer = {"gen_ai.request.stream", "gen_ai.response.time_to_first_chunk", "gen_ai.usage.reasoning.output_tokens"}

@@ -29,8 +29,8 @@ def test_a_response_belongs_to_the_request_of_its_id_and_type() -> None:
             (9, "out", error_of(1, "timeout")),
         )
     ).requests()
-    assert [asked.duration_ms for asked in (one, other, again)] == [5, 1, 3]
-    assert [asked.outcome for asked in (one, other, again)] == ["ok", "ok", "timeout"]
+    assert [request.duration_ms for request in (one, other, again)] == [5, 1, 3]
+    assert [request.outcome for request in (one, other, again)] == ["ok", "ok", "timeout"]
 
 
 def test_a_second_request_of_an_id_in_flight_is_the_one_that_is_refused() -> None:
@@ -39,7 +39,7 @@ def test_a_second_request_of_an_id_in_flight_is_the_one_that_is_refused() -> Non
             (0, "in", request_of(1)), (1, "in", request_of(1)), (2, "out", error_of(1, "invalid_message")), (9, "out", result_of(1))
         )
     ).requests()
-    assert [(asked.outcome, asked.end_ms) for asked in (first, second)] == [("ok", 9), ("invalid_message", 2)]
+    assert [(request.outcome, request.end_ms) for request in (first, second)] == [("ok", 9), ("invalid_message", 2)]
 
 
 def test_deltas_cancels_batches_and_progress_belong_to_their_requests() -> None:
@@ -80,9 +80,9 @@ def test_usage_and_cost_are_those_of_the_response() -> None:
             (5, "out", error_of(3, "cancelled", receipt=receipt)),
         )
     )
-    asked = next(trace.requests())
-    assert (asked.input_tokens, asked.output_tokens, asked.cost_usd, asked.provider) == (9, 4, 0.5, "openai")
-    assert (asked.served_model, asked.attempts, asked.fallback, asked.engine) == ("m-2026", 2, True, "litellm")
+    request = next(trace.requests())
+    assert (request.input_tokens, request.output_tokens, request.cost_usd, request.provider) == (9, 4, 0.5, "openai")
+    assert (request.served_model, request.attempts, request.fallback, request.engine) == ("m-2026", 2, True, "litellm")
     (total,) = trace.totals()
     assert (total.model, total.requests, total.ok, total.failed, total.cancelled) == ("m", 3, 1, 1, 1)
     assert (total.input_tokens, total.output_tokens, total.cost_usd) == (9, 4, 0.5)
@@ -129,9 +129,9 @@ def test_a_half_line_is_forgiven_where_a_run_was_killed(rest: bytes) -> None:
     ],
 )
 def test_a_damaged_or_foreign_file_is_reported_with_its_line(data: bytes, line: int) -> None:
-    with pytest.raises(TraceError) as told:
+    with pytest.raises(TraceError) as raised:
         trace_of(data)
-    assert f"line {line}:" in str(told.value) or (line == 1 and "line 1" in str(told.value))
+    assert f"line {line}:" in str(raised.value) or (line == 1 and "line 1" in str(raised.value))
 
 
 @pytest.mark.parametrize(
@@ -139,11 +139,11 @@ def test_a_damaged_or_foreign_file_is_reported_with_its_line(data: bytes, line: 
 )
 def test_values_of_the_wrong_kind_are_left_out(odd: Any) -> None:
     broken = {"jsonrpc": "2.0", "id": 1, "method": "chat", "params": odd}
-    (asked,) = trace_of(
+    (request,) = trace_of(
         trace_file(
             (0, "in", broken), (1, "out", delta_of(odd)), (2, "out", {"id": 1, "result": odd, "error": odd if odd != {} else None})
         )
     ).requests()
-    assert isinstance(asked, TracedRequest)
-    assert asked.cost_usd is None
-    assert asked.model is None
+    assert isinstance(request, TracedRequest)
+    assert request.cost_usd is None
+    assert request.model is None

@@ -99,8 +99,8 @@ def test_what_finds_no_place_is_counted_in_the_trace(tmp_path: Path, monkeypatch
     slow.put("in", b'":3}\n{"b":2}\n')
     slow.put("out", b'{"c":3}\n')
     slow.close()
-    told = [line.get("message") or line.get("lost") or "fault" for line in read(file)[1:-1]]
-    assert told == [{"a": 1}, "fault", {"messages": 3, "bytes": 28}, {"b": 2}, {"c": 3}]
+    recorded = [line.get("message") or line.get("lost") or "fault" for line in read(file)[1:-1]]
+    assert recorded == [{"a": 1}, "fault", {"messages": 3, "bytes": 28}, {"b": 2}, {"c": 3}]
 
 
 class Slow(Recorder):

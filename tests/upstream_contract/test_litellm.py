@@ -189,8 +189,8 @@ def test_tools_need_no_mcp_package_with_the_private_argument() -> None:
         "tools": [tool],
         "mock_response": "hi",
     }
-    answer = asyncio.run(litellm.acompletion(**call, _skip_mcp_handler=True))
-    assert answer.choices[0].message.content == "hi", "_skip_mcp_handler: correct LiteLLM._complete in backends/litellm/chat.py"
+    response = asyncio.run(litellm.acompletion(**call, _skip_mcp_handler=True))
+    assert response.choices[0].message.content == "hi", "_skip_mcp_handler: correct LiteLLM._complete in backends/litellm/chat.py"
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_function_in_a_traceback_exists_under_its_name(name: str) -> None:
 
 
 GEMINI = "llms/vertex_ai/gemini/vertex_and_google_ai_studio_gemini.py"
-READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.py"
+READS_RESPONSES = "litellm_core_utils/llm_response_utils/convert_dict_to_response.py"
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ READS_ANSWERS = "litellm_core_utils/llm_response_utils/convert_dict_to_response.
         ("litellm_core_utils/get_llm_provider_logic.py", "LLM Provider NOT provided", "model_not_found"),
         ("llms/openai/openai.py", "invalid response from LLM endpoint", "bad_upstream_response"),
         ("responses/streaming_iterator.py", "closed the responses stream before any terminal event", "bad_upstream_response"),
-        (READS_ANSWERS, "provider returned a response with no 'choices'", "bad_upstream_response"),
+        (READS_RESPONSES, "provider returned a response with no 'choices'", "bad_upstream_response"),
         ("llms/anthropic/common_utils.py", "Missing Anthropic API Key", "authentication"),
     ],
     ids=["no provider", "no response", "cut short", "no choices", "no key"],

@@ -12,7 +12,7 @@ from bridge_worker.backends.wire import gemini_facts, openai_usage
 from bridge_worker.core.deltas import TokenUsage
 from tests.support.data import Json
 
-OPENAI_SOUND: Json = {
+OPENAI_AUDIO: Json = {
     "prompt_tokens": 1_100,
     "completion_tokens": 700,
     "total_tokens": 1_800,
@@ -26,7 +26,7 @@ GEMINI_IMAGE: Json = {
     "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 42}, {"modality": "IMAGE", "tokenCount": 258}],
     "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1_290}],
 }
-GEMINI_SOUND: Json = {
+GEMINI_AUDIO: Json = {
     "promptTokenCount": 1_050,
     "candidatesTokenCount": 20,
     "totalTokenCount": 1_070,
@@ -47,7 +47,7 @@ def test_audio_of_openai_has_its_own_price() -> None:
     prices = row("gpt-audio")
     expected = 100 * prices["input_cost_per_token"] + 1_000 * prices["input_cost_per_audio_token"]
     expected += 100 * prices["output_cost_per_token"] + 600 * prices["output_cost_per_audio_token"]
-    assert price("gpt-audio", "openai", openai_usage.usage_of(OPENAI_SOUND)) == pytest.approx(expected)
+    assert price("gpt-audio", "openai", openai_usage.usage_of(OPENAI_AUDIO)) == pytest.approx(expected)
 
 
 def test_an_image_of_gemini_has_its_own_price() -> None:
@@ -69,7 +69,7 @@ def test_audio_for_gemini_has_its_own_price() -> None:
     prices = row("gemini/gemini-2.5-flash")
     expected = 50 * prices["input_cost_per_token"] + 1_000 * prices["input_cost_per_audio_token"]
     expected += 20 * prices["output_cost_per_token"]
-    assert price("gemini-2.5-flash", "gemini", gemini_facts.usage_of(GEMINI_SOUND)) == pytest.approx(expected)
+    assert price("gemini-2.5-flash", "gemini", gemini_facts.usage_of(GEMINI_AUDIO)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("model", ["gpt-audio", "gpt-4o-mini"])

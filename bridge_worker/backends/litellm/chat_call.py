@@ -93,7 +93,7 @@ class ChatCall:
         self.reason: str | None = None
         self.target = Target(request.model, None)
         self._prepared = prepared
-        self._asked: request_diff.Asked | None = None
+        self._expected: request_diff.ExpectedRequest | None = None
         self._started: float | None = None
         self.options_key = json.dumps(request.options) if request.options else ""
 
@@ -212,8 +212,8 @@ class ChatCall:
         options."""
         notes = prepared.notes.get(self.options_key)
         if notes is None:
-            asked = request_diff.Asked(self.request.options, [], marked=False)
-            notes = request_diff.changes(asked, prepared.settings, []), request_diff.additions(asked, prepared.settings)
+            expected = request_diff.ExpectedRequest(self.request.options, [], marked=False)
+            notes = request_diff.changes(expected, prepared.settings, []), request_diff.additions(expected, prepared.settings)
             if len(prepared.notes) < MAX_NOTES:
                 prepared.notes[self.options_key] = notes
         receipt = self.request.receipt
@@ -225,13 +225,13 @@ class ChatCall:
 
         True where the conversation has text that LiteLLM wrote.
         """
-        if self._asked is None:
-            self._asked = request_diff.asked_of(self.request)
+        if self._expected is None:
+            self._expected = request_diff.expected_request(self.request)
         with suppress(Exception):  # a body of an unknown form: the receipt then has null
-            dropped = held_back + request_diff.changes(self._asked, body, held_back)
+            dropped = held_back + request_diff.changes(self._expected, body, held_back)
             self.request.receipt.dropped = dropped
-            invented = request_diff.invented(self._asked, body)
-            self.request.receipt.added = request_diff.additions(self._asked, body) + invented
+            invented = request_diff.invented(self._expected, body)
+            self.request.receipt.added = request_diff.additions(self._expected, body) + invented
             return bool(invented)
         return False
 

@@ -41,7 +41,7 @@ async def embed(router: Any, request: EmbedRequest, routed: Routed | None = None
     await own_path_rehearsed()
     call = {"input": request.input, **request.options, **_model(request.model, routed)}
     made = router.aembedding(**call) if router else litellm.aembedding(**call, **_DIRECT)
-    response, target = await _answer(made, request, CallTypes.aembedding)
+    response, target = await _response_of(made, request, CallTypes.aembedding)
     try:
         return _embeddings(response, request, target)
     except UNREADABLE as error:
@@ -76,7 +76,7 @@ async def rerank(router: Any, request: RerankRequest, routed: Routed | None = No
         **_model(request.model, routed),
     }
     made = router.arerank(**call) if router else litellm.arerank(**call, **_DIRECT)
-    response, target = await _answer(made, request, CallTypes.arerank)
+    response, target = await _response_of(made, request, CallTypes.arerank)
     try:
         return _ranking(response, request, target)
     except UNREADABLE as error:
@@ -102,10 +102,12 @@ def _model(requested: str, routed: Routed | None) -> dict[str, Any]:
     return {"model": requested} if routed is None else {"model": routed.name, **routed.options}
 
 
-async def _answer(made: Awaitable[Any], request: EmbedRequest | RerankRequest, call_type: CallTypes) -> tuple[Any, Target]:
+async def _response_of(made: Awaitable[Any], request: EmbedRequest | RerankRequest, call_type: CallTypes) -> tuple[Any, Target]:
     """``made`` has not begun: the record is there before it does."""
     receipts.watch()
-    record = receipts.Record(request.model, request.receipt, request_diff.Asked(request.options, [], marked=False), call_type)
+    record = receipts.Record(
+        request.model, request.receipt, request_diff.ExpectedRequest(request.options, [], marked=False), call_type
+    )
     try:
         with heard(record.tape):
             response = await made

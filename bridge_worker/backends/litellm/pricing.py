@@ -156,8 +156,8 @@ def _linear(plain: float, out: float, cached: float, written: float, reasoning: 
     def formula(usage: TokenUsage) -> float:
         read, write, thought = usage.cached_input_tokens or 0, usage.cache_write_tokens or 0, usage.reasoning_tokens or 0
         fresh = (usage.input_tokens or 0) - read - write
-        said = (usage.output_tokens or 0) - thought
-        return fresh * plain + read * cached + write * written + said * out + thought * reasoning
+        spoken = (usage.output_tokens or 0) - thought
+        return fresh * plain + read * cached + write * written + spoken * out + thought * reasoning
 
     return formula
 

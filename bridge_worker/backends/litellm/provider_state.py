@@ -37,14 +37,14 @@ def without_thinking(
 
     Anthropic: "a final assistant message must start with a thinking block" when thinking is enabled and a tool's result is last.
     """
-    asked = [name for name in _THINKING if _enables_thinking(call.get(name))]
-    if not asked or _family(provider, model) != "claude" or messages[-1].get("role") != "tool":
+    enabled = [name for name in _THINKING if _enables_thinking(call.get(name))]
+    if not enabled or _family(provider, model) != "claude" or messages[-1].get("role") != "tool":
         return call, []
     last: Mapping[str, Any] = next((message for message in reversed(messages) if message.get("role") == "assistant"), {})
     if not last.get("tool_calls") or last.get("thinking_blocks"):
         return call, []
-    kept = {name: value for name, value in call.items() if name not in asked}
-    return kept, [Change(param=name, change="dropped") for name in asked]
+    kept = {name: value for name, value in call.items() if name not in enabled}
+    return kept, [Change(param=name, change="dropped") for name in enabled]
 
 
 def _enables_thinking(value: Any) -> bool:

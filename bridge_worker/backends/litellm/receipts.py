@@ -31,14 +31,14 @@ _current: ContextVar[Record | None] = ContextVar("omni_bridge_record", default=N
 class Record:
     """The record of one request. Its construction makes it the current record of the calling task."""
 
-    def __init__(self, model: str, receipt: Receipt, asked: request_diff.Asked, call_type: CallTypes) -> None:
+    def __init__(self, model: str, receipt: Receipt, expected: request_diff.ExpectedRequest, call_type: CallTypes) -> None:
         self.receipt = receipt
         self.call_type = call_type  # LiteLLM may make others during the call, such as an embedding for its cache
         self._started: float | None = None  # time.monotonic() of the current attempt
         self._body: Any = None
         self._is_sent = False  # LiteLLM has made the request of the attempt
         self._failed: list[tuple[TracebackType | None, BridgeError]] = []  # by where it was raised
-        self._asked = asked
+        self._expected = expected
         self.target = _target({"model": model})  # until a deployment is called
         _current.set(self)
 
@@ -95,7 +95,7 @@ class Record:
         self._started = None
         if self._body is not None:
             with suppress(Exception):  # for a body of an unknown kind the receipt has null
-                self.receipt.dropped = request_diff.changes(self._asked, self._body, [])
+                self.receipt.dropped = request_diff.changes(self._expected, self._body, [])
         self._body = None
 
 

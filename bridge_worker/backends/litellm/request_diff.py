@@ -54,7 +54,7 @@ _LONG = 1_000_000  # characters of a text that LiteLLM has not written, and that
 _PROBE = 64  # characters at the end of an image's data that are compared, instead of a checksum
 
 
-class Asked(NamedTuple):
+class ExpectedRequest(NamedTuple):
     """The values to find in the provider's request, copied before LiteLLM changes the messages. ``probes`` are (path, text)."""
 
     options: Mapping[str, Any]
@@ -64,37 +64,41 @@ class Asked(NamedTuple):
     texts: frozenset[str] | None = None  # of the conversation; None where it is in the body as it is
 
 
-def asked_of(request: ChatRequest) -> Asked:
+def expected_request(request: ChatRequest) -> ExpectedRequest:
     messages = request.messages
     probes = [found for index, message in enumerate(messages) for found in _probes(message, f"messages[{index}]")]
     marked = any(_is_marked(value) for value in [*messages, *request.options.get("tools", ())])
     names = [(f"messages[{index}].name", message["name"]) for index, message in enumerate(messages) if _is_participant(message)]
-    return Asked(request.options, probes, marked, names, frozenset(text.strip() for text in _leaves(messages) if len(text) < _LONG))
+    return ExpectedRequest(
+        request.options, probes, marked, names, frozenset(text.strip() for text in _leaves(messages) if len(text) < _LONG)
+    )
 
 
-def changes(asked: Asked, body: Any, known: list[Change]) -> list[Change]:
-    """The values of ``asked`` that ``body`` lacks or has changed, without the ``known`` changes."""
+def changes(expected: ExpectedRequest, body: Any, known: list[Change]) -> list[Change]:
+    """The values of ``expected`` that ``body`` lacks or has changed, without the ``known`` changes."""
     if isinstance(body, str | bytes):
         body = json.loads(body)
     settings: dict[str, list[Any]] = {}
     for name, value in _settings(body):
         settings.setdefault(name, []).append(value)
-    found = [change for name, value in asked.options.items() if (change := _change(name, value, settings))]
-    told = {change.param for change in known}
-    return found + [change for change in [*_less_strict(asked, settings), *_lost(asked, body)] if change.param not in told]
+    found = [change for name, value in expected.options.items() if (change := _change(name, value, settings))]
+    reported = {change.param for change in known}
+    return found + [
+        change for change in [*_less_strict(expected, settings), *_lost(expected, body)] if change.param not in reported
+    ]
 
 
-def additions(asked: Asked, body: Any) -> list[Addition]:
+def additions(expected: ExpectedRequest, body: Any) -> list[Addition]:
     """The settings of ``body`` that no parameter of the caller's has become."""
-    names = {alias for name in asked.options for alias in _NAMES.get(name, frozenset([name]))}
+    names = {alias for name in expected.options for alias in _NAMES.get(name, frozenset([name]))}
     return list(_added(body, names, ""))
 
 
-def invented(asked: Asked, body: Mapping[str, Any]) -> list[Addition]:
+def invented(expected: ExpectedRequest, body: Mapping[str, Any]) -> list[Addition]:
     """Texts in the conversation of ``body`` that the caller did not write: LiteLLM fills empty messages and describes schemas."""
     found: list[Addition] = []
-    known = asked.texts or frozenset()
-    for place in sorted(_CONVERSATION & body.keys()) if asked.texts is not None else ():
+    known = expected.texts or frozenset()
+    for place in sorted(_CONVERSATION & body.keys()) if expected.texts is not None else ():
         for text in _spoken(body[place]):
             rest = text.strip() if len(text) < _LONG else ""
             if rest and rest not in known and (rest := _without(rest, known)) and len(found) < MAX_INVENTED:
@@ -146,37 +150,37 @@ def _settings(value: Any) -> Iterator[tuple[str, Any]]:
             yield from _settings(member)
 
 
-def _change(name: str, asked: Any, settings: Mapping[str, list[Any]]) -> Change | None:
+def _change(name: str, wanted: Any, settings: Mapping[str, list[Any]]) -> Change | None:
     sent = [value for alias in _NAMES.get(name, frozenset([name])) for value in settings.get(alias, ())]
     if not sent and name == "response_format":
-        return _format_change(asked, settings)
+        return _format_change(wanted, settings)
     if not sent:
-        return None if (name, asked) in _ASSUMED else Change(param=name, change="dropped")
+        return None if (name, wanted) in _ASSUMED else Change(param=name, change="dropped")
     scalars = [value for value in sent if isinstance(value, int | float | str) and not isinstance(value, bool)]
     rewritten = Change(param=name, change="rewritten", sent=scalars[0] if scalars else None)
     if name == "tool_choice":
-        words = _TOOL_CHOICES[asked] if isinstance(asked, str) else (asked["function"]["name"],)
-        told = json.dumps(sent)
-        return None if any(word in told or word.upper() in told for word in words) else rewritten
-    if name in _OTHER_WORDS or isinstance(asked, bool | dict | list) or not scalars:
+        words = _TOOL_CHOICES[wanted] if isinstance(wanted, str) else (wanted["function"]["name"],)
+        text = json.dumps(sent)
+        return None if any(word in text or word.upper() in text for word in words) else rewritten
+    if name in _OTHER_WORDS or isinstance(wanted, bool | dict | list) or not scalars:
         return None
-    return None if asked in scalars or asked in _flat(sent) else rewritten
+    return None if wanted in scalars or wanted in _flat(sent) else rewritten
 
 
-def _format_change(asked: Any, settings: Mapping[str, list[Any]]) -> Change | None:
+def _format_change(wanted: Any, settings: Mapping[str, list[Any]]) -> Change | None:
     """The change of a ``response_format`` without a member of that name: OpenAI's Responses have it in ``text``, others as a
     tool."""
     in_text = any(isinstance(value, dict) and "format" in value for value in settings.get("text", ()))
-    if in_text or asked == {"type": "text"}:
+    if in_text or wanted == {"type": "text"}:
         return None
     if _SCHEMA_TOOL in json.dumps(settings.get("tools", ())):
         return Change(param="response_format", change="rewritten", sent="a tool")
     return Change(param="response_format", change="dropped")
 
 
-def _less_strict(asked: Asked, settings: Mapping[str, list[Any]]) -> Iterator[Change]:
+def _less_strict(expected: ExpectedRequest, settings: Mapping[str, list[Any]]) -> Iterator[Change]:
     """The tools that lose `strict`: no tool of the body has it."""
-    tools = asked.options.get("tools") or ()
+    tools = expected.options.get("tools") or ()
     strict = [index for index, tool in enumerate(tools) if (tool.get("function") or {}).get("strict")]
     if strict and "strict" not in _texts(settings.get("tools", [])):
         yield from (Change(param=f"tools[{index}].function.strict", change="dropped") for index in strict)
@@ -187,19 +191,19 @@ def _flat(values: list[Any]) -> Iterator[Any]:
         yield from value if isinstance(value, list) else ()
 
 
-def _lost(asked: Asked, body: Any) -> Iterator[Change]:
+def _lost(expected: ExpectedRequest, body: Any) -> Iterator[Change]:
     """Lost parts of the messages: state, images, audio, files, participants' names and cache marks. The body is searched only if
     the messages have some."""
-    if not asked.probes and not asked.marked and not asked.names:
+    if not expected.probes and not expected.marked and not expected.names:
         return
     texts = list(_texts(body))
-    for path in dict.fromkeys(path for path, _ in asked.probes):
-        probes = [probe for other, probe in asked.probes if other == path]
+    for path in dict.fromkeys(path for path, _ in expected.probes):
+        probes = [probe for other, probe in expected.probes if other == path]
         if not all(any(probe in text for text in texts) for probe in probes):
             yield Change(param=path, change="dropped")
     whole = set(texts)
-    yield from (Change(param=path, change="dropped") for path, name in asked.names if name not in whole)
-    if asked.marked and not {"cache_control", "cachePoint", "cachedContent"} & whole:
+    yield from (Change(param=path, change="dropped") for path, name in expected.names if name not in whole)
+    if expected.marked and not {"cache_control", "cachePoint", "cachedContent"} & whole:
         yield Change(param="cache_control", change="dropped")
 
 
@@ -207,9 +211,9 @@ def _probes(message: dict[str, Any], path: str) -> Iterator[tuple[str, str]]:
     """A text that must be somewhere in the body, for each part that is no plain text."""
     content = message.get("content")
     for index, part in enumerate(content if isinstance(content, list) else ()):
-        told = _source(part)
-        if told and not told.startswith("https:"):  # LiteLLM may fetch it and send what it got
-            yield f"{path}.content[{index}]", told[-_PROBE:]
+        source = _source(part)
+        if source and not source.startswith("https:"):  # LiteLLM may fetch it and send what it got
+            yield f"{path}.content[{index}]", source[-_PROBE:]
     for name in STATE:
         yield from ((f"{path}.{name}", text) for text in _leaves(message.get(name)) if len(text) >= _MIN_STATE)
     for index, call in enumerate(message.get("tool_calls") or ()):

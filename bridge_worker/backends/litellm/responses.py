@@ -23,7 +23,7 @@ from bridge_worker.errors import BridgeError
 CLOSE_SECONDS = 1.0  # after this time a cancel reports that the provider's stream is not closed
 _FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter"}
 _OTHER_FINISH_REASONS = {"function_call": "tool_calls", "max_tokens": "length", "refusal": "content_filter"}
-_TELL_COST = {"openrouter", "vercel_ai_gateway", "litellm_proxy"}  # elsewhere it is LiteLLM's own figure
+_REPORT_COST = {"openrouter", "vercel_ai_gateway", "litellm_proxy"}  # elsewhere it is LiteLLM's own figure
 # Headers of a LiteLLM proxy that is the provider, whatever the config calls it. Those of a stream come before its cost is known.
 _PROXY, _PROXY_COST = "llm_provider-x-litellm-version", "llm_provider-x-litellm-response-cost"
 _SIGNED_ID = "__thought__"  # LiteLLM hides Gemini's signature of a call in its id as well
@@ -98,33 +98,33 @@ class StreamReader:
         return _facts(end, stream, target, getattr(stream, "_provider_response_model", None) or end.model, self._cost)
 
 
-def _delta(choice: Any, said: Any) -> Delta:
-    """``said`` is a message or a delta of LiteLLM's, which have the same members."""
-    told = _members(said).get
+def _delta(choice: Any, part: Any) -> Delta:
+    """``part`` is a message or a delta of LiteLLM's, which have the same members."""
+    member = _members(part).get
     delta = Delta(
-        content=told("content"),
-        reasoning=told("reasoning_content"),
-        tool_calls=[_tool_call_piece(call) for call in told("tool_calls") or ()] or None,
-        thinking_blocks=list(told("thinking_blocks") or ()) or None,
-        refusal=told("refusal"),
-        annotations=_plain(told("annotations")),
-        images=_images(told("images")),
+        content=member("content"),
+        reasoning=member("reasoning_content"),
+        tool_calls=[_tool_call_piece(call) for call in member("tool_calls") or ()] or None,
+        thinking_blocks=list(member("thinking_blocks") or ()) or None,
+        refusal=member("refusal"),
+        annotations=_plain(member("annotations")),
+        images=_images(member("images")),
         logprobs=_logprobs(choice),
     )
     message: dict[str, Any] = {}
-    if audio := told("audio"):
+    if audio := member("audio"):
         message["audio"] = {name: value for name, value in _plain(audio).items() if value is not None}
-    if items := told("reasoning_items"):
+    if items := member("reasoning_items"):
         message["reasoning_items"] = _plain(items)
-    if fields := told("provider_specific_fields"):
+    if fields := member("provider_specific_fields"):
         _add_fields(delta, message, fields)
     delta.message = message or None
     return delta
 
 
-def _members(said: Any) -> dict[str, Any]:
+def _members(part: Any) -> dict[str, Any]:
     """The set members. Looking up a missing member of such an object takes as long as the rest of a delta."""
-    return {**vars(said), **(said.model_extra or {})}
+    return {**vars(part), **(part.model_extra or {})}
 
 
 def _add_fields(delta: Delta, message: dict[str, Any], fields: Mapping[str, Any]) -> None:
@@ -236,7 +236,7 @@ def _facts(end: End, response: Any, target: Target, model: str | None, charged: 
         provider=target.provider,
         deployment=target.deployment,
         models=(target.model, end.model),
-        charged=charged if target.provider in _TELL_COST or _PROXY in headers else None,
+        charged=charged if target.provider in _REPORT_COST or _PROXY in headers else None,
     )
     usd, source, date = cost or (None, None, None)
     limits = rate_limits(headers.items())

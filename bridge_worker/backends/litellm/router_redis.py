@@ -43,10 +43,10 @@ def share(router: Any, link: RedisLink | None, loop: asyncio.AbstractEventLoop) 
     async def attach() -> None:
         if store(router).redis_cache is None:
             attach_redis(router, await asyncio.to_thread(_cache, link))
-        if (answers := litellm.cache) is not None and isinstance(answers.cache, InMemoryUntilThen):
+        if (response_cache := litellm.cache) is not None and isinstance(response_cache.cache, InMemoryUntilThen):
             backend = await asyncio.to_thread(_cache, link)
-            backend.namespace = answers.namespace
-            answers.cache = backend
+            backend.namespace = response_cache.namespace
+            response_cache.cache = backend
 
     link.on_return(attach)
     asyncio.run_coroutine_threadsafe(_attach_now(link, attach), loop).result()

@@ -248,7 +248,7 @@ def _outputs(facts: Facts) -> list[str] | None:
 
 
 def _cost(facts: Facts, expense: Expense) -> float | None:
-    price_in, price_out = (_price(facts, f"{way}_cost_per_token", expense.input_tokens) for way in ("input", "output"))
+    price_in, price_out = (_price(facts, f"{direction}_cost_per_token", expense.input_tokens) for direction in ("input", "output"))
     if price_in is None or price_out is None:
         return None
     if expense.output_tokens is None and price_out:

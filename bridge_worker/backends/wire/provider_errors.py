@@ -111,8 +111,8 @@ def _error(value: Any, status: int | None, headers: Mapping[str, str], *, empty:
     kind = kind_of(status, codes, text, empty=empty)
     wait = None
     if KINDS[kind].retryable:
-        told = f"{text} {_retry_delay(value)}" if kind == "rate_limited" else None
-        wait = retry_after.wait_ms({**headers, **_headers_in(value)}, told, seconds=None)
+        advice = f"{text} {_retry_delay(value)}" if kind == "rate_limited" else None
+        wait = retry_after.wait_ms({**headers, **_headers_in(value)}, advice, seconds=None)
     extra: dict[str, object] = {"deadline": "provider"} if kind == "timeout" else {}
     return BridgeError(kind, _message(text, codes, status), wait, status=status, extra=extra)
 

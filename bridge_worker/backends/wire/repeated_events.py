@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from json.decoder import scanstring  # type: ignore[attr-defined]  # the stubs lack it
 
-_LESSONS = 3  # events without a match after which no more are looked at: some providers pad each event to another length
+_MISSES = 3  # events without a match after which no more are looked at: some providers pad each event to another length
 
 
 class RepeatedEvents:
@@ -20,7 +20,7 @@ class RepeatedEvents:
         name = f'"{member}":'.encode()
         self._marks = (name + b'"', name + b' "')
         self._head = self._tail = b""
-        self._left = _LESSONS
+        self._left = _MISSES
 
     def learn(self, data: bytes, text: str) -> None:
         """``data`` is an event in which nothing counts but ``text``, the value of its one member of that name."""
@@ -48,5 +48,5 @@ class RepeatedEvents:
             return None
         if end != len(string):
             return None
-        self._left = _LESSONS
+        self._left = _MISSES
         return text

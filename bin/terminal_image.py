@@ -1,6 +1,6 @@
 """Makes docs/first-five-minutes.svg, the picture in README.md, from a real run of the commands that README.md shows.
 
-    .venv-dev/bin/python bin/picture.py [--in FOLDER] [--out FILE]
+    .venv-dev/bin/python bin/terminal_image.py [--in FOLDER] [--out FILE]
 
 Each command runs in a pseudo terminal, in FOLDER, where bin/omni-bridge is; what it shows is what the picture shows. Needs Cargo,
 and the model of this machine (`bin/omni-bridge chat --local` installs it).

@@ -1,6 +1,6 @@
 """Makes docs/trace.png: the page of a trace that a real worker has written, in a real browser.
 
-    .venv-dev/bin/python bin/trace-picture.py [FOLDER]     also leaves trace.jsonl and trace.html in FOLDER
+    .venv-dev/bin/python bin/trace-image.py [FOLDER]     also leaves trace.jsonl and trace.html in FOLDER
 
 The providers are tests/support/upstream.py's stand-in, at paces of real ones; the worker, its trace and the page are as
 anybody has them.
