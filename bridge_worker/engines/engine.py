@@ -79,12 +79,12 @@ class Engine:
         self._may_send = asyncio.Event()
         self._may_send.set()
         self._stop = asyncio.Event()
-        self._background: set[asyncio.Task[None]] = set()
 
     async def run(self, end: socket.socket) -> None:
         """Serves until the server process stops this engine. When that process ends, this one ends here."""
         await self._link.connect(end)
-        self._in_background(self._send_loaded())
+        sending = asyncio.create_task(self._send_loaded())
+        sending.add_done_callback(self._loaded_sent)
         await self._stop.wait()
 
     def close(self) -> None:
@@ -185,10 +185,11 @@ class Engine:
     def _send_report(self) -> None:
         self._link.send(Kind.PONG, 0, json.dumps(self._report()).encode())
 
-    def _in_background(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def _loaded_sent(self, task: asyncio.Task[None]) -> None:
+        """An engine that can't report what it has loaded would never get a request: it ends, and is replaced."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("an engine process failed", exc_info=error)
+            self._stop.set()
 
     def _server_ended(self) -> None:
         if not self._stop.is_set():

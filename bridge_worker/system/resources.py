@@ -26,7 +26,7 @@ def raise_file_limit() -> None:
 def memory_bytes(pid: int | None = None) -> int | None:
     """Resident memory of this process: the current value where the system reports it, else the peak; None where it reports neither.
     With ``pid`` that of another process; None where the system does not report it."""
-    with suppress(OSError, ValueError, IndexError):
+    with suppress(ImportError, OSError, ValueError, IndexError):
         import resource
 
         return int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1]) * resource.getpagesize()

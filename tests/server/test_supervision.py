@@ -6,12 +6,15 @@ import asyncio
 import fcntl
 import json
 import os
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bridge_worker.engines.board import Board, open_board
+from bridge_worker.engines.engine import Engine
 from bridge_worker.protocol.session import Response, Start, response
 from bridge_worker.runtime import stdio
 from bridge_worker.runtime.dispatch import RunsInTasks
@@ -71,6 +74,25 @@ def test_the_death_of_the_reader_finishes_requests_in_flight_and_exits_with_70(c
     assert "the reader is out of order" in caplog.text
 
 
+def test_an_engine_that_cannot_report_what_it_has_loaded_ends(caplog: pytest.LogCaptureFixture) -> None:
+    """Else it would never get a request, and nothing would replace it."""
+
+    def report() -> Mapping[str, object]:
+        raise ImportError("no descriptor is left")
+
+    async def serve() -> None:
+        ours, theirs = socket.socketpair()
+        fd = open_board()
+        try:
+            with ours:
+                await Engine(Forever(), Board(fd), report).run(theirs)
+        finally:
+            os.close(fd)
+
+    asyncio.run(asyncio.wait_for(serve(), 10))
+    assert "no descriptor is left" in caplog.text
+
+
 class Unwritable(Broken):
     """Its first write fails."""
 
@@ -125,7 +147,7 @@ def serve(source: int, sink: int) -> int:
 def test_the_death_of_what_reads_finishes_requests_in_flight_and_exits_with_70(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, kind: str
 ) -> None:
-    monkeypatch.setattr(stdio, "_read", breaks(2, stdio._read))
+    monkeypatch.setattr(stdio._Source, "_read", breaks(2, stdio._Source._read))
     from_server, sink = os.pipe()
     if kind == "callback":
         source, to_server = os.pipe()
