@@ -300,6 +300,8 @@ def test_a_value_that_json_lacks_is_not_encoded(value: object) -> None:
         ('{"p":"' + "x" * 4096 + '","id":7,"q":"', None),  # beyond the first 4,096 bytes
         ('{"p":"' + "x" * 4080 + '","id":123456,"q":"', None),  # cut within the number
         ('{"p" 1,"id":7,"q":"', None),
+        ('{"p";1,"id":7,"q":"', None),
+        ('{1:2,"id":7,"q":"', None),
         ('{"id":"' + "x" * 1_024 + '","p":"', "x" * 1_024),
         ('{"id":"' + "x" * 1_025 + '","p":"', None),
         ("{" * 4096, None),
