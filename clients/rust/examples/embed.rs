@@ -24,12 +24,12 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Blocks this thread, not the interpreter: several threads may call it at once.
 fn chat(request: &ChatRequest) -> Result<ChatResponse, Box<dyn Error>> {
-    let asked = serde_json::to_string(request)?;
-    let answered: String = Python::attach(|python| {
-        let params = python.import("json")?.call_method1("loads", (asked,))?;
+    let request_json = serde_json::to_string(request)?;
+    let response_json: String = Python::attach(|python| {
+        let params = python.import("json")?.call_method1("loads", (request_json,))?;
         let result = python.import("bridge_worker")?.call_method("chat", (), Some(params.cast::<PyDict>()?))?;
         result.call_method0("model_dump_json")?.extract()
     })
     .map_err(|error: PyErr| error.to_string())?;
-    Ok(serde_json::from_str(&answered)?)
+    Ok(serde_json::from_str(&response_json)?)
 }

@@ -267,14 +267,14 @@ impl Bridge {
     }
 
     async fn request<T: DeserializeOwned>(&self, method: &str, params: impl Serialize, limit: Duration) -> Result<T> {
-        let mut asked = None;
+        let mut chosen = None;
         let outcome = late(self.0.pool.io(), limit, async {
             let (handle, worker) = self.0.pool.call(method, params).await?;
-            asked = Some(worker);
+            chosen = Some(worker);
             handle.outcome().await
         });
         let outcome = outcome.await;
-        if let (Err(error), Some(worker)) = (&outcome, asked) {
+        if let (Err(error), Some(worker)) = (&outcome, chosen) {
             check_if_late(error, &worker);
         }
         parse(&outcome?)

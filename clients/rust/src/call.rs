@@ -36,9 +36,9 @@ struct CallState {
     bytes: usize,
     next_seq: u64,
     abandoned: bool,
-    /// Stays until it is taken; `answered` stays for good.
+    /// Stays until it is taken; `responded` stays for good.
     outcome: Option<Result<Box<RawValue>>>,
-    answered: bool,
+    responded: bool,
     waker: Option<Waker>,
 }
 
@@ -69,7 +69,7 @@ impl Call {
     /// needs no more memory than the response itself. The call fails when 64 MiB of text are waiting.
     pub(crate) fn add(&self, seq: u64, delta: ChatDelta) -> Result<()> {
         let mut state = lock(&self.state);
-        if state.abandoned || state.answered {
+        if state.abandoned || state.responded {
             return Ok(());
         }
         if seq != state.next_seq {
@@ -94,8 +94,8 @@ impl Call {
 
     pub(crate) fn finish(&self, outcome: Result<Box<RawValue>>) {
         let mut state = lock(&self.state);
-        if !state.answered {
-            state.answered = true;
+        if !state.responded {
+            state.responded = true;
             let received = std::mem::take(&mut state.received);
             state.outcome = Some(outcome.map_err(|error| error.with_partial(received)));
             wake(state);
@@ -120,7 +120,7 @@ impl Call {
                 state.bytes = state.bytes.saturating_sub(delta.size());
                 Poll::Ready(Some(delta))
             }
-            None if state.answered => Poll::Ready(None),
+            None if state.responded => Poll::Ready(None),
             None => state.wait(context),
         }
     }
@@ -128,10 +128,10 @@ impl Call {
     /// The response, once.
     pub(crate) fn poll_outcome(&self, context: &Context<'_>) -> Poll<Result<Box<RawValue>>> {
         let mut state = lock(&self.state);
-        if !state.answered {
+        if !state.responded {
             return state.wait(context);
         }
-        let again = || Err(Error::new(ErrorKind::Closed, "the answer was taken already"));
+        let again = || Err(Error::new(ErrorKind::Closed, "the response was taken already"));
         Poll::Ready(state.outcome.take().unwrap_or_else(again))
     }
 
@@ -140,7 +140,7 @@ impl Call {
         let mut state = lock(&self.state);
         match &state.outcome {
             Some(Err(error)) if !error.was_sent() => Poll::Ready(Err(error.clone())),
-            _ if state.answered || self.stage.load(Ordering::Acquire) == WRITTEN => Poll::Ready(Ok(())),
+            _ if state.responded || self.stage.load(Ordering::Acquire) == WRITTEN => Poll::Ready(Ok(())),
             _ => state.wait(context),
         }
     }

@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use crate::call::{Call, lock};
-use crate::credentials::{Answering, Credentials};
+use crate::credentials::{Credentials, Responder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::framing::{Incoming, Line, Lines, decode, encode, id_of, without_lone_surrogates};
 use crate::io::Io;
@@ -42,7 +42,7 @@ const SILENT_AFTER_GARBAGE: Duration = Duration::from_secs(5);
 /// Until its engine is ready, a worker may be silent for this many times as long: it imports its libraries.
 const STARTING_FACTOR: u32 = 6;
 /// The longest response that is read. Requests have the worker's own limit.
-const MAX_ANSWER_BYTES: usize = 256 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 
 /// The worker reads its stdin to the end and then exits, so closing it is a message like any other.
 enum Control {
@@ -80,7 +80,7 @@ struct Shared {
     initialize_result: OnceLock<InitializeResult>,
     ready: watch::Sender<bool>,
     lost: watch::Sender<Option<Error>>,
-    answering: Answering,
+    responder: Responder,
 }
 
 #[derive(Default)]
@@ -124,7 +124,7 @@ impl Connection {
             initialize_result: OnceLock::new(),
             ready: watch::Sender::new(false),
             lost: watch::Sender::new(None),
-            answering: Answering::new(credentials),
+            responder: Responder::new(credentials),
         });
         let reading = io.spawn({
             let shared = Arc::clone(&shared);
@@ -143,7 +143,7 @@ impl Connection {
         let params = json!({
             "protocolVersion": PROTOCOL_VERSION,
             "clientInfo": {"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION")},
-            "capabilities": self.shared.answering.capabilities(),
+            "capabilities": self.shared.responder.capabilities(),
             "processId": std::process::id(),
         });
         let response = self.shared.start(id, Arc::new(encode(Some(id), "initialize", params)?), None).await?.outcome().await?;
@@ -315,7 +315,7 @@ impl Shared {
             std::mem::take(&mut calls.in_flight)
         };
         self.permits.close();
-        self.answering.cancel_all();
+        self.responder.cancel_all();
         lock(&self.output).take();
         for entry in in_flight.into_values() {
             entry.call.lose(&error);
@@ -340,7 +340,7 @@ impl Shared {
                 if let Some(entry) = entry {
                     entry.call.finish(outcome);
                 } else {
-                    tracing::debug!(id, "an answer to a request that is not in flight");
+                    tracing::debug!(id, "a response to a request that is not in flight");
                 }
             }
             Incoming::Unattributed(error) => self.attribute(error),
@@ -354,9 +354,9 @@ impl Shared {
                         shared.notify(line);
                     }
                 };
-                self.answering.begin(&self.io, id, &method, &params, respond);
+                self.responder.begin(&self.io, id, &method, &params, respond);
             }
-            Incoming::Cancelled { id } => self.answering.cancel(&id),
+            Incoming::Cancelled { id } => self.responder.cancel(&id),
             Incoming::Other => tracing::debug!("a message of no concern to this client"),
         }
         None
@@ -400,7 +400,7 @@ impl Shared {
 // --- tasks -------------------------------------------------------------------------------------------------------------------
 
 async fn read<R: AsyncRead + Unpin>(shared: &Arc<Shared>, reader: R) -> Ending {
-    let mut lines = Lines::new(reader, MAX_ANSWER_BYTES);
+    let mut lines = Lines::new(reader, MAX_RESPONSE_BYTES);
     let mut unreadable = 0;
     let mut garbage = None;
     let mut waiting: Vec<Arc<Call>> = Vec::new();
@@ -439,7 +439,7 @@ async fn read<R: AsyncRead + Unpin>(shared: &Arc<Shared>, reader: R) -> Ending {
                     garbage = Some(text);
                 }
             },
-            Ok(Line::TooLong) => return Ending(format!("it wrote a line of more than {MAX_ANSWER_BYTES} bytes")),
+            Ok(Line::TooLong) => return Ending(format!("it wrote a line of more than {MAX_RESPONSE_BYTES} bytes")),
             Ok(Line::End) => return Ending("its output ended".to_owned()),
             Err(error) => return Ending(format!("its output can't be read: {error}")),
         }

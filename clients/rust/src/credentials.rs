@@ -146,14 +146,14 @@ impl Credentials {
 }
 
 /// Requests of the worker's that the host's closure works on, by their ids.
-pub(crate) struct Answering {
+pub(crate) struct Responder {
     credentials: Option<Credentials>,
     running: Arc<Mutex<HashMap<String, AbortHandle>>>,
 }
 
-impl Answering {
+impl Responder {
     pub(crate) fn new(credentials: Option<Credentials>) -> Self {
-        Answering { credentials, running: Arc::default() }
+        Responder { credentials, running: Arc::default() }
     }
 
     pub(crate) fn capabilities(&self) -> Value {

@@ -16,7 +16,7 @@ use crate::types::{Budget, ChatDelta, FunctionCall, Receipt, TaskBudget, ToolCal
 /// ```
 /// use omni_bridge_client::{Bridge, ChatRequest, Result};
 ///
-/// async fn answer(bridge: &Bridge, question: &str) -> Result<String> {
+/// async fn respond(bridge: &Bridge, question: &str) -> Result<String> {
 ///     let response = bridge.chat(ChatRequest::new("openai/gpt-4o-mini").user(question)).await?;
 ///     Ok(response.text().to_owned())
 /// }

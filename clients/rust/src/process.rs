@@ -76,13 +76,13 @@ impl Process {
             return Err(Error::new(ErrorKind::WorkerStart, "the worker has no pipes")); // impossible: they were requested
         };
         let stderr_tail = Arc::new(Tail::default());
-        let (signals, asked) = mpsc::unbounded_channel();
+        let (signals, requested) = mpsc::unbounded_channel();
         let (exited, exit) = watch::channel(None);
         io.register_group(id);
         let logging = tokio::spawn(log(stderr, id, Arc::clone(&stderr_tail)));
         let io = io.clone();
         tokio::spawn(async move {
-            let status = Owned(child).wait(asked).await;
+            let status = Owned(child).wait(requested).await;
             io.forget_group(id);
             // A process that the worker has started may hold the pipe open, and may write as long as it likes.
             let _ = tokio::time::timeout(LAST_WORDS, logging).await;
@@ -157,7 +157,7 @@ impl Witness {
 struct Owned(Child);
 
 impl Owned {
-    async fn wait(mut self, mut asked: mpsc::UnboundedReceiver<Signal>) -> ExitStatus {
+    async fn wait(mut self, mut requested: mpsc::UnboundedReceiver<Signal>) -> ExitStatus {
         let group = self.0.id();
         loop {
             tokio::select! {
@@ -166,7 +166,7 @@ impl Owned {
                     signal_group(group, Signal::Kill);
                     return status.unwrap_or_default();
                 }
-                signal = asked.recv() => if let Some(signal) = signal { signal_group(group, signal) } else {
+                signal = requested.recv() => if let Some(signal) = signal { signal_group(group, signal) } else {
                     signal_group(group, Signal::Kill);
                     let _ = self.0.start_kill();
                     return self.0.wait().await.unwrap_or_default();

@@ -91,8 +91,8 @@ mod tests {
         let limited = error(ErrorKind::RateLimited, true);
         let pauses: Vec<_> = (0..5).map(|retry| policy.pause(&limited, retry).map(|pause| pause.as_millis())).collect();
         assert_eq!(pauses, [Some(100), Some(200), Some(300), Some(300), None]);
-        let told = limited.clone().after(Duration::from_secs(7));
-        assert_eq!(policy.pause(&told, 0), Some(Duration::from_secs(7)));
+        let with_time = limited.clone().after(Duration::from_secs(7));
+        assert_eq!(policy.pause(&with_time, 0), Some(Duration::from_secs(7)));
         assert_eq!(policy.pause(&limited.after(Duration::from_secs(61)), 0), None);
     }
 

@@ -51,8 +51,8 @@ async fn a_client_without_a_closure_rejects_the_request_and_continues() {
     peer.send(request(1, "openai")).await;
     assert_eq!(peer.next().await["error"]["code"], -32601);
     let chat = tokio::spawn(async move { bridge.chat(ChatRequest::new("m").user("hi")).await });
-    let asked = peer.next().await;
-    peer.answer(&asked, said("hello")).await;
+    let request = peer.next().await;
+    peer.respond(&request, said("hello")).await;
     assert_eq!(soon(chat).await.unwrap().unwrap().text(), "hello");
 }
 
@@ -96,8 +96,8 @@ async fn the_capability_has_the_providers_and_the_time() {
     let (client, mut peer) = Peer::ends();
     let (reader, writer) = tokio::io::split(client);
     let connecting = tokio::spawn(async move { builder.connect(reader, writer).await });
-    let asked = peer.next().await;
-    assert_eq!(asked["params"]["capabilities"], json!({"credentials": {"providers": ["bedrock"], "timeout_ms": 90_000}}));
+    let request = peer.next().await;
+    assert_eq!(request["params"]["capabilities"], json!({"credentials": {"providers": ["bedrock"], "timeout_ms": 90_000}}));
     connecting.abort();
 }
 

@@ -23,7 +23,7 @@ async fn a_chat_is_sent_and_its_answer_comes_back_whole() {
     result["finish_reason"] = json!("bored");
     result["news"] = json!({"from": 2030});
     result["message"]["signature"] = json!("x==");
-    peer.answer(&request, result.clone()).await;
+    peer.respond(&request, result.clone()).await;
     let response = soon(calling).await.unwrap().unwrap();
     assert_eq!(response.text(), "hello");
     assert_eq!(response.finish_reason, Some(FinishReason::Other("bored".into())));
@@ -33,7 +33,7 @@ async fn a_chat_is_sent_and_its_answer_comes_back_whole() {
 }
 
 #[tokio::test]
-async fn answers_find_their_callers_in_any_order() {
+async fn responses_find_their_callers_in_any_order() {
     let (bridge, mut peer) = Peer::pair().await;
     let mut callers = tokio::task::JoinSet::new();
     for number in 0..20 {
@@ -46,11 +46,11 @@ async fn answers_find_their_callers_in_any_order() {
         requests.push(peer.next().await);
     }
     for request in requests.iter().rev() {
-        peer.answer(request, said(request["params"]["messages"][0]["content"].as_str().unwrap())).await;
+        peer.respond(request, said(request["params"]["messages"][0]["content"].as_str().unwrap())).await;
     }
     while let Some(done) = soon(callers.join_next()).await {
-        let (asked, response) = done.unwrap();
-        assert_eq!(response.text(), asked);
+        let (content, response) = done.unwrap();
+        assert_eq!(response.text(), content);
     }
 }
 
@@ -63,7 +63,7 @@ async fn a_stream_gives_its_deltas_and_then_the_response() {
     for (seq, text) in ["hel", "lo"].into_iter().enumerate() {
         peer.delta(&request, seq as u64, json!({"content": text})).await;
     }
-    peer.answer(&request, said("hello")).await;
+    peer.respond(&request, said("hello")).await;
     let mut text = String::new();
     while let Some(delta) = soon(stream.next()).await {
         assert!(stream.response().is_none());
@@ -105,9 +105,9 @@ async fn a_dropped_call_is_cancelled_on_the_wire() {
     let cancel = peer.next().await;
     assert_eq!(cancel["method"], "notifications/cancelled");
     assert_eq!(cancel["params"]["requestId"], request["id"]);
-    assert_eq!(bridge.workers()[0].in_flight, 1, "it counts until the worker has answered");
+    assert_eq!(bridge.workers()[0].in_flight, 1, "it counts until the worker has responded");
     peer.fail(&request, -32800, json!({"kind": "cancelled"})).await;
-    common::until("the answer was taken", || bridge.workers()[0].in_flight == 0).await;
+    common::until("the response was taken", || bridge.workers()[0].in_flight == 0).await;
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_dropped_stream_is_cancelled_and_others_go_on() {
     assert_eq!(cancel["params"]["requestId"], first["id"]);
     peer.delta(&first, 1, json!({"content": "late"})).await;
     peer.fail(&first, -32800, json!({"kind": "cancelled"})).await;
-    peer.answer(&second, said("kept")).await;
+    peer.respond(&second, said("kept")).await;
     assert_eq!(soon(kept.finish()).await.unwrap().text(), "kept");
 }
 
@@ -132,7 +132,7 @@ async fn a_finished_call_is_not_cancelled() {
     let (bridge, mut peer) = Peer::pair().await;
     let mut stream = bridge.chat_stream(hi()).await.unwrap();
     let request = peer.next().await;
-    peer.answer(&request, said("done")).await;
+    peer.respond(&request, said("done")).await;
     assert!(soon(stream.next()).await.is_none());
     drop(stream);
     drop(bridge);
@@ -168,9 +168,9 @@ async fn a_slow_consumer_holds_up_nobody_and_loses_nothing() {
         async move { bridge.chat(hi()).await }
     });
     let quick = peer.next().await;
-    peer.answer(&quick, said("quick")).await;
+    peer.respond(&quick, said("quick")).await;
     assert_eq!(soon(other).await.unwrap().unwrap().text(), "quick");
-    peer.answer(&request, said(&text)).await;
+    peer.respond(&request, said(&text)).await;
     let (mut joined, mut deltas) = (String::new(), 0);
     while let Some(delta) = soon(slow.next()).await {
         joined += delta.unwrap().text();
@@ -220,7 +220,7 @@ async fn no_more_requests_are_sent_than_the_worker_takes() {
     assert_eq!(peer.next().await["method"], "notifications/cancelled");
     peer.fail(&request, -32800, json!({"kind": "cancelled"})).await; // only now is there a place
     let request = peer.next().await;
-    peer.answer(&request, said("second")).await;
+    peer.respond(&request, said("second")).await;
     assert_eq!(soon(second).await.unwrap().unwrap().text(), "second");
 }
 
@@ -242,7 +242,7 @@ async fn lines_that_are_no_messages_are_skipped() {
     peer.raw(b"\r\n\nProvider List: https://example.com\n\xff\xfe\n[]\n{}\n{\"id\":\"1\",\"result\":1}\n").await;
     peer.send(json!({"jsonrpc": "2.0", "method": "notifications/news", "params": {"a": 1}})).await;
     peer.send(json!({"jsonrpc": "2.0", "id": 999_999_999, "result": {}})).await;
-    peer.answer(&request, said("fine")).await;
+    peer.respond(&request, said("fine")).await;
     assert_eq!(soon(calling).await.unwrap().unwrap().text(), "fine");
 }
 
@@ -266,7 +266,7 @@ async fn a_result_of_the_wrong_shape_is_an_error_of_its_call_alone() {
             async move { bridge.chat(hi()).await }
         });
         let request = peer.next().await;
-        peer.answer(&request, result).await;
+        peer.respond(&request, result).await;
         assert_eq!(soon(calling).await.unwrap().unwrap_err().kind(), &ErrorKind::Protocol);
     }
 }
@@ -318,7 +318,7 @@ async fn another_version_is_refused_with_both_named() {
         let message = peer.next().await;
         let mut result = initialize_result(json!({}));
         result["protocolVersion"] = json!("omni-bridge/2");
-        peer.answer(&message, result).await;
+        peer.respond(&message, result).await;
     };
     let (bridge, ()) = soon(async { tokio::join!(Bridge::connect(reader, writer), initializing) }).await;
     let error = bridge.unwrap_err();
@@ -384,9 +384,9 @@ async fn a_silent_worker_that_answers_its_pings_keeps_its_requests() {
     for _ in 0..3 {
         let ping = peer.next().await;
         assert_eq!(ping["method"], "ping");
-        peer.answer(&ping, json!({})).await;
+        peer.respond(&ping, json!({})).await;
     }
-    peer.answer(&request, said("fine")).await;
+    peer.respond(&request, said("fine")).await;
     assert_eq!(soon(stream.finish()).await.unwrap().text(), "fine");
 }
 
@@ -430,7 +430,7 @@ async fn a_message_that_cannot_be_read_fails_its_call_and_no_other() {
         assert_eq!(error.kind(), &ErrorKind::Protocol, "{line}");
         assert_eq!(peer.next().await["method"], "notifications/cancelled", "{line}");
     }
-    peer.answer(&kept, said("kept")).await;
+    peer.respond(&kept, said("kept")).await;
     assert_eq!(soon(other.finish()).await.unwrap().text(), "kept");
 }
 
@@ -443,7 +443,7 @@ async fn a_minor_version_of_the_protocol_is_accepted() {
             let message = peer.next().await;
             let mut result = initialize_result(json!({}));
             result["protocolVersion"] = json!(version);
-            peer.answer(&message, result).await;
+            peer.respond(&message, result).await;
         };
         let (bridge, ()) = soon(async { tokio::join!(Bridge::connect(reader, writer), initializing) }).await;
         assert_eq!(bridge.is_ok(), accepted, "{version}");
@@ -469,7 +469,7 @@ async fn shutdown_goes_on_when_its_future_is_dropped_and_a_second_call_waits_for
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(third.as_mut().poll(&mut context).is_pending(), "a call is in flight, so the worker has not ended");
     assert!(!second.is_finished());
-    peer.answer(&request, said("last")).await;
+    peer.respond(&request, said("last")).await;
     drop(peer);
     soon(second).await.unwrap();
     soon(third).await;
@@ -482,11 +482,11 @@ fn a_bridge_outlives_the_runtime_that_made_it_and_works_without_one() {
     let first = runtime();
     let (bridge, mut peer) = first.block_on(Peer::pair());
     drop(first);
-    let answering = std::thread::spawn(move || {
+    let responder = std::thread::spawn(move || {
         runtime().block_on(async {
             for text in ["one", "two"] {
                 let request = peer.next().await;
-                peer.answer(&request, said(text)).await;
+                peer.respond(&request, said(text)).await;
             }
         });
     });
@@ -508,7 +508,7 @@ fn a_bridge_outlives_the_runtime_that_made_it_and_works_without_one() {
         }
     };
     assert_eq!(response.unwrap().text(), "two");
-    answering.join().unwrap();
+    responder.join().unwrap();
 }
 
 #[test]
@@ -534,7 +534,7 @@ async fn shutdown_lets_calls_in_flight_end_and_refuses_later_ones() {
     });
     peer.closed().await;
     assert_eq!(soon(bridge.chat(hi())).await.unwrap_err().kind(), &ErrorKind::Closed);
-    peer.answer(&request, said("last")).await;
+    peer.respond(&request, said("last")).await;
     drop(peer);
     soon(ending).await.unwrap();
     assert_eq!(soon(stream.finish()).await.unwrap().text(), "last");
@@ -544,7 +544,7 @@ async fn shutdown_lets_calls_in_flight_end_and_refuses_later_ones() {
 async fn the_other_methods_ask_as_specified_and_keep_what_they_have_no_name_for() {
     let (bridge, mut peer) = Peer::pair().await;
     let serving = tokio::spawn(async move {
-        let mut asked = Vec::new();
+        let mut requests = Vec::new();
         for _ in 0..10 {
             let request = peer.next().await;
             let result = match (request["method"].as_str().unwrap(), request["params"]["cursor"].as_str()) {
@@ -558,10 +558,10 @@ async fn the_other_methods_ask_as_specified_and_keep_what_they_have_no_name_for(
                 ("status", _) => json!({"requests": {"in_flight": 0, "outcomes": {"ok": 2}}, "news": 5}),
                 _ => json!({}),
             };
-            peer.answer(&request, result).await;
-            asked.push(request);
+            peer.respond(&request, result).await;
+            requests.push(request);
         }
-        asked
+        requests
     });
     let models = bridge.all_models().await.unwrap();
     assert_eq!(models.iter().map(|model| model.model.as_str()).collect::<Vec<_>>(), ["a", "b"]);
@@ -580,13 +580,13 @@ async fn the_other_methods_ask_as_specified_and_keep_what_they_have_no_name_for(
     assert_eq!((&reloaded[0].added, &reloaded[0].extra["news"]), (&vec!["a".to_owned()], &json!(6)));
     bridge.check(hi()).await.unwrap();
     bridge.ping().await.unwrap();
-    let asked: Vec<Value> = soon(serving).await.unwrap();
-    let params = |index: usize| asked[index]["params"].clone();
+    let requests: Vec<Value> = soon(serving).await.unwrap();
+    let params = |index: usize| requests[index]["params"].clone();
     assert_eq!((params(0), params(1)), (json!({"all": true, "cursor": null}), json!({"all": true, "cursor": "2"})));
     assert_eq!(params(3).as_object().unwrap().keys().collect::<Vec<_>>(), ["model", "messages", "tools"]);
     assert_eq!(params(4), json!({"model": "e", "input": ["x"]}));
     assert_eq!(params(5), json!({"model": "r", "query": "q", "documents": ["x", "y"], "top_n": 1}));
-    assert_eq!(asked[8]["method"], "chat/check");
+    assert_eq!(requests[8]["method"], "chat/check");
 }
 
 #[tokio::test]

@@ -64,12 +64,12 @@ async fn replay(name: &str, text: &str) {
     let mut worker = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut stdin = worker.stdin.take().unwrap();
     let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines();
-    let mut asked = HashMap::new();
+    let mut requests = HashMap::new();
     for step in steps {
         match step {
             Step::Send(line) => {
                 for message in messages(serde_json::from_str(&line).unwrap_or_default()) {
-                    asked.insert(message["id"].to_string(), message);
+                    requests.insert(message["id"].to_string(), message);
                 }
                 soon(stdin.write_all(format!("{line}\n").as_bytes())).await.unwrap();
             }
@@ -81,7 +81,7 @@ async fn replay(name: &str, text: &str) {
                     continue;
                 }
                 assert!(matches(&expected, &got), "{name}:\n expected {expected}\n received {got}");
-                messages(got).iter().for_each(|message| has_its_place(message, &asked));
+                messages(got).iter().for_each(|message| has_its_place(message, &requests));
                 break;
             },
         }
@@ -101,14 +101,14 @@ fn messages(line: Value) -> Vec<Value> {
     }
 }
 
-fn has_its_place(message: &Value, asked: &HashMap<String, Value>) {
+fn has_its_place(message: &Value, requests: &HashMap<String, Value>) {
     if message["method"] == "notifications/chat/delta" {
         fits::<ChatDelta>(&message["params"]["delta"]);
     }
     if let Some(kind) = message["error"]["data"]["kind"].as_str() {
         assert!(!matches!(ErrorKind::from(kind), ErrorKind::Other(_)), "src/error.rs lacks {kind}");
     }
-    let request = asked.get(&message["id"].to_string());
+    let request = requests.get(&message["id"].to_string());
     match (message.get("result"), request.and_then(|request| request["method"].as_str())) {
         (Some(result), Some("chat")) => {
             fits::<ChatResponse>(result);

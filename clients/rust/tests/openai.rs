@@ -229,10 +229,10 @@ async fn it_is_a_tower_service_for_any_body() {
     let mut service = OpenAi::new(&bridge);
     let body = Chunks(vec![r#"{"model": "m", "#, r#""messages": []}"#]);
     let serving = service.call(Request::post("/v1/chat/completions").body(body).unwrap());
-    let answering = async {
+    let responder = async {
         let request = peer.next().await;
-        peer.answer(&request, said("fine")).await;
+        peer.respond(&request, said("fine")).await;
     };
-    let (response, ()) = soon(async { tokio::join!(serving, answering) }).await;
+    let (response, ()) = soon(async { tokio::join!(serving, responder) }).await;
     assert_eq!(json_of(response.unwrap()).await.1["choices"][0]["message"]["content"], "fine");
 }

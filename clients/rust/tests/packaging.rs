@@ -180,7 +180,7 @@ fn the_public_names_are_those_of_the_list() {
 /// items of.
 fn public_items(text: &str) -> Vec<String> {
     const MACROS: &[&str] =
-        &["answers! {", "flags! {", "kinds! {", "object_setters! {", "open_enum! {", "plain_setters! {", "setters! {"];
+        &["results! {", "flags! {", "kinds! {", "object_setters! {", "open_enum! {", "plain_setters! {", "setters! {"];
     let code = text.split("#[cfg(test)]").next().unwrap_or_default();
     let mut items = Vec::new();
     let mut lines = code.lines();
@@ -216,7 +216,7 @@ fn documented_types(text: &str) -> Vec<(String, String)> {
             docs += &format!("{}\n", doc.strip_prefix(' ').unwrap_or(doc));
             continue;
         }
-        if ["open_enum! {", "answers! {"].contains(&trimmed) {
+        if ["open_enum! {", "results! {"].contains(&trimmed) {
             macro_end = Some(line.replace(trimmed, "}"));
         }
         macro_end = macro_end.filter(|end| end != line);

@@ -27,7 +27,7 @@ fn process_id(bridge: &Bridge) -> u32 {
     bridge.workers()[0].process_id.unwrap()
 }
 
-const ECHO: &str = "for message in initialized(): answer(message, said(text(message)))";
+const ECHO: &str = "for message in initialized(): respond(message, said(text(message)))";
 
 #[tokio::test]
 async fn a_missing_binary_is_named_with_where_it_was_looked_for() {
@@ -89,7 +89,7 @@ async fn a_hung_process_is_killed_and_replaced() {
 for message in initialized():
     if text(message) == "hang":
         signal.pause()
-    answer(message, said(str(os.getpid())))
+    respond(message, said(str(os.getpid())))
 "#;
     let builder = fake(program).hung_after(Duration::from_millis(700)).backoff(Duration::from_millis(1), Duration::from_millis(1));
     let bridge = soon(builder.spawn()).await.unwrap();
@@ -140,7 +140,7 @@ first = sys.argv[1]
 if not os.path.exists(first):
     open(first, "w").close()
     balloon = bytearray(80_000_000)
-    for message in initialized(): answer(message, said("old"))
+    for message in initialized(): respond(message, said("old"))
 else:
     for message in requests():
         if message["method"] == "initialize":
@@ -151,7 +151,7 @@ else:
                 send({"method": "notifications/ready", "params": {}})
             threading.Thread(target=warm_up, daemon=True).start()
         elif "id" in message:
-            answer(message, said("new") if message["method"] == "chat" else {})
+            respond(message, said("new") if message["method"] == "chat" else {})
 "#;
     let marker = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("replaced-{}", std::process::id()));
     let recycling = Recycling::above(60_000_000).min_age(Duration::ZERO).check_every(Duration::from_millis(5));
@@ -181,7 +181,7 @@ async fn garbage_on_stdout_costs_no_answer() {
     let program = r#"
 for message in initialized():
     sys.stdout.write("Provider List: https://example.com\n\n\x00\x01 {]\n")
-    answer(message, said(text(message)))
+    respond(message, said(text(message)))
 "#;
     let bridge = soon(fake(program).spawn()).await.unwrap();
     for text in ["one", "two"] {
@@ -191,7 +191,7 @@ for message in initialized():
 
 #[tokio::test]
 async fn a_flood_on_stderr_stops_nothing() {
-    let program = "for message in initialized():\n    sys.stderr.write('x' * 3_000_000 + '\\n' + 'y\\n' * 100_000); sys.stderr.flush()\n    answer(message, said('ok'))";
+    let program = "for message in initialized():\n    sys.stderr.write('x' * 3_000_000 + '\\n' + 'y\\n' * 100_000); sys.stderr.flush()\n    respond(message, said('ok'))";
     let bridge = soon(fake(program).spawn()).await.unwrap();
     assert_eq!(soon(bridge.chat(say("hi"))).await.unwrap().text(), "ok");
 }
@@ -203,7 +203,7 @@ for message in initialized():
     if text(message) == "crash":
         sys.stderr.write("Segmentation fault (core dumped)\n"); sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-    answer(message, said(str(os.getpid())))
+    respond(message, said(str(os.getpid())))
 "#;
     let bridge = soon(fake(program).backoff(Duration::from_millis(1), Duration::from_millis(1)).spawn()).await.unwrap();
     let before = soon(bridge.chat(say("who"))).await.unwrap();
@@ -222,7 +222,7 @@ async fn what_was_never_written_goes_to_the_next_worker() {
     let program = r#"
 marker = sys.argv[1]
 if os.path.exists(marker):
-    for message in initialized(): answer(message, said(str(len(text(message)))))
+    for message in initialized(): respond(message, said(str(len(text(message)))))
 messages = initialized()
 next(messages)
 open(marker, "w").close()
@@ -278,7 +278,7 @@ async fn a_pool_spreads_calls_over_its_workers_and_survives_the_loss_of_one() {
 held = []
 for message in initialized():
     if text(message) == "hold": held.append(message)
-    else: answer(message, said(str(os.getpid())))
+    else: respond(message, said(str(os.getpid())))
 "#;
     let bridge =
         soon(fake(program).workers(3).backoff(Duration::from_secs(3600), Duration::from_secs(3600)).spawn()).await.unwrap();
@@ -293,8 +293,8 @@ for message in initialized():
     until("two are left", || bridge.workers().len() == 2).await;
     assert_eq!(bridge.workers().iter().map(|worker| worker.in_flight).sum::<usize>(), 4);
     for _ in 0..4 {
-        let answered = soon(bridge.chat(say("who"))).await.unwrap();
-        assert_ne!(answered.text(), worker.to_string());
+        let response = soon(bridge.chat(say("who"))).await.unwrap();
+        assert_ne!(response.text(), worker.to_string());
     }
     let mut failed = 0;
     for stream in &mut held {
@@ -311,11 +311,11 @@ async fn a_worker_that_has_outgrown_its_limit_is_replaced_and_ends_what_it_has_b
 grown = []
 def watch(message):
     open(text(message)).read()
-    answer(message, said(str(os.getpid())))
+    respond(message, said(str(os.getpid())))
 for message in initialized():
     if text(message).startswith("/"): threading.Thread(target=watch, args=[message]).start()
-    elif text(message) == "grow": grown.append(b"x" * (200 << 20)); answer(message, said("grown"))
-    else: answer(message, said(str(os.getpid())))
+    elif text(message) == "grow": grown.append(b"x" * (200 << 20)); respond(message, said("grown"))
+    else: respond(message, said(str(os.getpid())))
 "#;
     let gate = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("gate-{}", std::process::id()));
     let _ = std::fs::remove_file(&gate);
@@ -337,7 +337,7 @@ for message in initialized():
 async fn shutdown_closes_stdin_and_waits_for_the_last_answer() {
     let program = r#"
 messages = list(initialized())  # to the end of stdin
-for message in messages: answer(message, said(text(message)))
+for message in messages: respond(message, said(text(message)))
 "#;
     let bridge = soon(fake(program).shutdown_grace(common::WAIT).spawn()).await.unwrap();
     let stream = bridge.chat_stream(say("last")).await.unwrap();
@@ -371,7 +371,7 @@ async fn shutdown_kills_a_worker_that_ignores_everything() {
 const PARENT: &str = r#"
 import subprocess
 child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: signal.pause()"])
-for message in initialized(): answer(message, said(str(child.pid)))
+for message in initialized(): respond(message, said(str(child.pid)))
 "#;
 
 #[tokio::test]
@@ -430,14 +430,14 @@ async fn a_child_that_a_crashed_worker_leaves_behind_is_killed() {
 
 #[tokio::test]
 async fn the_worker_is_not_in_the_agents_process_group() {
-    let bridge = soon(fake("for message in initialized(): answer(message, said(str(os.getpgrp())))").spawn()).await.unwrap();
+    let bridge = soon(fake("for message in initialized(): respond(message, said(str(os.getpgrp())))").spawn()).await.unwrap();
     let group = soon(bridge.chat(say("group?"))).await.unwrap();
     assert_eq!(group.text(), process_id(&bridge).to_string());
 }
 
 #[tokio::test]
 async fn environment_and_arguments_reach_the_worker_untouched_by_a_shell() {
-    let program = "for message in initialized(): answer(message, said(json.dumps([sys.argv[1:], dict(os.environ)])))";
+    let program = "for message in initialized(): respond(message, said(json.dumps([sys.argv[1:], dict(os.environ)])))";
     let built = fake(program).arg("$HOME; `x` 'y'").env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("KEY", "$v");
     let bridge = soon(built.config("my gateway.yaml").log_level("info").spawn()).await.unwrap();
     let said = soon(bridge.chat(say("?"))).await.unwrap();

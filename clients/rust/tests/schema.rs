@@ -199,7 +199,7 @@ async fn embed_and_rerank_can_say_all_that_the_worker_takes() {
     }
 }
 
-/// `shutdown` has no method: closing stdin does the same, and works when the worker does not answer. The last three are MCP's.
+/// `shutdown` has no method: closing stdin does the same, and works when the worker does not respond. The last three are MCP's.
 const METHODS: [&str; 19] = [
     "initialize",
     "ping",

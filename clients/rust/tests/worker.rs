@@ -60,9 +60,9 @@ async fn a_tool_call_goes_round_with_its_message_verbatim() {
     let call = &called.tool_calls[0];
     assert_eq!((call.name(), call.parse::<Place>().unwrap().city.as_str()), ("weather", "Brno"));
     assert_eq!(called.message.role(), Some(Role::Assistant));
-    let answered =
+    let response =
         soon(bridge.chat(request.message(called.message.clone()).message(Message::tool(&call.id, "sunny")))).await.unwrap();
-    assert_eq!(answered.text(), "sunny");
+    assert_eq!(response.text(), "sunny");
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn a_dropped_chat_closes_the_connection_to_the_provider() {
     upstream.wait(|seen| seen.requests == 1).await;
     calling.abort();
     upstream.wait(|seen| seen.closed == 1).await;
-    until("the worker has answered", || bridge.workers()[0].in_flight == 0).await;
+    until("the worker has responded", || bridge.workers()[0].in_flight == 0).await;
 }
 
 #[tokio::test]
@@ -232,7 +232,7 @@ async fn a_slow_consumer_of_a_real_stream_holds_up_nobody() {
     for text in ["one", "two"] {
         assert_eq!(soon(bridge.chat(ChatRequest::new("offline/echo").user(text))).await.unwrap().text(), text);
     }
-    until("its answer is there, unread", || bridge.workers()[0].in_flight == 0).await;
+    until("its response is there, unread", || bridge.workers()[0].in_flight == 0).await;
     let response = soon(slow.finish()).await.unwrap();
     assert_eq!(response.text().split_whitespace().count(), 3000);
 }

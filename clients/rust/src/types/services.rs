@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{CostSource, Deadlines, EngineState, Object, Receipt, Task, Usage};
 use crate::error::{Error, ErrorKind, Result};
 
-macro_rules! answers {
+macro_rules! results {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
         $($(#[$doc])*
         #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -99,7 +99,7 @@ open_enum! {
     }
 }
 
-answers! {
+results! {
     /// A page of models.
     ///
     /// ```
@@ -508,7 +508,7 @@ answers! {
         state: String,
         /// The requests that it runs.
         in_flight: u64,
-        /// Those that it has answered.
+        /// Those that it has responded to.
         requests: u64,
         /// Its resident memory as it last reported it.
         rss_mib: Option<f64>,

@@ -52,7 +52,7 @@ pub fn worker() -> BridgeBuilder {
     Bridge::builder().command(worker_command()).env_clear().envs(kept)
 }
 
-/// A Python program in the place of the worker. It sees `send`, `answer`, `fail`, `initialize_result`, `requests` and `initialized`.
+/// A Python program in the place of the worker. It sees `send`, `respond`, `fail`, `initialize_result`, `requests` and `initialized`.
 pub fn fake(program: &str) -> BridgeBuilder {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("fake-{}-{}.py", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
@@ -68,7 +68,7 @@ def send(message):
     sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
     sys.stdout.flush()
 
-def answer(message, result):
+def respond(message, result):
     send({"id": message["id"], "result": result})
 
 def fail(message, code, kind, **data):
@@ -80,7 +80,7 @@ def requests():
 
 def initialize_result(message, version="omni-bridge/1", ready=True, **limits):
     limits = {"maxMessageBytes": 1 << 26, "maxInFlight": 256} | limits
-    answer(message, {"protocolVersion": version, "serverInfo": {"name": "fake", "version": "7"}, "capabilities": {},
+    respond(message, {"protocolVersion": version, "serverInfo": {"name": "fake", "version": "7"}, "capabilities": {},
                      "limits": limits, "engine": {"name": "none", "version": None, "ready": ready}})
 
 def initialized(**limits):
@@ -88,7 +88,7 @@ def initialized(**limits):
         if message["method"] == "initialize":
             initialize_result(message, **limits)
         elif message["method"] == "ping":
-            answer(message, {})
+            respond(message, {})
         elif "id" in message:
             yield message
 
@@ -126,7 +126,7 @@ impl Peer {
             let message = peer.next().await;
             assert_eq!(message["method"], "initialize");
             assert_eq!(message["params"]["processId"], std::process::id());
-            peer.answer(&message, initialize_result(limits)).await;
+            peer.respond(&message, initialize_result(limits)).await;
             assert_eq!(peer.next().await["method"], "notifications/initialized");
         };
         let (bridge, ()) = soon(async { tokio::join!(builder.connect(reader, writer), initializing) }).await;
@@ -165,7 +165,7 @@ impl Peer {
         soon(self.writer.write_all(bytes)).await.unwrap();
     }
 
-    pub async fn answer(&mut self, request: &Value, result: Value) {
+    pub async fn respond(&mut self, request: &Value, result: Value) {
         self.send(json!({"jsonrpc": "2.0", "id": request["id"], "result": result})).await;
     }
 

@@ -1,7 +1,7 @@
 //! A provider: a small HTTP server that speaks OpenAI's chat completions. The model's name says what it does.
 //!
-//! `echo` answers with the length of the last message, or streams its words; `hang` sends one delta, or nothing at all if it is not
-//! asked to stream, and waits until the client closes; `count-N` streams N deltas.
+//! `echo` responds with the length of the last message, or streams its words; `hang` sends one delta, or nothing at all if it is not
+//! told to stream, and waits until the client closes; `count-N` streams N deltas.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
     pub requests: usize,
-    /// Connections that a client closed while an answer was due.
+    /// Connections that a client closed while a response was due.
     pub closed: usize,
 }
 
@@ -89,12 +89,12 @@ async fn serve(stream: TcpStream, seen: &watch::Sender<Seen>, keys: &Mutex<Vec<S
             seen.send_modify(|seen| seen.closed += 1);
             return None;
         }
-        let answer = match (streams, model.strip_prefix("count-").and_then(|count| count.parse::<usize>().ok())) {
+        let reply = match (streams, model.strip_prefix("count-").and_then(|count| count.parse::<usize>().ok())) {
             (true, Some(count)) => stream_of((0..count).map(|number| format!("{number} "))),
             (true, None) => stream_of(heard.split_inclusive(' ').map(str::to_owned)),
             (false, _) => plain(&format!("heard {}", heard.len())),
         };
-        writer.write_all(answer.as_bytes()).await.ok()?;
+        writer.write_all(reply.as_bytes()).await.ok()?;
     }
 }
 
