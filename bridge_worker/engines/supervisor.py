@@ -138,7 +138,7 @@ class Supervisor:
         self._failures = 0
         if self._is_too_large(engine):
             _log.warning("an engine process has %d MiB once it is loaded; raise --engine-max-mib", engine.memory_bytes // 2**20)
-        for old in [old for old in self.engines if old.early or old.generation < engine.generation]:
+        for old in [old for old in self.engines if old.early or old.generation < self.generation]:
             self.drain(old)
         if outgrown := next((old for old in self.engines if old.outgrown and old.state is State.READY), None):
             self.drain(outgrown)
@@ -179,7 +179,7 @@ class Supervisor:
             return
         self._server = os.getpid() if adopts else None
         self.template.listen(self._on_log, self._take_message, self._template_lost)
-        await self._try_to_open(early=True)
+        await self._try_to_open(self._setup, self.generation, early=True)
         self._owner.on_opened()
         self._tick()
 
@@ -203,22 +203,22 @@ class Supervisor:
         serving = [engine for engine in self.engines if self._counts(engine)]
         for _ in range(self.limits.engines - len(serving) - self._opening):
             self._opening += 1
-            self._run(self._open_one())
+            self._run(self._open_one(self._setup, self.generation))
 
     def _counts(self, engine: EngineHandle) -> bool:
         """Whether it is one of those that there shall be."""
         current = engine.generation == self.generation and engine.state in (State.STARTING, State.READY)
         return current and not engine.early and not engine.outgrown
 
-    async def _open_one(self) -> None:
+    async def _open_one(self, setup: Callable[[bool], bytes], generation: int) -> None:
         try:
-            await self._try_to_open(early=False)
+            await self._try_to_open(setup, generation, early=False)
         finally:
             self._opening -= 1
 
-    async def _try_to_open(self, *, early: bool) -> None:
+    async def _try_to_open(self, setup: Callable[[bool], bytes], generation: int, *, early: bool) -> None:
         try:
-            await self._open(self._setup, self.generation, early=early)
+            await self._open(setup, generation, early=early)
         except OSError as error:  # no descriptor is left
             _log.error("an engine process could not be started: %s; check ulimit -n", error)
             self._count_failure()
