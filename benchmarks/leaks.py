@@ -106,8 +106,8 @@ def _is_flat(worker: Worker) -> Callable[[], bool]:
     used: list[int] = []
 
     def is_flat() -> bool:
-        threads = [thread for pid in processes(worker) for thread in Path(f"/proc/{pid}/task").iterdir()]
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread has just ended: no sample
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a process or thread has just ended: no sample
+            threads = [thread for pid in processes(worker) for thread in Path(f"/proc/{pid}/task").iterdir()]
             used.append(sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads))
         return len(used) > 5 and used[-1] == used[-6]
 

@@ -255,7 +255,7 @@ def row(cells: Iterable[object]) -> str:
 
 
 def typescript(root: type[BaseModel], mode: Literal["validation", "serialization"], known: Collection[str] = ()) -> str:
-    """The type and all that it refers to but has been ``known`` elsewhere, each after its first use.
+    """The type and all that it refers to, each after its first use, without those that are ``known`` from elsewhere.
 
     What is written out whole is told by "serialization".
     """

@@ -149,7 +149,7 @@ def test_the_image_is_generated_and_shows_the_commands_of_the_readme(folder: Pat
     for command in terminal_image.COMMANDS:
         assert command in lines, "README.md and bin/terminal_image.py show different commands"
         for words in (old, words_of(new)):
-            assert re.sub(r"\s", "", command) in words, "make docs/first-five-minutes.svg anew: bin/terminal_image.py"
+            assert re.sub(r"\s", "", command) in words, "make docs/first-five-minutes.svg again: bin/terminal_image.py"
 
 
 EXAMPLES = [block for block in blocks("protocol.md") if block.language == "jsonl"]

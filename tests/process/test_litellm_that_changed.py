@@ -130,7 +130,7 @@ def test_a_format_that_fails_its_self_test_is_off_and_the_others_are_not(changed
 
 @pytest.mark.rule("STA-5")
 def test_each_of_several_engines_tries_a_format_before_its_first_chat(changed: Changed) -> None:
-    """A process of its own tries all formats ahead, each engine those that it needs."""
+    """A separate process tries all formats ahead, each engine those that it needs."""
     place = "litellm.llms.vertex_ai.vertex_llm_base:VertexBase._get_token_and_url"
     worker = changed(place, GEMINI_MOVED, "--engines", "2")
     wait_until(lambda: [row["state"] for row in worker.call("status")["result"]["engines"]] == ["ready"] * 2, "both are ready")
